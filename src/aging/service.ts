@@ -1,0 +1,152 @@
+import type { Ordinal, PositionVector, StreamPosition, VpgId } from '../base/ids.ts'
+import type { StoreConfig } from '../store/object-store.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { VpgDefinition } from '../timeline/definition.ts'
+import type { Hole, SegmentSpan, VpgState } from '../timeline/state.ts'
+
+// The aging thread, seen from the daemon: it tails the commit log, checks payloads, seals segments, commits them to the object store,
+// folds them into deltas, rewrites base regions, collects garbage. It is the single writer of every VPG's commit sequence,
+// so control records (definitions, tags, pins, holes) go through it, too.
+
+export interface AgingConfig {
+  readonly store: StoreConfig
+  readonly logDirectory: string
+  readonly scratchDirectory: string
+  /** Who owns the VPGs in the store; another owner's VPG is refused. */
+  readonly applianceId: string
+  readonly segmentSizeBytesTarget: number
+  readonly segmentAgeMillisMax: number
+  readonly foldSizeBytesMin: number
+  readonly deltaShareMax: number
+  readonly garbageGraceMillis: number
+  /** Above this much unsealed log, VPGs that hold the oldest log file are sealed early. */
+  readonly logSizeBytesPressure: number
+}
+
+/** Calls to the thread; see RpcMethods. Failures keep their codes. */
+export interface AgingService {
+  /** Opens the store and reads every VPG's newest manifest and what was committed after it. The first call. */
+  open(config: AgingConfig): Promise<{ readonly vpgs: readonly OpenedVpg[] }>
+  /** After the log's recovery: starts tailing at the oldest log file, and aging. */
+  start(argument: { readonly durable: LogMark }): Promise<void>
+  createVpg(definition: VpgDefinition): Promise<OpenedVpg>
+  /** Ends protection: the VPG's commit sequence gets a last manifest that says so; its objects become garbage. */
+  deleteVpg(argument: { readonly vpg: VpgId }): Promise<void>
+  changeVpg(argument: {
+    readonly vpg: VpgId
+    readonly historyMillis?: number
+    readonly checkpointIntervalMillis?: number
+  }): Promise<VpgDefinition>
+  /** Durable in the store on return. ALREADY_EXISTS when the name tags another checkpoint. */
+  tag(argument: { readonly vpg: VpgId; readonly ordinal: Ordinal; readonly name: string }): Promise<void>
+  untag(argument: { readonly vpg: VpgId; readonly name: string }): Promise<void>
+  /** Commits a pin, then answers with all that a reader needs. CHECKPOINT_MISSING when it is not retained. */
+  openImage(argument: {
+    readonly vpg: VpgId
+    readonly checkpoint: Checkpoint
+    readonly owner: string
+  }): Promise<ImagePlan>
+  /** Drops the pin and the hold on log files. */
+  closeImage(argument: { readonly vpg: VpgId; readonly pinId: string }): Promise<void>
+  status(argument: { readonly vpg: VpgId }): Promise<VpgMirrorStatus>
+  /** Seals and commits what the VPG has in the log up to now, whatever its size and age; returns what is offloaded then. */
+  seal(argument: { readonly vpg: VpgId }): Promise<readonly StreamPosition[]>
+  close(argument: undefined): Promise<void>
+}
+
+/** How far the commit log is durable: everything in files of a lower identity, and this file up to the offset. */
+export interface LogMark {
+  readonly fileIdentity: number
+  readonly offsetBytes: number
+}
+
+export interface OpenedVpg {
+  readonly definition: VpgDefinition
+  readonly epoch: number
+  readonly offloaded: readonly StreamPosition[]
+  readonly historyEdge: Ordinal
+  readonly tags: VpgState['tags']
+  readonly holes: readonly Hole[]
+  /** Every retained checkpoint that is in the store (checkpoint pages, then markers of segments). */
+  readonly checkpoints: readonly Checkpoint[]
+  readonly segments: readonly SegmentSpan[]
+}
+
+/** What an image reader is given: plain data, and a pin that keeps all of it readable until closeImage. */
+export interface ImagePlan {
+  readonly pinId: string
+  readonly checkpoint: Checkpoint
+  readonly state: VpgState
+  /** Records of the checkpoint that are in no segment yet. */
+  readonly tail: readonly LogRecordRef[]
+  /** The end of the last delta, as positions: only records after it count in segments and tail. */
+  readonly segmentsFrom: PositionVector
+}
+
+/** A record in the commit log. */
+export interface LogRecordRef {
+  readonly file: string
+  readonly fileIdentity: number
+  readonly offsetBytes: number
+  readonly sizeBytes: number
+  readonly stream: number
+  readonly generation: number
+  readonly firstSequence: number
+  readonly lastSequence: number
+}
+
+export interface VpgMirrorStatus {
+  readonly segmentCount: number
+  readonly segmentSizeBytes: number
+  readonly deltaCount: number
+  readonly deltaSizeBytes: number
+  readonly regionCount: number
+  readonly baseSizeBytes: number
+  readonly garbageCount: number
+  /** Stored bytes in the log that are in no committed segment. */
+  readonly unsealedSizeBytes: number
+  /** Raw bytes in segments that wait for a fold. */
+  readonly unfoldedRawSizeBytes: number
+  readonly offloaded: readonly StreamPosition[]
+  readonly historyEdge: Ordinal
+  readonly commitNumber: number
+  /** Undefined while the store answers; else since when it does not, and why. */
+  readonly storeFailingSince: number | undefined
+  readonly storeFailure: string | undefined
+}
+
+/** Notices from the thread, by name. */
+export interface AgingNotices {
+  segmentCommitted: {
+    readonly vpg: VpgId
+    readonly segment: SegmentSpan
+    readonly offloaded: readonly StreamPosition[]
+    readonly buildMillis: number
+    readonly putMillis: number
+  }
+  folded: {
+    readonly vpg: VpgId
+    readonly rawSizeBytes: number
+    readonly storedSizeBytes: number
+    readonly objectCount: number
+    readonly millis: number
+  }
+  regionRewritten: {
+    readonly vpg: VpgId
+    readonly rawSizeBytes: number
+    readonly storedSizeBytes: number
+    readonly millis: number
+  }
+  /** Checkpoints below the edge, but for the kept ones, are gone. */
+  historyEdgeMoved: { readonly vpg: VpgId; readonly edge: Ordinal; readonly kept: readonly Ordinal[] }
+  holeFound: { readonly vpg: VpgId; readonly hole: Hole }
+  /** No reader and no unsealed record needs the log file any more: it may be recycled. */
+  logFileFree: { readonly fileIdentity: number }
+  garbageRemoved: { readonly vpg: VpgId; readonly objectCount: number }
+  /** An object or a log record failed its checks; the sentence names it, where, and what it affects. */
+  damageFound: { readonly vpg: VpgId; readonly sentence: string }
+  storeFailing: { readonly vpg: VpgId; readonly sentence: string }
+  storeRecovered: { readonly vpg: VpgId }
+  /** Another appliance owns the VPG: this one has stopped writing it. */
+  fenced: { readonly vpg: VpgId; readonly sentence: string }
+}

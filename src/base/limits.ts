@@ -1,0 +1,88 @@
+import { assert } from './assert.ts'
+import { GiB, KiB, MiB, sectorSizeBytes } from './units.ts'
+
+// Every bound of the program, in one table; how they depend on each other is asserted below, when the program loads.
+
+// The wire and the hot path.
+export const frameHeaderSizeBytes = 16
+export const frameBodySizeBytesMax = 1 * MiB
+export const frameSizeBytesMax = frameHeaderSizeBytes + frameBodySizeBytesMax
+/** Raw (uncompressed) guest bytes in one batch; an agent closes a batch much earlier, see batchRawSizeBytesTarget. */
+export const batchRawSizeBytesMax = 1 * MiB
+export const batchRawSizeBytesTarget = 256 * KiB
+export const batchWriteCountMax = 4096
+/** A data write in a stream; a larger guest write is split into pieces with sequence numbers of their own. */
+export const writeSizeBytesMax = 512 * KiB
+/** A zero write carries no payload, so it may be long: 2^16 - 1 sectors would be the column's own bound. */
+export const zeroSizeBytesMax = 16 * MiB
+/** Raw bytes of one independent LZ4 block: a 4 KiB read decompresses one of them. */
+export const blockRawSizeBytesMax = 64 * KiB
+export const volumesPerVpgMax = 256
+export const streamsPerVpgMax = 64
+export const volumeSizeBytesMax = 64 * 1024 * GiB
+export const nameSizeCharactersMax = 64
+
+// Flow control: credits in bytes of frames, released when durable.
+export const ingestPoolSizeBytes = 64 * MiB
+/** Never less than one whole frame, or a sender could wait for ever; the pool is over-committed and reading pauses when it is used up. */
+export const creditPerStreamBytesMin = frameSizeBytesMax + 64 * KiB
+export const creditPerStreamBytesMax = 16 * MiB
+export const sessionsMax = 256
+export const heartbeatIntervalMillis = 2_000
+export const heartbeatTimeoutMillis = 15_000
+export const handshakeTimeoutMillis = 10_000
+
+// The commit log.
+export const logFileSizeBytes = 64 * MiB
+/** A group of records starts on such a boundary, so that a torn sector cannot reach back into acknowledged records. */
+export const logGroupAlignmentBytes = 4 * KiB
+export const logRecordHeaderSizeBytes = 128
+export const logGroupSizeBytesMax = 8 * MiB
+export const logGroupTurnBytes = 256 * KiB
+
+// Segments.
+export const segmentSizeBytesTarget = 64 * MiB
+export const segmentAgeMillisMax = 300_000
+
+// The mirror.
+/** A piece of a volume that the base rewrites at once. */
+export const regionSizeBytes = 128 * MiB
+/** Raw bytes of one pack of a delta at most. */
+export const packRawSizeBytesMax = 128 * MiB
+/** Extents never cross such a boundary: it is the EBS direct APIs' block. */
+export const extentAlignmentBytes = 512 * KiB
+export const extentSizeBytesMax = 64 * KiB
+export const foldSizeBytesMinDefault = 256 * MiB
+export const foldSizeBytesMax = 8 * GiB
+/** A delta is folded when segments of live bytes / this wait, within the two bounds above. */
+export const foldLiveBytesDivisor = 128
+/** Regions are rewritten while the deltas above a volume's base hold more than this share of its live bytes. */
+export const deltaShareMax = 0.45
+export const manifestRootSizeBytesMax = 64 * KiB
+/** A manifest is written at least this often, so that a start reads few objects to find the newest. */
+export const segmentsBetweenManifestsMax = 64
+
+// Checkpoints and history.
+export const checkpointIntervalMillisMin = 1_000
+export const checkpointIntervalMillisMax = 3_600_000
+export const checkpointIntervalMillisDefault = 5_000
+export const historyMillisMin = 10_000
+export const historyMillisMax = 30 * 24 * 3_600_000
+export const historyMillisDefault = 24 * 3_600_000
+/** The history clock advances by at most this between two complete checkpoints: an outage ages nothing. */
+export const historyStepMillisMax = 2 * checkpointIntervalMillisMax
+export const pageSizeMax = 1000
+
+assert(frameBodySizeBytesMax % sectorSizeBytes === 0, 'a frame holds whole sectors')
+assert(batchRawSizeBytesTarget <= batchRawSizeBytesMax, 'the target is within the bound')
+assert(writeSizeBytesMax <= batchRawSizeBytesMax, 'one write fits in one batch')
+assert(zeroSizeBytesMax / sectorSizeBytes < 2 ** 16, 'a length in sectors fits in the 16 bits of a segment footer')
+assert(creditPerStreamBytesMax >= 2 * frameSizeBytesMax, 'a stream may always have a frame in flight and one behind it')
+assert(creditPerStreamBytesMin >= frameSizeBytesMax, 'any frame fits in the guaranteed credit')
+assert(logGroupSizeBytesMax + logGroupAlignmentBytes <= logFileSizeBytes, 'a group fits in one log file')
+assert(logGroupSizeBytesMax >= frameSizeBytesMax + logRecordHeaderSizeBytes, 'any record fits in a group')
+assert(logGroupAlignmentBytes % sectorSizeBytes === 0, 'groups start on sectors')
+assert(regionSizeBytes % extentAlignmentBytes === 0, 'an extent lies in one region')
+assert(extentAlignmentBytes % extentSizeBytesMax === 0, 'extents divide the EBS block')
+assert(extentSizeBytesMax === blockRawSizeBytesMax, 'an extent is at most one block')
+assert(writeSizeBytesMax === extentAlignmentBytes, 'a stream write crosses at most one extent alignment boundary')

@@ -1,0 +1,85 @@
+import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { SegmentSpan } from '../timeline/state.ts'
+
+// The journal index (SQLite) behind a thread of its own, which is its only user. It holds only what a scan of log, segment footers and
+// manifests yields; deleting its file costs a rebuild at the next start, nothing else.
+
+export interface CatalogService {
+  /** Opens or creates the index; a damaged or foreign file is set aside (renamed) and a new one begun, and said. The first call. */
+  open(argument: { readonly file: string }): Promise<{ readonly begunAnew: boolean; readonly reason: string }>
+  /** Makes the VPG's segments and store-side checkpoints exactly these; tail rows of covered records are dropped. At start. */
+  loadVpg(argument: {
+    readonly vpg: VpgId
+    readonly segments: readonly SegmentSpan[]
+    readonly checkpoints: readonly Checkpoint[]
+    readonly offloaded: readonly StreamPosition[]
+  }): Promise<void>
+  forgetVpg(argument: { readonly vpg: VpgId }): Promise<void>
+  /** A row per batch of the log's tail; returns when they are committed. Replaces rows with the same position. */
+  addTail(argument: { readonly rows: readonly TailRow[] }): Promise<void>
+  addCheckpoints(argument: { readonly vpg: VpgId; readonly checkpoints: readonly Checkpoint[] }): Promise<void>
+  /** Adds the segment's row and drops the tail rows that its footer takes over. */
+  addSegment(argument: {
+    readonly vpg: VpgId
+    readonly segment: SegmentSpan
+    readonly offloaded: readonly StreamPosition[]
+  }): Promise<void>
+  /** Drops checkpoints below the edge that are not kept, in bounded transactions. */
+  dropCheckpoints(argument: {
+    readonly vpg: VpgId
+    readonly edge: Ordinal
+    readonly kept: readonly Ordinal[]
+  }): Promise<void>
+  /** Newest first by default; at most `limit` (1 to 1000). Pages by the ordinal of the last row that the caller has. */
+  listCheckpoints(query: CheckpointQuery): Promise<CheckpointPage>
+  checkpoint(argument: { readonly vpg: VpgId; readonly ordinal: Ordinal }): Promise<Checkpoint | undefined>
+  latestCheckpoint(argument: { readonly vpg: VpgId; readonly before?: Ordinal }): Promise<Checkpoint | undefined>
+  /** The newest whose label is at or before the time, below `before` where given. */
+  checkpointAt(argument: {
+    readonly vpg: VpgId
+    readonly timestampMicros: number
+    readonly before?: Ordinal
+  }): Promise<Checkpoint | undefined>
+  statistics(argument: { readonly vpg: VpgId }): Promise<CatalogStatistics>
+  /** Where the record with this sequence is. */
+  locate(argument: { readonly vpg: VpgId; readonly at: StreamPosition }): Promise<TailRow | SegmentSpan | undefined>
+  close(argument: undefined): Promise<void>
+}
+
+/** A batch in the commit log. */
+export interface TailRow {
+  readonly vpg: VpgId
+  readonly stream: number
+  readonly generation: number
+  readonly firstSequence: number
+  readonly lastSequence: number
+  readonly timestampMicros: number
+  readonly fileIdentity: number
+  readonly offsetBytes: number
+  readonly sizeBytes: number
+}
+
+export interface CheckpointQuery {
+  readonly vpg: VpgId
+  readonly limit: number
+  readonly order: 'newest-first' | 'oldest-first'
+  /** Strictly beyond this ordinal in the order asked for. */
+  readonly after?: Ordinal
+  readonly fromTimestampMicros?: number
+  /** Exclusive. */
+  readonly toTimestampMicros?: number
+}
+
+export interface CheckpointPage {
+  readonly checkpoints: readonly Checkpoint[]
+  readonly more: boolean
+}
+
+/** Kept as counters, never counted by scanning. */
+export interface CatalogStatistics {
+  readonly checkpointCount: number
+  readonly segmentCount: number
+  readonly tailRowCount: number
+  readonly fileSizeBytes: number
+}

@@ -1,0 +1,45 @@
+/** Half-open, in bytes. */
+export interface ByteRange {
+  readonly startBytes: number
+  readonly endBytes: number
+}
+
+export interface ListedObject {
+  readonly key: string
+  readonly sizeBytes: number
+}
+
+/**
+ * Where segments, manifests, deltas and the mirror live. Objects are immutable. Keys are slash-separated segments of
+ * [A-Za-z0-9._=-]. Every implementation passes test/contract/object-store.ts.
+ *
+ * Failures: STORE_UNAVAILABLE for what may pass (throttled, timed out, 5xx, connection lost, no space; the outcome of a
+ * create is then unknown), anything else is final.
+ */
+export interface ObjectStore {
+  /** Creates the object whole or not at all; durable on return; fails ALREADY_EXISTS if the key exists. One of many racing creators wins. */
+  create(key: string, body: Uint8Array, signal: AbortSignal): Promise<void>
+  /** Reads [startBytes, endBytes). NOT_FOUND without the object; a range past the end is OBJECT_CORRUPT, never a short read. */
+  readRange(key: string, range: ByteRange, signal: AbortSignal): Promise<Uint8Array>
+  /** Keys under the prefix in byte order, with every create that returned before the call, strictly after `after` where given. */
+  list(prefix: string, after: string | undefined, signal: AbortSignal): AsyncIterable<ListedObject>
+  /** Removes the object; nothing happens where there is none. */
+  remove(key: string, signal: AbortSignal): Promise<void>
+  close(): Promise<void>
+}
+
+/** Which store, as plain data that crosses a thread. */
+export type StoreConfig =
+  | { readonly kind: 'directory'; readonly directory: string }
+  | {
+      readonly kind: 's3'
+      readonly bucket: string
+      readonly prefix: string
+      readonly region: string
+      /** Undefined: AWS's own endpoint. */
+      readonly endpoint: string | undefined
+      readonly forcePathStyle: boolean
+      /** 'when-required' for S3-compatible servers that refuse the newer checksum headers. */
+      readonly checksums: 'when-supported' | 'when-required'
+      readonly requestTimeoutMillis: number
+    }

@@ -1,0 +1,58 @@
+import { checkpointOrdinal, comparePositions, sequence, type Ordinal, type StreamPosition } from '../base/ids.ts'
+import type { Checkpoint, CheckpointVolume } from './checkpoint.ts'
+
+/** A marker that is durable in its stream. */
+export interface DurableMarker {
+  readonly stream: number
+  readonly generation: number
+  readonly sequence: number
+  readonly term: number
+  readonly counter: number
+  /** As the VRA labelled it, see RecordHeader. */
+  readonly timestampMicros: number
+  readonly historyMillis: number
+  readonly participants: readonly number[]
+  readonly volumes: readonly CheckpointVolume[]
+}
+
+/** Checkpoints that still miss a marker; more than this many are given up, the oldest first. */
+const pendingMax = 64
+
+/**
+ * Makes checkpoints of markers. Whoever feeds it the same markers gets the same checkpoints: ingest as they become durable,
+ * the aging thread and a rebuild as they read them.
+ */
+export class CheckpointAssembler {
+  readonly #pending = new Map<Ordinal, DurableMarker[]>()
+
+  /** The checkpoint that this marker completes, if it does. A marker that was fed before changes nothing. */
+  add(marker: DurableMarker): Checkpoint | undefined {
+    const ordinal = checkpointOrdinal(marker.term, marker.counter)
+    const markers = [...(this.#pending.get(ordinal) ?? []).filter(other => other.stream !== marker.stream), marker]
+    const complete = marker.participants.every(stream => markers.some(other => other.stream === stream))
+    if (complete) {
+      this.#pending.delete(ordinal)
+      return checkpointOf(ordinal, markers)
+    }
+    this.#pending.set(ordinal, markers)
+    for (const oldest of this.#pending.keys()) {
+      if (this.#pending.size <= pendingMax) break
+      this.#pending.delete(oldest)
+    }
+    return undefined
+  }
+}
+
+function checkpointOf(ordinal: Ordinal, markers: readonly DurableMarker[]): Checkpoint {
+  const vector: StreamPosition[] = markers
+    .map(marker => ({ stream: marker.stream, generation: marker.generation, sequence: sequence(marker.sequence) }))
+    .sort((a, b) => a.stream - b.stream || comparePositions(a, b))
+  const volumes = new Map(markers.flatMap(marker => marker.volumes).map(volume => [volume.number, volume]))
+  return {
+    ordinal,
+    timestampMicros: Math.max(...markers.map(marker => marker.timestampMicros)),
+    historyMillis: Math.max(...markers.map(marker => marker.historyMillis)),
+    vector,
+    volumes: [...volumes.values()].sort((a, b) => a.number - b.number),
+  }
+}

@@ -1,0 +1,26 @@
+import type { VpgId } from '../base/ids.ts'
+
+/** What a person decided about a VPG; a control record, durable in the object store before it takes effect. */
+export interface VpgDefinition {
+  readonly id: VpgId
+  readonly name: string
+  readonly incarnation: number
+  readonly volumes: readonly VolumeDefinition[]
+  readonly streams: readonly StreamDefinition[]
+  readonly historyMillis: number
+  readonly checkpointIntervalMillis: number
+  readonly createdAtMicros: number
+}
+
+/** Volume numbers start at 1 and are never reused inside a VPG. */
+export interface VolumeDefinition {
+  readonly number: number
+  readonly name: string
+  readonly sizeBytes: number
+}
+
+/** Stream numbers start at 1; each has exactly one agent that may write it. */
+export interface StreamDefinition {
+  readonly number: number
+  readonly agent: string
+}

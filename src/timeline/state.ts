@@ -1,0 +1,111 @@
+import type { Ordinal, StreamPosition } from '../base/ids.ts'
+import type { Pin, Tag } from './checkpoint.ts'
+import type { VpgDefinition } from './definition.ts'
+
+// The state of a VPG's timeline as plain data: what a manifest holds, and what every reader of an image is given.
+
+/** An immutable object in the store. */
+export interface ObjectRef {
+  readonly key: string
+  readonly sizeBytes: number
+}
+
+/** A run of records of one stream of one generation inside a segment. Sequences are inclusive. */
+export interface StreamRange {
+  readonly stream: number
+  readonly generation: number
+  readonly firstSequence: number
+  readonly lastSequence: number
+}
+
+/** Every write in order. Its bounds are positions, not checkpoints: a segment may straddle one. */
+export interface SegmentSpan {
+  readonly kind: 'segment'
+  /** Its number in the VPG's commit sequence. */
+  readonly commitNumber: number
+  readonly object: ObjectRef
+  readonly footerOffsetBytes: number
+  readonly footerSizeBytes: number
+  readonly ranges: readonly StreamRange[]
+  readonly writeCount: number
+  /** Guest bytes of its data writes, uncompressed. */
+  readonly rawSizeBytes: number
+  /** Of the markers in it; 0 where it has none. */
+  readonly firstOrdinal: Ordinal
+  readonly lastOrdinal: Ordinal
+}
+
+/** The last write to each place, per checkpoint that was retained when it was made: (fromOrdinal, toOrdinal]. */
+export interface DeltaSpan {
+  readonly kind: 'delta'
+  readonly fromOrdinal: Ordinal
+  readonly toOrdinal: Ordinal
+  /** Ascending by volume and offset; no two overlap in range. */
+  readonly packs: readonly PackRef[]
+  /** Every checkpoint in (fromOrdinal, toOrdinal] that was retained when it was made, as a checkpoint page. */
+  readonly checkpoints: ObjectRef
+  readonly checkpointCount: number
+  readonly rawSizeBytes: number
+}
+
+/** A pack and the range of places that it speaks of: from (volume, startBytes) to (volume, endBytes), half-open, one volume. */
+export interface PackRef {
+  readonly object: ObjectRef
+  readonly volume: number
+  readonly startBytes: number
+  readonly endBytes: number
+  /** Where its index starts; from there to the end is what a reader needs before the blocks. */
+  readonly indexOffsetBytes: number
+  readonly extentCount: number
+  readonly rawSizeBytes: number
+  /** Raw bytes of its extents, as [region, bytes], for every region that it touches, ascending. */
+  readonly regionRawSizeBytes: readonly (readonly [number, number])[]
+}
+
+/** One region of a volume as of one checkpoint, whole: what its pack does not hold is zeros. */
+export interface RegionVersion {
+  readonly volume: number
+  /** Times regionSizeBytes: where it starts. */
+  readonly region: number
+  readonly asOfOrdinal: Ordinal
+  /** Undefined: the region is all zeros. */
+  readonly pack: PackRef | undefined
+}
+
+/** A part of the history in which a payload was bad: checkpoints from `fromOrdinal` on are withdrawn. */
+export interface Hole {
+  readonly stream: number
+  readonly generation: number
+  readonly firstSequence: number
+  readonly lastSequence: number
+  /** The first checkpoint that contains it; every later one is withdrawn until a sync repairs it. */
+  readonly fromOrdinal: Ordinal
+  readonly reason: string
+  readonly ranges: readonly { readonly volume: number; readonly offsetBytes: number; readonly sizeBytes: number }[]
+}
+
+/** What left the manifest and may be deleted when its grace period is over. */
+export interface GarbageObject {
+  readonly key: string
+  readonly leftAtMicros: number
+}
+
+/** All that a VPG's newest manifest says, with the segments committed after it. */
+export interface VpgState {
+  readonly definition: VpgDefinition
+  readonly epoch: number
+  readonly commitNumber: number
+  /** Oldest first; each starts where the one before it ends. All before the segments. */
+  readonly deltas: readonly DeltaSpan[]
+  /** In commit order. Only records after the last delta's end count in them. */
+  readonly segments: readonly SegmentSpan[]
+  readonly regions: readonly RegionVersion[]
+  /** Offloaded up to here, per stream. */
+  readonly offloaded: readonly StreamPosition[]
+  /** Checkpoints below it are gone, but for tagged and pinned ones. */
+  readonly historyEdge: Ordinal
+  readonly tags: readonly Tag[]
+  readonly pins: readonly Pin[]
+  readonly holes: readonly Hole[]
+  readonly garbage: readonly GarbageObject[]
+}
