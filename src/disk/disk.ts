@@ -1,6 +1,8 @@
 import * as fs from 'node:fs'
 import * as path from 'node:path'
 
+export { createFileDurably, makeDirectoryDurably, realFileCalls, type FileCalls } from './durable-create.ts'
+
 // The local disk, and the only place that syncs and renames files.
 //
 // The calls are synchronous: they are made in threads of their own, where one call at a time is what is wanted (the

@@ -1,0 +1,75 @@
+import { promises } from 'node:fs'
+import * as path from 'node:path'
+import { MiB } from '../base/units.ts'
+
+// Durable creation without holding up the event loop: the calls go to the thread pool, a few MiB at a time.
+
+/** The calls that are made of the file system. The tests hand in others, that fail or are recorded. */
+export type FileCalls = Pick<typeof promises, 'open' | 'link' | 'unlink' | 'mkdir' | 'readdir' | 'stat' | 'readFile'>
+
+export const realFileCalls: FileCalls = promises
+
+/** A piece takes a thread of the pool for a few milliseconds, and an abort is noticed between two of them. */
+const pieceSizeBytes = 4 * MiB
+
+export interface NewFile {
+  /** Where it is made: a name of its own on the same file system as `file`; gone on return. */
+  readonly stagedFile: string
+  readonly file: string
+  readonly contents: Uint8Array
+}
+
+/**
+ * On return `file` holds the contents and is durable, name and bytes. Fails with EEXIST where it exists, with ENOENT
+ * where its directory does not. Nobody ever sees a part of it: the name is a link to a file that is complete on disk.
+ */
+export async function createFileDurably(calls: FileCalls, created: NewFile, signal: AbortSignal): Promise<void> {
+  const directory = path.dirname(created.file)
+  try {
+    await writeSynced(calls, created.stagedFile, created.contents, signal) // the bytes are on disk
+    await calls.link(created.stagedFile, created.file) // ...they have their name, if nobody took it
+    await syncDirectory(calls, directory) // ...and the name is on disk
+  } catch (error) {
+    // Who finds the name taken may act on what he finds there, so that must be durable too.
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') await syncDirectory(calls, directory)
+    throw error
+  } finally {
+    await calls.unlink(created.stagedFile).catch(() => undefined)
+  }
+}
+
+async function writeSynced(calls: FileCalls, file: string, contents: Uint8Array, signal: AbortSignal): Promise<void> {
+  const open = await calls.open(file, 'wx', 0o640)
+  try {
+    for (let at = 0; at < contents.length;) {
+      signal.throwIfAborted()
+      const piece = Math.min(pieceSizeBytes, contents.length - at)
+      at += (await open.write(contents, at, piece, at)).bytesWritten // a short write is legal
+    }
+    signal.throwIfAborted()
+    await open.datasync()
+  } finally {
+    await open.close()
+  }
+}
+
+/** On return the names in the directory are durable. */
+export async function syncDirectory(calls: FileCalls, directory: string): Promise<void> {
+  const open = await calls.open(directory, 'r')
+  try {
+    await open.sync()
+  } finally {
+    await open.close()
+  }
+}
+
+/**
+ * On return the directory exists and its name, and each above it up to `root`, is durable. Those that exist already are
+ * synced all the same: who made them may not have got so far.
+ */
+export async function makeDirectoryDurably(calls: FileCalls, directory: string, root: string): Promise<void> {
+  await calls.mkdir(directory, { recursive: true, mode: 0o750 })
+  for (let at = directory; at !== root && at !== path.dirname(at); at = path.dirname(at)) {
+    await syncDirectory(calls, path.dirname(at))
+  }
+}

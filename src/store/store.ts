@@ -1,0 +1,30 @@
+import { assertNever } from '../base/assert.ts'
+import type { Clock } from '../base/clock.ts'
+import { Failure } from '../base/failure.ts'
+import { DirectoryStore } from './directory-store.ts'
+import type { ObjectStore, StoreConfig } from './object-store.ts'
+
+// Two stores behind one seam (object-store.ts). Nothing outside this folder asks which of the two it has.
+//
+//   directory   <directory>/objects/<key>, one file an object, made in <directory>/staging and linked to its name
+//   s3          s3://<bucket>/<prefix><key>, created with If-None-Match: *, on any server that honours that
+
+export type { ByteRange, ListedObject, ObjectStore, StoreConfig } from './object-store.ts'
+
+export interface StoreOptions {
+  readonly clock?: Clock
+  /** Instead of what the environment, the shared files or the instance's role give. */
+  readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string }
+}
+
+/** The store that the configuration names. A directory is made where there is none; a bucket must exist. */
+export async function openStore(config: StoreConfig, _options: StoreOptions = {}): Promise<ObjectStore> {
+  switch (config.kind) {
+    case 'directory':
+      return await DirectoryStore.open(config.directory)
+    case 's3':
+      throw new Failure('CONFIG_INVALID', 'this build has no S3 store yet', { bucket: config.bucket })
+    default:
+      return assertNever(config)
+  }
+}
