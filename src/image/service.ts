@@ -1,0 +1,47 @@
+import type { ImagePlan } from '../aging/service.ts'
+import type { StoreConfig } from '../store/object-store.ts'
+
+// The image thread, seen from the daemon: it reads volumes as of a checkpoint, and writes them to files. The worker's file is
+// image-worker.ts; speak to it by RpcClient<ImageService>.
+
+export interface ImageConfig {
+  readonly store: StoreConfig
+  readonly cacheSizeBytes: number
+}
+
+/** Calls to the thread; see RpcMethods. Failures keep their codes. */
+export interface ImageService {
+  /** Opens the store. The first call. */
+  open(config: ImageConfig): Promise<void>
+  /**
+   * Writes the volume as of the plan's checkpoint to a sparse raw file: whole or not at all. ALREADY_EXISTS where the file
+   * exists and is not to be replaced; CLOSING when it was cancelled.
+   */
+  exportRaw(argument: ExportArgument): Promise<ExportResult>
+  /** Ends the export of this id, if it is under way; its own call then fails CLOSING. */
+  cancel(argument: { readonly id: string }): Promise<void>
+  close(argument: undefined): Promise<void>
+}
+
+export interface ExportArgument {
+  /** Chosen by the caller, for progress and cancel. */
+  readonly id: string
+  readonly plan: ImagePlan
+  readonly volume: number
+  /** An absolute path. */
+  readonly file: string
+  readonly existing: 'refuse' | 'replace'
+}
+
+export interface ExportResult {
+  /** The volume's size, which is the file's. */
+  readonly sizeBytes: number
+  /** Bytes that were written; the rest is holes. */
+  readonly writtenSizeBytes: number
+  readonly millis: number
+}
+
+/** Notices from the thread, by name. */
+export interface ImageNotices {
+  exportProgress: { readonly id: string; readonly doneBytes: number; readonly totalBytes: number }
+}
