@@ -62,6 +62,23 @@ export const manifestRootSizeBytesMax = 64 * KiB
 /** A manifest is written at least this often, so that a start reads few objects to find the newest. */
 export const segmentsBetweenManifestsMax = 64
 
+// The aging thread.
+/** How often it is told how far the log is durable. */
+export const durableNoticeIntervalMillis = 100
+/** It works in slices of at most this, then lets messages in. */
+export const agingSliceMillis = 10
+export const agingHeapSizeMiBMax = 384
+/** A VPG asks this often whether another appliance has taken it over. */
+export const ownershipCheckMillis = 10_000
+/** A tail without writes (an idle VPG's markers) is sealed after this, not after segmentAgeMillisMax. */
+export const idleSegmentAgeMillis = 3_600_000
+/** A fold also happens when this many segments wait, so that an image of a quiet VPG opens few of them. */
+export const segmentsBeforeFoldMax = 256
+/** A delta numbers its checkpoints in 16 bits. */
+export const checkpointsPerDeltaMax = 60_000
+/** Regions rewritten per manifest commit: what a crash makes to be done again. */
+export const regionsPerCommitMax = 8
+
 // Checkpoints and history.
 export const checkpointIntervalMillisMin = 1_000
 export const checkpointIntervalMillisMax = 3_600_000

@@ -1,0 +1,140 @@
+import { Worker } from 'node:worker_threads'
+import { assert } from '../base/assert.ts'
+import { Failure, failedWith } from '../base/failure.ts'
+import { agingHeapSizeMiBMax, durableNoticeIntervalMillis } from '../base/limits.ts'
+import { RpcClient } from '../base/rpc.ts'
+import type { AgingConfig, AgingNotices, AgingService, LogMark, OpenedVpg } from './service.ts'
+
+// Journal to mirror, seen from the daemon. The work itself runs in one thread (aging-worker.ts), so that ingest never
+// waits for an upload, a merge or a checksum:
+//
+//   commit log ──tail──> unsealed records ──seal──> segment = commit N+1
+//                                                      │ enough raw bytes wait
+//                                                      v
+//                                   delta (fold) ──> manifest = commit N+2
+//                                                      │ a region's deltas outgrow its live bytes
+//                                                      v
+//                                   base region (rewrite) ──> manifest = commit N+3 ... edge, garbage
+//
+// That thread is the single writer of every VPG's commit sequence, so definitions, tags and pins go through it, too.
+
+/** What the daemon does with each notice; one that is left out is dropped. */
+export type AgingHandlers = { readonly [K in keyof AgingNotices]?: (notice: AgingNotices[K]) => void }
+
+/** The calls that a client of the thread may make after open; see AgingService for their promises. */
+type Call<K extends keyof AgingService> = (
+  argument: Parameters<AgingService[K]>[0],
+) => Promise<Awaited<ReturnType<AgingService[K]>>>
+
+export class Aging {
+  /** Every VPG that the store holds and this appliance owns, as it was when the thread opened it. */
+  readonly vpgs: readonly OpenedVpg[]
+  /** Resolves when the thread ends, with the error that ended it, or undefined after close(). */
+  readonly ended: Promise<Error | undefined>
+  readonly #worker: Worker
+  readonly #client: RpcClient<AgingService>
+  #mark: LogMark | undefined
+  #sending: NodeJS.Timeout | undefined
+  #closed = false
+
+  private constructor(
+    worker: Worker,
+    client: RpcClient<AgingService>,
+    vpgs: readonly OpenedVpg[],
+    ended: Promise<Error | undefined>,
+  ) {
+    this.#worker = worker
+    this.#client = client
+    this.vpgs = vpgs
+    this.ended = ended
+  }
+
+  /**
+   * Starts the thread and has it read every VPG's newest manifest. Fails as the store fails; a VPG that cannot be read
+   * is told by damageFound and left out, the others are served.
+   */
+  static async open(config: AgingConfig, handlers: AgingHandlers = {}): Promise<Aging> {
+    const worker = new Worker(new URL('./aging-worker.js', import.meta.url), {
+      resourceLimits: { maxOldGenerationSizeMb: agingHeapSizeMiBMax },
+    })
+    const ended = endOf(worker)
+    const client = new RpcClient<AgingService>(worker, (name, value) => {
+      const handler = handlers[name as keyof AgingHandlers] as ((notice: unknown) => void) | undefined
+      handler?.(value)
+    })
+    try {
+      const { vpgs } = await client.call('open', config)
+      return new Aging(worker, client, vpgs, ended)
+    } catch (error) {
+      await worker.terminate()
+      throw error
+    }
+  }
+
+  readonly start: Call<'start'> = argument => this.#client.call('start', argument)
+  readonly createVpg: Call<'createVpg'> = definition => this.#client.call('createVpg', definition)
+  readonly deleteVpg: Call<'deleteVpg'> = argument => this.#client.call('deleteVpg', argument)
+  readonly changeVpg: Call<'changeVpg'> = argument => this.#client.call('changeVpg', argument)
+  readonly tag: Call<'tag'> = argument => this.#client.call('tag', argument)
+  readonly untag: Call<'untag'> = argument => this.#client.call('untag', argument)
+  readonly closeImage: Call<'closeImage'> = argument => this.#client.call('closeImage', argument)
+  readonly status: Call<'status'> = argument => this.#client.call('status', argument)
+
+  /** The thread first reads the log up to what was durable when this was called. */
+  readonly openImage: Call<'openImage'> = argument => {
+    this.flush()
+    return this.#client.call('openImage', argument)
+  }
+
+  /** As openImage: all that was durable at the call is in the segment. */
+  readonly seal: Call<'seal'> = argument => {
+    this.flush()
+    return this.#client.call('seal', argument)
+  }
+
+  /** How far the log is durable now. Cheap: the thread is told about ten times a second, and by flush(). */
+  durable(mark: LogMark): void {
+    this.#mark = mark
+    if (this.#sending !== undefined || this.#closed) return
+    this.#sending = setTimeout(() => this.flush(), durableNoticeIntervalMillis)
+    this.#sending.unref()
+  }
+
+  /** Tells the thread the newest mark at once. Calls made after it find it there. */
+  flush(): void {
+    clearTimeout(this.#sending)
+    this.#sending = undefined
+    const mark = this.#mark
+    if (mark === undefined || this.#closed) return
+    this.#mark = undefined
+    this.#worker.postMessage({ type: 'notice', name: 'durable', value: mark })
+  }
+
+  /** Stops the thread between two steps; what was under way is found again at the next start. */
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    clearTimeout(this.#sending)
+    try {
+      await this.#client.call('close', undefined)
+    } catch (error) {
+      if (!failedWith(error, 'PEER_LOST')) throw error
+    } finally {
+      await this.#worker.terminate()
+    }
+  }
+}
+
+function endOf(worker: Worker): Promise<Error | undefined> {
+  return new Promise(resolve => {
+    let cause: Error | undefined
+    worker.on('error', (error: unknown) => {
+      assert(error instanceof Error, 'a thread ends with an Error')
+      cause = error
+    })
+    worker.on('exit', code => {
+      const unasked = code !== 0 && code !== 1
+      resolve(cause ?? (unasked ? new Failure('PEER_LOST', `the aging thread ended with status ${code}`) : undefined))
+    })
+  })
+}

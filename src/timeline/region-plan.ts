@@ -1,0 +1,148 @@
+import type { Ordinal } from '../base/ids.ts'
+import { assert } from '../base/assert.ts'
+import { regionSizeBytes } from '../base/limits.ts'
+import type { DeltaSpan, RegionVersion, VpgState } from './state.ts'
+
+// Which base regions are rewritten. The budget is one per volume: the fullest regions, while the volume's mean of delta
+// bytes exceeds a share of its live bytes. So the newest image reads a bounded multiple of what is live, and no more
+// than what came in is rewritten.
+
+/** A region and what stands above its newest base version. */
+export interface RegionLoad {
+  readonly volume: number
+  readonly region: number
+  /** Of its newest version; 0 without one. */
+  readonly asOfOrdinal: Ordinal
+  readonly hasVersion: boolean
+  readonly baseBytes: number
+  readonly deltaBytes: number
+  /** At least what the region holds now: its base, or what deltas brought it, but never more than a region. */
+  readonly liveBytes: number
+}
+
+export interface RegionPlan {
+  readonly volume: number
+  readonly region: number
+  /** The region's newest version, from which the new one is made. */
+  readonly fromOrdinal: Ordinal
+  readonly asOfOrdinal: Ordinal
+}
+
+/** The newest version of every region that has one, by volume and region. */
+export function newestVersions(regions: readonly RegionVersion[]): Map<string, RegionVersion> {
+  const newest = new Map<string, RegionVersion>()
+  for (const version of regions) {
+    const before = newest.get(regionName(version))
+    if (before === undefined || before.asOfOrdinal < version.asOfOrdinal) newest.set(regionName(version), version)
+  }
+  return newest
+}
+
+export function regionName(at: { readonly volume: number; readonly region: number }): string {
+  return `${at.volume}/${at.region}`
+}
+
+/** Every region that has a base version or something above it. */
+export function regionLoads(state: Pick<VpgState, 'regions' | 'deltas'>): RegionLoad[] {
+  const versions = newestVersions(state.regions)
+  const above = deltaBytesAbove(state.deltas, versions)
+  return [...new Set([...versions.keys(), ...above.keys()])].map(name => {
+    const version = versions.get(name)
+    const [volume, region] = name.split('/').map(Number)
+    assert(volume !== undefined && region !== undefined, 'a region is named by its volume and number')
+    const baseBytes = version?.pack?.rawSizeBytes ?? 0
+    const deltaBytes = above.get(name) ?? 0
+    return {
+      volume,
+      region,
+      asOfOrdinal: version?.asOfOrdinal ?? (0 as Ordinal),
+      hasVersion: version !== undefined,
+      baseBytes,
+      deltaBytes,
+      liveBytes: Math.max(baseBytes, Math.min(regionSizeBytes, deltaBytes)),
+    }
+  })
+}
+
+function deltaBytesAbove(
+  deltas: readonly DeltaSpan[],
+  versions: ReadonlyMap<string, RegionVersion>,
+): Map<string, number> {
+  const above = new Map<string, number>()
+  for (const delta of deltas) {
+    for (const pack of delta.packs) {
+      for (const [region, bytes] of pack.regionRawSizeBytes) {
+        const name = regionName({ volume: pack.volume, region })
+        if ((versions.get(name)?.asOfOrdinal ?? 0) >= delta.toOrdinal) continue
+        above.set(name, (above.get(name) ?? 0) + bytes)
+      }
+    }
+  }
+  return above
+}
+
+/** What the mirror holds: bytes that are live, and delta bytes above the base. */
+export function mirrorBytes(state: Pick<VpgState, 'regions' | 'deltas'>): { liveBytes: number; deltaBytes: number } {
+  let [liveBytes, deltaBytes] = [0, 0]
+  for (const load of regionLoads(state)) {
+    liveBytes += load.liveBytes
+    deltaBytes += load.deltaBytes
+  }
+  return { liveBytes, deltaBytes }
+}
+
+/**
+ * The regions to rewrite now, the fullest first, at most `countMax`; all as of the newest delta's end. After them the
+ * mean of each volume is at most `deltaShareMax`, unless the count cut the list.
+ */
+export function planRegionRewrites(
+  state: Pick<VpgState, 'regions' | 'deltas'>,
+  limits: { readonly deltaShareMax: number; readonly countMax: number },
+): RegionPlan[] {
+  const newestDelta = state.deltas.at(-1)
+  if (newestDelta === undefined) return []
+  const volumes = new Map<number, RegionLoad[]>()
+  for (const load of regionLoads(state)) {
+    const loads = volumes.get(load.volume)
+    if (loads === undefined) volumes.set(load.volume, [load])
+    else loads.push(load)
+  }
+  const plans = [...volumes.values()].flatMap(loads => fullestOf(loads, limits.deltaShareMax))
+  return plans.slice(0, limits.countMax).map(({ volume, region, asOfOrdinal }) => ({
+    volume,
+    region,
+    fromOrdinal: asOfOrdinal,
+    asOfOrdinal: newestDelta.toOrdinal,
+  }))
+}
+
+function fullestOf(loads: readonly RegionLoad[], deltaShareMax: number): RegionLoad[] {
+  const liveBytes = loads.reduce((sum, load) => sum + load.liveBytes, 0)
+  let deltaBytes = loads.reduce((sum, load) => sum + load.deltaBytes, 0)
+  const chosen: RegionLoad[] = []
+  const ranked = loads
+    .filter(load => load.deltaBytes > 0)
+    .map(load => ({ load, rank: fullness(load) }))
+    .sort((a, b) => b.rank - a.rank)
+  for (const { load } of ranked) {
+    if (deltaBytes <= deltaShareMax * liveBytes) break
+    chosen.push(load)
+    deltaBytes -= load.deltaBytes
+  }
+  return chosen
+}
+
+/**
+ * Delta bytes against live bytes. Before its first version a region's place in the ranking is spread by a fixed random
+ * number: after an even initial load all regions would otherwise fill, and be rewritten, together for ever.
+ */
+function fullness(load: RegionLoad): number {
+  const share = load.deltaBytes / Math.max(1, load.liveBytes)
+  return load.hasVersion ? share : share * (0.5 + phaseOf(load) / 2)
+}
+
+/** A number in [0, 1) that belongs to the region: a multiplicative hash of volume and region. */
+function phaseOf(at: { readonly volume: number; readonly region: number }): number {
+  const mixed = (at.region * 2654435761 + at.volume * 40503) % 2 ** 32
+  return ((mixed * 69069 + 1) % 2 ** 32) / 2 ** 32
+}
