@@ -158,3 +158,5 @@ export function readWholeFile(disk: Disk, file: string): Uint8Array | undefined 
     open.close()
   }
 }
+
+export { openVolumeFile, type OpenVolumeFile, type VolumeFile, type VolumeFileIdentity } from './volume-file.ts'

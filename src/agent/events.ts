@@ -1,0 +1,38 @@
+/** What the agent tells; the log and the metrics implement it. */
+export interface AgentEvents {
+  /** The session with the VRA is open; `resendRecordCount` numbered records wait for it. */
+  linkUp(link: { readonly address: string; readonly epoch: number; readonly resendRecordCount: number }): void
+  /** The session ended or could not be opened; the agent tries again after the delay. Guests do not feel it. */
+  linkDown(reason: { readonly code: string; readonly sentence: string; readonly retryDelayMillis: number }): void
+  /** The volume cannot be continued exactly any more; told once a volume. */
+  needsSync(volume: string, reason: string): void
+  /** A request of the guest was answered with an error of the local disk. */
+  localDiskFailed(volume: string, request: { readonly command: string; readonly error: unknown }): void
+  /** A guest's write has its number. */
+  writeNumbered(volume: string, write: { readonly recordCount: number; readonly sizeBytes: number }): void
+  batchSealed(batch: {
+    readonly recordCount: number
+    readonly rawSizeBytes: number
+    readonly frameSizeBytes: number
+  }): void
+  markerNumbered(marker: { readonly term: number; readonly counter: number; readonly requestId: number }): void
+  /** Everything up to the sequence is durable at the VRA. */
+  acknowledged(progress: { readonly sequence: number; readonly queuedBytes: number }): void
+  clientConnected(volume: string, address: string): void
+  clientGone(volume: string, address: string): void
+  clientRefused(address: string, reason: string): void
+}
+
+export const silentAgentEvents: AgentEvents = {
+  linkUp: () => undefined,
+  linkDown: () => undefined,
+  needsSync: () => undefined,
+  localDiskFailed: () => undefined,
+  writeNumbered: () => undefined,
+  batchSealed: () => undefined,
+  markerNumbered: () => undefined,
+  acknowledged: () => undefined,
+  clientConnected: () => undefined,
+  clientGone: () => undefined,
+  clientRefused: () => undefined,
+}

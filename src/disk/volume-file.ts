@@ -1,0 +1,125 @@
+import * as fs from 'node:fs'
+import { Failure } from '../base/failure.ts'
+import { sectorSizeBytes } from '../base/units.ts'
+
+// A guest's disk: a raw file or a block device that is read and written by many calls at once, in the thread pool. (The
+// calls of disk.ts are synchronous: one at a time, in threads of their own.)
+
+/** What makes it the same, unchanged disk when it is looked at again. Integers as text: inodes and nanoseconds pass 2^53. */
+export interface VolumeFileIdentity {
+  readonly device: string
+  readonly inode: string
+  readonly sizeBytes: number
+  readonly modifiedNanos: string
+  readonly changedNanos: string
+}
+
+/** Offsets in bytes, not necessarily sectors. Every call may fail with the system's error (EIO, ENOSPC). */
+export interface VolumeFile {
+  readonly sizeBytes: number
+  /** True when nothing was ever written to it, as far as the file system knows: every byte is zero. */
+  readonly isOneHole: boolean
+  /** Fills the whole target. */
+  read(target: Uint8Array, offsetBytes: number): Promise<void>
+  /** Writes every byte. A kill of the process does not lose it afterwards; a power cut may, before sync(). */
+  write(data: Uint8Array, offsetBytes: number): Promise<void>
+  /** fdatasync: everything written before the call is durable. A failure is final: what was lost stays lost. */
+  sync(): Promise<void>
+  /** As of now. A block device's times do not change with its contents. */
+  identity(): VolumeFileIdentity
+  close(): Promise<void>
+}
+
+export type OpenVolumeFile = (path: string) => VolumeFile
+
+class RealVolumeFile implements VolumeFile {
+  readonly sizeBytes: number
+  readonly isOneHole: boolean
+  readonly #descriptor: number
+
+  constructor(descriptor: number, stat: fs.Stats) {
+    this.#descriptor = descriptor
+    this.isOneHole = stat.isFile() && stat.blocks === 0
+    this.sizeBytes = stat.isBlockDevice() ? blockDeviceSizeBytes(stat.rdev) : stat.size
+  }
+
+  read(target: Uint8Array, offsetBytes: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const readFrom = (done: number): void =>
+        fs.read(this.#descriptor, target, done, target.length - done, offsetBytes + done, (error, count) => {
+          if (error !== null) reject(error)
+          else if (done + count === target.length) resolve()
+          else if (count === 0) reject(new Failure('DISK_FAILED', 'the disk ended early: was it truncated?'))
+          else readFrom(done + count)
+        })
+      readFrom(0)
+    })
+  }
+
+  write(data: Uint8Array, offsetBytes: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const writeFrom = (done: number): void =>
+        fs.write(this.#descriptor, data, done, data.length - done, offsetBytes + done, (error, count) => {
+          if (error !== null) reject(error)
+          else if (done + count === data.length) resolve()
+          else writeFrom(done + count)
+        })
+      writeFrom(0)
+    })
+  }
+
+  sync(): Promise<void> {
+    return new Promise((resolve, reject) =>
+      fs.fdatasync(this.#descriptor, error => (error === null ? resolve() : reject(error))),
+    )
+  }
+
+  identity(): VolumeFileIdentity {
+    const stat = fs.fstatSync(this.#descriptor, { bigint: true })
+    return {
+      device: String(stat.isBlockDevice() ? stat.rdev : stat.dev),
+      inode: String(stat.ino),
+      sizeBytes: this.sizeBytes,
+      modifiedNanos: String(stat.mtimeNs),
+      changedNanos: String(stat.ctimeNs),
+    }
+  }
+
+  close(): Promise<void> {
+    return new Promise((resolve, reject) =>
+      fs.close(this.#descriptor, error => (error == null ? resolve() : reject(error))),
+    )
+  }
+}
+
+/** fstat() says 0 for a block device; the kernel tells its size, in sectors of 512, below /sys. */
+function blockDeviceSizeBytes(device: number): number {
+  const major = Math.floor(device / 256) % 4096
+  const minor = (device % 256) + 256 * Math.floor(device / 2 ** 20)
+  return sectorSizeBytes * Number(fs.readFileSync(`/sys/dev/block/${major}:${minor}/size`, 'latin1'))
+}
+
+/** Opens a raw file or a block device for reading and writing; CONFIG_INVALID, in words, where it is neither. */
+export const openVolumeFile: OpenVolumeFile = path => {
+  let descriptor: number
+  try {
+    descriptor = fs.openSync(path, 'r+')
+  } catch (cause) {
+    throw new Failure('CONFIG_INVALID', `the volume's disk ${path} cannot be opened: ${String(cause)}`, {}, { cause })
+  }
+  try {
+    const stat = fs.fstatSync(descriptor)
+    if (!stat.isFile() && !stat.isBlockDevice())
+      throw new Failure('CONFIG_INVALID', `${path} is neither a file nor a block device`)
+    const file = new RealVolumeFile(descriptor, stat)
+    if (file.sizeBytes === 0 || file.sizeBytes % sectorSizeBytes !== 0)
+      throw new Failure(
+        'CONFIG_INVALID',
+        `${path} has ${file.sizeBytes} bytes; a volume is a multiple of 512, and not empty`,
+      )
+    return file
+  } catch (error) {
+    fs.closeSync(descriptor)
+    throw error
+  }
+}
