@@ -1,0 +1,67 @@
+import { z } from 'zod'
+import { frameSizeBytesMax, volumesPerVpgMax } from '../base/limits.ts'
+import { GiB, MiB } from '../base/units.ts'
+import { described, file, host, isLoopback, name, port, related, sizeBytes } from './fields.ts'
+import { controlSchema, logSchema, tlsSchema } from './vra-config.ts'
+
+export const agentSchema = z.strictObject({
+  agentId: described(name(), "This agent's name, as the VPG lists it and as its certificate says.", 'host1'),
+  vpg: described(name(), 'The VPG whose disks these are.', 'web'),
+  vra: related(
+    z.strictObject({
+      host: described(host(), 'Where the VRA listens for agents.').default('127.0.0.1'),
+      port: described(port(), 'Its port.').default(7420),
+      tls: described(tlsSchema, "TLS 1.3 with this agent's certificate. See `vra certs`.").optional(),
+      allowPlaintextBeyondLoopback: described(z.boolean(), "Send the disks' contents in the clear.").default(false),
+    }),
+    {
+      key: 'host',
+      message: 'is beyond loopback without tls; configure vra.tls, or set allowPlaintextBeyondLoopback: true',
+      holds: vra => vra.tls !== undefined || vra.allowPlaintextBeyondLoopback || isLoopback(vra.host),
+    },
+  ).prefault({}),
+  stateDirectory: described(file(), 'What the agent must remember across restarts.').default('./vra-agent-state'),
+  nbd: related(
+    z.strictObject({
+      host: described(host(), 'Where guests (qemu, nbd-client, nbdfuse) find their disks.').default('127.0.0.1'),
+      port: described(port(), 'Its port.').default(10809),
+      allowBeyondLoopback: described(
+        z.boolean(),
+        'NBD has no authentication: whoever reaches it may read and write the disks.',
+      ).default(false),
+    }),
+    {
+      key: 'host',
+      message: 'is beyond loopback, and NBD has no authentication; set allowBeyondLoopback: true if that is meant',
+      holds: nbd => nbd.allowBeyondLoopback || isLoopback(nbd.host),
+    },
+  ).prefault({}),
+  queueSizeBytesMax: described(
+    sizeBytes({ min: 2 * frameSizeBytesMax, max: 64 * GiB }),
+    'Writes that wait for the VRA, in memory; past it the volumes need a sync, the guest goes on.',
+  ).default(256 * MiB),
+  volumes: described(
+    z
+      .array(
+        z.strictObject({
+          name: described(name(), "The volume's name in the VPG, and its NBD export.", 'root'),
+          path: described(file(), 'A raw file or a block device; a multiple of 512 bytes.', '/var/lib/disks/root.img'),
+        }),
+      )
+      .min(1, 'must list at least one volume')
+      .max(volumesPerVpgMax, `must list at most ${volumesPerVpgMax} volumes`)
+      .superRefine((volumes, context) => {
+        for (const [index, volume] of volumes.entries()) {
+          const first = volumes.findIndex(other => other.name === volume.name)
+          if (first < index)
+            context.addIssue({ code: 'custom', path: [index, 'name'], message: `"${volume.name}" is listed twice` })
+        }
+      }),
+    'The disks that are served and protected.',
+  ),
+  control: controlSchema(7422),
+  log: logSchema,
+})
+
+/** Paths are absolute; sizes in bytes; every relation between the values holds. */
+export type AgentConfig = z.output<typeof agentSchema>

@@ -1,0 +1,177 @@
+import { z } from 'zod'
+import { deltaShareMax, foldSizeBytesMax, foldSizeBytesMinDefault, logFileSizeBytes } from '../base/limits.ts'
+import { segmentAgeMillisMax, segmentSizeBytesTarget } from '../base/limits.ts'
+import { GiB, KiB, MiB, TiB } from '../base/units.ts'
+import { described, file, host, isLoopback, millis, port, related, share, sizeBytes } from './fields.ts'
+
+const hourMillis = 3_600_000
+
+export const tlsSchema = z.strictObject({
+  certificateFile: described(file(), 'Own certificate, PEM.', '/etc/vra/tls/own.crt'),
+  privateKeyFile: described(file(), 'Its private key, PEM; readable by the daemon only.', '/etc/vra/tls/own.key'),
+  authorityFile: described(file(), 'The authority that peers must be certified by, PEM.', '/etc/vra/tls/authority.crt'),
+})
+
+export const logSchema = z
+  .strictObject({
+    level: described(
+      z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']),
+      'The least serious lines to write.',
+    ).default('info'),
+    format: described(z.enum(['pretty', 'json']), 'pretty for people, json (one object a line) for machines.').default(
+      'pretty',
+    ),
+  })
+  .prefault({})
+
+/** The HTTP API of a daemon. It has no authentication of its own. */
+export function controlSchema(portDefault: number) {
+  return related(
+    z.strictObject({
+      host: described(host(), 'Where the HTTP API, the status page and /metrics listen.').default('127.0.0.1'),
+      port: described(port(), 'Its port.').default(portDefault),
+      allowBeyondLoopback: described(
+        z.boolean(),
+        "The API has no authentication: whoever reaches it may export disks as the daemon's user.",
+      ).default(false),
+    }),
+    {
+      key: 'host',
+      message:
+        'is beyond loopback, and the API has no authentication; put something in front of it, or set allowBeyondLoopback: true',
+      holds: control => control.allowBeyondLoopback || isLoopback(control.host),
+    },
+  ).prefault({})
+}
+
+const directoryStoreSchema = z.strictObject({
+  kind: described(z.literal('directory'), 'directory or s3.'),
+  directory: described(
+    file(),
+    'Where its objects are; <dataDirectory>/store by default.',
+    './vra-data/store',
+  ).optional(),
+})
+
+const s3StoreSchema = z.strictObject({
+  kind: described(
+    z.literal('s3'),
+    "Credentials come from the AWS SDK's default chain (instance role, environment, profile).",
+  ),
+  bucket: described(
+    z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$/, 'must be the name of a bucket'),
+    'An existing bucket. Conditional writes (If-None-Match: *) must work.',
+    'my-recovery-bucket',
+  ),
+  prefix: described(
+    z
+      .string()
+      .regex(
+        /^([A-Za-z0-9._=-]+\/)*([A-Za-z0-9._=-]+\/?)?$/,
+        'must be path segments of letters, digits, ".", "_", "=", "-"',
+      ),
+    'All keys start with this.',
+    'vra/',
+  ).default(''),
+  region: described(
+    z.string().regex(/^[a-z0-9-]{1,64}$/, 'must be a region, such as eu-central-1'),
+    "The bucket's region.",
+  ).default('us-east-1'),
+  endpoint: described(
+    z.url({ protocol: /^https?$/, error: 'must be an http or https URL' }),
+    "For S3-compatible servers; AWS's own without it.",
+    'https://s3.example.org',
+  ).optional(),
+  forcePathStyle: described(
+    z.boolean(),
+    'Bucket in the path, not in the host name: for S3-compatible servers.',
+  ).default(false),
+  checksums: described(
+    z.enum(['when-supported', 'when-required']),
+    'when-required for S3-compatible servers that refuse the newer checksum headers.',
+  ).default('when-supported'),
+  requestTimeoutMillis: described(
+    millis({ min: 1_000, max: 600_000 }),
+    'A request without an answer for this long is tried again.',
+  ).default(30_000),
+})
+
+export const vraSchema = z.strictObject({
+  dataDirectory: described(
+    file(),
+    'Journal, index and (by default) the object store. Wants a disk of its own with a good fdatasync.',
+  ).default('./vra-data'),
+  listen: related(
+    z.strictObject({
+      host: described(host(), 'Where agents connect. Beyond loopback this needs tls.').default('127.0.0.1'),
+      port: described(port(), 'Its port.').default(7420),
+      tls: described(
+        tlsSchema,
+        'TLS 1.3 with client certificates; an agent is who its certificate says. See `vra certs`.',
+      ).optional(),
+      allowPlaintextBeyondLoopback: described(
+        z.boolean(),
+        'Plain TCP from other hosts: anybody there can pose as any agent.',
+      ).default(false),
+    }),
+    {
+      key: 'host',
+      message: 'is beyond loopback without tls; configure listen.tls, or set allowPlaintextBeyondLoopback: true',
+      holds: listen => listen.tls !== undefined || listen.allowPlaintextBeyondLoopback || isLoopback(listen.host),
+    },
+  ).prefault({}),
+  control: controlSchema(7421),
+  store: described(
+    z.discriminatedUnion('kind', [directoryStoreSchema, s3StoreSchema]),
+    'Where segments and the mirror live: the truth, once they are there.',
+  ).prefault({ kind: 'directory' }),
+  journal: z
+    .strictObject({
+      logSizeBytesMax: described(
+        sizeBytes({ min: 4 * logFileSizeBytes, max: 16 * TiB }),
+        'The commit log at most; above it acknowledgements stop until aging has made room.',
+      ).default(8 * GiB),
+    })
+    .prefault({}),
+  aging: z
+    .strictObject({
+      segmentSizeBytesTarget: described(
+        sizeBytes({ min: 64 * KiB, max: 512 * MiB }),
+        'A segment is sealed and put into the store at this size...',
+      ).default(segmentSizeBytesTarget),
+      segmentAgeMillisMax: described(
+        millis({ min: 200, max: hourMillis }),
+        '...or this long after its first write.',
+      ).default(segmentAgeMillisMax),
+      foldSizeBytesMin: described(
+        sizeBytes({ min: 256 * KiB, max: foldSizeBytesMax }),
+        'Segments are folded into a delta when at least this much waits (live bytes / 128, where that is more).',
+      ).default(foldSizeBytesMinDefault),
+      deltaShareMax: described(
+        share({ min: 0.05, max: 4 }),
+        'Base regions are rewritten while deltas hold more than this share of the live bytes.',
+      ).default(deltaShareMax),
+      garbageGraceMillis: described(
+        millis({ min: 0, max: 365 * 24 * hourMillis }),
+        'Objects that nothing needs any more are deleted after this.',
+      ).default(24 * hourMillis),
+      logSizeBytesPressure: described(
+        sizeBytes({ min: 2 * logFileSizeBytes, max: 16 * TiB }),
+        'Above this much log, segments are sealed early to free its files.',
+      ).default(2 * GiB),
+    })
+    .prefault({}),
+  log: logSchema,
+})
+
+export type TlsConfig = z.output<typeof tlsSchema>
+
+/** Paths are absolute; sizes in bytes; every relation between the values holds. */
+export interface VraConfig extends Omit<z.output<typeof vraSchema>, 'store'> {
+  readonly store: VraStoreConfig
+}
+
+/** Fits StoreConfig of the store folder. */
+export type VraStoreConfig =
+  | { readonly kind: 'directory'; readonly directory: string }
+  | (Omit<z.output<typeof s3StoreSchema>, 'endpoint'> & { readonly endpoint: string | undefined })

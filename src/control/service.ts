@@ -1,0 +1,281 @@
+import type { FailureRecord } from '../base/failure.ts'
+
+// What the HTTP API asks of the daemon. Everything is plain data that goes into JSON as it is: checkpoint ids as text
+// ("term.counter"), times in microseconds since 1970, sizes in bytes. The API's clients see these very types.
+//
+// No call may cost more than a page of answers: nothing here counts, scans or reads images. What takes long is a job.
+
+export interface VraControl {
+  status(): Promise<VraStatus>
+  listVpgs(): Promise<readonly VpgStatus[]>
+  /** UNKNOWN_VPG where there is none of that name, here and in every call below. */
+  showVpg(name: string): Promise<VpgStatus>
+  /** Durable in the object store on return. ALREADY_EXISTS when the name is taken. */
+  createVpg(request: CreateVpgRequest): Promise<VpgStatus>
+  /** Ends protection; checkpoints, journal and mirror of the VPG go. Refused BUSY while an export reads it. */
+  deleteVpg(name: string): Promise<void>
+  changeVpg(name: string, request: ChangeVpgRequest): Promise<VpgStatus>
+
+  listCheckpoints(query: CheckpointListQuery): Promise<CheckpointList>
+  /**
+   * What `latest`, an id, a tag or an ISO 8601 time (the newest at or before it) means. CHECKPOINT_MISSING when none is recoverable there.
+   */
+  findCheckpoint(vpg: string, reference: string): Promise<CheckpointFacts>
+  /** Without `checkpoint` a new one is made and tagged. Durable in the object store on return. */
+  tagCheckpoint(request: TagRequest): Promise<CheckpointFacts>
+  /** NOT_FOUND when nothing has the tag. */
+  untagCheckpoint(vpg: string, tag: string): Promise<void>
+
+  /** Returns when the image is open (its checkpoint is pinned) and the file is created; the copy goes on as a job. */
+  startExport(request: ExportRequest): Promise<ExportJob>
+  /** Newest first; running ones, and the last finished ones. */
+  exports(): Promise<readonly ExportJob[]>
+  export(id: string): Promise<ExportJob>
+  /** Stops it and removes its partial file. What has finished stays as it is. */
+  cancelExport(id: string): Promise<ExportJob>
+
+  /** Reads and checks every record, segment or mirror object; one at a time a kind, BUSY otherwise. */
+  startVerify(request: VerifyRequest): Promise<VerifyJob>
+  verifies(): Promise<readonly VerifyJob[]>
+  verify(id: string): Promise<VerifyJob>
+  cancelVerify(id: string): Promise<VerifyJob>
+
+  /** What is where, one page of lines of at most `limit`; `after` is the `next` of the page before. */
+  dump(request: DumpRequest): Promise<DumpPage>
+}
+
+export interface VraStatus {
+  readonly software: string
+  readonly applianceId: string
+  readonly startedAtMicros: number
+  readonly nowMicros: number
+  readonly dataDirectory: string
+  /** Where the store is, in words: a directory or s3://bucket/prefix. */
+  readonly store: string
+  readonly listen: { readonly host: string; readonly port: number; readonly tls: boolean }
+  /** Not ready while recovering; ready with faults while limping. */
+  readonly ready: boolean
+  /** What a person should know now, worst first; empty when all is well. */
+  readonly alerts: readonly Alert[]
+  readonly journal: JournalStatus
+  readonly ingest: IngestStatus
+  readonly vpgs: readonly VpgStatus[]
+  readonly exports: readonly ExportJob[]
+}
+
+export interface Alert {
+  readonly severity: 'critical' | 'warning'
+  /** The VPG it is about, if it is about one. */
+  readonly vpg: string | undefined
+  readonly sentence: string
+}
+
+export interface JournalStatus {
+  readonly logSizeBytes: number
+  readonly logSizeBytesMax: number
+  readonly logFileCount: number
+  readonly diskFreeBytes: number
+  readonly indexSizeBytes: number
+  /** Undefined while records can be made durable; else why they wait. */
+  readonly full: string | undefined
+}
+
+/** Rates over the last seconds. */
+export interface IngestStatus {
+  readonly sessionCount: number
+  readonly writesPerSecond: number
+  readonly bytesPerSecond: number
+  readonly writesTotal: number
+  readonly bytesTotal: number
+  readonly ackMillisP50: number
+  readonly ackMillisP99: number
+}
+
+export type VpgState = 'protected' | 'waiting-for-agent' | 'needs-sync' | 'journal-full' | 'damaged' | 'fenced'
+
+export interface VpgStatus {
+  readonly id: string
+  readonly name: string
+  readonly incarnation: number
+  readonly epoch: number
+  readonly state: VpgState
+  /** Why, and since when, unless `protected`; for a person. */
+  readonly stateReason: string | undefined
+  readonly createdAtMicros: number
+  readonly historyMillis: number
+  readonly checkpointIntervalMillis: number
+  readonly volumes: readonly { readonly number: number; readonly name: string; readonly sizeBytes: number }[]
+  readonly agents: readonly AgentFacts[]
+  /** Age of the newest recoverable checkpoint; undefined before the first. */
+  readonly rpoMillis: number | undefined
+  readonly latestCheckpoint: CheckpointFacts | undefined
+  readonly oldestCheckpoint: CheckpointFacts | undefined
+  readonly checkpointCount: number
+  readonly tags: readonly { readonly checkpoint: string; readonly tag: string; readonly taggedAtMicros: number }[]
+  /** From here on checkpoints are withdrawn, until a sync repairs it. */
+  readonly holes: readonly { readonly fromCheckpoint: string; readonly reason: string }[]
+  readonly writesPerSecond: number
+  readonly bytesPerSecond: number
+  readonly writesTotal: number
+  readonly bytesTotal: number
+  readonly mirror: MirrorStatus
+}
+
+export interface AgentFacts {
+  readonly agent: string
+  readonly stream: number
+  readonly state: 'connected' | 'disconnected' | 'needs-sync'
+  /** What the agent said of itself, where it is not as it should be. */
+  readonly reason: string | undefined
+  readonly address: string | undefined
+  readonly software: string | undefined
+  readonly connectedAtMicros: number | undefined
+  readonly queuedBytes: number
+  readonly durable: { readonly generation: number; readonly sequence: number }
+  readonly offloaded: { readonly generation: number; readonly sequence: number }
+}
+
+export interface MirrorStatus {
+  readonly segmentCount: number
+  readonly segmentSizeBytes: number
+  readonly deltaCount: number
+  readonly deltaSizeBytes: number
+  readonly regionCount: number
+  readonly baseSizeBytes: number
+  readonly garbageCount: number
+  /** In the commit log, not in the store yet. */
+  readonly unsealedSizeBytes: number
+  /** In segments that wait for a fold. */
+  readonly unfoldedRawSizeBytes: number
+  readonly storeFailure: string | undefined
+}
+
+export interface CheckpointFacts {
+  /** "term.counter" */
+  readonly checkpoint: string
+  readonly timestampMicros: number
+  readonly tags: readonly string[]
+  /** False: it is listed, but lies in a hole. */
+  readonly recoverable: boolean
+  readonly volumes: readonly { readonly name: string; readonly sizeBytes: number; readonly included: boolean }[]
+}
+
+export interface CheckpointListQuery {
+  readonly vpg: string
+  /** 1 to 1000. */
+  readonly limit: number
+  readonly order: 'newest-first' | 'oldest-first'
+  /** A checkpoint id: strictly beyond it in the order asked for. */
+  readonly after?: string
+  readonly fromTimestampMicros?: number
+  /** Exclusive. */
+  readonly toTimestampMicros?: number
+  /** Only tagged ones. */
+  readonly tagged?: boolean
+}
+
+export interface CheckpointList {
+  readonly checkpoints: readonly CheckpointFacts[]
+  readonly more: boolean
+}
+
+export interface CreateVpgRequest {
+  readonly name: string
+  readonly volumes: readonly { readonly name: string; readonly sizeBytes: number }[]
+  /** Who may write it: agent names, as in their certificates. */
+  readonly agents: readonly string[]
+  readonly historyMillis: number
+  readonly checkpointIntervalMillis: number
+}
+
+export interface ChangeVpgRequest {
+  readonly historyMillis?: number
+  readonly checkpointIntervalMillis?: number
+}
+
+export interface TagRequest {
+  readonly vpg: string
+  readonly tag: string
+  /** As in findCheckpoint. */
+  readonly checkpoint?: string
+}
+
+export interface ExportRequest {
+  readonly vpg: string
+  readonly volume: string
+  /** As in findCheckpoint. */
+  readonly checkpoint: string
+  /** An absolute path on the daemon's host, written as the daemon's user. */
+  readonly file: string
+  /** False: ALREADY_EXISTS where the file exists. */
+  readonly overwrite: boolean
+}
+
+export type JobState = 'running' | 'done' | 'failed' | 'cancelled'
+
+export interface ExportJob {
+  readonly id: string
+  readonly state: JobState
+  readonly vpg: string
+  readonly volume: string
+  readonly checkpoint: string
+  readonly checkpointTimestampMicros: number
+  readonly file: string
+  readonly sizeBytes: number
+  /** How far it has come, holes included. */
+  readonly doneBytes: number
+  /** Of it, what was not zeros. */
+  readonly dataBytes: number
+  readonly startedAtMicros: number
+  readonly endedAtMicros: number | undefined
+  readonly failure: FailureRecord | undefined
+}
+
+export interface VerifyRequest {
+  readonly what: 'journal' | 'mirror'
+  /** Undefined: every VPG. */
+  readonly vpg?: string
+}
+
+export interface VerifyJob {
+  readonly id: string
+  readonly what: 'journal' | 'mirror'
+  readonly vpg: string | undefined
+  readonly state: JobState
+  readonly checkedCount: number
+  readonly checkedSizeBytes: number
+  /** Undefined while it is not known. */
+  readonly totalSizeBytes: number | undefined
+  readonly findings: readonly Finding[]
+  /** Damage beyond the findings that are kept. */
+  readonly moreFindings: number
+  readonly startedAtMicros: number
+  readonly endedAtMicros: number | undefined
+  readonly failure: FailureRecord | undefined
+}
+
+/** One thing that is damaged: where, what is wrong, what it affects. */
+export interface Finding {
+  readonly vpg: string | undefined
+  /** File or object key. */
+  readonly place: string
+  readonly offsetBytes: number | undefined
+  readonly sentence: string
+}
+
+export interface DumpRequest {
+  readonly what: 'journal' | 'mirror'
+  readonly vpg?: string
+  readonly limit: number
+  readonly after?: string
+}
+
+/** Records of the log and segments, or objects of the mirror, in their order. */
+export interface DumpPage {
+  readonly lines: readonly Readonly<Record<string, string | number | boolean>>[]
+  /** Undefined on the last page. */
+  readonly next: string | undefined
+}
+
+/** What every refusal and failure looks like in JSON. */
+export type ErrorBody = FailureRecord
