@@ -42,4 +42,13 @@ export interface RecordSource {
    * call on this source. Fails as columns() does, and when a block does not decompress.
    */
   readBatch(batch: number, signal: AbortSignal): Promise<Uint8Array>
+  /**
+   * The raw payloads of all batches that are `wanted`, in the order of their batches, each checked as by readBatch(). Reads
+   * large pieces ahead, in bounded memory; the payload is the sink's until the promise that it returns is settled.
+   */
+  scanBatches(
+    wanted: (batch: number) => boolean,
+    sink: (batch: number, payload: Uint8Array) => void | Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void>
 }
