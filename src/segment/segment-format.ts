@@ -107,7 +107,7 @@ export function decodeSegmentHeader(object: string, source: Uint8Array): Segment
     vpg: vpgIdAt(source, 8),
     epoch: view.getUint32(24, true),
     commitNumber: readUint64(view, 32),
-    nonce: source.slice(40, 40 + nonceSizeBytes),
+    nonce: Uint8Array.from(source.subarray(40, 40 + nonceSizeBytes)),
     createdAtMicros: readUint64(view, 56),
   }
 }
@@ -145,7 +145,11 @@ export function decodeSegmentTrailer(object: string, source: Uint8Array, objectS
     rawSizeBytes: readUint64(view, 32),
   }
   if (trailer.footerOffsetBytes + trailer.footerSizeBytes !== offsetBytes)
-    throw corrupt(object, offsetBytes, 'the footer does not end where the trailer starts: bytes are missing, or too many')
+    throw corrupt(
+      object,
+      offsetBytes,
+      'the footer does not end where the trailer starts: bytes are missing, or too many',
+    )
   return trailer
 }
 
