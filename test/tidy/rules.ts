@@ -30,6 +30,7 @@ export const doors: Readonly<Record<string, readonly string[]>> = {
   base: ['*'],
   codec: ['*'],
   timeline: ['*'],
+  disk: ['directory-lock', 'durable-create', 'volume-file'],
   store: ['object-store'],
   wire: ['messages'],
   journal: ['record', 'writer', 'log-reader'],
