@@ -1,6 +1,6 @@
 import { assertNever } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
-import { Failure } from '../base/failure.ts'
+import { systemClock } from '../base/clock.ts'
 import { DirectoryStore } from './directory-store.ts'
 import type { ObjectStore, StoreConfig } from './object-store.ts'
 
@@ -18,12 +18,15 @@ export interface StoreOptions {
 }
 
 /** The store that the configuration names. A directory is made where there is none; a bucket must exist. */
-export async function openStore(config: StoreConfig, _options: StoreOptions = {}): Promise<ObjectStore> {
+export async function openStore(config: StoreConfig, options: StoreOptions = {}): Promise<ObjectStore> {
   switch (config.kind) {
     case 'directory':
       return await DirectoryStore.open(config.directory)
-    case 's3':
-      throw new Failure('CONFIG_INVALID', 'this build has no S3 store yet', { bucket: config.bucket })
+    case 's3': {
+      // The SDK costs some 60 MiB and a third of a second: only the threads that speak to a bucket pay it.
+      const { S3Store } = await import('./s3-store.ts')
+      return new S3Store(config, options.clock ?? systemClock, options.credentials)
+    }
     default:
       return assertNever(config)
   }

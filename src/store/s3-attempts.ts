@@ -1,0 +1,111 @@
+import { setMaxListeners } from 'node:events'
+import { AssertionFailed } from '../base/assert.ts'
+import type { Clock } from '../base/clock.ts'
+import { Failure } from '../base/failure.ts'
+import { KiB } from '../base/units.ts'
+import { failureOfAttempt, surelyNeverSent } from './s3-failures.ts'
+
+// Every request is bounded in time and in tries.
+//
+// A budget shared by all requests of a store keeps tries from adding to the load of a server that is in trouble: each
+// try after the first takes a token, ten requests that succeed give one back. With none left, failures go straight to
+// the caller, who has a pace of his own.
+
+const attemptsMax = 5
+const delayMillisFirst = 50
+const delayMillisMax = 5_000
+const budgetMax = 50
+const budgetPerSuccess = 0.1
+/** A link slower than this counts as broken. */
+const transferBytesPerMilliMin = (256 * KiB) / 1000
+
+export interface SendOptions {
+  readonly abortSignal: AbortSignal
+  readonly requestTimeout: number
+}
+
+type Send<T> = (options: SendOptions) => Promise<T>
+
+export class Attempts {
+  readonly #requestTimeoutMillis: number
+  readonly #clock: Clock
+  readonly #underWay = new Set<AbortController>()
+  #closed = false
+  #budget = budgetMax
+
+  constructor(requestTimeoutMillis: number, clock: Clock) {
+    this.#requestTimeoutMillis = requestTimeoutMillis
+    this.#clock = clock
+  }
+
+  /** For what may be done twice. Tries again, with jitter, whatever may pass. */
+  async repeatable<T>(key: string, sizeBytes: number, signal: AbortSignal, send: Send<T>): Promise<T> {
+    return await this.#try(key, sizeBytes, signal, send, failure => failure.reaction === 'retry')
+  }
+
+  /** Tries again only what surely never reached a server. */
+  async create<T>(key: string, sizeBytes: number, signal: AbortSignal, send: Send<T>): Promise<T> {
+    return await this.#try(key, sizeBytes, signal, send, surelyNeverSent)
+  }
+
+  /** Ends what is under way with CLOSING. */
+  close(): void {
+    this.#closed = true
+    for (const ending of this.#underWay) ending.abort()
+  }
+
+  async #try<T>(
+    key: string,
+    sizeBytes: number,
+    signal: AbortSignal,
+    send: Send<T>,
+    mayRepeat: (failure: Failure) => boolean,
+  ): Promise<T> {
+    for (let attempt = 1, delayMillis = delayMillisFirst; ; attempt++, delayMillis *= 2) {
+      try {
+        const result = await this.#once(key, sizeBytes, signal, send)
+        this.#budget = Math.min(budgetMax, this.#budget + budgetPerSuccess)
+        return result
+      } catch (error) {
+        if (!(error instanceof Failure) || !mayRepeat(error) || attempt === attemptsMax || this.#budget < 1) throw error
+        this.#budget--
+      }
+      await this.#clock.sleep(Math.random() * Math.min(delayMillis, delayMillisMax), signal)
+    }
+  }
+
+  /** One request, body and all. A peer that goes silent at any point of it is given up when the time is over. */
+  async #once<T>(key: string, sizeBytes: number, signal: AbortSignal, send: Send<T>): Promise<T> {
+    signal.throwIfAborted()
+    this.#checkOpen()
+    const timeoutMillis = this.#requestTimeoutMillis + sizeBytes / transferBytesPerMilliMin
+    const ending = new AbortController()
+    const end = (): void => ending.abort()
+    setMaxListeners(0, signal) // one signal ends all the requests of its owner, however many: that is no leak
+    signal.addEventListener('abort', end, { once: true })
+    this.#underWay.add(ending)
+    const timer = setTimeout(end, timeoutMillis)
+    try {
+      return await send({ abortSignal: ending.signal, requestTimeout: timeoutMillis })
+    } catch (error) {
+      signal.throwIfAborted()
+      this.#checkOpen()
+      if (error instanceof AssertionFailed) throw error
+      if (ending.signal.aborted) throw timedOut(key, timeoutMillis, error)
+      throw failureOfAttempt(error, key)
+    } finally {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', end)
+      this.#underWay.delete(ending)
+    }
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new Failure('CLOSING', 'the object store is closed')
+  }
+}
+
+function timedOut(key: string, timeoutMillis: number, cause: unknown): Failure {
+  const details = { key, errorCode: 'TimeoutError', timeoutMillis: Math.round(timeoutMillis) }
+  return new Failure('STORE_UNAVAILABLE', 'the object store did not answer in time', details, { cause })
+}

@@ -1,0 +1,233 @@
+import * as http from 'node:http'
+import * as https from 'node:https'
+import type { Readable } from 'node:stream'
+import { crc32 } from 'node:zlib'
+import {
+  DeleteObjectCommand,
+  GetObjectCommand,
+  HeadObjectCommand,
+  ListObjectsV2Command,
+  PutObjectCommand,
+  S3Client,
+  type GetObjectCommandOutput,
+  type ListObjectsV2CommandOutput,
+} from '@aws-sdk/client-s3'
+import { assert } from '../base/assert.ts'
+import type { Clock } from '../base/clock.ts'
+import { Failure } from '../base/failure.ts'
+import { checkKey, checkPrefix } from './keys.ts'
+import type { ByteRange, ListedObject, ObjectStore, StoreConfig } from './object-store.ts'
+import { Attempts } from './s3-attempts.ts'
+import { failureOfResponse } from './s3-failures.ts'
+
+type S3Config = Extract<StoreConfig, { kind: 's3' }>
+
+/** Our own agent: the SDK's default of 50 sockets warns and queues, and a thread has at most some tens of requests under way. */
+const socketsMax = 64
+const connectionTimeoutMillis = 5_000
+const pageKeysMax = 1000
+
+/**
+ * Objects in a bucket, on AWS or any server that honours `If-None-Match: *`.
+ *
+ * Uploads are proved by the signature's SHA-256 and, where the server takes it, a CRC32 that it stores. Reads are of
+ * ranges, for which S3 returns no checksum: length is checked here, content by the formats, each piece of which bears a
+ * checksum of its own. ETags are never looked at: they mean different things on different servers.
+ */
+export class S3Store implements ObjectStore {
+  readonly #client: S3Client
+  readonly #config: S3Config
+  readonly #attempts: Attempts
+
+  constructor(
+    config: S3Config,
+    clock: Clock,
+    credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } | undefined,
+  ) {
+    const agentOptions = { keepAlive: true, maxSockets: socketsMax }
+    this.#config = config
+    this.#attempts = new Attempts(config.requestTimeoutMillis, clock)
+    this.#client = new S3Client({
+      region: config.region,
+      forcePathStyle: config.forcePathStyle,
+      ...(config.endpoint === undefined ? {} : { endpoint: config.endpoint }),
+      ...(credentials === undefined ? {} : { credentials }),
+      maxAttempts: 1, // the tries are ours: see s3-attempts.ts
+      requestChecksumCalculation: config.checksums === 'when-supported' ? 'WHEN_SUPPORTED' : 'WHEN_REQUIRED',
+      responseChecksumValidation: 'WHEN_REQUIRED',
+      expectContinueHeader: false, // some servers never answer it, and the wait would be a round trip for every object
+      requestHandler: {
+        connectionTimeout: connectionTimeoutMillis,
+        requestTimeout: config.requestTimeoutMillis,
+        throwOnRequestTimeout: true,
+        httpAgent: new http.Agent(agentOptions),
+        httpsAgent: new https.Agent(agentOptions),
+      },
+    })
+  }
+
+  async create(key: string, body: Uint8Array, signal: AbortSignal): Promise<void> {
+    checkKey(key)
+    const command = new PutObjectCommand({
+      ...this.#place(key),
+      Body: body,
+      ContentLength: body.length,
+      IfNoneMatch: '*',
+      ...(this.#config.checksums === 'when-supported' ? { ChecksumCRC32: checksumOf(body) } : {}),
+    })
+    // Sent again only if it surely did not arrive: after a lost answer a second try would meet our own object and
+    // report it as somebody else's. The caller can tell; we cannot.
+    await this.#attempts.create(key, body.length, signal, async options => {
+      await this.#client.send(command, options)
+    })
+  }
+
+  async readRange(key: string, range: ByteRange, signal: AbortSignal): Promise<Uint8Array> {
+    checkKey(key)
+    assert(range.startBytes >= 0 && range.startBytes <= range.endBytes, 'a range does not end before it starts')
+    const sizeBytes = range.endBytes - range.startBytes
+    if (sizeBytes === 0) return await this.#readNothing(key, range, signal)
+    const command = new GetObjectCommand({
+      ...this.#place(key),
+      Range: `bytes=${range.startBytes}-${range.endBytes - 1}`,
+    })
+    return await this.#attempts.repeatable(key, sizeBytes, signal, async options =>
+      readBody(await this.#client.send(command, options), key, range),
+    )
+  }
+
+  /** HTTP knows no empty range; what must hold all the same is that the object is there and reaches so far. */
+  async #readNothing(key: string, range: ByteRange, signal: AbortSignal): Promise<Uint8Array> {
+    const head = new HeadObjectCommand(this.#place(key))
+    const { ContentLength = 0 } = await this.#attempts.repeatable(key, 0, signal, options =>
+      this.#client.send(head, options),
+    )
+    if (range.endBytes > ContentLength) throw shorterThan(key, range, ContentLength)
+    return new Uint8Array(0)
+  }
+
+  async *list(prefix: string, after: string | undefined, signal: AbortSignal): AsyncGenerator<ListedObject> {
+    checkPrefix(prefix)
+    const ours = this.#config.prefix
+    let last = after
+    let token: string | undefined
+    do {
+      const page = await this.#page(`${ours}${prefix}`, { last, token }, signal)
+      for (const { Key = '', Size } of page.Contents ?? []) {
+        const key = Key.slice(ours.length)
+        if (!Key.startsWith(`${ours}${prefix}`) || Size === undefined) continue
+        // Taking the highest number for the newest stands on this order, so it is not taken on trust.
+        if (last !== undefined && key <= last) throw outOfOrder(key, last)
+        last = key
+        yield { key, sizeBytes: Size }
+      }
+      token = page.NextContinuationToken
+      if (page.IsTruncated === true && token === undefined && (page.Contents ?? []).length === 0) {
+        throw new Failure('STORE_UNAVAILABLE', 'the bucket says that a listing goes on, but not where', { prefix })
+      }
+      if (page.IsTruncated !== true) return
+    } while (true)
+  }
+
+  async #page(
+    prefix: string,
+    from: { readonly last: string | undefined; readonly token: string | undefined },
+    signal: AbortSignal,
+  ): Promise<ListObjectsV2CommandOutput> {
+    const command = new ListObjectsV2Command({
+      Bucket: this.#config.bucket,
+      Prefix: prefix,
+      MaxKeys: pageKeysMax,
+      ...(from.token !== undefined ? { ContinuationToken: from.token } : {}),
+      ...(from.token === undefined && from.last !== undefined
+        ? { StartAfter: `${this.#config.prefix}${from.last}` }
+        : {}),
+    })
+    return await this.#attempts.repeatable(prefix, 0, signal, async options => {
+      const page = await this.#client.send(command, options)
+      // To the SDK an empty answer is an empty page. Here that would say "nobody has taken over": it must be said in full.
+      if (page.IsTruncated !== undefined) return page
+      throw new Failure('STORE_UNAVAILABLE', 'the bucket answered without a listing', { errorCode: 'TruncatedBody' })
+    })
+  }
+
+  async remove(key: string, signal: AbortSignal): Promise<void> {
+    checkKey(key)
+    const command = new DeleteObjectCommand(this.#place(key))
+    await this.#attempts.repeatable(key, 0, signal, async options => {
+      await this.#client.send(command, options).catch((error: unknown) => {
+        if (failureOfResponse(error, key)?.code !== 'NOT_FOUND') throw error
+      })
+    })
+  }
+
+  async close(): Promise<void> {
+    this.#attempts.close()
+    this.#client.destroy()
+  }
+
+  #place(key: string): { Bucket: string; Key: string } {
+    return { Bucket: this.#config.bucket, Key: `${this.#config.prefix}${key}` }
+  }
+}
+
+function checksumOf(body: Uint8Array): string {
+  const sum = Buffer.alloc(4)
+  sum.writeUInt32BE(crc32(body))
+  return sum.toString('base64')
+}
+
+/** Takes the body off the wire, exactly as long as asked for; whatever happens, its socket is given back. */
+async function readBody(answer: GetObjectCommandOutput, key: string, range: ByteRange): Promise<Uint8Array> {
+  const body = answer.Body as unknown as Readable
+  try {
+    checkRange(answer, key, range)
+    const target = Buffer.allocUnsafeSlow(range.endBytes - range.startBytes)
+    let filled = 0
+    for await (const chunk of body as AsyncIterable<Buffer>) {
+      if (filled + chunk.length > target.length) throw truncated(key, range, filled + chunk.length)
+      filled += chunk.copy(target, filled)
+    }
+    if (filled < target.length) throw truncated(key, range, filled)
+    return target
+  } finally {
+    body.destroy()
+  }
+}
+
+/** S3 shortens a range that passes the end without a word: what the object's size is stands behind the slash. */
+function checkRange(answer: GetObjectCommandOutput, key: string, range: ByteRange): void {
+  const match = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(answer.ContentRange ?? '')
+  if (match === null) {
+    if (range.startBytes === 0 && answer.ContentLength === range.endBytes) return
+    throw new Failure('CONFIG_INVALID', `the object store answers without the range that was asked for`, { key })
+  }
+  const [startBytes, lastBytes, sizeBytes] = [Number(match[1]), Number(match[2]), Number(match[3])]
+  if (sizeBytes < range.endBytes) throw shorterThan(key, range, sizeBytes)
+  if (startBytes !== range.startBytes || lastBytes !== range.endBytes - 1) {
+    throw truncated(key, range, lastBytes + 1 - startBytes)
+  }
+}
+
+function shorterThan(key: string, range: ByteRange, sizeBytes: number): Failure {
+  return new Failure('OBJECT_CORRUPT', `the object "${key}" is shorter than it should be`, {
+    key,
+    sizeBytes,
+    ...range,
+  })
+}
+
+function truncated(key: string, range: ByteRange, receivedBytes: number): Failure {
+  return new Failure('STORE_UNAVAILABLE', `the answer for "${key}" was not as long as asked for`, {
+    key,
+    receivedBytes,
+    errorCode: 'TruncatedBody',
+    ...range,
+  })
+}
+
+function outOfOrder(key: string, last: string): Failure {
+  return new Failure('CONFIG_INVALID', `the bucket lists "${key}" after "${last}": it must list in byte order`, {
+    key,
+  })
+}

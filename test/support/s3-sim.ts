@@ -1,0 +1,349 @@
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import * as http from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import { crc32 } from 'node:zlib'
+import { SimulatedBucket, type BodyPlace } from './s3-sim-bucket.ts'
+
+// A strict S3 server for the subset in use, spoken to by the real SDK over HTTP, with faults as a first-class API.
+//
+// Strict: requests must be signed (presence and shape of SigV4; the signature itself is not computed), every digest that
+// a request bears must be right, an object may only be created with If-None-Match: * (as a bucket policy can demand it),
+// parameters and framings that S3 would treat otherwise than this server are refused with 501 instead of being ignored.
+
+export const operations = ['PutObject', 'GetObject', 'HeadObject', 'ListObjectsV2', 'DeleteObject'] as const
+export type Operation = (typeof operations)[number]
+
+export type Fault =
+  /** Answers an error and does nothing. */
+  | { readonly kind: 'refuse'; readonly status: number; readonly code: string }
+  /** Reads the request, does nothing, and never answers. */
+  | { readonly kind: 'hang' }
+  /** Closes the connection and does nothing. */
+  | { readonly kind: 'cut' }
+  /** Does what was asked for and closes the connection instead of answering. */
+  | { readonly kind: 'lose-response' }
+  /** Announces the whole body, sends this many bytes of it and closes the connection. */
+  | { readonly kind: 'truncate-body'; readonly sentBytes: number }
+  /** Sends this many bytes of the body and says that they are all of it. */
+  | { readonly kind: 'shorten-body'; readonly sentBytes: number }
+  /** Sends this many bytes of the body and then nothing more, on an open connection. */
+  | { readonly kind: 'stall-body'; readonly sentBytes: number }
+  /** Flips a bit of what arrived, as a bad network card would. */
+  | { readonly kind: 'corrupt-upload' }
+  /** A page without keys that says that the listing goes on. */
+  | { readonly kind: 'empty-page' }
+  /** The page's keys in the wrong order. */
+  | { readonly kind: 'shuffle-page' }
+
+export interface SimulatorOptions {
+  readonly bucket: string
+  readonly accessKeyId: string
+  readonly port: number
+  /** Waited before every answer. */
+  readonly latencyMillis: number
+  /** Above it requests get 503 SlowDown. */
+  readonly requestsPerSecondMax: number
+  /** Keys on one page of a listing at most, whatever the request says. */
+  readonly pageKeysMax: number
+  /** False for measurements, where S3's own hashing would be done by other machines. */
+  readonly digestsAreChecked: boolean
+  readonly bodies: BodyPlace
+}
+
+const defaults: SimulatorOptions = {
+  bucket: 'bucket',
+  accessKeyId: 'test',
+  port: 0,
+  latencyMillis: 0,
+  requestsPerSecondMax: Infinity,
+  pageKeysMax: 1000,
+  digestsAreChecked: true,
+  bodies: 'memory',
+}
+
+interface Planned {
+  readonly operation: Operation
+  readonly fault: Fault
+  left: number
+}
+
+interface Request {
+  readonly operation: Operation
+  readonly key: string
+  readonly query: URLSearchParams
+  readonly headers: http.IncomingHttpHeaders
+  readonly body: Buffer
+}
+
+interface Answer {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string | number>>
+  readonly body: Buffer
+}
+
+class Refusal extends Error {
+  readonly status: number
+  readonly code: string
+
+  constructor(status: number, code: string, message: string) {
+    super(message)
+    this.status = status
+    this.code = code
+  }
+}
+
+export class S3Simulator {
+  readonly bucket: SimulatedBucket
+  readonly requestCounts: Record<Operation, number>
+  readonly #options: SimulatorOptions
+  readonly #server: http.Server
+  readonly #planned: Planned[] = []
+  #windowStartMillis = 0
+  #windowRequests = 0
+  #received: (() => void)[] = []
+
+  private constructor(options: SimulatorOptions) {
+    this.#options = options
+    this.bucket = new SimulatedBucket(options.bodies)
+    this.requestCounts = { PutObject: 0, GetObject: 0, HeadObject: 0, ListObjectsV2: 0, DeleteObject: 0 }
+    this.#server = http.createServer((request, response) => {
+      this.#serve(request, response).catch(() => request.socket.destroy())
+    })
+  }
+
+  static async start(options: Partial<SimulatorOptions> = {}): Promise<S3Simulator> {
+    const simulator = new S3Simulator({ ...defaults, ...options })
+    simulator.#server.listen(simulator.#options.port, '127.0.0.1')
+    await once(simulator.#server, 'listening')
+    return simulator
+  }
+
+  get endpoint(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`
+  }
+
+  /** The next `times` requests of this kind meet the fault. */
+  failNext(operation: Operation, fault: Fault, times = 1): void {
+    this.#planned.push({ operation, fault, left: times })
+  }
+
+  /** Resolves when the next request has arrived, whatever becomes of it. */
+  async nextRequest(): Promise<void> {
+    await new Promise<void>(resolve => this.#received.push(resolve))
+  }
+
+  async connectionCount(): Promise<number> {
+    return await new Promise(resolve => this.#server.getConnections((_error, count) => resolve(count)))
+  }
+
+  async close(): Promise<void> {
+    this.#server.closeAllConnections()
+    await new Promise<void>(resolve => this.#server.close(() => resolve()))
+  }
+
+  async #serve(incoming: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
+    const url = new URL(incoming.url ?? '/', this.endpoint)
+    const chunks: Buffer[] = []
+    for await (const chunk of incoming as AsyncIterable<Buffer>) chunks.push(chunk)
+    let answer: Answer
+    let fault: Fault | undefined
+    try {
+      const operation = operationOf(incoming.method ?? '', url)
+      this.requestCounts[operation]++
+      fault = this.#takeFault(operation)
+      for (const tell of this.#received.splice(0)) tell()
+      if (fault?.kind === 'hang') return
+      if (fault?.kind === 'cut') throw new Error('cut')
+      await delay(this.#options.latencyMillis)
+      this.#checkRate()
+      if (fault?.kind === 'refuse') throw new Refusal(fault.status, fault.code, 'as planned')
+      const body = Buffer.concat(chunks)
+      if (fault?.kind === 'corrupt-upload' && body.length > 0) body[body.length >> 1]! ^= 1
+      const key = decodeURIComponent(url.pathname.split('/').slice(2).join('/'))
+      this.#checkSigned(incoming.headers, url)
+      answer = await this.#perform({ operation, key, query: url.searchParams, headers: incoming.headers, body }, fault)
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error
+      answer = errorAnswer(error)
+    }
+    if (fault?.kind === 'lose-response') throw new Error('response lost')
+    await send(response, incoming.method === 'HEAD', answer, fault)
+  }
+
+  #takeFault(operation: Operation): Fault | undefined {
+    const planned = this.#planned.find(candidate => candidate.operation === operation && candidate.left > 0)
+    if (planned === undefined) return undefined
+    planned.left--
+    return planned.fault
+  }
+
+  #checkRate(): void {
+    const now = performance.now()
+    if (now - this.#windowStartMillis >= 1000) {
+      this.#windowStartMillis = now
+      this.#windowRequests = 0
+    }
+    if (++this.#windowRequests > this.#options.requestsPerSecondMax) {
+      throw new Refusal(503, 'SlowDown', 'Please reduce your request rate.')
+    }
+  }
+
+  #checkSigned(headers: http.IncomingHttpHeaders, url: URL): void {
+    const match = /^AWS4-HMAC-SHA256 Credential=([^/]+)\/\d{8}\/[a-z0-9-]+\/s3\/aws4_request, ?SignedHeaders=/.exec(
+      headers.authorization ?? '',
+    )
+    if (match === null || headers['x-amz-date'] === undefined || headers['x-amz-content-sha256'] === undefined) {
+      throw new Refusal(403, 'AccessDenied', 'The request is not signed.')
+    }
+    if (match[1] !== this.#options.accessKeyId) {
+      throw new Refusal(403, 'InvalidAccessKeyId', 'The access key Id you provided does not exist in our records.')
+    }
+    if (url.pathname.split('/')[1] !== this.#options.bucket) {
+      throw new Refusal(404, 'NoSuchBucket', 'The specified bucket does not exist')
+    }
+  }
+
+  async #perform(request: Request, fault: Fault | undefined): Promise<Answer> {
+    switch (request.operation) {
+      case 'PutObject':
+        return await this.#put(request)
+      case 'GetObject':
+        return await this.#get(request)
+      case 'HeadObject': {
+        const sizeBytes = this.bucket.sizeBytes(request.key)
+        if (sizeBytes === undefined) return { status: 404, headers: {}, body: Buffer.alloc(0) }
+        return { status: 200, headers: { 'content-length': sizeBytes, etag: '"opaque"' }, body: Buffer.alloc(0) }
+      }
+      case 'DeleteObject':
+        await this.bucket.remove(request.key)
+        return { status: 204, headers: {}, body: Buffer.alloc(0) }
+      case 'ListObjectsV2':
+        return this.#list(request.query, fault)
+    }
+  }
+
+  async #put({ key, headers, body }: Request): Promise<Answer> {
+    if (headers['content-encoding'] !== undefined || headers['transfer-encoding'] !== undefined) {
+      throw new Refusal(501, 'NotImplemented', 'A header you provided implies functionality that is not implemented')
+    }
+    if (headers['content-length'] === undefined) throw new Refusal(411, 'MissingContentLength', 'no length')
+    if (Number(headers['content-length']) !== body.length) throw new Refusal(400, 'IncompleteBody', 'too short')
+    if (headers['if-none-match'] !== '*') throw new Refusal(403, 'AccessDenied', 'explicit deny in a bucket policy')
+    if (this.#options.digestsAreChecked) checkDigests(headers, body)
+    if (!(await this.bucket.create(key, body))) {
+      throw new Refusal(412, 'PreconditionFailed', 'At least one of the pre-conditions you specified did not hold')
+    }
+    return { status: 200, headers: { etag: '"opaque"' }, body: Buffer.alloc(0) }
+  }
+
+  async #get({ key, headers }: Request): Promise<Answer> {
+    const sizeBytes = this.bucket.sizeBytes(key)
+    if (sizeBytes === undefined) throw new Refusal(404, 'NoSuchKey', 'The specified key does not exist.')
+    if (headers.range === undefined) {
+      return { status: 200, headers: {}, body: await this.bucket.read(key, 0, sizeBytes) }
+    }
+    const match = /^bytes=(\d+)-(\d+)$/.exec(headers.range)
+    if (match === null) throw new Refusal(501, 'NotImplemented', 'only one range with both its ends')
+    const [first, last] = [Number(match[1]), Math.min(Number(match[2]), sizeBytes - 1)]
+    if (first >= sizeBytes) throw new Refusal(416, 'InvalidRange', 'The requested range is not satisfiable')
+    const body = await this.bucket.read(key, first, last + 1)
+    return { status: 206, headers: { 'content-range': `bytes ${first}-${last}/${sizeBytes}`, etag: '"opaque"' }, body }
+  }
+
+  #list(query: URLSearchParams, fault: Fault | undefined): Answer {
+    for (const name of query.keys()) {
+      if (!listParameters.has(name)) throw new Refusal(501, 'NotImplemented', `parameter ${name}`)
+    }
+    const prefix = query.get('prefix') ?? ''
+    const token = query.get('continuation-token')
+    const after = token === null ? (query.get('start-after') ?? '') : keyOfToken(token)
+    const limit = Math.min(Number(query.get('max-keys') ?? 1000), this.#options.pageKeysMax)
+    const found = this.bucket.keysAfter(prefix, after, limit + 1)
+    const keys = fault?.kind === 'empty-page' ? [] : found.slice(0, limit)
+    const isTruncated = fault?.kind === 'empty-page' || found.length > limit
+    const last = keys.at(-1) ?? after
+    if (fault?.kind === 'shuffle-page') keys.reverse()
+    const contents = keys.map(
+      key => `<Contents><Key>${escaped(key)}</Key><Size>${this.bucket.sizeBytes(key)}</Size></Contents>`,
+    )
+    const next = isTruncated ? `<NextContinuationToken>${tokenOfKey(last)}</NextContinuationToken>` : ''
+    const text = `<?xml version="1.0" encoding="UTF-8"?>
+<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>${this.#options.bucket}</Name><Prefix>${escaped(prefix)}</Prefix><KeyCount>${keys.length}</KeyCount><MaxKeys>${limit}</MaxKeys><IsTruncated>${isTruncated}</IsTruncated>${next}${contents.join('')}</ListBucketResult>`
+    return { status: 200, headers: { 'content-type': 'application/xml' }, body: Buffer.from(text) }
+  }
+}
+
+const listParameters = new Set(['list-type', 'prefix', 'start-after', 'continuation-token', 'max-keys'])
+
+function operationOf(method: string, url: URL): Operation {
+  const isBucket = url.pathname.split('/').slice(2).join('/') === ''
+  const id = url.searchParams.get('x-id')
+  if (method === 'GET' && isBucket && url.searchParams.get('list-type') === '2') return 'ListObjectsV2'
+  if (method === 'GET' && !isBucket && id === 'GetObject') return 'GetObject'
+  if (method === 'PUT' && !isBucket && id === 'PutObject') return 'PutObject'
+  if (method === 'DELETE' && !isBucket && id === 'DeleteObject') return 'DeleteObject'
+  if (method === 'HEAD' && !isBucket) return 'HeadObject'
+  throw new Refusal(501, 'NotImplemented', `${method} ${url.pathname}${url.search}`)
+}
+
+function checkDigests(headers: http.IncomingHttpHeaders, body: Buffer): void {
+  const signed = headers['x-amz-content-sha256']
+  if (signed !== 'UNSIGNED-PAYLOAD' && signed !== createHash('sha256').update(body).digest('hex')) {
+    throw new Refusal(400, 'XAmzContentSHA256Mismatch', 'The provided x-amz-content-sha256 does not match')
+  }
+  const md5 = headers['content-md5']
+  if (md5 !== undefined && md5 !== createHash('md5').update(body).digest('base64')) {
+    throw new Refusal(400, 'BadDigest', 'The Content-MD5 you specified did not match what we received.')
+  }
+  for (const [name, value] of Object.entries(headers)) {
+    if (!name.startsWith('x-amz-checksum-')) continue
+    if (name !== 'x-amz-checksum-crc32') throw new Refusal(501, 'NotImplemented', name)
+    const sum = Buffer.alloc(4)
+    sum.writeUInt32BE(crc32(body))
+    if (value !== sum.toString('base64')) throw new Refusal(400, 'BadDigest', 'The CRC32 did not match.')
+  }
+}
+
+/** Opaque to the client, and with the characters that break those who paste it into a URL unescaped. */
+function tokenOfKey(key: string): string {
+  return `1+/${Buffer.from(key).toString('base64')}`
+}
+
+function keyOfToken(token: string): string {
+  if (!token.startsWith('1+/')) throw new Refusal(400, 'InvalidArgument', 'The continuation token is incorrect')
+  return Buffer.from(token.slice(3), 'base64').toString()
+}
+
+function escaped(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;')
+}
+
+function errorAnswer({ status, code, message }: Refusal): Answer {
+  const text = `<?xml version="1.0" encoding="UTF-8"?><Error><Code>${code}</Code><Message>${escaped(message)}</Message><RequestId>0</RequestId></Error>`
+  return { status, headers: { 'content-type': 'application/xml' }, body: Buffer.from(text) }
+}
+
+async function send(
+  response: http.ServerResponse,
+  isHead: boolean,
+  answer: Answer,
+  fault: Fault | undefined,
+): Promise<void> {
+  const sentBytes = fault !== undefined && 'sentBytes' in fault ? fault.sentBytes : answer.body.length
+  const body = answer.body.subarray(0, sentBytes)
+  const announcedBytes = fault?.kind === 'shorten-body' ? body.length : answer.body.length
+  response.writeHead(answer.status, {
+    ...(isHead || answer.status === 204 ? {} : { 'content-length': announcedBytes }),
+    ...answer.headers,
+    'x-amz-request-id': '0',
+  })
+  if (fault?.kind === 'stall-body') {
+    response.write(body)
+  } else if (fault?.kind === 'truncate-body') {
+    response.write(body, () => response.destroy())
+  } else {
+    response.end(isHead ? undefined : body)
+  }
+}
