@@ -1,0 +1,91 @@
+import { Failure } from '../base/failure.ts'
+import { comparePositions, type Position } from '../base/ids.ts'
+import type { VpgDefinition } from '../timeline/definition.ts'
+import type { Hello } from '../wire/messages.ts'
+import { protocolVersion } from '../wire/wire.ts'
+
+/** What the VRA has, as far as a Hello is held against it. */
+export interface Known {
+  readonly definition: VpgDefinition
+  readonly epoch: number
+  readonly durable: Position
+  /** Of the newest session of this agent that was accepted; 0 before the first. */
+  readonly sessionNumber: number
+}
+
+export function checkVersion(hello: Hello): void {
+  if (hello.protocolVersionMin > protocolVersion || hello.protocolVersionMax < protocolVersion)
+    throw new Failure(
+      'VERSION_UNSUPPORTED',
+      `the agent speaks versions ${hello.protocolVersionMin} to ${hello.protocolVersionMax}, this VRA ${protocolVersion}`,
+    )
+}
+
+/** Under TLS `certifiedName` is the certificate's common name: an agent is who its certificate says. */
+export function checkIdentity(hello: Hello, certifiedName: string | undefined): void {
+  if (certifiedName === undefined || certifiedName === hello.agent) return
+  throw new Failure('IDENTITY_REFUSED', `the certificate is of "${certifiedName}", the agent says "${hello.agent}"`)
+}
+
+/** Every rule of proto/README.md, section 3, that is about this VPG and this agent. Fails with the rule's code. */
+export function checkHello(hello: Hello, known: Known): void {
+  const { definition, epoch } = known
+  if (hello.epoch > epoch)
+    throw new Failure('EPOCH_SUPERSEDED', `the agent has seen epoch ${hello.epoch}, this VRA is of ${epoch}`)
+  if (hello.incarnation !== 0 && hello.incarnation !== definition.incarnation)
+    throw new Failure(
+      'SYNC_REQUIRED',
+      `the agent writes incarnation ${hello.incarnation} of the VPG, it is now ${definition.incarnation}`,
+    )
+  checkVolumes(hello, definition)
+  checkPositions(hello, known.durable)
+  if (hello.sessionNumber <= known.sessionNumber)
+    throw new Failure('SESSION_SUPERSEDED', 'a session of this agent with the same or a higher number was accepted', {
+      sessionNumber: hello.sessionNumber,
+      acceptedSessionNumber: known.sessionNumber,
+    })
+}
+
+function checkVolumes(hello: Hello, definition: VpgDefinition): void {
+  for (const volume of hello.volumes) {
+    const defined = definition.volumes.find(({ name }) => name === volume.name)
+    if (defined === undefined)
+      throw new Failure('UNKNOWN_VOLUME', `the VPG "${definition.name}" has no volume "${volume.name}"`)
+    if (defined.sizeBytes !== volume.sizeBytes)
+      throw new Failure(
+        'UNKNOWN_VOLUME',
+        `the volume "${volume.name}" has ${volume.sizeBytes} bytes at the agent, ${defined.sizeBytes} at the VRA`,
+      )
+  }
+  const missing = definition.volumes.find(({ name }) => !hello.volumes.some(volume => volume.name === name))
+  if (missing !== undefined)
+    throw new Failure('UNKNOWN_VOLUME', `the agent does not offer the volume "${missing.name}" of the VPG`)
+}
+
+/** Exactly continuing needs resumableFrom <= durable <= lastNumbered, in one generation. */
+export function checkPositions(hello: Hello, durable: Position): void {
+  const { resumableFrom, lastNumbered } = hello
+  const begins = durable.generation === 0
+  const possible = begins
+    ? resumableFrom.sequence === 0 && resumableFrom.generation <= 1 && lastNumbered.generation <= 1
+    : resumableFrom.generation === durable.generation &&
+      lastNumbered.generation === durable.generation &&
+      comparePositions(resumableFrom, durable) <= 0 &&
+      comparePositions(durable, lastNumbered) <= 0
+  if (possible) return
+  throw new Failure(
+    'SYNC_REQUIRED',
+    begins
+      ? 'this VRA has nothing of the stream, and the agent cannot send it from its beginning'
+      : 'what this VRA has of the stream is not what the agent can continue',
+    {
+      durable: formatPosition(durable),
+      resumableFrom: formatPosition(resumableFrom),
+      lastNumbered: formatPosition(lastNumbered),
+    },
+  )
+}
+
+export function formatPosition(position: Position): string {
+  return `${position.generation}/${position.sequence}`
+}

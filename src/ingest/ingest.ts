@@ -1,0 +1,258 @@
+import { createServer, type Server, type Socket } from 'node:net'
+import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
+import { assert } from '../base/assert.ts'
+import type { Clock } from '../base/clock.ts'
+import { Failure } from '../base/failure.ts'
+import type { StreamPosition, VpgId } from '../base/ids.ts'
+import { handshakeTimeoutMillis, heartbeatIntervalMillis, heartbeatTimeoutMillis, sessionsMax } from '../base/limits.ts'
+import type { JournalWriter } from '../journal/writer.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { VpgDefinition } from '../timeline/definition.ts'
+import { creditWindowBytes } from './credit.ts'
+import type { IngestEvents } from './events.ts'
+import type { IngestVpg } from './registry.ts'
+import { Session, type SessionHost, type SessionPatience } from './session.ts'
+import type { VpgIngestStatus } from './status.ts'
+import { ServedVpg } from './vpg.ts'
+
+// Ingest takes the streams of all agents: steps 6 to 9 of the way of a write (src/README.md).
+//
+//   socket ─> FrameReceiver ─────> Session ──────> takeStreamFrame ───> journal ─────────> Stream ──> Ack
+//             header, checksum,    may it come      position, bounds,    durable, in the     durable    one a group
+//             room in the pool     now? credit      marker's label       order of appends    position
+//
+// What is known of a stream (Stream) outlives its sessions: a new session of the same agent ends the old one, waits until
+// what that one sent is durable, and goes on from there. Everything from outside is refused by code and costs the peer its
+// session, nothing else. All runs on the main thread and nothing here waits: what must wait is a callback of the journal.
+
+export type { OpenSession, StreamStatus, VpgIngestStatus } from './status.ts'
+
+export interface IngestOptions {
+  /** Port 0: any free one, see `port`. */
+  readonly listen: { readonly host: string; readonly port: number }
+  /** PEM texts. Undefined: plain TCP, where the agent is who it says it is. */
+  readonly tls?: { readonly certificate: string; readonly privateKey: string; readonly authority: string } | undefined
+  readonly journal: JournalWriter
+  readonly vpgs: readonly IngestVpg[]
+  readonly clock: Clock
+  readonly events: IngestEvents
+  readonly patience?: SessionPatience
+  readonly sessionsMax?: number
+}
+
+const defaultPatience: SessionPatience = { handshakeTimeoutMillis, heartbeatIntervalMillis, heartbeatTimeoutMillis }
+const ticksPerInterval = 4
+/** How long a closing VRA waits for its peers to have read why. */
+const closeMillisMax = 1_000
+
+export class Ingest {
+  readonly #options: IngestOptions
+  readonly #patience: SessionPatience
+  readonly #host: SessionHost
+  readonly #server: Server
+  readonly #sockets = new Set<Socket>()
+  readonly #sessions = new Set<Session>()
+  readonly #vpgs = new Map<VpgId, ServedVpg>()
+  readonly #closing = new AbortController()
+  readonly #ticking: Promise<void>
+  #onEmpty: (() => void) | undefined
+
+  private constructor(options: IngestOptions, server: Server) {
+    this.#options = options
+    this.#patience = options.patience ?? defaultPatience
+    this.#server = server
+    this.#host = {
+      journal: options.journal,
+      clock: options.clock,
+      events: options.events,
+      patience: this.#patience,
+      findVpg: name => [...this.#vpgs.values()].find(vpg => vpg.definition.name === name),
+      creditWindowBytes: () => creditWindowBytes(this.#sessions.size),
+      forget: session => this.#forget(session),
+    }
+    for (const vpg of options.vpgs) this.addVpg(vpg)
+    this.#ticking = this.#tick(this.#closing.signal)
+  }
+
+  /** Listens on return. Fails CONFIG_INVALID when it cannot. */
+  static async open(options: IngestOptions): Promise<Ingest> {
+    const server = options.tls === undefined ? createServer() : createCertifiedServer(options.tls, options.patience)
+    // Beyond sessionsMax a peer is told so; far beyond, it is not even answered.
+    server.maxConnections = 2 * (options.sessionsMax ?? sessionsMax)
+    await listen(server, options.listen)
+    const ingest = new Ingest(options, server)
+    ingest.#serve()
+    return ingest
+  }
+
+  get port(): number {
+    const address = this.#server.address()
+    return typeof address === 'object' && address !== null ? address.port : 0
+  }
+
+  get sessionCount(): number {
+    return this.#sessions.size
+  }
+
+  addVpg(vpg: IngestVpg): void {
+    assert(!this.#vpgs.has(vpg.definition.id), 'a VPG is added once')
+    this.#vpgs.set(vpg.definition.id, new ServedVpg(vpg, this.#options.clock, this.#options.events))
+  }
+
+  /** Ends its sessions. What they have sent may still become durable. */
+  removeVpg(id: VpgId): void {
+    const vpg = this.#vpgs.get(id)
+    this.#vpgs.delete(id)
+    this.#endSessions(vpg, 'the VPG was deleted')
+    vpg?.requests.close()
+  }
+
+  /** Volumes and streams stay as they are. Agents are told of another interval by a new Welcome, so they reconnect. */
+  updateVpg(definition: VpgDefinition): void {
+    const vpg = this.#served(definition.id)
+    const before = vpg.definition
+    assert(sameVolumesAndStreams(before, definition), 'volumes and streams of a VPG are fixed')
+    vpg.redefine(definition)
+    const retold =
+      before.checkpointIntervalMillis !== definition.checkpointIntervalMillis ||
+      before.incarnation !== definition.incarnation
+    if (retold) this.#endSessions(vpg, 'the definition of the VPG has changed; reconnect')
+  }
+
+  /** Raises the offloaded mark and tells the agents. A position below what was told before changes nothing. */
+  offloaded(id: VpgId, positions: readonly StreamPosition[]): void {
+    const vpg = this.#vpgs.get(id)
+    for (const position of positions)
+      vpg?.streams.find(stream => stream.number === position.stream)?.raiseOffloaded(position)
+  }
+
+  /** A checkpoint after this call. Fails PEER_LOST when no agent is connected, TIMED_OUT when it makes none in 30 s. */
+  async requestCheckpoint(id: VpgId): Promise<Checkpoint> {
+    return this.#served(id).requestCheckpoint()
+  }
+
+  status(id: VpgId): VpgIngestStatus {
+    return this.#served(id).status()
+  }
+
+  /** Ends every session with CLOSING. Nothing is appended after it returns; what was may still become durable. */
+  async close(): Promise<void> {
+    this.#closing.abort()
+    await this.#ticking
+    for (const vpg of this.#vpgs.values()) vpg.requests.close()
+    for (const session of this.#sessions) session.close('the VRA is shutting down')
+    const closed = new Promise<void>(resolve => this.#server.close(() => resolve()))
+    await this.#whenEmpty()
+    await closed
+  }
+
+  /** Peers that have not closed their side in time, or never became sessions, are cut off. */
+  async #whenEmpty(): Promise<void> {
+    if (this.#sessions.size > 0) {
+      const waiting = new AbortController()
+      this.#onEmpty = () => waiting.abort()
+      await this.#options.clock.sleep(closeMillisMax, waiting.signal).catch(ignoreAbort)
+    }
+    for (const socket of this.#sockets) socket.destroy()
+  }
+
+  #serve(): void {
+    const { events, tls } = this.#options
+    const refuse = (): void => events.frameRefused(undefined, tls === undefined ? 'BUSY' : 'IDENTITY_REFUSED')
+    this.#server.on('error', refuse) // of a connection that could not be accepted
+    this.#server.on('connection', (socket: Socket) => {
+      this.#sockets.add(socket)
+      socket.on('close', () => this.#sockets.delete(socket))
+      if (tls === undefined) this.#accept(socket, undefined)
+    })
+    this.#server.on('secureConnection', (socket: TLSSocket) => this.#acceptCertified(socket))
+    this.#server.on('tlsClientError', (_error: Error, socket: TLSSocket) => {
+      refuse()
+      socket.destroy()
+    })
+  }
+
+  #acceptCertified(socket: TLSSocket): void {
+    const name: unknown = socket.getPeerCertificate().subject?.CN
+    if (typeof name === 'string') this.#accept(socket, name)
+    else {
+      this.#options.events.frameRefused(undefined, 'IDENTITY_REFUSED')
+      socket.destroy()
+    }
+  }
+
+  #accept(socket: Socket, certifiedName: string | undefined): void {
+    const session = new Session(this.#host, socket, certifiedName)
+    this.#sessions.add(session)
+    const countMax = this.#options.sessionsMax ?? sessionsMax
+    if (this.#closing.signal.aborted) session.close('the VRA is shutting down')
+    else if (this.#sessions.size > countMax) session.fail(new Failure('BUSY', `there are ${countMax} sessions already`))
+  }
+
+  #forget(session: Session): void {
+    this.#sessions.delete(session)
+    if (this.#sessions.size === 0) this.#onEmpty?.()
+  }
+
+  #endSessions(vpg: ServedVpg | undefined, sentence: string): void {
+    for (const stream of vpg?.streams ?? []) stream.session?.close(sentence)
+  }
+
+  #served(id: VpgId): ServedVpg {
+    const vpg = this.#vpgs.get(id)
+    if (vpg === undefined) throw new Failure('UNKNOWN_VPG', `ingest serves no VPG ${id}`)
+    return vpg
+  }
+
+  async #tick(signal: AbortSignal): Promise<void> {
+    const tickMillis = this.#patience.heartbeatIntervalMillis / ticksPerInterval
+    while (!signal.aborted) {
+      await this.#options.clock.sleep(tickMillis, signal).catch(ignoreAbort)
+      for (const session of this.#sessions) session.tick()
+      for (const vpg of this.#vpgs.values()) vpg.requests.expire()
+    }
+  }
+}
+
+function ignoreAbort(error: unknown): void {
+  if (!(error instanceof Error && error.name === 'AbortError')) throw error
+}
+
+function createCertifiedServer(tls: NonNullable<IngestOptions['tls']>, patience = defaultPatience): Server {
+  try {
+    return createTlsServer({
+      cert: tls.certificate,
+      key: tls.privateKey,
+      ca: tls.authority,
+      minVersion: 'TLSv1.3',
+      requestCert: true,
+      rejectUnauthorized: true,
+      handshakeTimeout: patience.handshakeTimeoutMillis,
+    })
+  } catch (error) {
+    throw new Failure(
+      'CONFIG_INVALID',
+      `the certificate or its key is of no use: ${String(error)}`,
+      {},
+      { cause: error },
+    )
+  }
+}
+
+function listen(server: Server, at: IngestOptions['listen']): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', error => {
+      reject(
+        new Failure('CONFIG_INVALID', `cannot listen on ${at.host}:${at.port}: ${error.message}`, {}, { cause: error }),
+      )
+    })
+    server.listen(at.port, at.host, () => {
+      server.removeAllListeners('error')
+      resolve()
+    })
+  })
+}
+
+function sameVolumesAndStreams(a: VpgDefinition, b: VpgDefinition): boolean {
+  return a.name === b.name && JSON.stringify([a.volumes, a.streams]) === JSON.stringify([b.volumes, b.streams])
+}

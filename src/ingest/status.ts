@@ -1,0 +1,34 @@
+import type { Position } from '../base/ids.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { AgentStatus } from '../wire/messages.ts'
+
+/** What ingest knows of a VPG now, for people. */
+export interface VpgIngestStatus {
+  readonly streams: readonly StreamStatus[]
+  /** The newest complete checkpoint that ingest knows. */
+  readonly lastCheckpoint: Checkpoint | undefined
+  /** Who makes checkpoints; undefined when the VPG has no agent. */
+  readonly coordinator: string | undefined
+  /** Why no checkpoints are made now, in a sentence; undefined when they are. */
+  readonly noCheckpointsBecause: string | undefined
+}
+
+export interface StreamStatus {
+  readonly stream: number
+  readonly agent: string
+  /** Undefined while no session is open. */
+  readonly session: OpenSession | undefined
+  readonly durable: Position
+  readonly offloaded: Position
+  /** Frames taken but not durable yet. */
+  readonly waitingFrameCount: number
+  /** What the agent said last, in this or an earlier session. */
+  readonly agentStatus: AgentStatus | undefined
+}
+
+export interface OpenSession {
+  /** "host:port" of the peer. */
+  readonly address: string
+  readonly software: string
+  readonly sinceTimestampMicros: number
+}

@@ -1,0 +1,93 @@
+import { Failure } from '../base/failure.ts'
+import type { Position } from '../base/ids.ts'
+import { checkpointOrdinal, type Ordinal } from '../base/ids.ts'
+import type { VpgDefinition } from '../timeline/definition.ts'
+import type { BatchView, Marker } from '../wire/messages.ts'
+
+// What a stream frame is held against before it is appended: the session's rules, as wire/ has seen to all others.
+
+/** The consecutive records of one frame. */
+export interface RecordRun {
+  readonly generation: number
+  readonly firstSequence: number
+  readonly lastSequence: number
+}
+
+/**
+ * Whether the frame carries on exactly where the session is ('next') or is one that is durable already ('duplicate').
+ * Fails SYNC_REQUIRED for another generation, SEQUENCE_GAP for anything else.
+ */
+export function placeRun(run: RecordRun, reached: Position, durable: Position): 'next' | 'duplicate' {
+  const generation = reached.generation === 0 ? 1 : reached.generation
+  if (run.generation !== generation)
+    throw new Failure('SYNC_REQUIRED', `the frame is of generation ${run.generation}, the stream of ${generation}`)
+  if (durable.generation === run.generation && run.lastSequence <= durable.sequence) return 'duplicate'
+  if (run.firstSequence === reached.sequence + 1) return 'next'
+  throw new Failure('SEQUENCE_GAP', `the frame starts at ${run.firstSequence}, the VRA has ${reached.sequence}`, {
+    firstSequence: run.firstSequence,
+    lastSequence: run.lastSequence,
+    reachedSequence: reached.sequence,
+    durableSequence: durable.sequence,
+  })
+}
+
+/** A VPG's volume sizes by number; 0 where there is no volume. */
+export type VolumeSizes = readonly number[]
+
+export function volumeSizes(definition: VpgDefinition): VolumeSizes {
+  const sizes: number[] = []
+  for (const volume of definition.volumes) {
+    while (sizes.length < volume.number) sizes.push(0)
+    sizes[volume.number] = volume.sizeBytes
+  }
+  return sizes
+}
+
+/** Every write lies in a volume. Fails UNKNOWN_VOLUME or OUT_OF_BOUNDS. */
+export function checkBounds(batch: BatchView, sizes: VolumeSizes): void {
+  const count = batch.writeCount
+  for (let index = 0; index < count; index++) {
+    const sizeBytes = sizes[batch.volume(index)] ?? 0
+    if (batch.offsetBytes(index) + batch.lengthBytes(index) > sizeBytes) throw refusedWrite(batch, index, sizeBytes)
+  }
+}
+
+function refusedWrite(batch: BatchView, index: number, sizeBytes: number): Failure {
+  const volume = batch.volume(index)
+  if (sizeBytes === 0) return new Failure('UNKNOWN_VOLUME', `write ${index} of the batch names no volume: ${volume}`)
+  return new Failure('OUT_OF_BOUNDS', `write ${index} of the batch lies past the end of volume ${volume}`, {
+    offsetBytes: batch.offsetBytes(index),
+    lengthBytes: batch.lengthBytes(index),
+    volumeSizeBytes: sizeBytes,
+  })
+}
+
+export interface MarkerContext {
+  readonly definition: VpgDefinition
+  readonly stream: number
+  /** The term in Welcome. */
+  readonly term: number
+  readonly lastMarker: Ordinal
+}
+
+/** Fails FRAME_INVALID or UNKNOWN_VOLUME. */
+export function checkMarker(marker: Marker, context: MarkerContext): void {
+  const { definition, stream, term, lastMarker } = context
+  if (marker.term > term)
+    throw new Failure('FRAME_INVALID', `the marker is of term ${marker.term}, which was not issued: it is ${term}`)
+  if (checkpointOrdinal(marker.term, marker.counter) <= lastMarker)
+    throw new Failure('FRAME_INVALID', 'the marker is not above the marker before it', {
+      term: marker.term,
+      counter: marker.counter,
+    })
+  const strangers = marker.participants.filter(number => !definition.streams.some(known => known.number === number))
+  if (strangers.length > 0 || !marker.participants.includes(stream))
+    throw new Failure('FRAME_INVALID', `streams ${marker.participants.join(', ')} cannot make a checkpoint of this VPG`)
+  for (const volume of marker.volumes) {
+    const defined = definition.volumes.find(({ number }) => number === volume.number)
+    if (defined === undefined || defined.sizeBytes !== volume.sizeBytes)
+      throw new Failure('UNKNOWN_VOLUME', `the VPG has no volume ${volume.number} of ${volume.sizeBytes} bytes`)
+  }
+  if (marker.volumes.length !== definition.volumes.length)
+    throw new Failure('FRAME_INVALID', 'the marker does not name every volume of the VPG')
+}
