@@ -6,6 +6,8 @@ export interface AgentEvents {
   linkDown(reason: { readonly code: string; readonly sentence: string; readonly retryDelayMillis: number }): void
   /** The volume cannot be continued exactly any more; told once a volume. */
   needsSync(volume: string, reason: string): void
+  /** The state directory could not be written; what it should have said still holds while the agent runs. */
+  stateNotSaved(error: unknown): void
   /** A request of the guest was answered with an error of the local disk. */
   localDiskFailed(volume: string, request: { readonly command: string; readonly error: unknown }): void
   /** A guest's write has its number. */
@@ -27,6 +29,7 @@ export const silentAgentEvents: AgentEvents = {
   linkUp: () => undefined,
   linkDown: () => undefined,
   needsSync: () => undefined,
+  stateNotSaved: () => undefined,
   localDiskFailed: () => undefined,
   writeNumbered: () => undefined,
   batchSealed: () => undefined,

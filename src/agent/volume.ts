@@ -1,0 +1,171 @@
+import { alignDown, alignUp, MiB, sectorSizeBytes } from '../base/units.ts'
+import { isZero } from '../codec/zeros.ts'
+import type { VolumeFile } from '../disk/disk.ts'
+import type { NbdExport, NbdExtent, NbdWriteOptions } from '../nbd/nbd.ts'
+import { RangeLock } from './range-lock.ts'
+
+/** One change of the disk, in whole sectors: `data`, or that the range reads as zeros now. */
+export interface SectorChange {
+  readonly offsetBytes: number
+  readonly lengthBytes: number
+  readonly data: Uint8Array | undefined
+}
+
+/** What a volume needs of the agent. All calls are synchronous: between the disk and the number nothing else happens. */
+export interface VolumeTap {
+  /** Before the first byte of a write is submitted. Throws where the agent cannot keep account of it: the guest gets the error. */
+  beforeWrite(): void
+  /** The disk holds the changes, and the guest has not been answered: number them. */
+  changed(changes: readonly SectorChange[]): void
+  /** A write may have changed the disk and will get no number, or what was written may be lost. */
+  failed(command: string, error: unknown): void
+}
+
+const zeroPiece = Buffer.alloc(1 * MiB)
+
+/**
+ * One disk of the guest, as an NBD export. Every write goes lock, disk, number, answer (the NBD server answers when the promise
+ * resolves), so the numbers of overlapping writes are in the order in which the disk has them.
+ */
+export class Volume implements NbdExport {
+  readonly name: string
+  readonly description: string
+  readonly sizeBytes: number
+  readonly readOnly = false
+  readonly #file: VolumeFile
+  readonly #tap: VolumeTap
+  readonly #locks = new RangeLock()
+  #queuedSync: Promise<void> | undefined
+  #lastSync: Promise<void> = Promise.resolve()
+
+  constructor(name: string, file: VolumeFile, description: string, tap: VolumeTap) {
+    this.name = name
+    this.description = description
+    this.sizeBytes = file.sizeBytes
+    this.#file = file
+    this.#tap = tap
+  }
+
+  async read(offsetBytes: number, target: Uint8Array): Promise<void> {
+    await this.#file.read(target, offsetBytes)
+  }
+
+  async write(offsetBytes: number, data: Uint8Array, options: NbdWriteOptions): Promise<void> {
+    await this.#change('write', offsetBytes, data.length, async () => [await this.#writeSectors(offsetBytes, data)])
+    if (options.fua) await this.flush()
+  }
+
+  async zero(offsetBytes: number, lengthBytes: number, options: NbdWriteOptions): Promise<void> {
+    await this.#change('zero', offsetBytes, lengthBytes, () => this.#zeroSectors(offsetBytes, lengthBytes))
+    if (options.fua) await this.flush()
+  }
+
+  /** Node has no fallocate: the range is made to read as zeros, as for WRITE_ZEROES, so that the disk and the stream agree. */
+  async trim(offsetBytes: number, lengthBytes: number, options: NbdWriteOptions): Promise<void> {
+    await this.zero(offsetBytes, lengthBytes, options)
+  }
+
+  /** Flushes that arrive while one runs share the next: it begins after they came, so it covers what they ask for. */
+  flush(): Promise<void> {
+    if (this.#queuedSync !== undefined) return this.#queuedSync
+    const sync = this.#lastSync.then(async () => {
+      this.#queuedSync = undefined
+      try {
+        await this.#file.sync()
+      } catch (error) {
+        this.#tap.failed('flush', error)
+        throw error
+      }
+    })
+    this.#queuedSync = sync
+    this.#lastSync = sync.catch(() => undefined)
+    return sync
+  }
+
+  /** Node has no SEEK_HOLE either: nothing is known of holes, and data is always a right answer. */
+  blockStatus(_offsetBytes: number, lengthBytes: number): Promise<readonly NbdExtent[]> {
+    return Promise.resolve([{ lengthBytes, kind: 'data' }])
+  }
+
+  async #change(
+    command: string,
+    offsetBytes: number,
+    lengthBytes: number,
+    submit: () => Promise<readonly SectorChange[]>,
+  ): Promise<void> {
+    const startBytes = alignDown(offsetBytes, sectorSizeBytes)
+    const hold = this.#locks.acquire(startBytes, alignUp(offsetBytes + lengthBytes, sectorSizeBytes))
+    try {
+      if (hold.granted !== undefined) await hold.granted
+      this.#tap.beforeWrite()
+      let changes: readonly SectorChange[]
+      try {
+        changes = await submit()
+      } catch (error) {
+        this.#tap.failed(command, error)
+        throw error
+      }
+      this.#tap.changed(changes)
+    } finally {
+      hold.release()
+    }
+  }
+
+  async #writeSectors(offsetBytes: number, data: Uint8Array): Promise<SectorChange> {
+    const startBytes = alignDown(offsetBytes, sectorSizeBytes)
+    const endBytes = alignUp(offsetBytes + data.length, sectorSizeBytes)
+    const lengthBytes = endBytes - startBytes
+    const sectors = lengthBytes === data.length ? data : await this.#widen(offsetBytes, data, startBytes, lengthBytes)
+    await this.#file.write(sectors, startBytes)
+    return { offsetBytes: startBytes, lengthBytes, data: sectors }
+  }
+
+  /** The data with the rest of its first and last sector around it, as the disk has them. */
+  async #widen(offsetBytes: number, data: Uint8Array, startBytes: number, lengthBytes: number): Promise<Uint8Array> {
+    const sectors = Buffer.allocUnsafeSlow(lengthBytes)
+    const lastSector = lengthBytes - sectorSizeBytes
+    await this.#file.read(sectors.subarray(0, sectorSizeBytes), startBytes)
+    if (lastSector > 0) await this.#file.read(sectors.subarray(lastSector), startBytes + lastSector)
+    sectors.set(data, offsetBytes - startBytes)
+    return sectors
+  }
+
+  async #zeroSectors(offsetBytes: number, lengthBytes: number): Promise<readonly SectorChange[]> {
+    const endBytes = offsetBytes + lengthBytes
+    const innerStart = alignUp(offsetBytes, sectorSizeBytes)
+    const innerEnd = alignDown(endBytes, sectorSizeBytes)
+    if (innerStart > innerEnd) return [await this.#writeSectors(offsetBytes, Buffer.alloc(lengthBytes))]
+    const changes: SectorChange[] = []
+    if (offsetBytes < innerStart)
+      changes.push(await this.#writeSectors(offsetBytes, Buffer.alloc(innerStart - offsetBytes)))
+    if (innerStart < innerEnd) {
+      await this.#clear(innerStart, innerEnd)
+      changes.push({ offsetBytes: innerStart, lengthBytes: innerEnd - innerStart, data: undefined })
+    }
+    if (innerEnd < endBytes) changes.push(await this.#writeSectors(innerEnd, Buffer.alloc(endBytes - innerEnd)))
+    return changes
+  }
+
+  /** Pieces that are zeros already are left alone: reading a hole is cheap, and a sparse file stays sparse. */
+  async #clear(startBytes: number, endBytes: number): Promise<void> {
+    const held = Buffer.allocUnsafeSlow(Math.min(zeroPiece.length, endBytes - startBytes))
+    for (let at = startBytes; at < endBytes; at += zeroPiece.length) {
+      const lengthBytes = Math.min(zeroPiece.length, endBytes - at)
+      const before = held.subarray(0, lengthBytes)
+      await this.#file.read(before, at)
+      if (!isZero(before)) await this.#file.write(zeroPiece.subarray(0, lengthBytes), at)
+    }
+  }
+}
+
+/** Where the disk's first byte that is not zero lies, to the megabyte piece; undefined where there is none. */
+export async function findData(file: VolumeFile): Promise<number | undefined> {
+  if (file.isOneHole) return undefined
+  const piece = Buffer.allocUnsafeSlow(4 * MiB)
+  for (let at = 0; at < file.sizeBytes; at += piece.length) {
+    const bytes = piece.subarray(0, Math.min(piece.length, file.sizeBytes - at))
+    await file.read(bytes, at)
+    if (!isZero(bytes)) return at + bytes.findIndex(byte => byte !== 0)
+  }
+  return undefined
+}
