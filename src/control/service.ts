@@ -1,4 +1,4 @@
-import type { FailureRecord } from '../base/failure.ts'
+import type { FailureCode, FailureRecord } from '../base/failure.ts'
 
 // What the HTTP API asks of the daemon. Everything is plain data that goes into JSON as it is: checkpoint ids as text
 // ("term.counter"), times in microseconds since 1970, sizes in bytes. The API's clients see these very types.
@@ -277,5 +277,7 @@ export interface DumpPage {
   readonly next: string | undefined
 }
 
-/** What every refusal and failure looks like in JSON. */
-export type ErrorBody = FailureRecord
+/** What every refusal and failure looks like in JSON; INTERNAL_ERROR is a bug of ours. */
+export interface ErrorBody extends Omit<FailureRecord, 'code'> {
+  readonly code: FailureCode | 'INTERNAL_ERROR'
+}

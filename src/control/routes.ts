@@ -1,0 +1,303 @@
+import type { FastifyInstance, FastifySchema } from 'fastify'
+import { z } from 'zod'
+import { Failure } from '../base/failure.ts'
+import { validated } from './errors.ts'
+import { parseInstant } from './reference.ts'
+import { answers, params, queries, requests } from './schemas.ts'
+import type { VraControl } from './service.ts'
+
+/** The names of schemas are those of the OpenAPI document's components. */
+export const components = { ...requests, ...answers }
+
+interface Route<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType> {
+  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE'
+  readonly url: string
+  readonly id: string
+  readonly summary: string
+  readonly tag: 'daemon' | 'vpgs' | 'checkpoints' | 'exports' | 'verification'
+  readonly params?: P
+  readonly query?: Q
+  readonly body?: B
+  readonly bodyName?: keyof typeof requests
+  readonly status: 200 | 201 | 202 | 204
+  readonly answer?: keyof typeof answers
+  readonly run: (input: { params: z.output<P>; query: z.output<Q>; body: z.output<B> }) => Promise<unknown>
+}
+
+/** Everything under /v1. Each handler is one call of the seam. */
+export function registerRoutes(server: FastifyInstance, vra: VraControl): void {
+  const route = <
+    P extends z.ZodType = typeof params.none,
+    Q extends z.ZodType = typeof queries.none,
+    B extends z.ZodType = typeof queries.none,
+  >(
+    entry: Route<P, Q, B>,
+  ): void => registerRoute(server, entry)
+
+  route({
+    ...{ method: 'GET', url: '/v1/status', id: 'getStatus', tag: 'daemon', status: 200, answer: 'VraStatus' },
+    summary: 'The daemon, its VPGs, agents and exports, and what a person should know now',
+    run: () => vra.status(),
+  })
+  route({
+    ...{ method: 'GET', url: '/v1/vpgs', id: 'listVpgs', tag: 'vpgs', status: 200, answer: 'VpgList' },
+    summary: 'Every VPG',
+    run: () => vra.listVpgs(),
+  })
+  route({
+    ...{ method: 'POST', url: '/v1/vpgs', id: 'createVpg', tag: 'vpgs', status: 201, answer: 'VpgStatus' },
+    summary: 'Begins to accept the streams of a VPG',
+    body: requests.CreateVpgRequest,
+    bodyName: 'CreateVpgRequest',
+    run: ({ body }) => vra.createVpg(body),
+  })
+  route({
+    ...{ method: 'GET', url: '/v1/vpgs/:vpg', id: 'showVpg', tag: 'vpgs', status: 200, answer: 'VpgStatus' },
+    summary: 'One VPG',
+    params: params.vpg,
+    run: ({ params: { vpg } }) => vra.showVpg(vpg),
+  })
+  route({
+    ...{ method: 'PATCH', url: '/v1/vpgs/:vpg', id: 'changeVpg', tag: 'vpgs', status: 200, answer: 'VpgStatus' },
+    summary: 'Changes its history or checkpoint interval',
+    params: params.vpg,
+    body: requests.ChangeVpgRequest,
+    bodyName: 'ChangeVpgRequest',
+    run: ({ params: { vpg }, body }) => vra.changeVpg(vpg, withoutUndefined(body)),
+  })
+  route({
+    ...{ method: 'DELETE', url: '/v1/vpgs/:vpg', id: 'deleteVpg', tag: 'vpgs', status: 204 },
+    summary: 'Ends protection; its checkpoints, journal and mirror go',
+    params: params.vpg,
+    run: ({ params: { vpg } }) => vra.deleteVpg(vpg),
+  })
+  registerCheckpointRoutes(route, vra)
+  registerJobRoutes(route, vra)
+}
+
+type Register = <
+  P extends z.ZodType = typeof params.none,
+  Q extends z.ZodType = typeof queries.none,
+  B extends z.ZodType = typeof queries.none,
+>(
+  entry: Route<P, Q, B>,
+) => void
+
+function registerCheckpointRoutes(route: Register, vra: VraControl): void {
+  route({
+    ...{
+      method: 'GET',
+      url: '/v1/vpgs/:vpg/checkpoints',
+      id: 'listCheckpoints',
+      tag: 'checkpoints',
+      status: 200,
+      answer: 'CheckpointList',
+    },
+    summary: 'A page of checkpoints; pass the last one of it as `after` for the next page',
+    params: params.vpg,
+    query: queries.checkpoints,
+    run: ({ params: { vpg }, query: { limit, order, after, from, to, tagged } }) => {
+      const times = { fromTimestampMicros: instantOf('from', from), toTimestampMicros: instantOf('to', to) }
+      return vra.listCheckpoints({ vpg, limit, order, ...withoutUndefined({ after, tagged, ...times }) })
+    },
+  })
+  route({
+    ...{
+      method: 'GET',
+      url: '/v1/vpgs/:vpg/checkpoints/:checkpoint',
+      id: 'findCheckpoint',
+      tag: 'checkpoints',
+      status: 200,
+      answer: 'Checkpoint',
+    },
+    summary: 'The checkpoint that "latest", an id, a tag or a time means',
+    params: params.checkpoint,
+    run: ({ params: { vpg, checkpoint } }) => vra.findCheckpoint(vpg, checkpoint),
+  })
+  route({
+    ...{
+      method: 'POST',
+      url: '/v1/vpgs/:vpg/tags',
+      id: 'tagCheckpoint',
+      tag: 'checkpoints',
+      status: 201,
+      answer: 'Checkpoint',
+    },
+    summary: 'Tags a checkpoint, or makes one now and tags it; a tagged one is kept until it is untagged',
+    params: params.vpg,
+    body: requests.TagRequest,
+    bodyName: 'TagRequest',
+    run: ({ params: { vpg }, body: { tag, checkpoint } }) =>
+      vra.tagCheckpoint({ vpg, tag, ...withoutUndefined({ checkpoint }) }),
+  })
+  route({
+    ...{ method: 'DELETE', url: '/v1/vpgs/:vpg/tags/:tag', id: 'untagCheckpoint', tag: 'checkpoints', status: 204 },
+    summary: "Takes the tag away; the checkpoint is kept as long as its VPG's history keeps it",
+    params: params.tag,
+    run: ({ params: { vpg, tag } }) => vra.untagCheckpoint(vpg, tag),
+  })
+}
+
+function registerJobRoutes(route: Register, vra: VraControl): void {
+  route({
+    ...{ method: 'POST', url: '/v1/exports', id: 'startExport', tag: 'exports', status: 202, answer: 'ExportJob' },
+    summary: "Writes a volume as of a checkpoint into a sparse raw file on the daemon's host, as the daemon's user",
+    body: requests.ExportRequest,
+    bodyName: 'ExportRequest',
+    run: ({ body }) => vra.startExport(body),
+  })
+  route({
+    ...{ method: 'GET', url: '/v1/exports', id: 'listExports', tag: 'exports', status: 200, answer: 'ExportJobList' },
+    summary: 'Running exports and the last finished ones, newest first',
+    run: () => vra.exports(),
+  })
+  route({
+    ...{ method: 'GET', url: '/v1/exports/:id', id: 'showExport', tag: 'exports', status: 200, answer: 'ExportJob' },
+    summary: 'One export and how far it is',
+    params: params.job,
+    run: ({ params: { id } }) => vra.export(id),
+  })
+  route({
+    ...{
+      method: 'DELETE',
+      url: '/v1/exports/:id',
+      id: 'cancelExport',
+      tag: 'exports',
+      status: 200,
+      answer: 'ExportJob',
+    },
+    summary: 'Stops it and removes its partial file',
+    params: params.job,
+    run: ({ params: { id } }) => vra.cancelExport(id),
+  })
+  route({
+    ...{
+      method: 'POST',
+      url: '/v1/verifies',
+      id: 'startVerify',
+      tag: 'verification',
+      status: 202,
+      answer: 'VerifyJob',
+    },
+    summary: 'Reads and checks every byte of the journal or the mirror',
+    body: requests.VerifyRequest,
+    bodyName: 'VerifyRequest',
+    run: ({ body: { what, vpg } }) => vra.startVerify({ what, ...withoutUndefined({ vpg }) }),
+  })
+  route({
+    ...{
+      method: 'GET',
+      url: '/v1/verifies',
+      id: 'listVerifies',
+      tag: 'verification',
+      status: 200,
+      answer: 'VerifyJobList',
+    },
+    summary: 'Running verifications and the last finished ones, newest first',
+    run: () => vra.verifies(),
+  })
+  route({
+    ...{
+      method: 'GET',
+      url: '/v1/verifies/:id',
+      id: 'showVerify',
+      tag: 'verification',
+      status: 200,
+      answer: 'VerifyJob',
+    },
+    summary: 'One verification, how far it is and what it found',
+    params: params.job,
+    run: ({ params: { id } }) => vra.verify(id),
+  })
+  route({
+    ...{
+      method: 'DELETE',
+      url: '/v1/verifies/:id',
+      id: 'cancelVerify',
+      tag: 'verification',
+      status: 200,
+      answer: 'VerifyJob',
+    },
+    summary: 'Stops it',
+    params: params.job,
+    run: ({ params: { id } }) => vra.cancelVerify(id),
+  })
+  route({
+    ...{ method: 'GET', url: '/v1/dumps/:what', id: 'dump', tag: 'verification', status: 200, answer: 'DumpPage' },
+    summary: 'What is where: records of the journal, or objects of the mirror, a page of them',
+    params: params.what,
+    query: queries.dump,
+    run: ({ params: { what }, query: { limit, vpg, after } }) =>
+      vra.dump({ what, limit, ...withoutUndefined({ vpg, after }) }),
+  })
+}
+
+function registerRoute<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType>(
+  server: FastifyInstance,
+  entry: Route<P, Q, B>,
+): void {
+  const { params: pathSchema = params.none, query = queries.none, body = queries.none } = entry
+  server.route({
+    method: entry.method,
+    url: entry.url,
+    schema: documentation(entry),
+    handler: async (request, reply) => {
+      const input = {
+        params: validated(pathSchema, request.params, 'path') as z.output<P>,
+        query: validated(query, request.query, 'query') as z.output<Q>,
+        body: validated(body, request.body, 'request') as z.output<B>,
+      }
+      const answer = await entry.run(input)
+      return reply.code(entry.status).send(answer)
+    },
+  })
+}
+
+/** What the OpenAPI document says of a route; checking is done with the schemas themselves, not with this. */
+function documentation<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType>(
+  entry: Route<P, Q, B>,
+): FastifySchema {
+  const success =
+    entry.answer === undefined ? { description: 'Done.', type: 'null' } : answerOf('As asked.', entry.answer)
+  return {
+    operationId: entry.id,
+    summary: entry.summary,
+    tags: [entry.tag],
+    ...(entry.params === undefined ? {} : { params: jsonSchema(entry.params) }),
+    ...(entry.query === undefined ? {} : { querystring: jsonSchema(entry.query) }),
+    ...(entry.bodyName === undefined ? {} : { body: { $ref: `${entry.bodyName}#` } }),
+    response: {
+      [entry.status]: success,
+      '4xx': answerOf('Refused: the request, or what it names, is wrong.', 'Error'),
+      '5xx': answerOf('Not now (503, see Retry-After), or damage, or a fault of the daemon.', 'Error'),
+    },
+  }
+}
+
+function answerOf(description: string, name: keyof typeof answers): object {
+  return { description, content: { 'application/json': { schema: { $ref: `${name}#` } } } }
+}
+
+export function jsonSchema(schema: z.ZodType): object {
+  const {
+    $schema: _,
+    additionalProperties: __,
+    ...rest
+  } = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' })
+  return rest
+}
+
+function instantOf(name: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined
+  const micros = /^\d{16,17}$/.test(text) ? Number(text) : parseInstant(text, Date.now() * 1000)
+  if (micros === undefined)
+    throw new Failure('REQUEST_INVALID', `${name} is not a time: give ISO 8601 or text like "2h ago"`, { [name]: text })
+  return micros
+}
+
+type Defined<T> = { [K in keyof T]?: Exclude<T[K], undefined> }
+
+/** Without the keys whose value is undefined: absent and undefined are not the same to the seam. */
+function withoutUndefined<T extends object>(value: T): Defined<T> {
+  return Object.fromEntries(Object.entries(value).filter(([, entry]) => entry !== undefined)) as Defined<T>
+}

@@ -1,0 +1,280 @@
+import { z } from 'zod'
+import { reactionTo, type FailureCode } from '../base/failure.ts'
+import {
+  checkpointIntervalMillisDefault,
+  checkpointIntervalMillisMax,
+  checkpointIntervalMillisMin,
+  historyMillisDefault,
+  historyMillisMax,
+  historyMillisMin,
+  nameSizeCharactersMax,
+  pageSizeMax,
+  streamsPerVpgMax,
+  volumeSizeBytesMax,
+  volumesPerVpgMax,
+} from '../base/limits.ts'
+import { sectorSizeBytes } from '../base/units.ts'
+import { isTagName } from './reference.ts'
+import type * as service from './service.ts'
+
+// The JSON of the API. Requests are checked against these; the OpenAPI document is made of them. That the answers' schemas say what the seam's
+// types say is checked when this file is compiled, see `answers`.
+
+const count = z.int().nonnegative()
+const micros = count.meta({ description: 'Microseconds since 1970.' })
+const list = <T extends z.ZodType>(entry: T) => z.array(entry).readonly()
+const name = z
+  .string()
+  .max(nameSizeCharactersMax)
+  .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/, 'must be letters, digits, ".", "_", "-", beginning with a letter or digit')
+const reference = z.string().min(1).max(128).meta({
+  description: '"latest", an id ("3.1204"), a tag, or a time: ISO 8601 (UTC where no zone is given) or "10m ago".',
+})
+const tag = z.string().refine(isTagName, 'must begin with a letter, then letters, digits, ".", "_", "-"; not "latest"')
+
+const historyMillis = z
+  .int()
+  .min(historyMillisMin)
+  .max(historyMillisMax)
+  .meta({ description: 'How far back every checkpoint is kept, in milliseconds.' })
+const checkpointIntervalMillis = z
+  .int()
+  .min(checkpointIntervalMillisMin)
+  .max(checkpointIntervalMillisMax)
+  .meta({ description: 'Between two checkpoints, in milliseconds.' })
+
+export const requests = {
+  CreateVpgRequest: z.strictObject({
+    name,
+    volumes: z
+      .array(
+        z.strictObject({
+          name,
+          sizeBytes: z.int().positive().max(volumeSizeBytesMax).multipleOf(sectorSizeBytes),
+        }),
+      )
+      .min(1)
+      .max(volumesPerVpgMax)
+      .refine(volumes => new Set(volumes.map(volume => volume.name)).size === volumes.length, 'names a volume twice'),
+    agents: z
+      .array(name)
+      .min(1)
+      .max(streamsPerVpgMax)
+      .refine(agents => new Set(agents).size === agents.length, 'names an agent twice'),
+    historyMillis: historyMillis.default(historyMillisDefault),
+    checkpointIntervalMillis: checkpointIntervalMillis.default(checkpointIntervalMillisDefault),
+  }),
+  ChangeVpgRequest: z
+    .strictObject({
+      historyMillis: historyMillis.optional(),
+      checkpointIntervalMillis: checkpointIntervalMillis.optional(),
+    })
+    .refine(change => Object.keys(change).length > 0, 'changes nothing'),
+  TagRequest: z.strictObject({ tag, checkpoint: reference.optional() }),
+  ExportRequest: z.strictObject({
+    vpg: name,
+    volume: name,
+    checkpoint: reference,
+    file: z
+      .string()
+      .max(4096)
+      .refine(file => file.startsWith('/') && !file.includes('\0'), "must be an absolute path on the daemon's host"),
+    overwrite: z.boolean().default(false),
+  }),
+  VerifyRequest: z.strictObject({ what: z.enum(['journal', 'mirror']), vpg: name.optional() }),
+} as const
+
+const position = z.object({ generation: count, sequence: count })
+const failure = z
+  .object({
+    code: z.enum([...(Object.keys(reactionTo) as [FailureCode]), 'INTERNAL_ERROR']),
+    sentence: z.string().meta({ description: 'For a person: what happened, and what to do about it.' }),
+    details: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]).optional()).readonly(),
+  })
+  .meta({ description: 'Why it was refused, or failed.' })
+const jobState = z.enum(['running', 'done', 'failed', 'cancelled'])
+
+const checkpointFacts = z.object({
+  checkpoint: z.string(),
+  timestampMicros: micros,
+  tags: list(z.string()),
+  recoverable: z.boolean(),
+  volumes: list(z.object({ name: z.string(), sizeBytes: count, included: z.boolean() })),
+})
+
+const mirror = z.object({
+  segmentCount: count,
+  segmentSizeBytes: count,
+  deltaCount: count,
+  deltaSizeBytes: count,
+  regionCount: count,
+  baseSizeBytes: count,
+  garbageCount: count,
+  unsealedSizeBytes: count,
+  unfoldedRawSizeBytes: count,
+  storeFailure: z.string().optional(),
+})
+
+const agentFacts = z.object({
+  agent: z.string(),
+  stream: count,
+  state: z.enum(['connected', 'disconnected', 'needs-sync']),
+  reason: z.string().optional(),
+  address: z.string().optional(),
+  software: z.string().optional(),
+  connectedAtMicros: micros.optional(),
+  queuedBytes: count,
+  durable: position,
+  offloaded: position,
+})
+
+const vpgStatus = z.object({
+  id: z.string(),
+  name: z.string(),
+  incarnation: count,
+  epoch: count,
+  state: z.enum(['protected', 'waiting-for-agent', 'needs-sync', 'journal-full', 'damaged', 'fenced']),
+  stateReason: z.string().optional(),
+  createdAtMicros: micros,
+  historyMillis: count,
+  checkpointIntervalMillis: count,
+  volumes: list(z.object({ number: count, name: z.string(), sizeBytes: count })),
+  agents: list(agentFacts),
+  rpoMillis: z.number().optional().meta({ description: 'Age of the newest recoverable checkpoint.' }),
+  latestCheckpoint: checkpointFacts.optional(),
+  oldestCheckpoint: checkpointFacts.optional(),
+  checkpointCount: count,
+  tags: list(z.object({ checkpoint: z.string(), tag: z.string(), taggedAtMicros: micros })),
+  holes: list(z.object({ fromCheckpoint: z.string(), reason: z.string() })),
+  writesPerSecond: z.number(),
+  bytesPerSecond: z.number(),
+  writesTotal: count,
+  bytesTotal: count,
+  mirror,
+})
+
+const exportJob = z.object({
+  id: z.string(),
+  state: jobState,
+  vpg: z.string(),
+  volume: z.string(),
+  checkpoint: z.string(),
+  checkpointTimestampMicros: micros,
+  file: z.string(),
+  sizeBytes: count,
+  doneBytes: count,
+  dataBytes: count,
+  startedAtMicros: micros,
+  endedAtMicros: micros.optional(),
+  failure: failure.optional(),
+})
+
+const finding = z.object({
+  vpg: z.string().optional(),
+  place: z.string(),
+  offsetBytes: count.optional(),
+  sentence: z.string(),
+})
+
+const verifyJob = z.object({
+  id: z.string(),
+  what: z.enum(['journal', 'mirror']),
+  vpg: z.string().optional(),
+  state: jobState,
+  checkedCount: count,
+  checkedSizeBytes: count,
+  totalSizeBytes: count.optional(),
+  findings: list(finding),
+  moreFindings: count,
+  startedAtMicros: micros,
+  endedAtMicros: micros.optional(),
+  failure: failure.optional(),
+})
+
+const alert = z.object({ severity: z.enum(['critical', 'warning']), vpg: z.string().optional(), sentence: z.string() })
+
+const vraStatus = z.object({
+  software: z.string(),
+  applianceId: z.string(),
+  startedAtMicros: micros,
+  nowMicros: micros,
+  dataDirectory: z.string(),
+  store: z.string(),
+  listen: z.object({ host: z.string(), port: count, tls: z.boolean() }),
+  ready: z.boolean(),
+  alerts: list(alert),
+  journal: z.object({
+    logSizeBytes: count,
+    logSizeBytesMax: count,
+    logFileCount: count,
+    diskFreeBytes: count,
+    indexSizeBytes: count,
+    full: z.string().optional(),
+  }),
+  ingest: z.object({
+    sessionCount: count,
+    writesPerSecond: z.number(),
+    bytesPerSecond: z.number(),
+    writesTotal: count,
+    bytesTotal: count,
+    ackMillisP50: z.number(),
+    ackMillisP99: z.number(),
+  }),
+  vpgs: list(vpgStatus),
+  exports: list(exportJob),
+})
+
+/** A schema that allows every T, and knows each of its keys. */
+type Describes<T, S extends z.ZodType> = [T] extends [z.output<S>]
+  ? [keyof T] extends [keyof z.output<S>]
+    ? S
+    : never
+  : never
+function describes<T>() {
+  return <S extends z.ZodType>(schema: S & Describes<T, S>): S => schema
+}
+
+export const answers = {
+  VraStatus: describes<service.VraStatus>()(vraStatus),
+  VpgStatus: describes<service.VpgStatus>()(vpgStatus),
+  VpgList: describes<readonly service.VpgStatus[]>()(list(vpgStatus)),
+  Checkpoint: describes<service.CheckpointFacts>()(checkpointFacts),
+  CheckpointList: describes<service.CheckpointList>()(
+    z.object({ checkpoints: list(checkpointFacts), more: z.boolean() }),
+  ),
+  ExportJob: describes<service.ExportJob>()(exportJob),
+  ExportJobList: describes<readonly service.ExportJob[]>()(list(exportJob)),
+  VerifyJob: describes<service.VerifyJob>()(verifyJob),
+  VerifyJobList: describes<readonly service.VerifyJob[]>()(list(verifyJob)),
+  DumpPage: describes<service.DumpPage>()(
+    z.object({
+      lines: list(z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).readonly()),
+      next: z.string().optional(),
+    }),
+  ),
+  Error: failure,
+} as const
+
+const limit = z.coerce.number().int().min(1).max(pageSizeMax).default(100)
+
+export const queries = {
+  checkpoints: z.strictObject({
+    limit,
+    order: z.enum(['newest-first', 'oldest-first']).default('newest-first'),
+    after: z.string().max(32).optional().meta({ description: 'A checkpoint id: strictly beyond it, in this order.' }),
+    from: z.string().max(64).optional().meta({ description: 'A time: at or after it.' }),
+    to: z.string().max(64).optional().meta({ description: 'A time: before it.' }),
+    tagged: z.stringbool().optional().meta({ description: 'Only tagged ones.' }),
+  }),
+  dump: z.strictObject({ vpg: name.optional(), limit, after: z.string().max(1024).optional() }),
+  none: z.strictObject({}),
+} as const
+
+export const params = {
+  none: z.object({}),
+  vpg: z.object({ vpg: name }),
+  checkpoint: z.object({ vpg: name, checkpoint: reference }),
+  tag: z.object({ vpg: name, tag: z.string().max(64) }),
+  job: z.object({ id: z.string().max(64) }),
+  what: z.object({ what: z.enum(['journal', 'mirror']) }),
+} as const

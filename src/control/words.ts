@@ -1,0 +1,47 @@
+// Facts in the words that people read: on the status page and the command line.
+
+/** "1.5 GiB": three digits at most. */
+export function sizeInWords(sizeBytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
+  let value = sizeBytes
+  let unit = 0
+  while (value >= 1023.5 && unit < units.length - 1) {
+    value /= 1024
+    unit++
+  }
+  const digits = unit === 0 || value >= 99.5 ? 0 : value >= 9.95 ? 1 : 2
+  return `${value.toFixed(digits).replace(/\.0+$/, '')} ${units[unit]}`
+}
+
+/** "12,345" */
+export function countInWords(count: number): string {
+  return Math.round(count).toLocaleString('en-US')
+}
+
+/** "350 ms", "4.2 s", "3 min 20 s", "2 h 5 min", "12 d 3 h" */
+export function durationInWords(millis: number): string {
+  if (millis < 1000) return `${Math.round(millis)} ms`
+  if (millis < 10_000) return `${(millis / 1000).toFixed(1).replace('.0', '')} s`
+  const seconds = Math.round(millis / 1000)
+  if (seconds < 60) return `${seconds} s`
+  if (seconds < 3600) return pair(Math.floor(seconds / 60), 'min', seconds % 60, 's')
+  const minutes = Math.round(seconds / 60)
+  if (minutes < 1440) return pair(Math.floor(minutes / 60), 'h', minutes % 60, 'min')
+  const hours = Math.round(minutes / 60)
+  return pair(Math.floor(hours / 24), 'd', hours % 24, 'h')
+}
+
+function pair(large: number, largeUnit: string, small: number, smallUnit: string): string {
+  return small === 0 ? `${large} ${largeUnit}` : `${large} ${largeUnit} ${small} ${smallUnit}`
+}
+
+/** "2026-03-29 02:15:07.250Z": UTC always, so that two people mean the same instant. */
+export function instantInWords(timestampMicros: number): string {
+  return new Date(Math.floor(timestampMicros / 1000)).toISOString().replace('T', ' ')
+}
+
+/** "40 s ago", and what lies ahead of the clock as "now". */
+export function agoInWords(timestampMicros: number, nowMicros: number): string {
+  const millis = (nowMicros - timestampMicros) / 1000
+  return millis < 1 ? 'now' : `${durationInWords(millis)} ago`
+}

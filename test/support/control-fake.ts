@@ -1,0 +1,460 @@
+import { Failure } from '../../src/base/failure.ts'
+import { checkpointOrdinal, formatCheckpointId, newVpgId, type Ordinal } from '../../src/base/ids.ts'
+import { GiB, MiB } from '../../src/base/units.ts'
+import { parseCheckpointReference } from '../../src/control/control.ts'
+import type {
+  AgentFacts,
+  ChangeVpgRequest,
+  CheckpointFacts,
+  CheckpointList,
+  CheckpointListQuery,
+  CreateVpgRequest,
+  DumpPage,
+  DumpRequest,
+  ExportJob,
+  ExportRequest,
+  TagRequest,
+  VerifyJob,
+  VerifyRequest,
+  VpgStatus,
+  VraControl,
+  VraStatus,
+} from '../../src/control/service.ts'
+
+interface FakeVpg {
+  status: VpgStatus
+  readonly ordinals: Ordinal[]
+  readonly tags: Map<string, Ordinal>
+}
+
+/** The instant at which every fake stands: 2026-03-29 02:15 UTC. */
+export const nowMicros = Date.parse('2026-03-29T02:15:00Z') * 1000
+
+/** A daemon's control side in memory: VPGs with checkpoints 5 s apart, exports that advance by a quarter each time they are looked at. */
+export class FakeVra implements VraControl {
+  readonly vpgs = new Map<string, FakeVpg>()
+  readonly jobs = new Map<string, ExportJob>()
+  readonly verifyJobs = new Map<string, VerifyJob>()
+  /** Thrown by the next call, whichever it is. */
+  failNext: unknown
+  /** What `startVerify` finds. */
+  findings: VerifyJob['findings'] = []
+  alerts: VraStatus['alerts'] = []
+  ready = true
+
+  async status(): Promise<VraStatus> {
+    this.#mayFail()
+    const vpgs = [...this.vpgs.values()].map(vpg => vpg.status)
+    return {
+      software: 'vra 0.1.0 (node 20.20.2)',
+      applianceId: 'a1b2c3d4e5f60718293a4b5c6d7e8f90',
+      startedAtMicros: nowMicros - 3.4 * 86_400e6,
+      nowMicros,
+      dataDirectory: '/var/lib/vra',
+      store: 's3://recovery-bucket/vra/',
+      listen: { host: '10.20.0.5', port: 7420, tls: true },
+      ready: this.ready,
+      alerts: this.alerts,
+      journal: {
+        logSizeBytes: 2.9 * GiB,
+        logSizeBytesMax: 8 * GiB,
+        logFileCount: 47,
+        diskFreeBytes: 141 * GiB,
+        indexSizeBytes: 38 * MiB,
+        full: undefined,
+      },
+      ingest: {
+        sessionCount: vpgs.flatMap(vpg => vpg.agents).filter(agent => agent.state === 'connected').length,
+        writesPerSecond: vpgs.reduce((sum, vpg) => sum + vpg.writesPerSecond, 0),
+        bytesPerSecond: vpgs.reduce((sum, vpg) => sum + vpg.bytesPerSecond, 0),
+        writesTotal: vpgs.reduce((sum, vpg) => sum + vpg.writesTotal, 0),
+        bytesTotal: vpgs.reduce((sum, vpg) => sum + vpg.bytesTotal, 0),
+        ackMillisP50: 1.3,
+        ackMillisP99: 6.8,
+      },
+      vpgs,
+      exports: [...this.jobs.values()],
+    }
+  }
+
+  async listVpgs(): Promise<readonly VpgStatus[]> {
+    this.#mayFail()
+    return [...this.vpgs.values()].map(vpg => vpg.status)
+  }
+
+  async showVpg(name: string): Promise<VpgStatus> {
+    return this.#vpg(name).status
+  }
+
+  async createVpg(request: CreateVpgRequest): Promise<VpgStatus> {
+    this.#mayFail()
+    if (this.vpgs.has(request.name)) throw new Failure('ALREADY_EXISTS', `there is a VPG "${request.name}" already`)
+    return this.add(request, 0)
+  }
+
+  async deleteVpg(name: string): Promise<void> {
+    this.#vpg(name)
+    this.vpgs.delete(name)
+  }
+
+  async changeVpg(name: string, request: ChangeVpgRequest): Promise<VpgStatus> {
+    const vpg = this.#vpg(name)
+    vpg.status = { ...vpg.status, ...request }
+    return vpg.status
+  }
+
+  async listCheckpoints(query: CheckpointListQuery): Promise<CheckpointList> {
+    const vpg = this.#vpg(query.vpg)
+    const after = query.after === undefined ? undefined : this.#find(vpg, query.after)
+    const sign = query.order === 'newest-first' ? -1 : 1
+    const matching = vpg.ordinals
+      .filter(ordinal => after === undefined || sign * (ordinal - after) > 0)
+      .map(ordinal => this.#facts(vpg, ordinal))
+      .filter(facts => facts.timestampMicros >= (query.fromTimestampMicros ?? 0))
+      .filter(facts => facts.timestampMicros < (query.toTimestampMicros ?? Infinity))
+      .filter(facts => query.tagged !== true || facts.tags.length > 0)
+    if (sign < 0) matching.reverse()
+    return { checkpoints: matching.slice(0, query.limit), more: matching.length > query.limit }
+  }
+
+  async findCheckpoint(vpg: string, reference: string): Promise<CheckpointFacts> {
+    const found = this.#vpg(vpg)
+    return this.#facts(found, this.#find(found, reference))
+  }
+
+  async tagCheckpoint(request: TagRequest): Promise<CheckpointFacts> {
+    const vpg = this.#vpg(request.vpg)
+    const ordinal = request.checkpoint === undefined ? this.#newCheckpoint(vpg) : this.#find(vpg, request.checkpoint)
+    const tagged = vpg.tags.get(request.tag)
+    if (tagged !== undefined && tagged !== ordinal)
+      throw new Failure('ALREADY_EXISTS', `"${request.tag}" tags ${formatCheckpointId(tagged)} already`)
+    vpg.tags.set(request.tag, ordinal)
+    this.#refresh(vpg)
+    return this.#facts(vpg, ordinal)
+  }
+
+  async untagCheckpoint(name: string, tag: string): Promise<void> {
+    const vpg = this.#vpg(name)
+    if (!vpg.tags.delete(tag)) throw new Failure('NOT_FOUND', `nothing of ${name} is tagged "${tag}"`)
+    this.#refresh(vpg)
+  }
+
+  async startExport(request: ExportRequest): Promise<ExportJob> {
+    const vpg = this.#vpg(request.vpg)
+    const volume = vpg.status.volumes.find(candidate => candidate.name === request.volume)
+    if (volume === undefined) throw new Failure('UNKNOWN_VOLUME', `${request.vpg} has no volume "${request.volume}"`)
+    const facts = this.#facts(vpg, this.#find(vpg, request.checkpoint))
+    if ([...this.jobs.values()].some(other => other.file === request.file) && !request.overwrite)
+      throw new Failure('ALREADY_EXISTS', `${request.file} exists; give --overwrite to replace it`)
+    const job: ExportJob = {
+      id: `export-${this.jobs.size + 1}`,
+      state: 'running',
+      vpg: request.vpg,
+      volume: request.volume,
+      checkpoint: facts.checkpoint,
+      checkpointTimestampMicros: facts.timestampMicros,
+      file: request.file,
+      sizeBytes: volume.sizeBytes,
+      doneBytes: 0,
+      dataBytes: 0,
+      startedAtMicros: nowMicros,
+      endedAtMicros: undefined,
+      failure: undefined,
+    }
+    this.jobs.set(job.id, job)
+    return job
+  }
+
+  async exports(): Promise<readonly ExportJob[]> {
+    this.#mayFail()
+    return [...this.jobs.values()].reverse()
+  }
+
+  async export(id: string): Promise<ExportJob> {
+    this.#mayFail()
+    const job = this.jobs.get(id)
+    if (job === undefined) throw new Failure('NOT_FOUND', `there is no export ${id}`)
+    if (job.state !== 'running') return job
+    const doneBytes = Math.min(job.sizeBytes, job.doneBytes + job.sizeBytes / 4)
+    const done = doneBytes === job.sizeBytes
+    const advanced: ExportJob = {
+      ...job,
+      doneBytes,
+      dataBytes: doneBytes / 2,
+      state: done ? 'done' : 'running',
+      endedAtMicros: done ? nowMicros + 4e6 : undefined,
+    }
+    this.jobs.set(id, advanced)
+    return advanced
+  }
+
+  async cancelExport(id: string): Promise<ExportJob> {
+    const job = await this.export(id)
+    const cancelled: ExportJob = { ...job, state: 'cancelled', endedAtMicros: nowMicros }
+    this.jobs.set(id, cancelled)
+    return cancelled
+  }
+
+  async startVerify(request: VerifyRequest): Promise<VerifyJob> {
+    this.#mayFail()
+    if (request.vpg !== undefined) this.#vpg(request.vpg)
+    const job: VerifyJob = {
+      id: `verify-${this.verifyJobs.size + 1}`,
+      what: request.what,
+      vpg: request.vpg,
+      state: 'running',
+      checkedCount: 0,
+      checkedSizeBytes: 0,
+      totalSizeBytes: 512 * MiB,
+      findings: [],
+      moreFindings: 0,
+      startedAtMicros: nowMicros,
+      endedAtMicros: undefined,
+      failure: undefined,
+    }
+    this.verifyJobs.set(job.id, job)
+    return job
+  }
+
+  async verifies(): Promise<readonly VerifyJob[]> {
+    return [...this.verifyJobs.values()].reverse()
+  }
+
+  async verify(id: string): Promise<VerifyJob> {
+    const job = this.verifyJobs.get(id)
+    if (job === undefined) throw new Failure('NOT_FOUND', `there is no verification ${id}`)
+    const done: VerifyJob = {
+      ...job,
+      state: 'done',
+      checkedCount: 1200,
+      checkedSizeBytes: 512 * MiB,
+      findings: this.findings,
+      endedAtMicros: nowMicros + 9e6,
+    }
+    this.verifyJobs.set(id, done)
+    return done
+  }
+
+  async cancelVerify(id: string): Promise<VerifyJob> {
+    const job = await this.verify(id)
+    return { ...job, state: 'cancelled' }
+  }
+
+  async dump(request: DumpRequest): Promise<DumpPage> {
+    this.#mayFail()
+    const first = request.after === undefined ? 0 : Number(request.after)
+    const lines = Array.from({ length: Math.min(request.limit, 250 - first) }, (_, index) => ({
+      file: `log/${request.what}-0001`,
+      offsetBytes: (first + index) * 4096,
+      kind: 'batch',
+    }))
+    const next = first + lines.length
+    return { lines, next: next < 250 ? String(next) : undefined }
+  }
+
+  /** A VPG with that many checkpoints, 5 s apart, the newest 2 s old. */
+  add(request: CreateVpgRequest, checkpointCount: number, facts: Partial<VpgStatus> = {}): VpgStatus {
+    const agents = request.agents.map((agent, index) => agentFacts(agent, index + 1, checkpointCount > 0))
+    const status: VpgStatus = {
+      id: newVpgId(),
+      name: request.name,
+      incarnation: 1,
+      epoch: 1,
+      state: checkpointCount > 0 ? 'protected' : 'waiting-for-agent',
+      stateReason: checkpointCount > 0 ? undefined : `no agent of ${request.agents.join(', ')} has connected yet`,
+      createdAtMicros: nowMicros - 86_400e6,
+      historyMillis: request.historyMillis,
+      checkpointIntervalMillis: request.checkpointIntervalMillis,
+      volumes: request.volumes.map((volume, index) => ({ number: index + 1, ...volume })),
+      agents,
+      rpoMillis: undefined,
+      latestCheckpoint: undefined,
+      oldestCheckpoint: undefined,
+      checkpointCount: 0,
+      tags: [],
+      holes: [],
+      writesPerSecond: 0,
+      bytesPerSecond: 0,
+      writesTotal: 0,
+      bytesTotal: 0,
+      mirror: emptyMirror,
+      ...facts,
+    }
+    const ordinals = Array.from({ length: checkpointCount }, (_, index) => checkpointOrdinal(3, 1000 + index))
+    const vpg: FakeVpg = { status, ordinals, tags: new Map() }
+    this.vpgs.set(request.name, vpg)
+    this.#refresh(vpg)
+    return vpg.status
+  }
+
+  #vpg(name: string): FakeVpg {
+    this.#mayFail()
+    const vpg = this.vpgs.get(name)
+    if (vpg === undefined) throw new Failure('UNKNOWN_VPG', `there is no VPG "${name}"`, { vpg: name })
+    return vpg
+  }
+
+  #find(vpg: FakeVpg, text: string): Ordinal {
+    const reference = parseCheckpointReference(text, nowMicros)
+    const found =
+      reference.kind === 'latest'
+        ? vpg.ordinals.at(-1)
+        : reference.kind === 'tag'
+          ? vpg.tags.get(reference.tag)
+          : reference.kind === 'id'
+            ? vpg.ordinals.find(ordinal => ordinal === reference.ordinal)
+            : vpg.ordinals.findLast(ordinal => this.#facts(vpg, ordinal).timestampMicros <= reference.timestampMicros)
+    if (found === undefined)
+      throw new Failure('CHECKPOINT_MISSING', `${vpg.status.name} has no checkpoint "${text}"`, { checkpoint: text })
+    return found
+  }
+
+  #newCheckpoint(vpg: FakeVpg): Ordinal {
+    const made = checkpointOrdinal(3, 1000 + vpg.ordinals.length)
+    vpg.ordinals.push(made)
+    return made
+  }
+
+  #facts(vpg: FakeVpg, ordinal: Ordinal): CheckpointFacts {
+    const index = vpg.ordinals.indexOf(ordinal)
+    return {
+      checkpoint: formatCheckpointId(ordinal),
+      timestampMicros: nowMicros - 2e6 - (vpg.ordinals.length - 1 - index) * 5e6,
+      tags: [...vpg.tags].filter(([, tagged]) => tagged === ordinal).map(([name]) => name),
+      recoverable: true,
+      volumes: vpg.status.volumes.map(({ name, sizeBytes }) => ({ name, sizeBytes, included: true })),
+    }
+  }
+
+  #refresh(vpg: FakeVpg): void {
+    const [oldest, latest] = [vpg.ordinals[0], vpg.ordinals.at(-1)]
+    vpg.status = {
+      ...vpg.status,
+      checkpointCount: vpg.ordinals.length,
+      rpoMillis: latest === undefined ? undefined : (vpg.status.rpoMillis ?? 2000),
+      latestCheckpoint: latest === undefined ? undefined : this.#facts(vpg, latest),
+      oldestCheckpoint: oldest === undefined ? undefined : this.#facts(vpg, oldest),
+      tags: [...vpg.tags].map(([tag, ordinal]) => ({
+        tag,
+        checkpoint: formatCheckpointId(ordinal),
+        taggedAtMicros: nowMicros,
+      })),
+    }
+  }
+
+  #mayFail(): void {
+    const failure = this.failNext
+    this.failNext = undefined
+    if (failure !== undefined) throw failure
+  }
+}
+
+const emptyMirror: VpgStatus['mirror'] = {
+  segmentCount: 0,
+  segmentSizeBytes: 0,
+  deltaCount: 0,
+  deltaSizeBytes: 0,
+  regionCount: 0,
+  baseSizeBytes: 0,
+  garbageCount: 0,
+  unsealedSizeBytes: 0,
+  unfoldedRawSizeBytes: 0,
+  storeFailure: undefined,
+}
+
+function agentFacts(agent: string, stream: number, connected: boolean): AgentFacts {
+  return {
+    agent,
+    stream,
+    state: connected ? 'connected' : 'disconnected',
+    reason: undefined,
+    address: connected ? `10.1.4.${10 + stream}:51234` : undefined,
+    software: 'vra 0.1.0',
+    connectedAtMicros: connected ? nowMicros - 7200e6 : undefined,
+    queuedBytes: connected ? 128 * 1024 : 0,
+    durable: connected ? { generation: 1, sequence: 48_211_904 } : { generation: 0, sequence: 0 },
+    offloaded: connected ? { generation: 1, sequence: 48_004_112 } : { generation: 0, sequence: 0 },
+  }
+}
+
+/** Three groups as an operator would see them on a bad-ish night: one well, one waiting, one that needs a sync. */
+export function populated(): FakeVra {
+  const vra = new FakeVra()
+  const hour = 3_600_000
+  vra.add(
+    {
+      name: 'web',
+      volumes: [
+        { name: 'root', sizeBytes: 40 * GiB },
+        { name: 'data', sizeBytes: 500 * GiB },
+      ],
+      agents: ['host1', 'host2'],
+      historyMillis: 24 * hour,
+      checkpointIntervalMillis: 5000,
+    },
+    17_280,
+    {
+      writesPerSecond: 3412,
+      bytesPerSecond: 61.4 * MiB,
+      writesTotal: 918_220_112,
+      bytesTotal: 14_200 * GiB,
+      mirror: {
+        ...emptyMirror,
+        segmentCount: 71,
+        segmentSizeBytes: 4.4 * GiB,
+        deltaCount: 19,
+        deltaSizeBytes: 118 * GiB,
+        regionCount: 3120,
+        baseSizeBytes: 246 * GiB,
+        unsealedSizeBytes: 38 * MiB,
+        unfoldedRawSizeBytes: 6.1 * GiB,
+      },
+    },
+  )
+  vra.add(
+    {
+      name: 'erp-database',
+      volumes: [{ name: 'disk0', sizeBytes: 2048 * GiB }],
+      agents: ['dbhost'],
+      historyMillis: 72 * hour,
+      checkpointIntervalMillis: 10_000,
+    },
+    9000,
+    {
+      state: 'needs-sync',
+      stateReason: 'since 01:52 UTC: the send queue of dbhost overflowed (256 MiB) while the link was down',
+      rpoMillis: 1_402_000,
+      writesTotal: 44_100_512,
+      bytesTotal: 1290 * GiB,
+      mirror: {
+        ...emptyMirror,
+        segmentCount: 4,
+        segmentSizeBytes: 210 * MiB,
+        deltaCount: 8,
+        deltaSizeBytes: 31 * GiB,
+        regionCount: 900,
+        baseSizeBytes: 88 * GiB,
+      },
+    },
+  )
+  vra.add(
+    {
+      name: 'test-lab',
+      volumes: [{ name: 'root', sizeBytes: 20 * GiB }],
+      agents: ['lab1'],
+      historyMillis: 4 * hour,
+      checkpointIntervalMillis: 60_000,
+    },
+    0,
+  )
+  vra.alerts = [
+    {
+      severity: 'critical',
+      vpg: 'erp-database',
+      sentence:
+        'has had no new checkpoint for 23 min: agent dbhost needs a sync. Checkpoints up to 3.9999 stay recoverable.',
+    },
+    { severity: 'warning', vpg: 'test-lab', sentence: 'waits for agent lab1, which has never connected.' },
+  ]
+  return vra
+}
