@@ -37,6 +37,7 @@ export const doors: Readonly<Record<string, readonly string[]>> = {
   segment: ['record-source'],
   ingest: ['registry'],
   config: ['*'],
+  control: ['client', 'reference', 'words'],
   cli: [],
   '*': ['events', 'service'],
 }

@@ -1,0 +1,36 @@
+/** What is asked at a scrape, because somebody else counts it: what the daemon's status says, seen from here. */
+export interface MetricsFacts {
+  readonly journal: {
+    readonly logSizeBytes: number
+    readonly logSizeBytesMax: number
+    readonly diskFreeBytes: number
+    readonly indexSizeBytes: number
+    readonly full: string | undefined
+  }
+  readonly ingest: { readonly sessionCount: number }
+  readonly vpgs: readonly VpgFacts[]
+}
+
+export interface VpgFacts {
+  readonly id: string
+  readonly name: string
+  readonly state: string
+  readonly rpoMillis: number | undefined
+  readonly checkpointCount: number
+  readonly oldestCheckpoint: { readonly timestampMicros: number } | undefined
+  readonly latestCheckpoint: { readonly timestampMicros: number } | undefined
+  readonly agents: readonly { readonly state: string; readonly queuedBytes: number }[]
+  readonly holes: readonly unknown[]
+  readonly mirror: {
+    readonly segmentCount: number
+    readonly segmentSizeBytes: number
+    readonly deltaCount: number
+    readonly deltaSizeBytes: number
+    readonly regionCount: number
+    readonly baseSizeBytes: number
+    readonly garbageCount: number
+    readonly unsealedSizeBytes: number
+    readonly unfoldedRawSizeBytes: number
+    readonly storeFailure: string | undefined
+  }
+}
