@@ -246,7 +246,7 @@ function agentRow(agent: AgentFacts, nowMicros: number): Html {
   const since =
     agent.connectedAtMicros === undefined
       ? ''
-      : ` for ${agoInWords(agent.connectedAtMicros, nowMicros).replace(" ago", "")}`
+      : ` for ${agoInWords(agent.connectedAtMicros, nowMicros).replace(' ago', '')}`
   return html`<tr>
     <td><b>${agent.agent}</b></td>
     <td>

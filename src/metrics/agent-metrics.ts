@@ -8,7 +8,18 @@ export class AgentMetrics {
   readonly #registry = new Registry()
   readonly #needSync = new Set<string>()
   readonly #linkLosses = new Map<string, number>()
-  readonly #counts = { records: 0, bytes: 0, batches: 0, rawBytes: 0, frameBytes: 0, markers: 0, diskFailures: 0, clients: 0, refusals: 0 }
+  readonly #counts = {
+    records: 0,
+    bytes: 0,
+    batches: 0,
+    rawBytes: 0,
+    frameBytes: 0,
+    markers: 0,
+    diskFailures: 0,
+    stateFailures: 0,
+    clients: 0,
+    refusals: 0,
+  }
   readonly #now = { linkUp: 0, queuedBytes: 0, clients: 0 }
   readonly #stop: () => void
 
@@ -36,6 +47,7 @@ export class AgentMetrics {
       },
       needsSync: volume => void this.#needSync.add(volume),
       localDiskFailed: () => void counts.diskFailures++,
+      stateNotSaved: () => void counts.stateFailures++,
       writeNumbered: (_, { recordCount, sizeBytes }) => {
         counts.records += recordCount
         counts.bytes += sizeBytes
@@ -61,17 +73,53 @@ export class AgentMetrics {
     const [counts, now, losses] = [this.#counts, this.#now, this.#linkLosses]
     gauge(registry, 'vra_agent_link_up', '1 while the session with the VRA is open.', () => now.linkUp)
     gauge(registry, 'vra_agent_queue_bytes', 'Bytes that wait for their acknowledgement.', () => now.queuedBytes)
-    gauge(registry, 'vra_agent_volumes_needing_sync', 'Volumes that cannot be continued exactly: checkpoints stop until they are synchronised.', () => this.#needSync.size)
+    gauge(
+      registry,
+      'vra_agent_volumes_needing_sync',
+      'Volumes that cannot be continued exactly: checkpoints stop until they are synchronised.',
+      () => this.#needSync.size,
+    )
     gauge(registry, 'vra_agent_nbd_clients', 'NBD connections of guests that are open.', () => now.clients)
-    counter(registry, 'vra_agent_nbd_clients_total', 'NBD connections of guests that were opened.', () => counts.clients)
-    counter(registry, 'vra_agent_nbd_refusals_total', 'NBD connections closed because of what they sent.', () => counts.refusals)
-    counter(registry, 'vra_agent_records_total', 'Records numbered: guest writes, split where they are long.', () => counts.records)
+    counter(
+      registry,
+      'vra_agent_nbd_clients_total',
+      'NBD connections of guests that were opened.',
+      () => counts.clients,
+    )
+    counter(
+      registry,
+      'vra_agent_nbd_refusals_total',
+      'NBD connections closed because of what they sent.',
+      () => counts.refusals,
+    )
+    counter(
+      registry,
+      'vra_agent_records_total',
+      'Records numbered: guest writes, split where they are long.',
+      () => counts.records,
+    )
     counter(registry, 'vra_agent_written_bytes_total', 'Bytes of guest writes.', () => counts.bytes)
     counter(registry, 'vra_agent_batches_total', 'Write batches closed for sending.', () => counts.batches)
     counter(registry, 'vra_agent_batch_raw_bytes_total', 'Their bytes before compression.', () => counts.rawBytes)
     counter(registry, 'vra_agent_batch_frame_bytes_total', 'Their bytes as sent.', () => counts.frameBytes)
-    counter(registry, 'vra_agent_checkpoint_markers_total', 'Checkpoint markers put into the stream.', () => counts.markers)
-    counter(registry, 'vra_agent_disk_failures_total', 'Guest requests answered with an error of the local disk.', () => counts.diskFailures)
+    counter(
+      registry,
+      'vra_agent_checkpoint_markers_total',
+      'Checkpoint markers put into the stream.',
+      () => counts.markers,
+    )
+    counter(
+      registry,
+      'vra_agent_disk_failures_total',
+      'Guest requests answered with an error of the local disk.',
+      () => counts.diskFailures,
+    )
+    counter(
+      registry,
+      'vra_agent_state_failures_total',
+      'Times that the agent could not write down what it must remember.',
+      () => counts.stateFailures,
+    )
     new Counter({
       name: 'vra_agent_link_losses_total',
       help: 'Times that the session with the VRA ended or could not be opened, by failure code.',

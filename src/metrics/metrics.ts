@@ -53,7 +53,10 @@ const vpgCounterHelp: Readonly<Record<keyof VpgCounts, readonly [string, string]
   regions: ['vra_regions_rewritten_total', 'Base regions rewritten.'],
   regionRawBytes: ['vra_regions_rewritten_raw_bytes_total', 'Uncompressed bytes written into base regions.'],
   garbage: ['vra_garbage_objects_removed_total', 'Objects deleted from the store because nothing needs them.'],
-  damage: ['vra_damage_found_total', 'Records and objects that failed their checks, and holes; any above zero wants a person.'],
+  damage: [
+    'vra_damage_found_total',
+    'Records and objects that failed their checks, and holes; any above zero wants a person.',
+  ],
   storeFailures: ['vra_store_failures_total', 'Times that the object store began to fail.'],
   fenced: ['vra_fenced_total', 'Times that another appliance was found to own the VPG.'],
 }
@@ -68,7 +71,18 @@ export class Metrics {
   readonly #ended = new Map<string, number>()
   readonly #ackLatency = new FastHistogram(latencyBoundsSeconds)
   readonly #syncLatency = new FastHistogram(latencyBoundsSeconds)
-  readonly #totals = { sessions: 0, pauses: 0, groups: 0, groupBytes: 0, rotations: 0, unprepared: 0, full: 0, diskFailures: 0, torn: 0, damage: 0 }
+  readonly #totals = {
+    sessions: 0,
+    pauses: 0,
+    groups: 0,
+    groupBytes: 0,
+    rotations: 0,
+    unprepared: 0,
+    full: 0,
+    diskFailures: 0,
+    torn: 0,
+    damage: 0,
+  }
   readonly #stop: () => void
   #scraped: MetricsFacts | undefined
 
@@ -181,10 +195,29 @@ export class Metrics {
   #registerIngest(): void {
     const registry = this.#registry
     const registers = [registry]
-    this.#ackLatency.register(registry, 'vra_ingest_ack_latency_seconds', 'From the arrival of a batch to its durability, which is when it is acknowledged.')
-    gauge(registry, 'vra_ingest_sessions', 'Sessions of agents that are open.', () => this.#scraped?.ingest.sessionCount ?? 0)
-    counter(registry, 'vra_ingest_sessions_opened_total', 'Sessions of agents that were accepted.', () => this.#totals.sessions)
-    counter(registry, 'vra_ingest_reading_paused_total', 'Times that a connection was not read because the pool was used up.', () => this.#totals.pauses)
+    this.#ackLatency.register(
+      registry,
+      'vra_ingest_ack_latency_seconds',
+      'From the arrival of a batch to its durability, which is when it is acknowledged.',
+    )
+    gauge(
+      registry,
+      'vra_ingest_sessions',
+      'Sessions of agents that are open.',
+      () => this.#scraped?.ingest.sessionCount ?? 0,
+    )
+    counter(
+      registry,
+      'vra_ingest_sessions_opened_total',
+      'Sessions of agents that were accepted.',
+      () => this.#totals.sessions,
+    )
+    counter(
+      registry,
+      'vra_ingest_reading_paused_total',
+      'Times that a connection was not read because the pool was used up.',
+      () => this.#totals.pauses,
+    )
     const [refused, ended] = [this.#refused, this.#ended]
     new Counter({
       name: 'vra_ingest_refused_frames_total',
@@ -212,26 +245,75 @@ export class Metrics {
     const registry = this.#registry
     const totals = this.#totals
     const journal = (): MetricsFacts['journal'] | undefined => this.#scraped?.journal
-    this.#syncLatency.register(registry, 'vra_journal_sync_latency_seconds', 'Of the sync that makes one group durable.')
-    counter(registry, 'vra_journal_groups_total', 'Groups of records made durable, each with one write and one sync.', () => totals.groups)
+    this.#syncLatency.register(
+      registry,
+      'vra_journal_sync_latency_seconds',
+      'Of the sync that makes one group durable.',
+    )
+    counter(
+      registry,
+      'vra_journal_groups_total',
+      'Groups of records made durable, each with one write and one sync.',
+      () => totals.groups,
+    )
     counter(registry, 'vra_journal_group_bytes_total', 'Bytes of those groups.', () => totals.groupBytes)
-    counter(registry, 'vra_journal_file_rotations_total', 'Times that writing went on in another log file.', () => totals.rotations)
-    counter(registry, 'vra_journal_unprepared_files_total', 'Rotations that found no prepared file (slower).', () => totals.unprepared)
-    counter(registry, 'vra_journal_full_total', 'Times that acknowledgements stopped because the journal was full.', () => totals.full)
-    counter(registry, 'vra_journal_disk_failures_total', 'Writes or syncs of the log that failed.', () => totals.diskFailures)
-    counter(registry, 'vra_journal_torn_tails_total', 'Incomplete groups cut at a start; they were never acknowledged.', () => totals.torn)
+    counter(
+      registry,
+      'vra_journal_file_rotations_total',
+      'Times that writing went on in another log file.',
+      () => totals.rotations,
+    )
+    counter(
+      registry,
+      'vra_journal_unprepared_files_total',
+      'Rotations that found no prepared file (slower).',
+      () => totals.unprepared,
+    )
+    counter(
+      registry,
+      'vra_journal_full_total',
+      'Times that acknowledgements stopped because the journal was full.',
+      () => totals.full,
+    )
+    counter(
+      registry,
+      'vra_journal_disk_failures_total',
+      'Writes or syncs of the log that failed.',
+      () => totals.diskFailures,
+    )
+    counter(
+      registry,
+      'vra_journal_torn_tails_total',
+      'Incomplete groups cut at a start; they were never acknowledged.',
+      () => totals.torn,
+    )
     counter(registry, 'vra_journal_damage_total', 'Durable records found unreadable at a start.', () => totals.damage)
     gauge(registry, 'vra_journal_log_bytes', 'Size of the commit log.', () => journal()?.logSizeBytes ?? NaN)
-    gauge(registry, 'vra_journal_log_limit_bytes', 'What the commit log may take at most.', () => journal()?.logSizeBytesMax ?? NaN)
-    gauge(registry, 'vra_journal_disk_free_bytes', 'Free on the file system of the journal.', () => journal()?.diskFreeBytes ?? NaN)
+    gauge(
+      registry,
+      'vra_journal_log_limit_bytes',
+      'What the commit log may take at most.',
+      () => journal()?.logSizeBytesMax ?? NaN,
+    )
+    gauge(
+      registry,
+      'vra_journal_disk_free_bytes',
+      'Free on the file system of the journal.',
+      () => journal()?.diskFreeBytes ?? NaN,
+    )
     gauge(registry, 'vra_journal_index_bytes', "Size of the journal's index.", () => journal()?.indexSizeBytes ?? NaN)
-    gauge(registry, 'vra_journal_full', '1 while acknowledgements wait for room in the journal.', () => (journal()?.full === undefined ? 0 : 1))
+    gauge(registry, 'vra_journal_full', '1 while acknowledgements wait for room in the journal.', () =>
+      journal()?.full === undefined ? 0 : 1,
+    )
   }
 
   #registerVpgs(): void {
     const registers = [this.#registry]
     const nameOf = (id: string): string => this.#scraped?.vpgs.find(vpg => vpg.id === id)?.name ?? id
-    for (const [key, [name, help]] of Object.entries(vpgCounterHelp) as [keyof VpgCounts, readonly [string, string]][]) {
+    for (const [key, [name, help]] of Object.entries(vpgCounterHelp) as [
+      keyof VpgCounts,
+      readonly [string, string],
+    ][]) {
       const byVpg = this.#byVpg
       new Counter({
         name,
@@ -266,12 +348,28 @@ export class Metrics {
 /** A VPG without a checkpoint has no RPO: the series is missing then, not zero. */
 const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number | undefined])[] = [
   ['vra_rpo_seconds', 'Age of the newest recoverable checkpoint.', vpg => seconds(vpg.rpoMillis)],
-  ['vra_vpg_protected', '1 while the VPG is protected, 0 in any other state; the status says which and why.', vpg => (vpg.state === 'protected' ? 1 : 0)],
-  ['vra_vpg_agents_connected', 'Agents of the VPG with an open session.', vpg => vpg.agents.filter(agent => agent.state === 'connected').length],
-  ['vra_vpg_agent_queue_bytes', 'Bytes that agents say they have queued.', vpg => vpg.agents.reduce((sum, agent) => sum + agent.queuedBytes, 0)],
+  [
+    'vra_vpg_protected',
+    '1 while the VPG is protected, 0 in any other state; the status says which and why.',
+    vpg => (vpg.state === 'protected' ? 1 : 0),
+  ],
+  [
+    'vra_vpg_agents_connected',
+    'Agents of the VPG with an open session.',
+    vpg => vpg.agents.filter(agent => agent.state === 'connected').length,
+  ],
+  [
+    'vra_vpg_agent_queue_bytes',
+    'Bytes that agents say they have queued.',
+    vpg => vpg.agents.reduce((sum, agent) => sum + agent.queuedBytes, 0),
+  ],
   ['vra_checkpoints', 'Checkpoints that are retained.', vpg => vpg.checkpointCount],
   ['vra_history_seconds', 'Between the oldest and the newest retained checkpoint.', historySeconds],
-  ['vra_holes', 'Parts of the history with a bad payload: checkpoints from there on are withdrawn.', vpg => vpg.holes.length],
+  [
+    'vra_holes',
+    'Parts of the history with a bad payload: checkpoints from there on are withdrawn.',
+    vpg => vpg.holes.length,
+  ],
   ['vra_segments', 'Segments in the store.', vpg => vpg.mirror.segmentCount],
   ['vra_segments_bytes', 'Their size.', vpg => vpg.mirror.segmentSizeBytes],
   ['vra_deltas', 'Deltas in the store.', vpg => vpg.mirror.deltaCount],
@@ -279,9 +377,17 @@ const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number |
   ['vra_base_regions', 'Region versions of the base in the store.', vpg => vpg.mirror.regionCount],
   ['vra_base_bytes', 'Their size.', vpg => vpg.mirror.baseSizeBytes],
   ['vra_garbage_objects', 'Objects that wait for their grace period to end.', vpg => vpg.mirror.garbageCount],
-  ['vra_aging_lag_bytes', 'In the commit log, not in the object store yet: what a loss of the appliance would lose.', vpg => vpg.mirror.unsealedSizeBytes],
+  [
+    'vra_aging_lag_bytes',
+    'In the commit log, not in the object store yet: what a loss of the appliance would lose.',
+    vpg => vpg.mirror.unsealedSizeBytes,
+  ],
   ['vra_unfolded_raw_bytes', 'In segments that wait for a fold, uncompressed.', vpg => vpg.mirror.unfoldedRawSizeBytes],
-  ['vra_store_failing', '1 while the object store fails for this VPG.', vpg => (vpg.mirror.storeFailure === undefined ? 0 : 1)],
+  [
+    'vra_store_failing',
+    '1 while the object store fails for this VPG.',
+    vpg => (vpg.mirror.storeFailure === undefined ? 0 : 1),
+  ],
 ]
 
 function seconds(millis: number | undefined): number | undefined {

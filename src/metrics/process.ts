@@ -27,7 +27,12 @@ export function registerProcessMetrics(registry: Registry, version: string): () 
     registers,
   }).set(Math.round(Date.now() / 1000 - process.uptime()))
   gauge(registry, 'process_resident_memory_bytes', 'Resident memory of the process.', () => process.memoryUsage.rss())
-  gauge(registry, 'process_heap_bytes', "Heap in use by the main thread's JavaScript.", () => process.memoryUsage().heapUsed)
+  gauge(
+    registry,
+    'process_heap_bytes',
+    "Heap in use by the main thread's JavaScript.",
+    () => process.memoryUsage().heapUsed,
+  )
   gauge(registry, 'process_open_fds', 'Open file descriptors.', openDescriptorCount)
   return registerEventLoopDelay(registry)
 }
@@ -39,7 +44,9 @@ function registerEventLoopDelay(registry: Registry): () => void {
   const seconds = (nanoseconds: number): number => (Number.isFinite(nanoseconds) ? nanoseconds / 1e9 : 0)
   const help = (what: string): string => `${what} delay of the event loop since the last scrape, in seconds.`
   gauge(registry, 'vra_event_loop_delay_p50_seconds', help('Median'), () => seconds(delay.percentile(50)))
-  gauge(registry, 'vra_event_loop_delay_p99_seconds', help('99th percentile of the'), () => seconds(delay.percentile(99)))
+  gauge(registry, 'vra_event_loop_delay_p99_seconds', help('99th percentile of the'), () =>
+    seconds(delay.percentile(99)),
+  )
   gauge(registry, 'vra_event_loop_delay_max_seconds', help('Greatest'), () => {
     const max = seconds(delay.max)
     delay.reset() // the last of the three to be collected
