@@ -24,6 +24,8 @@ export async function openStore(config: StoreConfig, options: StoreOptions = {})
       return await DirectoryStore.open(config.directory)
     case 's3': {
       // The SDK costs some 60 MiB and a third of a second: only the threads that speak to a bucket pay it.
+      // The version in use is pinned: what later versions will need of Node is no news for an operator's log.
+      process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] ??= 'true'
       const { S3Store } = await import('./s3-store.ts')
       return new S3Store(config, options.clock ?? systemClock, options.credentials)
     }

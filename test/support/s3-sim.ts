@@ -226,7 +226,7 @@ export class S3Simulator {
 
   async #put({ key, headers, body }: Request): Promise<Answer> {
     if (headers['content-encoding'] !== undefined || headers['transfer-encoding'] !== undefined) {
-      throw new Refusal(501, 'NotImplemented', 'A header you provided implies functionality that is not implemented')
+      throw new Refusal(501, 'NotImplemented', 'A header asks for what this server cannot do')
     }
     if (headers['content-length'] === undefined) throw new Refusal(411, 'MissingContentLength', 'no length')
     if (Number(headers['content-length']) !== body.length) throw new Refusal(400, 'IncompleteBody', 'too short')
