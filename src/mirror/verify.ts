@@ -1,15 +1,109 @@
-import { assert } from '../base/assert.ts'
+import { Failure } from '../base/failure.ts'
+import { formatCheckpointId, ordinal } from '../base/ids.ts'
+import { sectorSizeBytes } from '../base/units.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import type { ObjectRef } from '../timeline/state.ts'
+import { headerFault, packHeaderSizeBytes } from './pack-format.ts'
+import { PackReader, readExactly, type RegionExtents } from './pack-reader.ts'
 import type { PackReport } from './types.ts'
 
-/** Reads the whole pack and checks every byte of it. */
-export async function verifyPack(_store: ObjectStore, _object: ObjectRef, _signal: AbortSignal): Promise<PackReport> {
-  assert(false, 'being written')
+/**
+ * Reads the whole pack and checks every byte of it: header, index, fence, trailer, and each block to its last raw byte. What is wrong
+ * with it is in the report; what is wrong with the way to it (STORE_UNAVAILABLE) is thrown.
+ */
+export async function verifyPack(store: ObjectStore, object: ObjectRef, signal: AbortSignal): Promise<PackReport> {
+  const faults: string[] = []
+  const reader = await collect(faults, () => PackReader.open(store, object, signal))
+  if (reader === undefined) return { object, extentCount: 0, blockCount: 0, faults }
+  const { extentCount, blockCount } = reader.trailer
+  await collect(faults, async () => {
+    const header = await readExactly(store, object.key, 0, packHeaderSizeBytes, signal)
+    const fault = headerFault(header, reader.trailerBytes)
+    if (fault !== undefined) faults.push(`${object.key} at byte 0: ${fault}`)
+  })
+  const seen = { extentCount: 0, blockCount: 0, endOffsetBytes: packHeaderSizeBytes, region: -1 }
+  for (const entry of reader.fence) {
+    const where = `${object.key}, region ${entry.region} of volume ${reader.trailer.identity.volume}`
+    if (entry.region <= seen.region) faults.push(`${where}: the fence is not in order`)
+    seen.region = entry.region
+    seen.extentCount += entry.extentCount
+    seen.blockCount += entry.blockCount
+    const extents = await collect(faults, async () => await reader.readRegion(entry.region, signal))
+    if (extents === undefined) continue
+    faults.push(...orderFaults(extents).map(fault => `${where}: ${fault}`))
+    for (let block = 0; block < extents.blocks.count; block++) {
+      if (extents.blocks.offsetBytes[block] !== seen.endOffsetBytes)
+        faults.push(`${where}: block ${extents.blocks.firstBlock + block} does not follow the one before`)
+      seen.endOffsetBytes = extents.blocks.offsetBytes[block]! + extents.blocks.storedSizeBytes[block]!
+    }
+    await verifyBlocks(reader, extents, faults, signal)
+  }
+  if (seen.extentCount !== extentCount || seen.blockCount !== blockCount)
+    faults.push(`${object.key}: fence and trailer do not agree on the number of extents or blocks`)
+  return { object, extentCount, blockCount, faults }
 }
 
-/** What the pack says, a fact a line. Fails OBJECT_CORRUPT where it cannot be read. */
-// eslint-disable-next-line require-yield
-export async function* dumpPack(_store: ObjectStore, _object: ObjectRef, _signal: AbortSignal): AsyncGenerator<string> {
-  assert(false, 'being written')
+async function collect<T>(faults: string[], work: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await work()
+  } catch (error) {
+    if (!(error instanceof Failure) || error.reaction === 'retry' || error.reaction === 'cancelled') throw error
+    faults.push(error.message)
+    return undefined
+  }
+}
+
+function orderFaults({ count, start, ordinalIndex }: RegionExtents): string[] {
+  for (let index = 1; index < count; index++) {
+    const inOrder =
+      start[index - 1]! < start[index]! ||
+      (start[index - 1] === start[index] && ordinalIndex[index - 1]! < ordinalIndex[index]!)
+    if (!inOrder) return [`extent ${index} is out of order`]
+  }
+  return []
+}
+
+/** All blocks in large ranges; where one is bad, again block by block, so that the report names each. */
+async function verifyBlocks(
+  reader: PackReader,
+  { blocks }: RegionExtents,
+  faults: string[],
+  signal: AbortSignal,
+): Promise<void> {
+  const all = Uint32Array.from({ length: blocks.count }, (_, block) => block)
+  try {
+    await reader.readBlocks(blocks, all, () => undefined, signal)
+  } catch (error) {
+    if (!(error instanceof Failure) || error.code !== 'OBJECT_CORRUPT') throw error
+    for (const block of all) await collect(faults, () => reader.readBlocks(blocks, [block], () => undefined, signal))
+  }
+}
+
+/** What the pack says of itself, a fact a line. Fails OBJECT_CORRUPT where it cannot be read. */
+export async function* dumpPack(store: ObjectStore, object: ObjectRef, signal: AbortSignal): AsyncGenerator<string> {
+  const reader = await PackReader.open(store, object, signal)
+  const { identity, ...counts } = reader.trailer
+  yield `pack ${object.key} kind=${identity.kind} vpg=${identity.vpg} epoch=${identity.epoch} volume=${identity.volume}`
+  yield `span from=${checkpointName(identity.fromOrdinal)} to=${checkpointName(identity.toOrdinal)}`
+  yield `size stored=${object.sizeBytes} raw=${counts.rawSizeBytes} extents=${counts.extentCount} blocks=${counts.blockCount}`
+  for (const entry of reader.fence) {
+    yield `region ${entry.region} extents=${entry.extentCount} blocks=${entry.blockCount} raw=${entry.rawSizeBytes}`
+    const extents = await reader.readRegion(entry.region, signal)
+    for (let index = 0; index < (extents?.count ?? 0); index++)
+      yield extentLine(reader, extents!, index, entry.region * identity.regionSizeBytes)
+  }
+}
+
+function extentLine(reader: PackReader, extents: RegionExtents, index: number, regionOffsetBytes: number): string {
+  const offsetBytes = regionOffsetBytes + extents.start[index]! * sectorSizeBytes
+  const sizeBytes = extents.length[index]! * sectorSizeBytes
+  const checkpoint = checkpointName(reader.ordinals[extents.ordinalIndex[index]!]!)
+  const place = `extent offset=${offsetBytes} size=${sizeBytes} checkpoint=${checkpoint}`
+  if (extents.zero[index] === 1) return `${place} zeros`
+  const block = extents.blocks.firstBlock + extents.block[index]!
+  return `${place} block=${block} rawOffset=${extents.rawOffsetBytes[index]}`
+}
+
+function checkpointName(value: number): string {
+  return formatCheckpointId(ordinal(value))
 }

@@ -1,0 +1,249 @@
+import { assert } from '../base/assert.ts'
+import { blockRawSizeBytesMax } from '../base/limits.ts'
+import { alignUp, sectorSizeBytes } from '../base/units.ts'
+import { crc32c } from '../codec/crc32c.ts'
+import { compressBlock, compressedSizeBytesMax } from '../codec/lz4.ts'
+import type { PackRef } from '../timeline/state.ts'
+import {
+  blockEntrySizeBytes,
+  encodeHeader,
+  encodeOrdinal,
+  encodeTrailer,
+  extentEntrySizeBytes,
+  fenceEntrySizeBytes,
+  ordinalEntrySizeBytes,
+  packHeaderSizeBytes,
+  tailSizeBytes,
+  viewOf,
+  type PackIdentity,
+} from './pack-format.ts'
+import { GrowingBuffer } from './workspace.ts'
+
+const blockSectors = blockRawSizeBytesMax / sectorSizeBytes
+/** Compression that saves less than this share of a block is not worth undoing at every read. */
+const savedShareMin = 1 / 16
+
+interface Region {
+  readonly region: number
+  readonly firstExtent: number
+  readonly firstBlock: number
+  rawSizeBytes: number
+}
+
+/** The extent that may still grow, when what comes next adjoins it. */
+interface LastExtent {
+  readonly at: number
+  readonly startSector: number
+  readonly ordinal: number
+  readonly zero: boolean
+  sectors: number
+}
+
+/**
+ * Builds packs, one after the other, in one buffer. Extents come sorted by place, then ordinal; small ones share blocks, adjoining ones become
+ * one extent.
+ */
+export class PackWriter {
+  readonly #pack: GrowingBuffer
+  readonly #extents = new GrowingBuffer()
+  readonly #blocks = new GrowingBuffer()
+  readonly #raw = new Uint8Array(blockRawSizeBytesMax)
+  readonly #packed = new Uint8Array(compressedSizeBytesMax(blockRawSizeBytesMax))
+  #identity: PackIdentity | undefined
+  #sizeBytes = 0
+  #extentCount = 0
+  #blockCount = 0
+  #rawCount = 0
+  #rawSizeBytes = 0
+  #startSector = 0
+  #endSector = 0
+  #regions: Region[] = []
+  #ordinals: number[] = []
+  #ordinalIndexes = new Map<number, number>()
+  #last: LastExtent | undefined
+
+  constructor(pack: GrowingBuffer) {
+    this.#pack = pack
+  }
+
+  /** Starts a pack; `ordinals` are those that its extents may have, ascending. What was begun and not finished is forgotten. */
+  begin(identity: PackIdentity, ordinals: Iterable<number>, rawSizeBytesHint: number): void {
+    this.#identity = identity
+    this.#extentCount = this.#blockCount = this.#rawCount = this.#rawSizeBytes = this.#endSector = 0
+    this.#regions = []
+    this.#ordinals = [...ordinals]
+    this.#ordinalIndexes = new Map(this.#ordinals.map((ordinal, index) => [ordinal, index]))
+    this.#last = undefined
+    this.#pack.reserve(packHeaderSizeBytes + rawSizeBytesHint + blockRawSizeBytesMax)
+    this.#sizeBytes = packHeaderSizeBytes
+  }
+
+  get extentCount(): number {
+    return this.#extentCount
+  }
+
+  /** Adds data at the sector, in as many extents as it needs. It lies in one region. */
+  add(startSector: number, ordinal: number, data: Uint8Array): void {
+    for (let from = 0; from < data.length;) {
+      const sector = startSector + from / sectorSizeBytes
+      const sectors = Math.min((data.length - from) / sectorSizeBytes, blockSectors - (sector % blockSectors))
+      this.#addExtent(sector, ordinal, data.subarray(from, from + sectors * sectorSizeBytes))
+      from += sectors * sectorSizeBytes
+    }
+  }
+
+  /** Adds zeros; they lie in one region. */
+  addZeros(startSector: number, ordinal: number, sectors: number): void {
+    this.#enter(startSector)
+    this.#endSector = Math.max(this.#endSector, startSector + sectors)
+    const last = this.#last
+    if (last?.zero === true && last.ordinal === ordinal && last.startSector + last.sectors === startSector) {
+      last.sectors += sectors
+      viewOf(this.#extents.reserve(0)).setUint32(last.at + 12, last.sectors, true)
+      return
+    }
+    const at = this.#addEntry(startSector, ordinal, { lengthLess1: 0, rawOffsetSectors: 0, flags: 1, block: sectors })
+    this.#last = { at, startSector, ordinal, zero: true, sectors }
+  }
+
+  #addExtent(startSector: number, ordinal: number, data: Uint8Array): void {
+    this.#enter(startSector)
+    const sectors = data.length / sectorSizeBytes
+    if (this.#rawCount + data.length > blockRawSizeBytesMax) this.#flushBlock()
+    const rawOffsetSectors = this.#rawCount / sectorSizeBytes
+    this.#raw.set(data, this.#rawCount)
+    this.#rawCount += data.length
+    this.#rawSizeBytes += data.length
+    this.#regions.at(-1)!.rawSizeBytes += data.length
+    this.#endSector = Math.max(this.#endSector, startSector + sectors)
+    const last = this.#last
+    const adjoins = last?.zero === false && last.ordinal === ordinal && last.startSector + last.sectors === startSector
+    if (adjoins && startSector % blockSectors !== 0) {
+      last.sectors += sectors
+      viewOf(this.#extents.reserve(0)).setUint8(last.at + 5, last.sectors - 1)
+      return
+    }
+    const place = { lengthLess1: sectors - 1, rawOffsetSectors, flags: 0, block: this.#blockCount }
+    this.#last = { at: this.#addEntry(startSector, ordinal, place), startSector, ordinal, zero: false, sectors }
+  }
+
+  #addEntry(
+    startSector: number,
+    ordinal: number,
+    place: { lengthLess1: number; rawOffsetSectors: number; flags: number; block: number },
+  ): number {
+    const ordinalIndex = this.#ordinalIndexes.get(ordinal)
+    assert(
+      ordinalIndex !== undefined && this.#identity !== undefined,
+      'the ordinal is one that the pack was begun with',
+    )
+    const at = this.#extentCount++ * extentEntrySizeBytes
+    const view = viewOf(this.#extents.reserve(at + extentEntrySizeBytes, at))
+    view.setUint32(at, startSector % 2 ** 32, true)
+    view.setUint8(at + 4, Math.floor(startSector / 2 ** 32))
+    view.setUint8(at + 5, place.lengthLess1)
+    view.setUint8(at + 6, place.rawOffsetSectors)
+    view.setUint8(at + 7, place.flags)
+    view.setUint16(at + 8, ordinalIndex, true)
+    view.setUint16(at + 10, this.#identity.volume, true)
+    view.setUint32(at + 12, place.block, true)
+    return at
+  }
+
+  /** Opens the region's section when the sector is the first of one. */
+  #enter(startSector: number): void {
+    assert(this.#identity !== undefined, 'a pack was begun')
+    const region = Math.floor((startSector * sectorSizeBytes) / this.#identity.regionSizeBytes)
+    const current = this.#regions.at(-1)
+    if (current?.region === region) return
+    assert(current === undefined || current.region < region, 'extents come in order')
+    this.#flushBlock()
+    this.#regions.push({ region, firstExtent: this.#extentCount, firstBlock: this.#blockCount, rawSizeBytes: 0 })
+    if (current === undefined) this.#startSector = startSector
+  }
+
+  #flushBlock(): void {
+    this.#last = undefined
+    if (this.#rawCount === 0) return
+    const raw = this.#raw.subarray(0, this.#rawCount)
+    const packedSizeBytes = compressBlock(raw, this.#packed)
+    const worthIt = packedSizeBytes > 0 && packedSizeBytes <= raw.length * (1 - savedShareMin)
+    const stored = worthIt ? this.#packed.subarray(0, packedSizeBytes) : raw
+    const at = this.#blockCount++ * blockEntrySizeBytes
+    const view = viewOf(this.#blocks.reserve(at + blockEntrySizeBytes, at))
+    view.setUint32(at, this.#sizeBytes, true)
+    view.setUint32(at + 4, stored.length, true)
+    view.setUint32(at + 8, raw.length, true)
+    view.setUint32(at + 12, crc32c(stored), true)
+    this.#pack.reserve(this.#sizeBytes + stored.length, this.#sizeBytes).set(stored, this.#sizeBytes)
+    this.#sizeBytes += stored.length
+    this.#rawCount = 0
+  }
+
+  /** The whole object, in the writer's buffer until the next begin, and what a manifest says of it. */
+  finish(): { readonly bytes: Uint8Array; readonly ref: PackRef } {
+    const identity = this.#identity
+    assert(identity !== undefined && this.#extentCount > 0, 'a pack holds at least one extent')
+    this.#flushBlock()
+    const counts = { ordinalCount: this.#ordinals.length, regionCount: this.#regions.length }
+    const indexOffsetBytes = alignUp(this.#sizeBytes, 8)
+    const indexSizeBytes = extentEntrySizeBytes * this.#extentCount + blockEntrySizeBytes * this.#blockCount
+    const sizeBytes = indexOffsetBytes + indexSizeBytes + tailSizeBytes(counts)
+    const bytes = this.#pack.reserve(sizeBytes, this.#sizeBytes).subarray(0, sizeBytes)
+    bytes.fill(0, this.#sizeBytes, indexOffsetBytes)
+    const ordinalsAt = indexOffsetBytes + indexSizeBytes
+    const fenceAt = ordinalsAt + ordinalEntrySizeBytes * counts.ordinalCount
+    const trailerAt = fenceAt + fenceEntrySizeBytes * counts.regionCount
+    encodeHeader(bytes, identity)
+    this.#writeSections(bytes, indexOffsetBytes, fenceAt)
+    this.#ordinals.forEach((ordinal, index) =>
+      encodeOrdinal(bytes, ordinalsAt + ordinalEntrySizeBytes * index, ordinal),
+    )
+    encodeTrailer(bytes.subarray(trailerAt), bytes, {
+      ...counts,
+      extentCount: this.#extentCount,
+      blockCount: this.#blockCount,
+      indexOffsetBytes,
+      rawSizeBytes: this.#rawSizeBytes,
+      tailCrc32c: crc32c(bytes.subarray(ordinalsAt, trailerAt)),
+    })
+    const ref: PackRef = {
+      object: { key: identity.key, sizeBytes },
+      volume: identity.volume,
+      startBytes: this.#startSector * sectorSizeBytes,
+      endBytes: this.#endSector * sectorSizeBytes,
+      indexOffsetBytes,
+      extentCount: this.#extentCount,
+      rawSizeBytes: this.#rawSizeBytes,
+      regionRawSizeBytes: this.#regions.map(({ region, rawSizeBytes }) => [region, rawSizeBytes] as const),
+    }
+    this.#identity = undefined
+    return { bytes, ref }
+  }
+
+  #writeSections(bytes: Uint8Array, indexOffsetBytes: number, fenceAt: number): void {
+    const extents = this.#extents.reserve(0)
+    const blocks = this.#blocks.reserve(0)
+    const fence = viewOf(bytes)
+    let at = indexOffsetBytes
+    this.#regions.forEach((region, index) => {
+      const next = this.#regions[index + 1]
+      const extentEnd = next?.firstExtent ?? this.#extentCount
+      const blockEnd = next?.firstBlock ?? this.#blockCount
+      const sectionAt = at
+      bytes.set(extents.subarray(region.firstExtent * extentEntrySizeBytes, extentEnd * extentEntrySizeBytes), at)
+      at += (extentEnd - region.firstExtent) * extentEntrySizeBytes
+      bytes.set(blocks.subarray(region.firstBlock * blockEntrySizeBytes, blockEnd * blockEntrySizeBytes), at)
+      at += (blockEnd - region.firstBlock) * blockEntrySizeBytes
+      const entryAt = fenceAt + fenceEntrySizeBytes * index
+      fence.setUint32(entryAt, region.region, true)
+      fence.setUint32(entryAt + 4, sectionAt, true)
+      fence.setUint32(entryAt + 8, extentEnd - region.firstExtent, true)
+      fence.setUint32(entryAt + 12, region.firstBlock, true)
+      fence.setUint32(entryAt + 16, blockEnd - region.firstBlock, true)
+      fence.setUint32(entryAt + 20, region.rawSizeBytes, true)
+      fence.setUint32(entryAt + 24, crc32c(bytes.subarray(sectionAt, at)), true)
+      fence.setUint32(entryAt + 28, 0, true)
+    })
+  }
+}
