@@ -1,1 +1,21 @@
-throw new Error('the image worker is being written')
+import { parentPort } from 'node:worker_threads'
+import { assert } from '../base/assert.ts'
+import { serveRpc } from '../base/rpc.ts'
+import { ImageServer } from './image-server.ts'
+import type { ImageService } from './service.ts'
+
+// The image thread: an ImageServer at the other end of the parent's port.
+
+assert(parentPort !== null, 'this file is the start of a worker thread')
+const port = parentPort
+const notify: { post: (name: string, value: unknown) => void } = { post: () => undefined }
+const server = new ImageServer(progress => notify.post('exportProgress', progress))
+notify.post = serveRpc<ImageService>(port, {
+  open: config => server.open(config),
+  exportRaw: argument => server.exportRaw(argument),
+  cancel: argument => server.cancel(argument),
+  close: async () => {
+    await server.close()
+    port.close()
+  },
+})

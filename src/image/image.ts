@@ -1,10 +1,239 @@
-import { assert } from '../base/assert.ts'
-import type { ImagePlan } from '../aging/service.ts'
-import type { Image, ImageTools } from './types.ts'
+import type { ImagePlan, LogRecordRef } from '../aging/service.ts'
+import { comparePositions, sequence, type PositionVector } from '../base/ids.ts'
+import { Failure } from '../base/failure.ts'
+import { Permits } from '../base/permits.ts'
+import { sectorSizeBytes } from '../base/units.ts'
+import { indexWrites, Layers, PackReader, type Bucket, type WriteIndex } from '../mirror/mirror.ts'
+import type { RecordSource } from '../segment/record-source.ts'
+import type { Checkpoint, CheckpointVolume } from '../timeline/checkpoint.ts'
+import type { PackRef, SegmentSpan, StreamRange } from '../timeline/state.ts'
+import { firstEndingAfter, hasData, imagePace, resolveRegion, type ResolvedRegion } from './resolved-region.ts'
+import { scatterVolume } from './scatter.ts'
+import { SizedCache } from './sized-cache.ts'
+import type { Image, ImageTools, PieceSink, VolumeRange } from './types.ts'
 
+// An image: the volumes of a VPG as of one checkpoint C, readable.
+//
+// Below is the mirror: per region the newest version of the base at or before C, and over it the deltas after that version. Above are
+// the writes that no delta holds yet: those of segments and log after the last delta's end, up to C, which is a vector of positions
+// (a place in a file or a time says nothing about another stream).
+//
+// Opening reads only the footers of those segments, and puts their writes into buckets by region: one pass. A region is resolved
+// when it is first touched: the index of each of its layers is read and merged with its bucket. So opening costs by what is
+// not folded, reading by what is read, and neither by the length of the history.
+
+export { exportRaw, type ExportRequest } from './export-raw.ts'
 export type { Image, ImageTools, PieceSink, VolumeRange } from './types.ts'
 
-/** Opens the volumes as of the plan's checkpoint. The plan's pin keeps its objects readable until the pin is dropped. */
-export async function openImage(_plan: ImagePlan, _tools: ImageTools, _signal: AbortSignal): Promise<Image> {
-  assert(false, 'the image is being written')
+/** Trailer, fence and ordinals of a pack, kept open; about this many bytes beside the fence. */
+const readerSizeBytes = 1024
+const fenceEntrySizeBytes = 150
+
+/**
+ * Opens the volumes as of the plan's checkpoint. The plan's pin keeps its objects readable until it is dropped. Fails OBJECT_CORRUPT or
+ * RECORD_CORRUPT where a footer or record is damaged: nothing is served from around a gap.
+ */
+export async function openImage(plan: ImagePlan, tools: ImageTools, signal: AbortSignal): Promise<Image> {
+  const sources = unfoldedSources(plan, tools)
+  const cuts = { from: plan.segmentsFrom, vectors: [plan.checkpoint.vector] }
+  const options = { holes: [], regionSizeBytes: tools.regionSizeBytes }
+  const index = await indexWrites(sources, cuts, options, imagePace(signal), signal)
+  return new OpenImage(plan, tools, sources, index)
+}
+
+/** Segments and log records that may hold a write after the last delta and before the checkpoint, in order. */
+function unfoldedSources(plan: ImagePlan, tools: ImageTools): RecordSource[] {
+  const { checkpoint, state, segmentsFrom, tail } = plan
+  const foldedThrough = state.deltas.at(-1)?.toOrdinal ?? 0
+  if (checkpoint.ordinal <= foldedThrough) return []
+  const counts = (range: StreamRange): boolean => reachesInto(range, segmentsFrom, checkpoint.vector)
+  const segments: SegmentSpan[] = state.segments.filter(segment => segment.ranges.some(counts))
+  const records: LogRecordRef[] = tail.filter(counts)
+  const sources = segments.map(segment => tools.openSegment(segment))
+  return records.length === 0 ? sources : [...sources, tools.openTail(records)]
+}
+
+/** True when a position of the range lies after `from` and is covered by `to`. */
+function reachesInto(range: StreamRange, from: PositionVector, to: PositionVector): boolean {
+  const { stream, generation } = range
+  const after = from.find(position => position.stream === stream)
+  const upTo = to.find(position => position.stream === stream)
+  const first = { generation, sequence: sequence(range.firstSequence) }
+  const last = { generation, sequence: sequence(range.lastSequence) }
+  return (
+    upTo !== undefined &&
+    comparePositions(first, upTo) <= 0 &&
+    (after === undefined || comparePositions(last, after) > 0)
+  )
+}
+
+class OpenImage implements Image {
+  readonly checkpoint: Checkpoint
+  readonly volumes: readonly CheckpointVolume[]
+  readonly #tools: ImageTools
+  readonly #sources: readonly RecordSource[]
+  readonly #index: WriteIndex
+  readonly #layers: Layers
+  readonly #buckets = new Map<number, Map<number, Bucket>>()
+  readonly #readers: SizedCache<PackReader>
+  readonly #regions: SizedCache<ResolvedRegion>
+  readonly #units: SizedCache<Uint8Array>
+  /** A source's memory is its own only until its next call. */
+  readonly #batchReading = new Permits(1)
+
+  constructor(plan: ImagePlan, tools: ImageTools, sources: readonly RecordSource[], index: WriteIndex) {
+    this.checkpoint = plan.checkpoint
+    this.volumes = plan.checkpoint.volumes
+    this.#tools = tools
+    this.#sources = sources
+    this.#index = index
+    this.#layers = new Layers(plan.state, plan.checkpoint.ordinal, tools.regionSizeBytes)
+    for (const bucket of index.buckets) {
+      const own = this.#buckets.get(bucket.volume)
+      if (own === undefined) this.#buckets.set(bucket.volume, new Map([[bucket.region, bucket]]))
+      else own.set(bucket.region, bucket)
+    }
+    this.#readers = new SizedCache(tools.cacheSizeBytes / 4)
+    this.#regions = new SizedCache(tools.cacheSizeBytes / 2)
+    this.#units = new SizedCache(tools.cacheSizeBytes / 4)
+  }
+
+  async read(volume: number, offsetBytes: number, target: Uint8Array, signal: AbortSignal): Promise<void> {
+    const { sizeBytes } = this.#included(volume)
+    const endBytes = offsetBytes + target.length
+    if (offsetBytes < 0 || endBytes > sizeBytes)
+      throw new Failure('OUT_OF_BOUNDS', `a read of volume ${volume} reaches past its end`, {
+        volume,
+        offsetBytes,
+        endBytes,
+        sizeBytes,
+      })
+    target.fill(0)
+    const { regionSizeBytes } = this.#tools
+    for (let region = Math.floor(offsetBytes / regionSizeBytes); region * regionSizeBytes < endBytes; region++) {
+      const resolved = await this.#region(volume, region, signal)
+      await this.#readOfRegion(resolved, offsetBytes - region * regionSizeBytes, target, signal)
+    }
+  }
+
+  /** Copies what the region holds of the target, which begins `startBytes` after the region's start (before it: negative). */
+  async #readOfRegion(
+    resolved: ResolvedRegion,
+    startBytes: number,
+    target: Uint8Array,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { fragments, pieces } = resolved
+    const first = firstEndingAfter(resolved, Math.floor(Math.max(0, startBytes) / sectorSizeBytes))
+    for (let fragment = first; fragment < fragments.count; fragment++) {
+      const fragmentStart = fragments.start[fragment]! * sectorSizeBytes
+      const from = Math.max(startBytes, fragmentStart)
+      const end = Math.min(startBytes + target.length, fragmentStart + fragments.length[fragment]! * sectorSizeBytes)
+      if (fragmentStart >= startBytes + target.length) break
+      if (from >= end || !hasData(resolved, fragment)) continue
+      const piece = fragments.piece[fragment]!
+      const unit = await this.#unit(resolved, pieces.source[piece]!, pieces.unit[piece]!, signal)
+      const at = pieces.rawOffsetBytes[piece]! + from - pieces.start[piece]! * sectorSizeBytes
+      target.set(unit.subarray(at, at + end - from), from - startBytes)
+    }
+  }
+
+  async scatter(volume: number, range: VolumeRange, sink: PieceSink, signal: AbortSignal): Promise<void> {
+    const { sizeBytes } = this.#included(volume)
+    const endBytes = Math.min(range.endBytes, sizeBytes)
+    const places = this.#regionsWithData(volume).filter(
+      region =>
+        region * this.#tools.regionSizeBytes < endBytes &&
+        (region + 1) * this.#tools.regionSizeBytes > range.startBytes,
+    )
+    await scatterVolume({
+      regions: places,
+      resolve: region => this.#resolve(volume, region, signal),
+      index: this.#index,
+      sources: this.#sources,
+      range: { startBytes: range.startBytes, endBytes },
+      regionSizeBytes: this.#tools.regionSizeBytes,
+      sink,
+      signal,
+    })
+  }
+
+  async *extents(volume: number, signal: AbortSignal): AsyncGenerator<VolumeRange> {
+    const { sizeBytes } = this.#included(volume)
+    let open: VolumeRange | undefined
+    for (const region of this.#regionsWithData(volume)) {
+      const resolved = await this.#region(volume, region, signal)
+      for (let fragment = 0; fragment < resolved.fragments.count; fragment++) {
+        if (!hasData(resolved, fragment)) continue
+        const startBytes = region * this.#tools.regionSizeBytes + resolved.fragments.start[fragment]! * sectorSizeBytes
+        const endBytes = Math.min(sizeBytes, startBytes + resolved.fragments.length[fragment]! * sectorSizeBytes)
+        if (startBytes >= endBytes) continue
+        if (open?.endBytes === startBytes) {
+          open = { startBytes: open.startBytes, endBytes }
+        } else {
+          if (open !== undefined) yield open
+          open = { startBytes, endBytes }
+        }
+      }
+    }
+    if (open !== undefined) yield open
+  }
+
+  #included(volume: number): CheckpointVolume {
+    const found = this.volumes.find(candidate => candidate.number === volume)
+    if (found?.included === true) return found
+    const why = found === undefined ? 'has no' : 'does not include'
+    throw new Failure('UNKNOWN_VOLUME', `the checkpoint ${why} volume ${volume}`, { volume })
+  }
+
+  #regionsWithData(volume: number): number[] {
+    const regions = new Set(this.#layers.regionsOf(volume))
+    for (const region of this.#buckets.get(volume)?.keys() ?? []) regions.add(region)
+    return [...regions].sort((a, b) => a - b)
+  }
+
+  async #region(volume: number, region: number, signal: AbortSignal): Promise<ResolvedRegion> {
+    const key = `${volume}.${region}`
+    const known = this.#regions.get(key)
+    if (known !== undefined) return known
+    const resolved = await this.#resolve(volume, region, signal)
+    this.#regions.set(key, resolved, resolved.sizeBytes)
+    return resolved
+  }
+
+  #resolve(volume: number, region: number, signal: AbortSignal): Promise<ResolvedRegion> {
+    const writes = { index: this.#index, bucket: this.#buckets.get(volume)?.get(region) }
+    return resolveRegion({ volume, region }, this.#layers, writes, (pack, at) => this.#reader(pack, at), signal)
+  }
+
+  async #reader(pack: PackRef, signal: AbortSignal): Promise<PackReader> {
+    const known = this.#readers.get(pack.object.key)
+    if (known !== undefined) return known
+    const reader = await PackReader.open(this.#tools.store, pack.object, signal)
+    const sizeBytes = readerSizeBytes + fenceEntrySizeBytes * reader.fence.length + 8 * reader.ordinals.length
+    this.#readers.set(pack.object.key, reader, sizeBytes)
+    return reader
+  }
+
+  /** The raw bytes of a block or batch. */
+  async #unit(resolved: ResolvedRegion, source: number, unit: number, signal: AbortSignal): Promise<Uint8Array> {
+    const layer = resolved.loaded[source]
+    const key = layer === undefined ? `${unit}` : `${layer.reader.object.key} ${layer.extents.blocks.firstBlock + unit}`
+    const known = this.#units.get(key)
+    if (known !== undefined) return known
+    let bytes: Uint8Array = new Uint8Array(0)
+    if (layer === undefined) {
+      bytes = await this.#batchReading.with(async () => Uint8Array.from(await this.#readBatch(unit, signal)))
+    } else {
+      const keep = (_block: number, raw: Uint8Array): void => void (bytes = Uint8Array.from(raw))
+      await layer.reader.readBlocks(layer.extents.blocks, [unit], keep, signal)
+    }
+    this.#units.set(key, bytes, bytes.length)
+    return bytes
+  }
+
+  #readBatch(batch: number, signal: AbortSignal): Promise<Uint8Array> {
+    const source = this.#sources[this.#index.batchSource[batch]!]!
+    return source.readBatch(this.#index.batchNumber[batch]!, signal)
+  }
 }

@@ -1,8 +1,8 @@
 import type { LogRecordRef } from '../aging/service.ts'
 import type { RecordSource } from '../segment/record-source.ts'
-import type { Checkpoint } from '../timeline/checkpoint.ts'
-import type { SegmentSpan } from '../timeline/state.ts'
 import type { ObjectStore } from '../store/object-store.ts'
+import type { Checkpoint, CheckpointVolume } from '../timeline/checkpoint.ts'
+import type { SegmentSpan } from '../timeline/state.ts'
 
 /** Where an image finds its bytes. */
 export interface ImageTools {
@@ -22,13 +22,18 @@ export interface VolumeRange {
   readonly endBytes: number
 }
 
-/** Takes a piece of a volume. The bytes are valid until it returns. */
-export type PieceSink = (offsetBytes: number, bytes: Uint8Array) => void
+/** Takes the pieces of a volume. */
+export interface PieceSink {
+  /** The bytes are valid until it returns. */
+  piece(offsetBytes: number, bytes: Uint8Array): void
+  /** How much of the work is done, in bytes that are read; the total may fall when more is known, never rise. */
+  progress(doneBytes: number, totalBytes: number): void
+}
 
-/** The volumes of a VPG as of one checkpoint. */
+/** The volumes of a VPG as of one checkpoint. UNKNOWN_VOLUME for a volume that the checkpoint does not include. */
 export interface Image {
   readonly checkpoint: Checkpoint
-  readonly volumes: Checkpoint['volumes']
+  readonly volumes: readonly CheckpointVolume[]
   /** Fills the target with the volume's bytes at the offset. OUT_OF_BOUNDS past the volume's end. */
   read(volume: number, offsetBytes: number, target: Uint8Array, signal: AbortSignal): Promise<void>
   /**

@@ -23,6 +23,7 @@ import { indexWrites, noData, type WriteIndex } from './write-index.ts'
 export const defaultFoldLimits: FoldLimits = {
   packRawSizeBytesMax,
   memorySizeBytesMax: 64 * MiB,
+  partitionSizeBytes: 8 * MiB,
   regionSizeBytes,
 }
 
@@ -71,9 +72,12 @@ async function planFold(index: WriteIndex, limits: FoldLimits, pace: Pace): Prom
 }
 
 function openPartitions({ disk, scratchDirectory, vpg, limits, workspace }: FoldRequest, plan: FoldPlan): Partitions {
-  const count = partitionCount(plan.rawSizeBytes, limits.memorySizeBytesMax)
+  if (plan.rawSizeBytes <= limits.memorySizeBytesMax) {
+    plan.partition(1)
+    return new MemoryPartition(workspace.partition, plan.rawSizeBytes)
+  }
+  const count = partitionCount(plan.rawSizeBytes, limits.partitionSizeBytes)
   plan.partition(count)
-  if (count === 1) return new MemoryPartition(workspace.partition, plan.rawSizeBytes)
   disk.makeDirectory(scratchDirectory)
   const file = path.join(scratchDirectory, `${scratchPrefix}${vpg}${scratchSuffix}`)
   return new FilePartitions(disk, file, count, workspace.partition)

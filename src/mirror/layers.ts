@@ -1,10 +1,12 @@
 import type { Ordinal } from '../base/ids.ts'
+import { Permits } from '../base/permits.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import type { PackRef, RegionVersion, VpgState } from '../timeline/state.ts'
 import { Uint32Column } from './columns.ts'
 import type { Fragments, Pieces } from './merge.ts'
 import { PackReader, type RegionExtents } from './pack-reader.ts'
 import { radixOrder } from './radix.ts'
+import { settleAll } from './settle.ts'
 import { noData } from './write-index.ts'
 
 // What lies over one another in a region as of a checkpoint: the newest version of the base at or before it, and the deltas after
@@ -20,6 +22,9 @@ export interface Layer {
 function placeKey(volume: number, region: number): number {
   return volume * 2 ** 32 + region
 }
+
+/** Requests to the store under way at once for one region: latency, not bytes, is what a region's many layers cost. */
+const requestsMax = 8
 
 /** The layers of every region as of one checkpoint. */
 export class Layers {
@@ -125,10 +130,17 @@ export async function loadLayers(
   pieces: RegionPieces,
   signal: AbortSignal,
 ): Promise<LoadedLayer[]> {
+  const permits = new Permits(requestsMax)
+  const read = await settleAll(
+    layers.map(layer =>
+      permits.with(async () => {
+        const reader = await open(layer.pack, signal)
+        return { reader, layer, extents: await reader.readRegion(region, signal) }
+      }),
+    ),
+  )
   const loaded: LoadedLayer[] = []
-  for (const layer of layers) {
-    const reader = await open(layer.pack, signal)
-    const extents = await reader.readRegion(region, signal)
+  for (const { reader, layer, extents } of read) {
     if (extents === undefined) continue
     addExtents(pieces, loaded.length, { reader, extents }, layer)
     loaded.push({ reader, extents })
@@ -152,7 +164,10 @@ function addExtents(pieces: RegionPieces, source: number, { reader, extents }: L
   }
 }
 
-/** Gives each listed fragment's data to `take`, source by source, each in the order in which it lies in its pack. */
+/**
+ * Gives each listed fragment's data to `take`, as the raw block that it is in, layer by layer, each in the order in which it
+ * lies in its pack; a few layers at once. Fragments of other sources are passed over.
+ */
 export async function readFragments(
   loaded: readonly LoadedLayer[],
   pieces: ReturnType<RegionPieces['columns']>,
@@ -166,25 +181,33 @@ export async function readFragments(
     const piece = fragments.piece[fragment]!
     if (pieces.rawOffsetBytes[piece] !== noData) bySource[pieces.source[piece]!]?.push(fragment)
   }
-  for (const [source, column] of bySource.entries()) {
-    const own = column.values()
-    if (own.length === 0) continue
-    const units = own.map(fragment => pieces.unit[fragments.piece[fragment]!]!)
-    const order = radixOrder(units, own.length, new Uint32Array(own.length), new Uint32Array(own.length))
-    const blocks = new Uint32Column()
-    for (const index of order) {
-      const blocksSoFar = blocks.values()
-      if (blocksSoFar[blocksSoFar.length - 1] !== units[index]) blocks.push(units[index]!)
-    }
-    let next = 0
-    const { reader, extents } = loaded[source]!
-    await reader.readBlocks(
-      extents.blocks,
-      blocks.values(),
-      (block, raw) => {
-        for (; next < order.length && units[order[next]!] === block; next++) take(own[order[next]!]!, raw)
-      },
-      signal,
-    )
+  const permits = new Permits(requestsMax)
+  const reading = bySource.map((column, source) =>
+    permits.with(() => readOfLayer(loaded[source]!, pieces.unit, fragments, column.values(), take, signal)),
+  )
+  await settleAll(reading)
+}
+
+async function readOfLayer(
+  { reader, extents }: LoadedLayer,
+  unit: Uint32Array,
+  fragments: Fragments,
+  own: Uint32Array,
+  take: (fragment: number, unit: Uint8Array) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const units = own.map(fragment => unit[fragments.piece[fragment]!]!)
+  const order = radixOrder(units, own.length, new Uint32Array(own.length), new Uint32Array(own.length))
+  const blocks = new Uint32Column()
+  let last = -1
+  for (const index of order) {
+    if (units[index] === last) continue
+    last = units[index]!
+    blocks.push(last)
   }
+  let next = 0
+  const takeBlock = (block: number, raw: Uint8Array): void => {
+    for (; next < order.length && units[order[next]!] === block; next++) take(own[order[next]!]!, raw)
+  }
+  await reader.readBlocks(extents.blocks, blocks.values(), takeBlock, signal)
 }

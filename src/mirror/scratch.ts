@@ -1,6 +1,6 @@
 import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
-import { KiB, MiB } from '../base/units.ts'
+import { KiB } from '../base/units.ts'
 import type { Disk, DiskFile } from '../disk/disk.ts'
 import type { GrowingBuffer } from './workspace.ts'
 
@@ -15,15 +15,13 @@ export interface Partitions {
   close(): void
 }
 
-const partitionSizeBytesTarget = 8 * MiB
 const partitionCountMax = 1024
 /** Each partition has a buffer of this size, and its data lies in the file in chunks of it. */
 const chunkSizeBytes = 32 * KiB
 
-/** In how many partitions so many bytes are to be divided. */
-export function partitionCount(sizeBytes: number, memorySizeBytesMax: number): number {
-  if (sizeBytes <= memorySizeBytesMax) return 1
-  return Math.min(partitionCountMax, Math.ceil(sizeBytes / partitionSizeBytesTarget))
+/** In how many partitions of about this size so many bytes are divided. */
+export function partitionCount(sizeBytes: number, partitionSizeBytes: number): number {
+  return Math.max(1, Math.min(partitionCountMax, Math.ceil(sizeBytes / partitionSizeBytes)))
 }
 
 /** One partition, in memory. */

@@ -40,6 +40,8 @@ export interface FoldLimits {
   readonly packRawSizeBytesMax: number
   /** A fold of no more raw bytes than this needs no scratch file. */
   readonly memorySizeBytesMax: number
+  /** Else its data goes through a scratch file in parts of about this size. */
+  readonly partitionSizeBytes: number
   readonly regionSizeBytes: number
 }
 

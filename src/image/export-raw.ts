@@ -1,0 +1,129 @@
+import * as path from 'node:path'
+import { Failure } from '../base/failure.ts'
+import { MiB } from '../base/units.ts'
+import { isZero } from '../codec/zeros.ts'
+import type { Disk, DiskFile } from '../disk/disk.ts'
+import type { Image, PieceSink } from './types.ts'
+
+export interface ExportRequest {
+  readonly image: Image
+  readonly volume: number
+  /** An absolute path. */
+  readonly file: string
+  readonly existing: 'refuse' | 'replace'
+  readonly disk: Disk
+  readonly onProgress: (doneBytes: number, totalBytes: number) => void
+  readonly signal: AbortSignal
+}
+
+const runSizeBytesMax = 1 * MiB
+
+/**
+ * Writes the volume to a sparse file, whole or not at all: the bytes go to FILE.partial, which becomes FILE when all of it is on disk. Fails
+ * ALREADY_EXISTS where FILE exists and is not to be replaced; whatever it fails with, the partial file is gone.
+ */
+export async function exportRaw(request: ExportRequest): Promise<{ sizeBytes: number; writtenSizeBytes: number }> {
+  const { image, volume, file, disk, signal } = request
+  const sizeBytes = image.volumes.find(candidate => candidate.number === volume)?.sizeBytes ?? 0
+  refuseExisting(request)
+  const partial = `${file}.partial`
+  const open = onDisk(file, () => {
+    disk.remove(partial)
+    return disk.open(partial, 'create')
+  })
+  const writer = new RunWriter(file, open, request.onProgress)
+  try {
+    try {
+      onDisk(file, () => open.truncate(sizeBytes))
+      await image.scatter(volume, { startBytes: 0, endBytes: sizeBytes }, writer, signal)
+      writer.flush()
+      signal.throwIfAborted()
+      onDisk(file, () => open.sync()) // all bytes are on disk
+    } finally {
+      open.close()
+    }
+    refuseExisting(request)
+    onDisk(file, () => disk.rename(partial, file)) // ...and become the file in one step
+    onDisk(file, () => disk.syncDirectory(path.dirname(file))) // ...and the step itself is on disk
+  } catch (error) {
+    disk.remove(partial)
+    throw error
+  }
+  return { sizeBytes, writtenSizeBytes: writer.writtenSizeBytes }
+}
+
+function refuseExisting({ disk, file, existing }: ExportRequest): void {
+  if (existing === 'replace' || !disk.exists(file)) return
+  throw new Failure('ALREADY_EXISTS', `${file} exists; choose another name, or say that it may be replaced`, { file })
+}
+
+/** Joins pieces that follow each other to larger writes; pieces of zeros stay holes. */
+class RunWriter implements PieceSink {
+  readonly #name: string
+  readonly #file: DiskFile
+  readonly #onProgress: (doneBytes: number, totalBytes: number) => void
+  readonly #run = new Uint8Array(runSizeBytesMax)
+  #offsetBytes = 0
+  #sizeBytes = 0
+  writtenSizeBytes = 0
+
+  constructor(name: string, file: DiskFile, onProgress: (doneBytes: number, totalBytes: number) => void) {
+    this.#name = name
+    this.#file = file
+    this.#onProgress = onProgress
+  }
+
+  piece(offsetBytes: number, bytes: Uint8Array): void {
+    if (isZero(bytes)) return
+    const follows = offsetBytes === this.#offsetBytes + this.#sizeBytes
+    if (!follows || this.#sizeBytes + bytes.length > runSizeBytesMax) {
+      this.flush()
+      this.#offsetBytes = offsetBytes
+    }
+    if (bytes.length > runSizeBytesMax) {
+      this.#write(bytes, offsetBytes)
+      this.#offsetBytes = offsetBytes + bytes.length
+      return
+    }
+    this.#run.set(bytes, this.#sizeBytes)
+    this.#sizeBytes += bytes.length
+  }
+
+  progress(doneBytes: number, totalBytes: number): void {
+    this.#onProgress(doneBytes, totalBytes)
+  }
+
+  flush(): void {
+    if (this.#sizeBytes > 0) this.#write(this.#run.subarray(0, this.#sizeBytes), this.#offsetBytes)
+    this.#offsetBytes += this.#sizeBytes
+    this.#sizeBytes = 0
+  }
+
+  #write(bytes: Uint8Array, offsetBytes: number): void {
+    onDisk(this.#name, () => this.#file.write([bytes], offsetBytes))
+    this.writtenSizeBytes += bytes.length
+  }
+}
+
+/** What the caller can mend by asking otherwise; the rest is the disk's. */
+const requestFaults: Readonly<Record<string, string>> = {
+  ENOENT: 'there is no such directory',
+  ENOTDIR: 'a part of its path is not a directory',
+  EISDIR: 'it is a directory',
+  EACCES: 'the VRA may not write there',
+  EPERM: 'the VRA may not write there',
+  EROFS: 'the file system is read-only',
+}
+
+function onDisk<T>(file: string, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    const errno = (error as NodeJS.ErrnoException).code
+    const fault = requestFaults[errno ?? '']
+    if (fault !== undefined)
+      throw new Failure('REQUEST_INVALID', `${file} cannot be written: ${fault}`, { file, errno }, { cause: error })
+    const what = errno === 'ENOSPC' ? 'its file system is full' : (errno ?? String(error))
+    throw new Failure('DISK_FAILED', `${file} was not written: ${what}`, { file, errno }, { cause: error })
+  }
+}

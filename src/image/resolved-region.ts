@@ -1,0 +1,81 @@
+import {
+  loadLayers,
+  Merger,
+  noData,
+  Pace,
+  RegionPieces,
+  type Bucket,
+  type Fragments,
+  type Layers,
+  type LoadedLayer,
+  type PackReader,
+  type WriteIndex,
+} from '../mirror/mirror.ts'
+import type { PackRef } from '../timeline/state.ts'
+
+/** Where every byte of a region is. Fragments are ascending and do not overlap; what none covers is zeros, and so are those without data. */
+export interface ResolvedRegion {
+  readonly region: number
+  readonly loaded: readonly LoadedLayer[]
+  readonly pieces: ReturnType<RegionPieces['columns']>
+  readonly fragments: Fragments
+  /** Pieces of this source are writes that are not folded; their unit is the index's batch. */
+  readonly writesSource: number
+  readonly sizeBytes: number
+}
+
+export type OpenReader = (pack: PackRef, signal: AbortSignal) => Promise<PackReader>
+
+/** Reads the index of the region in every layer and merges it with the writes that lie over them. */
+export async function resolveRegion(
+  place: { readonly volume: number; readonly region: number },
+  layers: Layers,
+  writes: { readonly index: WriteIndex; readonly bucket: Bucket | undefined },
+  open: OpenReader,
+  signal: AbortSignal,
+): Promise<ResolvedRegion> {
+  const { volume, region } = place
+  const found = new RegionPieces()
+  const loaded = await loadLayers(layers.of(volume, region), region, open, found, signal)
+  const writesSource = loaded.length
+  const { index, bucket } = writes
+  for (let at = bucket?.first ?? 0; at < (bucket?.end ?? 0); at++) {
+    const piece = index.order[at]!
+    const { start, length, batch, rawOffsetBytes } = index
+    found.add(start[piece]!, length[piece]!, writesSource, batch[piece]!, rawOffsetBytes[piece]!)
+  }
+  const pieces = found.columns()
+  const merged = new Merger().merge(pieces)
+  const fragments = {
+    count: merged.count,
+    piece: merged.piece.slice(0, merged.count),
+    start: merged.start.slice(0, merged.count),
+    length: merged.length.slice(0, merged.count),
+  }
+  const blockCount = loaded.reduce((sum, { extents }) => sum + extents.blocks.count, 0)
+  const extentCount = loaded.reduce((sum, { extents }) => sum + extents.count, 0)
+  const sizeBytes = 1024 + 12 * fragments.count + 20 * pieces.count + 19 * extentCount + 16 * blockCount
+  return { region, loaded, pieces, fragments, writesSource, sizeBytes }
+}
+
+/** True where the fragment's piece has data. */
+export function hasData({ pieces, fragments }: ResolvedRegion, fragment: number): boolean {
+  return pieces.rawOffsetBytes[fragments.piece[fragment]!] !== noData
+}
+
+/** The first fragment that ends after the sector. */
+export function firstEndingAfter({ fragments }: ResolvedRegion, sector: number): number {
+  let low = 0
+  let high = fragments.count
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2)
+    if (fragments.start[middle]! + fragments.length[middle]! <= sector) low = middle + 1
+    else high = middle
+  }
+  return low
+}
+
+/** Lets messages of other threads in, now and then, while a long read computes. */
+export function imagePace(signal: AbortSignal): Pace {
+  return new Pace(() => new Promise(resolve => setImmediate(resolve)), signal)
+}

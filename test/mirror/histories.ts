@@ -1,0 +1,81 @@
+import t from 'tap'
+import { KiB } from '../../src/base/units.ts'
+import { verifyPack } from '../../src/mirror/mirror.ts'
+import type { DeltaSpan } from '../../src/timeline/state.ts'
+import { History, seeded } from '../support/mirror-history.ts'
+import { readVolume, scatterVolumeToArray, TestTimeline } from '../support/mirror-timeline.ts'
+
+// Random histories of two streams and three volumes, against plain arrays. Invariants:
+//   every retained checkpoint of every volume, by read() and by scatter(), is what the volume held then,
+//   whatever was folded, rewritten, thinned or dropped; scatter() gives no byte twice;
+//   the packs of a delta do not overlap, hold no more than they may, and verify.
+
+const historyCount = 150
+const volumes = [
+  { number: 1, sizeBytes: 200 * KiB, included: true },
+  { number: 2, sizeBytes: 96 * KiB + 512, included: true },
+  { number: 4, sizeBytes: 64 * KiB, included: true },
+]
+const { signal } = new AbortController()
+
+function packFaults(delta: DeltaSpan, packSizeBytesMax: number): string[] {
+  return delta.packs.flatMap((pack, index) => {
+    const before = delta.packs[index - 1]
+    const after = before === undefined || before.volume < pack.volume || before.endBytes <= pack.startBytes
+    return [
+      ...(after ? [] : [`pack ${index} overlaps the one before`]),
+      ...(pack.rawSizeBytes <= packSizeBytesMax ? [] : [`pack ${index} is too large`]),
+    ]
+  })
+}
+
+/** What went wrong with the history of this seed; nothing when all is as it should be. */
+async function faultsOf(seed: number, scratchDirectory: string): Promise<string[]> {
+  const random = seeded(seed)
+  const history = new History(random, volumes, 2)
+  const timeline = new TestTimeline(history, scratchDirectory)
+  const faults: string[] = []
+  const stepCount = 10 + random(40)
+  const packRawSizeBytesMax = (8 + random(200)) * KiB
+  timeline.checkpoint()
+  for (let step = 0; step < stepCount; step++) {
+    const what = random(20)
+    if (what < 10) history.write()
+    else if (what < 14) timeline.checkpoint()
+    else if (what < 15) history.seal('some')
+    else if (what < 16) timeline.thin()
+    else if (what < 17) {
+      const memorySizeBytesMax = random(2) * 2 ** 30
+      const delta = await timeline.fold({ packRawSizeBytesMax, memorySizeBytesMax, partitionSizeBytes: 40 * KiB })
+      if (delta !== undefined) faults.push(...packFaults(delta, packRawSizeBytesMax))
+    } else if (what < 19) await timeline.rewrite()
+    else timeline.drop()
+  }
+  for (const checkpoint of timeline.retained) {
+    const image = await timeline.open(timeline.plan(checkpoint))
+    for (const { number, sizeBytes } of volumes) {
+      const expected = history.contents.get(checkpoint.ordinal)!.get(number)!
+      const where = `checkpoint ${checkpoint.ordinal}, volume ${number}`
+      const read = await readVolume(image, number, random)
+      if (Buffer.compare(read, expected) !== 0) faults.push(`${where}: read() differs`)
+      const { bytes, givenTwice } = await scatterVolumeToArray(image, number, { startBytes: 0, endBytes: sizeBytes })
+      if (Buffer.compare(bytes, expected) !== 0) faults.push(`${where}: scatter() differs`)
+      if (givenTwice) faults.push(`${where}: scatter() gave a byte twice`)
+    }
+  }
+  for (const [key, bytes] of timeline.store.objects) {
+    const report = await verifyPack(timeline.store, { key, sizeBytes: bytes.length }, signal)
+    faults.push(...report.faults)
+  }
+  return faults
+}
+
+t.test('every retained checkpoint of a random history is what the volumes held then', async t => {
+  const scratchDirectory = t.testdir()
+  const firstSeed = Number(process.env.VRA_TEST_SEED ?? 1)
+  for (let seed = firstSeed; seed < firstSeed + historyCount; seed++) {
+    const faults = await faultsOf(seed, scratchDirectory)
+    if (faults.length > 0) t.strictSame(faults, [], `seed ${seed}`)
+  }
+  t.pass(`seeds ${firstSeed} to ${firstSeed + historyCount - 1}`)
+})
