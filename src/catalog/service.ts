@@ -8,7 +8,10 @@ import type { SegmentSpan } from '../timeline/state.ts'
 export interface CatalogService {
   /** Opens or creates the index; a damaged or foreign file is set aside (renamed) and a new one begun, and said. The first call. */
   open(argument: { readonly file: string }): Promise<{ readonly begunAnew: boolean; readonly reason: string }>
-  /** Makes the VPG's segments and store-side checkpoints exactly these; tail rows of covered records are dropped. At start. */
+  /**
+   * Makes the VPG's segments and checkpoints exactly these, in one step for whoever reads meanwhile; tail rows of covered records are
+   * dropped, others stay. At start; checkpoints that only the log has are added afterwards.
+   */
   loadVpg(argument: {
     readonly vpg: VpgId
     readonly segments: readonly SegmentSpan[]
@@ -16,15 +19,22 @@ export interface CatalogService {
     readonly offloaded: readonly StreamPosition[]
   }): Promise<void>
   forgetVpg(argument: { readonly vpg: VpgId }): Promise<void>
-  /** A row per batch of the log's tail; returns when they are committed. Replaces rows with the same position. */
-  addTail(argument: { readonly rows: readonly TailRow[] }): Promise<void>
-  addCheckpoints(argument: { readonly vpg: VpgId; readonly checkpoints: readonly Checkpoint[] }): Promise<void>
+  /**
+   * A row per batch of the log's tail, and checkpoints, in one transaction; returns when it is committed. Replaces rows with the same
+   * position or ordinal.
+   */
+  add(argument: {
+    readonly rows: readonly TailRow[]
+    readonly checkpoints: readonly { readonly vpg: VpgId; readonly checkpoint: Checkpoint }[]
+  }): Promise<void>
   /** Adds the segment's row and drops the tail rows that its footer takes over. */
   addSegment(argument: {
     readonly vpg: VpgId
     readonly segment: SegmentSpan
     readonly offloaded: readonly StreamPosition[]
   }): Promise<void>
+  /** Drops the rows of segments up to this commit number: a fold has taken them over. */
+  dropSegments(argument: { readonly vpg: VpgId; readonly throughCommitNumber: number }): Promise<void>
   /** Drops checkpoints below the edge that are not kept, in bounded transactions. */
   dropCheckpoints(argument: {
     readonly vpg: VpgId
@@ -44,6 +54,8 @@ export interface CatalogService {
   statistics(argument: { readonly vpg: VpgId }): Promise<CatalogStatistics>
   /** Where the record with this sequence is. */
   locate(argument: { readonly vpg: VpgId; readonly at: StreamPosition }): Promise<TailRow | SegmentSpan | undefined>
+  /** Moves the WAL into the file and empties it: called when nothing has been written for a while. */
+  settle(argument: undefined): Promise<void>
   close(argument: undefined): Promise<void>
 }
 
@@ -82,4 +94,10 @@ export interface CatalogStatistics {
   readonly segmentCount: number
   readonly tailRowCount: number
   readonly fileSizeBytes: number
+}
+
+/** Notices from the thread, by name. */
+export interface CatalogNotices {
+  /** The index was found damaged while in use, was set aside, and is empty now. */
+  begunAnew: { readonly reason: string }
 }

@@ -76,6 +76,7 @@ export class SegmentBuilder {
   add(header: RecordHeader, frame: Uint8Array): BatchView | Marker {
     assert(header.vpg === this.#header.vpg, 'a record of this VPG')
     assert(this.fits(header), 'room for the record: ask fits() first')
+    assert(this.#contents.follows(header), `the records of stream ${header.stream} rise: ${header.firstSequence}`)
     const message = decodeRecordFrame(header, frame)
     const offsetBytes = this.#recordsEndBytes
     const sizeBytes = recordSizeBytes(frame.length)
@@ -174,6 +175,13 @@ export class FooterGatherer {
     }
   }
 
+  /** Whether the record lies behind all of its stream that were added. */
+  follows({ stream, generation, firstSequence }: RecordHeader): boolean {
+    const range = this.#ranges[this.#rangeOfStream.get(stream) ?? -1]
+    if (range === undefined || generation > range.generation) return true
+    return generation === range.generation && firstSequence > range.lastSequence
+  }
+
   sizeBytes(): number {
     return footerSizeBytes({
       ranges: this.#ranges.length,
@@ -202,14 +210,10 @@ export class FooterGatherer {
     const { stream, generation, firstSequence, lastSequence } = header
     const index = this.#rangeOfStream.get(stream)
     const range = index === undefined ? undefined : this.#ranges[index]
-    if (index !== undefined && range !== undefined) {
-      const rises =
-        generation > range.generation || (generation === range.generation && firstSequence > range.lastSequence)
-      assert(rises, `the records of stream ${stream} rise: ${firstSequence} after ${range.lastSequence}`)
-      if (generation === range.generation && firstSequence === range.lastSequence + 1) {
-        this.#ranges[index] = { ...range, lastSequence }
-        return index
-      }
+    const continues = range?.generation === generation && firstSequence === range.lastSequence + 1
+    if (index !== undefined && range !== undefined && continues) {
+      this.#ranges[index] = { ...range, lastSequence }
+      return index
     }
     this.#ranges.push({ stream, generation, firstSequence, lastSequence })
     this.#rangeOfStream.set(stream, this.#ranges.length - 1)

@@ -1,0 +1,146 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import * as path from 'node:path'
+import Database from 'better-sqlite3'
+import t from 'tap'
+import { newVpgId } from '../../src/base/ids.ts'
+import { Catalog } from '../../src/catalog/catalog.ts'
+import {
+  HeardEvents,
+  checkpointNumber,
+  checkpointNumbers,
+  everyPage,
+  openedCatalog,
+  position,
+  segmentSpan,
+  tailRows,
+} from '../support/catalog-rows.ts'
+
+// Some of these wait for a disk that others use as well.
+t.setTimeout(120_000)
+
+const vpg = newVpgId()
+const otherVpg = newVpgId()
+
+t.test('a load makes segments and checkpoints exactly those given, and drops the tail that they cover', async t => {
+  const { catalog } = await openedCatalog(t)
+  catalog.addTail(tailRows(vpg, 100))
+  catalog.addCheckpoints(vpg, checkpointNumbers(1, 20))
+  await catalog.addSegment({ vpg, segment: segmentSpan(1, 1, 100), offloaded: [] })
+  const segments = [segmentSpan(7, 1, 300), segmentSpan(8, 301, 500)]
+  const checkpoints = checkpointNumbers(15, 30)
+  await catalog.loadVpg({ vpg, segments, checkpoints, offloaded: [position(1, 1, 500)] })
+  const page = await catalog.listCheckpoints({ vpg, order: 'oldest-first', limit: 100 })
+  t.strictSame(page, { checkpoints, more: false })
+  const { fileSizeBytes, ...counts } = await catalog.statistics({ vpg })
+  t.ok(fileSizeBytes > 0)
+  t.strictSame(counts, { checkpointCount: 16, segmentCount: 2, tailRowCount: 50 })
+  t.strictSame(await catalog.locate({ vpg, at: position(1, 1, 300) }), segments[0])
+  t.strictSame(await catalog.locate({ vpg, at: position(1, 1, 301) }), segments[1])
+  t.strictSame(await catalog.locate({ vpg, at: position(1, 1, 501) }), tailRows(vpg, 51)[50], 'the rest is in the log')
+  t.strictSame(await catalog.locate({ vpg, at: position(1, 1, 1001) }), undefined)
+  t.strictSame(await catalog.locate({ vpg, at: position(2, 1, 5) }), undefined)
+})
+
+t.test('a segment takes over the rows of the tail that it covers, and a fold those of the segment', async t => {
+  const { catalog } = await openedCatalog(t)
+  catalog.addTail(tailRows(vpg, 2000))
+  catalog.addTail(tailRows(vpg, 30, 1, 2))
+  catalog.addTail(tailRows(vpg, 30, 2))
+  catalog.addTail(tailRows(otherVpg, 30))
+  catalog.addTail(tailRows(vpg, 30, 2)) // again: replaced, not doubled
+  t.equal((await catalog.statistics({ vpg })).tailRowCount, 2060)
+  await catalog.addSegment({ vpg, segment: segmentSpan(1, 1, 15_004), offloaded: [position(1, 1, 15_004)] })
+  t.equal((await catalog.statistics({ vpg })).tailRowCount, 560, 'a row that is covered in part stays')
+  t.match(await catalog.locate({ vpg, at: position(1, 1, 15_001) }), { firstSequence: 15_001 })
+  t.match(await catalog.locate({ vpg, at: position(1, 1, 15_000) }), { kind: 'segment' })
+  await catalog.addSegment({ vpg, segment: segmentSpan(2, 15_005, 20_000), offloaded: [position(1, 2, 20)] })
+  t.equal((await catalog.statistics({ vpg })).tailRowCount, 58, 'all of the older generation is covered')
+  t.equal((await catalog.statistics({ vpg: otherVpg })).tailRowCount, 30, 'another VPG keeps its own')
+  await catalog.dropSegments({ vpg, throughCommitNumber: 1 })
+  t.equal((await catalog.statistics({ vpg })).segmentCount, 1)
+  t.equal(await catalog.locate({ vpg, at: position(1, 1, 15_000) }), undefined)
+  await catalog.forgetVpg({ vpg })
+  t.match(await catalog.statistics({ vpg }), { checkpointCount: 0, segmentCount: 0, tailRowCount: 0 })
+  t.equal((await catalog.statistics({ vpg: otherVpg })).tailRowCount, 30)
+})
+
+t.test('what was added is there after closing and opening again', async t => {
+  const { catalog, file } = await openedCatalog(t)
+  t.equal(catalog.begunAnew, true, 'the first time there was none')
+  catalog.addTail(tailRows(vpg, 10))
+  catalog.addCheckpoints(vpg, [checkpointNumber(1)])
+  await catalog.close()
+  t.notOk(existsSync(`${file}-wal`), 'the WAL was moved into the file')
+  const again = (await openedCatalog(t, file)).catalog
+  t.equal(again.begunAnew, false)
+  t.match(await again.statistics({ vpg }), { checkpointCount: 1, tailRowCount: 10 })
+})
+
+t.test('an index that is missing, foreign, damaged or of another version is set aside and begun anew', async t => {
+  const cases: Record<string, (file: string) => void> = {
+    'a foreign file': file => writeFileSync(file, 'not a database at all, but of some length'.repeat(100)),
+    'a foreign database': file => {
+      const database = new Database(file)
+      database.exec('CREATE TABLE precious (value TEXT)')
+      database.close()
+    },
+    'a newer version': file => {
+      const database = new Database(file)
+      database.pragma('user_version = 99')
+      database.close()
+    },
+    'a damaged page': file => {
+      const contents = readFileSync(file)
+      for (let at = 4096; at < contents.length; at += 4096) contents.fill(0xa5, at, at + 100)
+      writeFileSync(file, contents)
+    },
+    'a cut file': file => writeFileSync(file, readFileSync(file).subarray(0, 6000)),
+  }
+  for (const [name, spoil] of Object.entries(cases)) {
+    const file = path.join(t.testdir(), 'index.sqlite')
+    const before = (await openedCatalog(t, file)).catalog
+    await before.loadVpg({ vpg, segments: [], checkpoints: checkpointNumbers(1, 3000), offloaded: [] })
+    await before.close()
+    if (name.startsWith('a foreign')) writeFileSync(file, '')
+    spoil(file)
+    const spoilt = readFileSync(file)
+    const { catalog } = await openedCatalog(t, file)
+    t.equal(catalog.begunAnew, true, `${name}: begun anew`)
+    t.ok(catalog.reason.length > 10, `${name}: ${catalog.reason}`)
+    t.ok(readFileSync(`${file}.aside`).equals(spoilt), `${name}: what was there is kept aside`)
+    t.equal((await catalog.statistics({ vpg })).checkpointCount, 0)
+    catalog.addCheckpoints(vpg, [checkpointNumber(1)])
+    t.equal((await catalog.statistics({ vpg })).checkpointCount, 1, `${name}: and it works`)
+    await catalog.close()
+  }
+})
+
+t.test('damage that is found in use costs the index, not the program, and the caller is told', async t => {
+  const { catalog, file, events } = await openedCatalog(t)
+  await catalog.loadVpg({ vpg, segments: [], checkpoints: checkpointNumbers(1, 60_000), offloaded: [] })
+  await catalog.close()
+  const again = new HeardEvents()
+  const second = await Catalog.open({ file, events: again })
+  t.teardown(() => second.close())
+  const contents = readFileSync(file)
+  for (let at = 10 * 4096; at < contents.length; at += 4096) contents.fill(0xff, at, at + 64)
+  writeFileSync(file, contents)
+  const other = new Database(file) // whose write makes the thread forget the pages that it holds
+  other.exec('UPDATE counter SET next = next + 1')
+  other.close()
+  await t.rejects(everyPage(second, { vpg, order: 'oldest-first' }), { code: 'RECORD_CORRUPT' })
+  t.equal(again.begunAnew.length, 1)
+  t.strictSame(events.begunAnew, [])
+  t.equal((await second.statistics({ vpg })).checkpointCount, 0, 'it is empty now')
+  await second.loadVpg({ vpg, segments: [], checkpoints: checkpointNumbers(1, 5), offloaded: [] })
+  t.equal((await second.statistics({ vpg })).checkpointCount, 5, 'and can be loaded again')
+})
+
+t.test('rows are flushed by themselves, and more than the bound are dropped and counted', async t => {
+  const { catalog, events } = await openedCatalog(t)
+  catalog.addTail(tailRows(vpg, 100_500))
+  t.equal(events.droppedCount, 500)
+  await catalog.flush()
+  t.equal((await catalog.statistics({ vpg })).tailRowCount, 100_000)
+  t.strictSame(events.failures, [])
+})
