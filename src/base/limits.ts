@@ -39,6 +39,8 @@ export const logGroupAlignmentBytes = 4 * KiB
 export const logRecordHeaderSizeBytes = 128
 export const logGroupSizeBytesMax = 8 * MiB
 export const logGroupTurnBytes = 256 * KiB
+/** Freed log files that are kept to be written again; more are removed. */
+export const logPoolFileCount = 16
 
 // Segments.
 export const segmentSizeBytesTarget = 64 * MiB

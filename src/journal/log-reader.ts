@@ -1,7 +1,17 @@
-import { AssertionFailed } from '../base/assert.ts'
-import type { Disk } from '../disk/disk.ts'
-import type { LogMark, RecordPlace } from './log-file.ts'
+import { Failure } from '../base/failure.ts'
+import { frameSizeBytesMax } from '../base/limits.ts'
+import type { Disk, DiskFile } from '../disk/disk.ts'
+import {
+  decodeFileHeader,
+  fileHeaderSizeBytes,
+  listLogFiles,
+  logFilePath,
+  type LogMark,
+  openingOffsetBytes,
+  type RecordPlace,
+} from './log-file.ts'
 import type { RecordHeader } from './record.ts'
+import { LogFileRecords, sizeOf } from './scan.ts'
 
 export type { LogMark, RecordPlace }
 
@@ -12,40 +22,189 @@ export interface LogBatch {
   readonly damage: readonly { readonly place: RecordPlace; readonly sentence: string }[]
 }
 
-/** Reads the commit log from any thread, beside the thread that writes it. Synchronous; not for the event loop of ingest. */
+interface OpenLogFile {
+  readonly file: DiskFile
+  readonly records: LogFileRecords
+}
+
+const openFileCountMax = 8
+
+/**
+ * Reads the commit log from any thread, beside the thread that writes it, and only what is durable. Synchronous; not for
+ * the event loop of ingest. A file that is recycled while it is read is noticed: every record is held against the
+ * identity and the offset that were asked for.
+ */
 export class LogReader {
+  readonly #disk: Disk
+  readonly #directory: string
+  /** The least recently used first. */
+  readonly #files = new Map<number, OpenLogFile>()
+  readonly #frame = new Uint8Array(frameSizeBytesMax)
+  #position: LogMark
+  /** Where the file of the position ends, once a later file has said it. */
+  #endBytes: number | undefined
+
   /** Tails from the oldest file, or from a mark. `directory` is the data directory, as for the journal. */
-  constructor(_options: { readonly disk: Disk; readonly directory: string; readonly from?: LogMark }) {
-    throw new AssertionFailed('the log reader is being built')
+  constructor(options: { readonly disk: Disk; readonly directory: string; readonly from?: LogMark }) {
+    this.#disk = options.disk
+    this.#directory = options.directory
+    this.#position = options.from ?? { fileIdentity: 0, offsetBytes: openingOffsetBytes }
   }
 
   /**
    * Records after those of the former call, up to the mark, at least one where there is one, and no more once their sizes
    * reach `sizeBytesMax`. Both lists empty: the mark is reached.
    */
-  next(_limit: LogMark, _sizeBytesMax: number): LogBatch {
-    throw new AssertionFailed('the log reader is being built')
+  next(limit: LogMark, sizeBytesMax: number): LogBatch {
+    const batch: { records: { header: RecordHeader; place: RecordPlace }[]; damage: LogBatch['damage'][number][] } = {
+      records: [],
+      damage: [],
+    }
+    let sizeBytes = 0
+    while (sizeBytes < sizeBytesMax && this.#enterFile(limit)) {
+      const { fileIdentity } = this.#position
+      const endBytes = fileIdentity === limit.fileIdentity ? limit.offsetBytes : this.#endBytes
+      const open = this.#tryOpen(fileIdentity)
+      if (open === undefined) {
+        this.#leaveFile() // freed meanwhile: nobody needs what is in it
+        continue
+      }
+      const { records } = open
+      records.forget()
+      let complete = true
+      for (const piece of records.walk(this.#position.offsetBytes, endBytes ?? open.file.sizeBytes())) {
+        const pieceSizeBytes = piece.kind === 'bad' ? piece.sizeBytes : sizeOf(piece)
+        const place = { fileIdentity, offsetBytes: piece.offsetBytes, sizeBytes: pieceSizeBytes }
+        if (piece.kind === 'bad') {
+          // Where nobody says the end, what follows the last record of a file is only what a former use left there.
+          if (!(piece.last && endBytes === undefined) && !this.#wasRecycled(fileIdentity)) {
+            batch.damage.push({
+              place,
+              sentence: `log file ${fileIdentity}: no record can be read at ${place.offsetBytes}`,
+            })
+          }
+        } else if (piece.kind !== 'pad') batch.records.push({ header: piece, place })
+        this.#position = { fileIdentity, offsetBytes: piece.offsetBytes + pieceSizeBytes }
+        if (piece.kind !== 'pad') sizeBytes += pieceSizeBytes
+        if (sizeBytes >= sizeBytesMax) {
+          complete = false
+          break
+        }
+      }
+      if (complete && fileIdentity < limit.fileIdentity) this.#leaveFile()
+    }
+    return batch
   }
 
   /** Everything before it has been handed out by next(). */
   position(): LogMark {
-    throw new AssertionFailed('the log reader is being built')
+    return this.#position
   }
 
   /** Identities of the log's files now, ascending, up to the one of the mark. */
-  files(_limit: LogMark): number[] {
-    throw new AssertionFailed('the log reader is being built')
+  files(limit: LogMark): number[] {
+    return listLogFiles(this.#disk, this.#directory).filter(identity => identity <= limit.fileIdentity)
   }
 
   /**
    * The record's frame, checked; valid until the next call. Fails RECORD_CORRUPT where the bytes fail their checks, NOT_FOUND
    * where the file has been recycled or removed.
    */
-  readRecord(_place: RecordPlace): Uint8Array {
-    throw new AssertionFailed('the log reader is being built')
+  readRecord(place: RecordPlace): Uint8Array {
+    const records = this.#tryOpen(place.fileIdentity)?.records
+    records?.forget()
+    const header = records?.headerAt(place.offsetBytes)
+    const fits = header !== undefined && header.kind !== 'pad' && sizeOf(header) === place.sizeBytes
+    const frame = fits ? records?.frame(header, this.#frame) : undefined
+    if (frame !== undefined) return frame
+    const details = { fileIdentity: place.fileIdentity, offsetBytes: place.offsetBytes, sizeBytes: place.sizeBytes }
+    if (this.#wasRecycled(place.fileIdentity)) {
+      throw new Failure(
+        'NOT_FOUND',
+        `log file ${place.fileIdentity} has been recycled: look the record up again`,
+        details,
+      )
+    }
+    const where = `log file ${place.fileIdentity}, offset ${place.offsetBytes}`
+    throw new Failure('RECORD_CORRUPT', `${where}: the record there fails its checks`, details)
   }
 
   close(): void {
-    throw new AssertionFailed('the log reader is being built')
+    for (const { file } of this.#files.values()) file.close()
+    this.#files.clear()
+  }
+
+  /** True when the position is in a file, before the limit; goes on to the next file that counts where it must. */
+  #enterFile(limit: LogMark): boolean {
+    const { fileIdentity, offsetBytes } = this.#position
+    if (fileIdentity > limit.fileIdentity) return false
+    if (fileIdentity === limit.fileIdentity) return offsetBytes < limit.offsetBytes
+    if (this.#endBytes !== undefined && offsetBytes < this.#endBytes) return true
+    const later = this.files(limit).filter(identity => identity > fileIdentity)
+    // The newest file that counts names the one before it, and so on down: what none of them names was given up.
+    const chain: number[] = []
+    let named: LogMark | undefined
+    let endBytes: number | undefined
+    for (const identity of later.toReversed()) {
+      if (named !== undefined && identity > named.fileIdentity) continue
+      chain.unshift(identity)
+      named = this.#tryOpen(identity)?.records.previous()
+      if (named?.fileIdentity === fileIdentity) endBytes = named.offsetBytes
+    }
+    const isGiven = named !== undefined && fileIdentity > named.fileIdentity
+    if (fileIdentity > 0 && !isGiven && this.#endBytes === undefined && this.#disk.exists(this.#path(fileIdentity))) {
+      this.#endBytes = endBytes
+      if (endBytes === undefined || offsetBytes < endBytes) return true
+    }
+    const next = chain[0]
+    if (next === undefined) return false
+    this.#position = { fileIdentity: next, offsetBytes: openingOffsetBytes }
+    this.#endBytes = undefined
+    return this.#enterFile(limit)
+  }
+
+  #leaveFile(): void {
+    this.#endBytes = 0
+  }
+
+  #path(fileIdentity: number): string {
+    return logFilePath(this.#directory, fileIdentity)
+  }
+
+  #tryOpen(fileIdentity: number): OpenLogFile | undefined {
+    const known = this.#files.get(fileIdentity)
+    if (known !== undefined) {
+      this.#files.delete(fileIdentity)
+      this.#files.set(fileIdentity, known)
+      return known
+    }
+    let file: DiskFile
+    try {
+      file = this.#disk.open(this.#path(fileIdentity), 'read')
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+      throw error
+    }
+    const open = { file, records: new LogFileRecords(file, fileIdentity) }
+    this.#files.set(fileIdentity, open)
+    const oldest = this.#files.entries().next().value
+    if (this.#files.size > openFileCountMax && oldest !== undefined) {
+      oldest[1].file.close()
+      this.#files.delete(oldest[0])
+    }
+    return open
+  }
+
+  /** The name goes before the blocks are used again (see LogFilePool), so the name decides. */
+  #wasRecycled(fileIdentity: number): boolean {
+    if (!this.#disk.exists(this.#path(fileIdentity))) {
+      this.#files.get(fileIdentity)?.file.close()
+      this.#files.delete(fileIdentity)
+      return true
+    }
+    const file = this.#tryOpen(fileIdentity)?.file
+    const block = new Uint8Array(fileHeaderSizeBytes)
+    const header = file === undefined ? undefined : decodeFileHeader(block.subarray(0, file.read(block, 0)))
+    return header !== undefined && header !== 'other-version' && header.fileIdentity !== fileIdentity
   }
 }

@@ -28,6 +28,9 @@ import { alignUp } from '../base/units.ts'
 //      104    20  reserved             0
 //      124     4  headerCrc32c         over bytes 0..124
 //
+// The pad that opens a log file says in `generation` which file was written before it, and in `lastSequence` where the
+// durable records of that one end; both are 0 in the first file of a log, and in every other pad.
+//
 // Identity and offset are in every header, so a record of a former use of the same blocks, or one that was misplaced, is
 // known for what it is. The durable offset tells a torn tail from damage (see recovery in README.md).
 
@@ -95,6 +98,18 @@ export function encodeRecordHeader(target: Uint8Array, header: RecordHeader): vo
   writeUint64(view, 88, header.timestampMicros)
   writeUint64(view, 96, header.historyMillis)
   target.fill(0, 104, 124)
+  view.setUint32(124, crc32c(target.subarray(0, 124)), true)
+}
+
+/** Completes a header that was encoded before its place in the log was known. */
+export function placeRecordHeader(
+  target: Uint8Array,
+  place: { readonly fileIdentity: number; readonly offsetBytes: number; readonly durableOffsetBytes: number },
+): void {
+  const view = new DataView(target.buffer, target.byteOffset, logRecordHeaderSizeBytes)
+  writeUint64(view, 8, place.fileIdentity)
+  writeUint64(view, 16, place.offsetBytes)
+  writeUint64(view, 72, place.durableOffsetBytes)
   view.setUint32(124, crc32c(target.subarray(0, 124)), true)
 }
 

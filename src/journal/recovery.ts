@@ -1,58 +1,154 @@
-import type { VpgId } from '../base/ids.ts'
-import type { LogMark, RecordPlace } from './log-file.ts'
+import { Failure } from '../base/failure.ts'
+import type { Disk, DiskFile } from '../disk/disk.ts'
+import { decodeFileHeader, fileHeaderSizeBytes, listLogFiles, logFilePath, type LogMark } from './log-file.ts'
 import type { RecordHeader } from './record.ts'
+import type { RecoveredLog } from './recovered.ts'
+import { type FileScan, LogFileRecords, scanLogFile } from './scan.ts'
+import { StreamContinuity } from './continuity.ts'
 
-/** A record as the index knows it: whose it is, which sequence numbers, and where. */
-export interface LogRecordPlace extends RecordPlace {
-  readonly kind: 'batch' | 'marker'
-  readonly vpg: VpgId
-  readonly stream: number
-  readonly epoch: number
-  readonly generation: number
-  readonly firstSequence: number
-  readonly lastSequence: number
-  readonly timestampMicros: number
+/** Beside what everybody may know: which files hold nothing that counts, and which are not what their name says. */
+export interface LogScan {
+  readonly recovered: RecoveredLog
+  readonly unusedFiles: readonly number[]
+  readonly misplacedFiles: readonly number[]
+  /** Stretches that count, since they are whole, but that may never have been synced. */
+  readonly unsettled: readonly {
+    readonly fileIdentity: number
+    readonly startBytes: number
+    readonly endBytes: number
+  }[]
+  /** Where each file with records ends. */
+  readonly endsBytes: ReadonlyMap<number, number>
 }
 
-/** The last record of a stream that the log holds. */
-export interface RecoveredStream {
-  readonly vpg: VpgId
-  readonly stream: number
-  readonly epoch: number
-  readonly generation: number
-  readonly lastSequence: number
-}
-
-/** Records of one stream that were durable once and are not in the log any more. Sequences inclusive. */
-export interface MissingRecords {
-  readonly vpg: VpgId
-  readonly stream: number
-  readonly generation: number
-  readonly firstSequence: number
-  readonly lastSequence: number
-}
-
-/** Durable bytes that failed their checks; `missing` is empty where no neighbour tells whose they were. */
-export interface LogDamage {
+interface ScannedFile extends FileScan {
   readonly fileIdentity: number
-  readonly offsetBytes: number
-  /** 0 where records are missing without a bad byte in sight. */
-  readonly sizeBytes: number
-  readonly missing: readonly MissingRecords[]
-  readonly sentence: string
+  /** False where a file between this one and the used one before it is gone: freed, as far as anybody can tell. */
+  readonly followsPrevious: boolean
 }
 
-/** What a scan of the log found. */
-export interface RecoveredLog {
-  readonly streams: readonly RecoveredStream[]
-  /** Every record that is kept, in log order. */
-  readonly records: readonly LogRecordPlace[]
-  /** Of every kept marker the header and its checked frame, in log order. */
-  readonly markers: readonly { readonly header: RecordHeader; readonly frame: Uint8Array }[]
-  readonly damage: readonly LogDamage[]
-  /** Where an incomplete group that was never acknowledged was cut off. */
-  readonly tornTail: LogMark | undefined
-  readonly durable: LogMark
-  /** Files with records, ascending. */
-  readonly files: readonly { readonly fileIdentity: number; readonly recordCount: number }[]
+/** Reads the whole log, headers only but for markers and for what may be torn. Changes nothing. */
+export function scanLog(disk: Disk, directory: string): LogScan {
+  const used: ScannedFile[] = []
+  const unusedFiles: number[] = []
+  const misplacedFiles: number[] = []
+  const continuity = new StreamContinuity()
+  const existing = listLogFiles(disk, directory)
+  // From the newest down, since each file's opening pad tells where the one before it ends.
+  let previous: LogMark | undefined
+  let tornTail: LogMark | undefined
+  for (const fileIdentity of existing.toReversed()) {
+    const file = disk.open(logFilePath(directory, fileIdentity), 'read')
+    try {
+      const state = fileHeaderState(file, fileIdentity)
+      if (state === 'misplaced') {
+        misplacedFiles.push(fileIdentity)
+        continuity.damage({ fileIdentity, offsetBytes: 0, sizeBytes: file.sizeBytes() }, 'its header is another file’s')
+        continue
+      }
+      if (previous !== undefined && fileIdentity > previous.fileIdentity) {
+        unusedFiles.push(fileIdentity) // written between, but nothing in it was ever acknowledged
+        continue
+      }
+      const records = new LogFileRecords(file, fileIdentity)
+      const knownEndBytes = previous?.fileIdentity === fileIdentity ? previous.offsetBytes : undefined
+      const scan = scanLogFile(records, file.sizeBytes(), knownEndBytes)
+      const opening = records.previous()
+      if (scan.records.length === 0 && scan.damage.length === 0 && knownEndBytes === undefined) {
+        unusedFiles.push(fileIdentity)
+        previous = opening ?? previous // its group never came to anything, but what it says of the file before holds
+        if (scan.torn) tornTail ??= { fileIdentity, offsetBytes: scan.endBytes }
+        continue
+      }
+      if (state === 'damaged') {
+        continuity.damage(
+          { fileIdentity, offsetBytes: 0, sizeBytes: fileHeaderSizeBytes },
+          'the file header is damaged',
+        )
+      }
+      for (const stretch of scan.damage) {
+        continuity.damage({ fileIdentity, ...stretch }, 'no record can be read there')
+      }
+      if (scan.torn && used.length === 0) tornTail ??= { fileIdentity, offsetBytes: scan.endBytes }
+      else if (scan.torn) {
+        continuity.damage(
+          { fileIdentity, offsetBytes: scan.endBytes, sizeBytes: 0 },
+          'the file ends before its records do',
+        )
+      }
+      const before = existing.filter(identity => identity < fileIdentity)
+      used.push({
+        ...scan,
+        fileIdentity,
+        followsPrevious: opening !== undefined && before.includes(opening.fileIdentity),
+      })
+      previous = opening
+    } finally {
+      file.close()
+    }
+  }
+  used.reverse()
+  const markers = readRecords(disk, directory, used, continuity)
+  const newest = used.at(-1)
+  const recovered: RecoveredLog = {
+    streams: continuity.streams(),
+    records: continuity.records(),
+    markers,
+    damage: continuity.damages(),
+    tornTail,
+    durable: { fileIdentity: newest?.fileIdentity ?? 0, offsetBytes: newest?.endBytes ?? 0 },
+    files: used.map(file => ({ fileIdentity: file.fileIdentity, recordCount: file.records.length })),
+  }
+  return {
+    recovered,
+    unusedFiles,
+    misplacedFiles,
+    endsBytes: new Map(used.map(file => [file.fileIdentity, file.endBytes])),
+    unsettled: used
+      .filter(file => file.durableBytes < file.endBytes)
+      .map(({ fileIdentity, durableBytes, endBytes }) => ({ fileIdentity, startBytes: durableBytes, endBytes })),
+  }
+}
+
+function fileHeaderState(file: DiskFile, fileIdentity: number): 'good' | 'damaged' | 'misplaced' {
+  const block = new Uint8Array(fileHeaderSizeBytes)
+  const header = decodeFileHeader(block.subarray(0, file.read(block, 0)))
+  if (header === 'other-version') {
+    throw new Failure(
+      'VERSION_UNSUPPORTED',
+      `log file ${fileIdentity} was written by another version of this program: start that version, or move the file away`,
+      { fileIdentity },
+    )
+  }
+  if (header === undefined) return 'damaged'
+  return header.fileIdentity === fileIdentity ? 'good' : 'misplaced'
+}
+
+/** Brings every kept record into the order of its stream, and reads the frames of markers. */
+function readRecords(
+  disk: Disk,
+  directory: string,
+  files: readonly ScannedFile[],
+  continuity: StreamContinuity,
+): { header: RecordHeader; frame: Uint8Array }[] {
+  const markers: { header: RecordHeader; frame: Uint8Array }[] = []
+  for (const { fileIdentity, records, followsPrevious } of files) {
+    continuity.beginFile(followsPrevious)
+    const file = disk.open(logFilePath(directory, fileIdentity), 'read')
+    try {
+      const reader = new LogFileRecords(file, fileIdentity)
+      for (const header of records) {
+        const frame = header.kind === 'marker' ? reader.frame(header) : undefined
+        if (header.kind === 'marker' && frame === undefined) {
+          continuity.lose(header, 'the marker there fails its checksum')
+          continue
+        }
+        continuity.add(header)
+        if (frame !== undefined) markers.push({ header, frame })
+      }
+    } finally {
+      file.close()
+    }
+  }
+  return markers.filter(({ header }) => continuity.keeps(header))
 }

@@ -1,0 +1,97 @@
+import { MiB } from '../base/units.ts'
+import type { Disk, DiskFile } from '../disk/disk.ts'
+import {
+  encodeFileHeader,
+  fileHeaderSizeBytes,
+  firstGroupOffsetBytes,
+  listLogFiles,
+  logDirectory,
+  logFilePath,
+} from './log-file.ts'
+
+const zeroSizeBytes = 4 * MiB
+
+/**
+ * Makes log files ready ahead of their use: blocks that exist on disk already, so that a sync has no metadata to commit. A
+ * file gets its final name only when all of it, the header for that name included, is durable.
+ */
+export class LogFilePool {
+  readonly #disk: Disk
+  readonly #directory: string
+  readonly #fileSizeBytes: number
+  readonly #spareCountMax: number
+  readonly #timestampMicros: () => number
+  readonly #spares: number[]
+
+  constructor(
+    disk: Disk,
+    options: {
+      readonly directory: string
+      readonly fileSizeBytes: number
+      readonly spareCountMax: number
+      readonly timestampMicros: () => number
+    },
+  ) {
+    this.#disk = disk
+    this.#directory = options.directory
+    this.#fileSizeBytes = options.fileSizeBytes
+    this.#spareCountMax = options.spareCountMax
+    this.#timestampMicros = options.timestampMicros
+    this.#spares = listLogFiles(disk, options.directory, 'free')
+  }
+
+  spareCount(): number {
+    return this.#spares.length
+  }
+
+  /** On return the file of this identity is durable, wholly written, and holds no record of that identity. */
+  prepare(fileIdentity: number): 'recycled' | 'new' {
+    const spare = this.#spares.shift()
+    const staged = spare === undefined ? this.#path(fileIdentity, 'staged') : this.#path(spare, 'free')
+    if (spare === undefined) this.#disk.remove(staged)
+    const file = this.#disk.open(staged, spare === undefined ? 'create' : 'write')
+    try {
+      this.#fill(file)
+      const createdMicros = this.#timestampMicros()
+      file.write([encodeFileHeader({ fileIdentity, logFileSizeBytes: this.#fileSizeBytes, createdMicros })], 0)
+      file.write([new Uint8Array(firstGroupOffsetBytes - fileHeaderSizeBytes)], fileHeaderSizeBytes)
+      file.sync()
+    } catch (error) {
+      this.#disk.remove(staged) // it would only hold space that somebody else waits for
+      throw error
+    } finally {
+      file.close()
+    }
+    this.#disk.rename(staged, this.#path(fileIdentity, 'log'))
+    this.#disk.syncDirectory(logDirectory(this.#directory))
+    return spare === undefined ? 'new' : 'recycled'
+  }
+
+  /** Writes zeros up to the full size, a piece at a time: one large sync would delay those of the commit log. */
+  #fill(file: DiskFile): void {
+    const zeros = new Uint8Array(Math.min(zeroSizeBytes, this.#fileSizeBytes))
+    for (let at = file.sizeBytes(); at < this.#fileSizeBytes; at += zeros.length) {
+      file.write([zeros.subarray(0, Math.min(zeros.length, this.#fileSizeBytes - at))], at)
+      file.sync()
+    }
+  }
+
+  /**
+   * Nobody needs the file any more. Its name goes first and durably, so that no reader finds it under the old identity
+   * once its blocks are used again.
+   */
+  free(fileIdentity: number): void {
+    if (!this.#disk.exists(this.#path(fileIdentity, 'log'))) return
+    this.#disk.rename(this.#path(fileIdentity, 'log'), this.#path(fileIdentity, 'free'))
+    this.#disk.syncDirectory(logDirectory(this.#directory))
+    this.#spares.push(fileIdentity)
+    while (this.#spares.length > this.#spareCountMax) {
+      const surplus = this.#spares.shift()
+      if (surplus !== undefined) this.#disk.remove(this.#path(surplus, 'free'))
+    }
+  }
+
+  #path(fileIdentity: number, state: 'log' | 'free' | 'staged'): string {
+    return logFilePath(this.#directory, fileIdentity, state)
+  }
+}

@@ -1,0 +1,115 @@
+import type { Disk } from '../disk/disk.ts'
+import {
+  decodeFileHeader,
+  fileHeaderFieldsSizeBytes,
+  fileHeaderSizeBytes,
+  logFilePath,
+  openingOffsetBytes,
+} from './log-file.ts'
+import { type LogRecordPlace, placeOf } from './recovered.ts'
+import { type LogScan, scanLog } from './recovery.ts'
+import { LogFileRecords, sizeOf } from './scan.ts'
+
+// Reading the whole log without the daemon, or beside it: nothing is changed, and files that are recycled meanwhile are
+// passed over.
+
+export interface LogFault {
+  readonly type: 'fault'
+  readonly fileIdentity: number
+  readonly offsetBytes: number
+  readonly sentence: string
+}
+
+export interface LogTotals {
+  readonly fileCount: number
+  readonly recordCount: number
+  readonly sizeBytes: number
+  readonly faultCount: number
+}
+
+/** One line of a dump. */
+export type LogFact =
+  | { readonly type: 'file'; readonly fileIdentity: number; readonly sizeBytes: number; readonly createdMicros: number }
+  | ({ readonly type: 'record'; readonly frameIsGood: boolean } & LogRecordPlace)
+  | { readonly type: 'pad'; readonly fileIdentity: number; readonly offsetBytes: number; readonly sizeBytes: number }
+  | LogFault
+
+const scanCountMax = 10
+
+/** Every file and record of the log in order, each frame checked, and what is wrong where it is met. */
+export function* dumpLog(disk: Disk, directory: string): Generator<LogFact> {
+  const { recovered, endsBytes } = scanBesideWriter(disk, directory)
+  for (const { fileIdentity, offsetBytes, sentence } of recovered.damage) {
+    yield { type: 'fault', fileIdentity, offsetBytes, sentence }
+  }
+  for (const [fileIdentity, endBytes] of endsBytes) {
+    try {
+      yield* dumpFile(disk, directory, { fileIdentity, endBytes })
+    } catch (error) {
+      if (!isMissing(error)) throw error
+    }
+  }
+}
+
+/** A file that was there when the folder was listed may be recycled before it is opened: then everything is looked at again. */
+function scanBesideWriter(disk: Disk, directory: string): LogScan {
+  for (let scanCount = 1; ; scanCount++) {
+    try {
+      return scanLog(disk, directory)
+    } catch (error) {
+      if (!isMissing(error) || scanCount === scanCountMax) throw error
+    }
+  }
+}
+
+function isMissing(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException | undefined)?.code === 'ENOENT'
+}
+
+function* dumpFile(
+  disk: Disk,
+  directory: string,
+  { fileIdentity, endBytes }: { fileIdentity: number; endBytes: number },
+): Generator<LogFact> {
+  const path = logFilePath(directory, fileIdentity)
+  const file = disk.open(path, 'read')
+  const fault = (offsetBytes: number, what: string): LogFault => {
+    const sentence = `log file ${fileIdentity}, offset ${offsetBytes}: ${what}`
+    return { type: 'fault', fileIdentity, offsetBytes, sentence }
+  }
+  try {
+    const block = new Uint8Array(fileHeaderSizeBytes)
+    const header = decodeFileHeader(block.subarray(0, file.read(block, 0)))
+    const createdMicros = header === undefined || header === 'other-version' ? 0 : header.createdMicros
+    yield { type: 'file', fileIdentity, sizeBytes: file.sizeBytes(), createdMicros }
+    const stray = block.findIndex((byte, index) => index >= fileHeaderFieldsSizeBytes && byte !== 0)
+    if (stray >= 0) yield fault(stray, 'the rest of the header block is not zero')
+    const records = new LogFileRecords(file, fileIdentity)
+    for (const piece of records.walk(openingOffsetBytes, endBytes)) {
+      if (piece.kind === 'bad') continue // told among the damage
+      const { offsetBytes } = piece
+      const frameIsGood = records.frame(piece) !== undefined
+      if (piece.kind === 'pad') yield { type: 'pad', fileIdentity, offsetBytes, sizeBytes: sizeOf(piece) }
+      else yield { type: 'record', frameIsGood, ...placeOf(piece) }
+      if (!frameIsGood && disk.exists(path)) yield fault(offsetBytes, `the ${piece.kind} there fails its checksum`)
+    }
+  } finally {
+    file.close()
+  }
+}
+
+/** Checks every byte of every record; each fault goes to `report`. */
+export function verifyLog(disk: Disk, directory: string, report: (fault: LogFault) => void): LogTotals {
+  const totals = { fileCount: 0, recordCount: 0, sizeBytes: 0, faultCount: 0 }
+  for (const fact of dumpLog(disk, directory)) {
+    if (fact.type === 'file') totals.fileCount++
+    else if (fact.type === 'fault') {
+      totals.faultCount++
+      report(fact)
+    } else {
+      if (fact.type === 'record') totals.recordCount++
+      totals.sizeBytes += fact.sizeBytes
+    }
+  }
+  return totals
+}
