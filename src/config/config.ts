@@ -29,8 +29,8 @@ export function loadAgentConfig(file: string | undefined, environment: Environme
 }
 
 /** The same rules for values that did not come from a file: the command line's flags, a test, the demo. */
-export function agentConfigFrom(values: unknown): AgentConfig {
-  const source = { file: undefined, base: process.cwd(), environment: {}, variables: agentVariables }
+export function agentConfigFrom(values: unknown, environment: Environment = {}): AgentConfig {
+  const source = { file: undefined, base: process.cwd(), environment, variables: agentVariables }
   return checked(agentSchema, { ...emptyDocument, values }, source)
 }
 

@@ -1,0 +1,65 @@
+import { Command, InvalidArgumentError } from 'commander'
+import { ControlClient } from '../control/client.ts'
+import { parseDuration, parseInstant } from '../control/reference.ts'
+import { parseSize } from '../config/config.ts'
+
+/** Options that every command has which asks a daemon. */
+export interface ClientOptions {
+  readonly url: string
+  readonly json?: true
+}
+
+/** A command that asks the daemon. `json`: it prints facts, so it can print them as JSON. */
+export function clientCommand(name: string, description: string): Command {
+  const defaultUrl = process.env['VRA_CONTROL_URL'] ?? 'http://127.0.0.1:7421'
+  return new Command(name)
+    .description(description)
+    .option('--url <url>', "the daemon's control API; VRA_CONTROL_URL", defaultUrl)
+    .option('--json', 'print one JSON document')
+}
+
+/** Ctrl-C ends the request under way. */
+export function clientOf(options: ClientOptions): ControlClient {
+  const stop = new AbortController()
+  process.once('SIGINT', () => stop.abort())
+  process.once('SIGTERM', () => stop.abort())
+  return new ControlClient(options.url, stop.signal)
+}
+
+export function durationArgument(text: string): number {
+  const millis = parseDuration(text)
+  if (millis === undefined) throw new InvalidArgumentError('Give a duration such as 30s, 4h, 1h30m or 7d.')
+  return millis
+}
+
+export function sizeArgument(text: string): number {
+  const size = parseSize(text)
+  if (size === undefined) throw new InvalidArgumentError('Give a size such as 40GiB, 512MiB or a number of bytes.')
+  return size
+}
+
+export function instantArgument(text: string): number {
+  const micros = parseInstant(text, Date.now() * 1000)
+  if (micros === undefined)
+    throw new InvalidArgumentError('Give a time such as 2026-03-29T02:15:00Z, "2026-03-29 02:15" (UTC) or "2h ago".')
+  return micros
+}
+
+export function countArgument(text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('Give a whole number.')
+  return Number(text)
+}
+
+/** "name=value", for options that are given several times. */
+export function pairArgument(text: string): readonly [string, string] {
+  const at = text.indexOf('=')
+  if (at < 1 || at === text.length - 1) throw new InvalidArgumentError('Write it as name=value.')
+  return [text.slice(0, at), text.slice(at + 1)]
+}
+
+/** Collects an option that may be given several times. */
+export function collected<T>(
+  parse: (text: string) => T,
+): (text: string, before: readonly T[] | undefined) => readonly T[] {
+  return (text, before) => [...(before ?? []), parse(text)]
+}

@@ -1,0 +1,35 @@
+import { Argument, Command, Option } from 'commander'
+import { exampleConfig, loadAgentConfig, loadVraConfig } from '../config/config.ts'
+import { printJson, printLine } from './output.ts'
+
+const roles = ['vra', 'agent'] as const
+type Role = (typeof roles)[number]
+
+export function configCommand(): Command {
+  return new Command('config')
+    .description('write and check configuration files')
+    .addCommand(exampleCommand())
+    .addCommand(checkCommand())
+}
+
+function exampleCommand(): Command {
+  return new Command('example')
+    .description('a documented file with every option and its default')
+    .addArgument(new Argument('<role>', 'vra: the recovery site; agent: the protected site').choices(roles))
+    .addHelpText('after', '\nExample:\n  vra config example vra > /etc/vra/vra.yaml')
+    .action((role: Role) => printLine(exampleConfig(role).trimEnd()))
+}
+
+function checkCommand(): Command {
+  return new Command('check')
+    .description('say everything that is wrong with a file, or nothing; the environment counts, too')
+    .argument('<file>')
+    .addOption(new Option('--role <role>', 'whose file it is').choices(roles).default('vra'))
+    .option('--json', 'print the configuration that the daemon would run with')
+    .action((file: string, options: { readonly role: Role; readonly json?: true }) => {
+      const load = options.role === 'vra' ? loadVraConfig : loadAgentConfig
+      const config = load(file, process.env)
+      if (options.json) printJson(config)
+      else printLine(`${file} is a valid configuration of the ${options.role === 'vra' ? 'VRA' : 'agent'}`)
+    })
+}

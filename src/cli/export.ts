@@ -1,0 +1,70 @@
+import * as path from 'node:path'
+import type { Command } from 'commander'
+import { Failure } from '../base/failure.ts'
+import { ControlClient } from '../control/client.ts'
+import type { ExportJob } from '../control/service.ts'
+import { durationInWords, instantInWords, sizeInWords } from '../control/words.ts'
+import { checkpointOption } from './checkpoint.ts'
+import { clientCommand, type ClientOptions } from './client.ts'
+import { untilEnded } from './jobs.ts'
+import { printFacts, printJson } from './output.ts'
+
+interface ExportOptions extends ClientOptions {
+  readonly checkpoint: string
+  readonly volume: string
+  readonly to: string
+  readonly overwrite?: true
+  readonly wait: boolean
+}
+
+export function exportCommand(): Command {
+  return clientCommand('export', 'write a volume as of a checkpoint into a sparse raw file')
+    .argument('<vpg>')
+    .requiredOption('--volume <name>', 'which volume of the group')
+    .requiredOption('--to <file>', "on the daemon's host; written as FILE.partial, synced, then renamed")
+    .addOption(checkpointOption())
+    .option('--overwrite', 'replace the file')
+    .option('--no-wait', 'return when the export has begun; see `vra status`')
+    .addHelpText(
+      'after',
+      `
+The daemon writes the file as its own user. Ctrl-C cancels the export.
+
+Examples:
+  vra export web --volume root --to /srv/root.img
+  vra export web --volume root --checkpoint before-upgrade --to /srv/root.img
+  vra export web --volume data --checkpoint "10m ago" --to /srv/data.img --overwrite
+  vra export web --volume data --checkpoint 2026-03-29T02:14:55Z --to /srv/data.img`,
+    )
+    .action(async (vpg: string, options: ExportOptions) => {
+      const client = new ControlClient(options.url)
+      const { volume, checkpoint } = options
+      const file = path.resolve(options.to)
+      const begun = await client.startExport({ vpg, volume, checkpoint, file, overwrite: options.overwrite === true })
+      const job = options.wait ? await untilEnded(begun, callsFor(client, begun.id)) : begun
+      if (options.json) printJson(job)
+      else printJob(job)
+      if (job.state === 'cancelled') throw new Failure('CLOSING', `the export was cancelled, ${file} was not written`)
+    })
+}
+
+function callsFor(client: ControlClient, id: string): Parameters<typeof untilEnded<ExportJob>>[1] {
+  return {
+    look: () => client.export(id),
+    cancel: () => client.cancelExport(id),
+    progressOf: job => ({ doneBytes: job.doneBytes, totalBytes: job.sizeBytes }),
+  }
+}
+
+function printJob(job: ExportJob): void {
+  const millis = job.endedAtMicros === undefined ? undefined : (job.endedAtMicros - job.startedAtMicros) / 1000
+  printFacts([
+    ['export', job.id],
+    ['state', job.state],
+    ['volume', `${job.vpg} ${job.volume}`],
+    ['checkpoint', `${job.checkpoint}, ${instantInWords(job.checkpointTimestampMicros)}`],
+    ['file', job.file],
+    ['size', `${sizeInWords(job.sizeBytes)}, ${sizeInWords(job.dataBytes)} of it data`],
+    ['took', millis === undefined ? undefined : durationInWords(millis)],
+  ])
+}

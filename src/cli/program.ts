@@ -1,0 +1,58 @@
+import { Command } from 'commander'
+import type { AgentConfig, VraConfig } from '../config/config.ts'
+import { certsCommand } from './certs.ts'
+import { checkpointCommand } from './checkpoint.ts'
+import { configCommand } from './config.ts'
+import { exitStatusHelp } from './exit.ts'
+import { exportCommand } from './export.ts'
+import { openapiCommand } from './openapi.ts'
+import { protectCommand } from './protect.ts'
+import { serveCommand, type RunRole } from './serve.ts'
+import { statusCommand } from './status.ts'
+import { verifiableCommand } from './verify.ts'
+import { vpgCommand } from './vpg.ts'
+
+/** What the two daemons and the demonstration are; loaded only when they are asked for, so that the other commands start at once. */
+export interface Roles {
+  readonly runVra: RunRole<VraConfig>
+  readonly runAgent: RunRole<AgentConfig>
+}
+
+/** The command line. Parsing throws a CommanderError instead of ending the process. */
+export function buildProgram(version: string, roles: Roles): Command {
+  const program = new Command('vra')
+    .description('Continuous data protection: every write kept in order, any disk back as of any checkpoint.')
+    .version(version)
+    .addCommand(serveCommand(roles.runVra))
+    .addCommand(protectCommand(roles.runAgent))
+    .addCommand(statusCommand())
+    .addCommand(vpgCommand())
+    .addCommand(checkpointCommand())
+    .addCommand(exportCommand())
+    .addCommand(verifiableCommand('journal', 'the commit log and the segments: what is acknowledged'))
+    .addCommand(verifiableCommand('mirror', 'manifests, deltas and base in the object store: what is aged'))
+    .addCommand(configCommand())
+    .addCommand(certsCommand())
+    .addCommand(openapiCommand())
+    .addHelpText(
+      'after',
+      `
+Begin:
+  vra serve                                                  the VRA on its defaults; leave it running
+  vra vpg create web --volume root=1GiB --agent host1        what is protected
+  truncate -s 1G disk.img
+  vra protect --vpg web --agent host1 --disk root=disk.img   serves nbd://127.0.0.1:10809/root to a guest
+  vra status
+  vra export web --volume root --checkpoint "1m ago" --to recovered.img
+
+A command that asks the daemon finds it at --url or VRA_CONTROL_URL (default: http://127.0.0.1:7421).
+${exitStatusHelp}`,
+    )
+  prepare(program)
+  return program
+}
+
+function prepare(command: Command): void {
+  command.exitOverride().showSuggestionAfterError(true).showHelpAfterError('(--help says more)').helpCommand(false)
+  for (const child of command.commands) prepare(child)
+}

@@ -1,0 +1,59 @@
+import type { Command } from 'commander'
+import type { VraStatus } from '../control/service.ts'
+import { countInWords, durationInWords, sizeInWords } from '../control/words.ts'
+import { clientCommand, clientOf, type ClientOptions } from './client.ts'
+import { printFacts, printJson, printLine, printTable } from './output.ts'
+import { printVpgTable } from './vpg.ts'
+
+export function statusCommand(): Command {
+  return clientCommand('status', 'the daemon, what it protects, and what a person should know now').action(
+    async (options: ClientOptions) => {
+      const status = await clientOf(options).status()
+      if (options.json) printJson(status)
+      else printStatus(status)
+    },
+  )
+}
+
+function printStatus(status: VraStatus): void {
+  const { ingest, journal } = status
+  printFacts([
+    ['daemon', `${status.software}, up ${durationInWords((status.nowMicros - status.startedAtMicros) / 1000)}`],
+    ['state', status.ready ? 'ready' : 'recovering'],
+    [
+      'agents',
+      `${status.listen.host}:${status.listen.port} (${status.listen.tls ? 'TLS' : 'plain TCP'}), ${ingest.sessionCount} sessions`,
+    ],
+    ['data', status.dataDirectory],
+    ['store', status.store],
+    ['writes', `${countInWords(ingest.writesPerSecond)}/s, ${sizeInWords(ingest.bytesPerSecond)}/s`],
+    ['ack latency', `p50 ${ingest.ackMillisP50.toFixed(1)} ms, p99 ${ingest.ackMillisP99.toFixed(1)} ms`],
+    [
+      'journal',
+      `${sizeInWords(journal.logSizeBytes)} of ${sizeInWords(journal.logSizeBytesMax)}, ${sizeInWords(journal.diskFreeBytes)} free on its disk`,
+    ],
+    ['journal full', journal.full],
+    ...status.alerts.map(
+      alert => [alert.severity, alert.vpg === undefined ? alert.sentence : `${alert.vpg} ${alert.sentence}`] as const,
+    ),
+  ])
+  if (status.vpgs.length > 0) {
+    printLine()
+    printVpgTable(status.vpgs)
+  }
+  if (status.exports.length > 0) {
+    printLine()
+    printTable(
+      ['EXPORT', 'STATE', 'VPG', 'VOLUME', 'CHECKPOINT', 'DONE', 'FILE'],
+      status.exports.map(job => [
+        job.id,
+        job.state,
+        job.vpg,
+        job.volume,
+        job.checkpoint,
+        `${sizeInWords(job.doneBytes)} of ${sizeInWords(job.sizeBytes)}`,
+        job.file,
+      ]),
+    )
+  }
+}

@@ -1,0 +1,29 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs'
+import { CommanderError } from 'commander'
+import { Failure } from '../base/failure.ts'
+import { exitStatusOf } from './exit.ts'
+import { say } from './output.ts'
+import { buildProgram } from './program.ts'
+import { roles } from './roles.ts'
+
+const packageFile = new URL('../../../package.json', import.meta.url)
+const { version } = JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string }
+
+// A reader that has seen enough (`vra ... | head`) is no fault.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  process.exit(error.code === 'EPIPE' ? 0 : 1)
+})
+
+try {
+  await buildProgram(version, roles).parseAsync()
+} catch (error) {
+  if (!(error instanceof CommanderError)) say(sentenceOf(error)) // commander has said its own
+  process.exitCode = exitStatusOf(error)
+}
+
+/** One line for what was foreseen; where it happened for what was not. */
+function sentenceOf(error: unknown): string {
+  if (error instanceof Failure) return `vra: ${error.message}`
+  return `vra: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`
+}
