@@ -1,5 +1,5 @@
 import { Failure } from '../base/failure.ts'
-import { comparePositions, type Position } from '../base/ids.ts'
+import { sequence, type Position } from '../base/ids.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { Hello } from '../wire/messages.ts'
 import { protocolVersion } from '../wire/wire.ts'
@@ -64,28 +64,29 @@ function checkVolumes(hello: Hello, definition: VpgDefinition): void {
 
 /** Exactly continuing needs resumableFrom <= durable <= lastNumbered, in one generation. */
 export function checkPositions(hello: Hello, durable: Position): void {
-  const { resumableFrom, lastNumbered } = hello
-  const begins = durable.generation === 0
-  const possible = begins
-    ? resumableFrom.sequence === 0 && resumableFrom.generation <= 1 && lastNumbered.generation <= 1
-    : resumableFrom.generation === durable.generation &&
-      lastNumbered.generation === durable.generation &&
-      comparePositions(resumableFrom, durable) <= 0 &&
-      comparePositions(durable, lastNumbered) <= 0
-  if (possible) return
+  const from = orBeginning(hello.resumableFrom)
+  const at = orBeginning(durable)
+  const last = orBeginning(hello.lastNumbered)
+  const oneGeneration = from.generation === at.generation && last.generation === at.generation
+  if (oneGeneration && from.sequence <= at.sequence && at.sequence <= last.sequence) return
   throw new Failure(
     'SYNC_REQUIRED',
-    begins
+    durable.generation === 0
       ? 'this VRA has nothing of the stream, and the agent cannot send it from its beginning'
       : 'what this VRA has of the stream is not what the agent can continue',
     {
       durable: formatPosition(durable),
-      resumableFrom: formatPosition(resumableFrom),
-      lastNumbered: formatPosition(lastNumbered),
+      resumableFrom: formatPosition(hello.resumableFrom),
+      lastNumbered: formatPosition(hello.lastNumbered),
     },
   )
 }
 
-export function formatPosition(position: Position): string {
+/** "Nothing yet" is the beginning of the first generation. */
+function orBeginning(position: Position): Position {
+  return position.generation === 0 ? { generation: 1, sequence: sequence(0) } : position
+}
+
+function formatPosition(position: Position): string {
   return `${position.generation}/${position.sequence}`
 }
