@@ -8,14 +8,13 @@ import type { ImageService } from './service.ts'
 
 assert(parentPort !== null, 'this file is the start of a worker thread')
 const port = parentPort
-const notify: { post: (name: string, value: unknown) => void } = { post: () => undefined }
-const server = new ImageServer(progress => notify.post('exportProgress', progress))
-notify.post = serveRpc<ImageService>(port, {
+const server = new ImageServer(progress => notify('exportProgress', progress))
+const notify = serveRpc<ImageService>(port, {
   open: config => server.open(config),
   exportRaw: argument => server.exportRaw(argument),
   cancel: argument => server.cancel(argument),
   close: async () => {
     await server.close()
-    port.close()
+    setImmediate(() => port.close()) // after the answer to this call
   },
 })

@@ -6,6 +6,8 @@ import type { StoreConfig } from '../store/object-store.ts'
 
 export interface ImageConfig {
   readonly store: StoreConfig
+  /** As for the journal: the commit log is below it. */
+  readonly dataDirectory: string
   readonly cacheSizeBytes: number
 }
 

@@ -78,7 +78,6 @@ function openPartitions({ disk, scratchDirectory, vpg, limits, workspace }: Fold
   }
   const count = partitionCount(plan.rawSizeBytes, limits.partitionSizeBytes)
   plan.partition(count)
-  disk.makeDirectory(scratchDirectory)
   const file = path.join(scratchDirectory, `${scratchPrefix}${vpg}${scratchSuffix}`)
   return new FilePartitions(disk, file, count, workspace.partition)
 }

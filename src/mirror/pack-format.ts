@@ -23,7 +23,7 @@ import { Failure } from '../base/failure.ts'
 //       76     4  headerCrc32c     over bytes 0..76
 //
 // Blocks follow each other without gaps: LZ4 of at most 64 KiB raw, or raw where that is not smaller. A block holds extents
-// of one region. The index begins at the next multiple of 8. A region's section in it is its extents, then its blocks:
+// of one region. The index begins where they end. A region's section in it is its extents, then its blocks:
 //
 //   offset  size  extent (16)                          sorted by sector, then ordinal
 //        0     4  sectorLow            where it is in the volume, in sectors of 512 bytes

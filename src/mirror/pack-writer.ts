@@ -1,6 +1,6 @@
 import { assert } from '../base/assert.ts'
 import { blockRawSizeBytesMax } from '../base/limits.ts'
-import { alignUp, sectorSizeBytes } from '../base/units.ts'
+import { sectorSizeBytes } from '../base/units.ts'
 import { crc32c } from '../codec/crc32c.ts'
 import { compressBlock, compressedSizeBytesMax } from '../codec/lz4.ts'
 import type { PackRef } from '../timeline/state.ts'
@@ -186,11 +186,10 @@ export class PackWriter {
     assert(identity !== undefined && this.#extentCount > 0, 'a pack holds at least one extent')
     this.#flushBlock()
     const counts = { ordinalCount: this.#ordinals.length, regionCount: this.#regions.length }
-    const indexOffsetBytes = alignUp(this.#sizeBytes, 8)
+    const indexOffsetBytes = this.#sizeBytes
     const indexSizeBytes = extentEntrySizeBytes * this.#extentCount + blockEntrySizeBytes * this.#blockCount
     const sizeBytes = indexOffsetBytes + indexSizeBytes + tailSizeBytes(counts)
     const bytes = this.#pack.reserve(sizeBytes, this.#sizeBytes).subarray(0, sizeBytes)
-    bytes.fill(0, this.#sizeBytes, indexOffsetBytes)
     const ordinalsAt = indexOffsetBytes + indexSizeBytes
     const fenceAt = ordinalsAt + ordinalEntrySizeBytes * counts.ordinalCount
     const trailerAt = fenceAt + fenceEntrySizeBytes * counts.regionCount

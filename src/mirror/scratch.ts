@@ -1,3 +1,4 @@
+import * as path from 'node:path'
 import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
 import { KiB } from '../base/units.ts'
@@ -68,6 +69,7 @@ export class FilePartitions implements Partitions {
     this.#sizeBytes = new Float64Array(count)
     this.#chunks = Array.from({ length: count }, () => [])
     this.#file = onDisk(file, () => {
+      disk.makeDirectory(path.dirname(file))
       disk.remove(file)
       return disk.open(file, 'create')
     })

@@ -1,5 +1,6 @@
 import { Failure } from '../base/failure.ts'
 import { formatCheckpointId, ordinal } from '../base/ids.ts'
+import { extentSizeBytesMax } from '../base/limits.ts'
 import { sectorSizeBytes } from '../base/units.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import type { ObjectRef } from '../timeline/state.ts'
@@ -53,7 +54,13 @@ async function collect<T>(faults: string[], work: () => Promise<T>): Promise<T |
   }
 }
 
-function orderFaults({ count, start, ordinalIndex }: RegionExtents): string[] {
+const unitSectors = extentSizeBytesMax / sectorSizeBytes
+
+function orderFaults({ count, start, length, zero, ordinalIndex }: RegionExtents): string[] {
+  for (let index = 0; index < count; index++) {
+    const crosses = (start[index]! % unitSectors) + length[index]! > unitSectors
+    if (zero[index] === 0 && crosses) return [`extent ${index} crosses a multiple of 64 KiB`]
+  }
   for (let index = 1; index < count; index++) {
     const inOrder =
       start[index - 1]! < start[index]! ||

@@ -79,3 +79,20 @@ t.test('every retained checkpoint of a random history is what the volumes held t
   }
   t.pass(`seeds ${firstSeed} to ${firstSeed + historyCount - 1}`)
 })
+
+t.test('the comparison notices an image that ends at another cut', async t => {
+  const history = new History(seeded(3), volumes, 2)
+  const timeline = new TestTimeline(history, t.testdir())
+  for (let round = 0; round < 6; round++) {
+    for (let count = 0; count < 8; count++) history.write()
+    timeline.checkpoint()
+  }
+  await timeline.fold({ packRawSizeBytesMax: 2 ** 20, memorySizeBytesMax: 0, partitionSizeBytes: 2 ** 20 })
+  const [first, second] = timeline.retained
+  const wrong = { ...first!, ordinal: second!.ordinal, vector: second!.vector }
+  const expected = history.contents.get(first!.ordinal)!.get(1)!
+  const right = await readVolume(await timeline.open(timeline.plan(first!)), 1, seeded(1))
+  t.equal(Buffer.compare(right, expected), 0)
+  const other = await readVolume(await timeline.open(timeline.plan(wrong)), 1, seeded(1))
+  t.not(Buffer.compare(other, expected), 0)
+})

@@ -1,0 +1,136 @@
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import * as path from 'node:path'
+import t from 'tap'
+import { Failure } from '../../src/base/failure.ts'
+import { KiB, MiB } from '../../src/base/units.ts'
+import { realDisk, type Disk } from '../../src/disk/disk.ts'
+import { exportRaw, type ExportRequest } from '../../src/image/image.ts'
+import { History, seeded } from '../support/mirror-history.ts'
+import { TestTimeline } from '../support/mirror-timeline.ts'
+
+const volumes = [
+  { number: 1, sizeBytes: 8 * MiB + 512, included: true },
+  { number: 2, sizeBytes: 64 * KiB, included: false },
+]
+
+interface Exported {
+  readonly request: ExportRequest
+  readonly timeline: TestTimeline
+  readonly expected: Uint8Array
+  readonly progress: [number, number][]
+}
+
+/** A volume of which some is in the base, some in a delta, some in segments, some in the log. */
+async function prepare(directory: string): Promise<Exported> {
+  const history = new History(seeded(21), [volumes[0]!], 1)
+  const timeline = new TestTimeline(history, path.join(directory, 'scratch'))
+  const limits = { packRawSizeBytesMax: 2 ** 20, memorySizeBytesMax: 2 ** 30, partitionSizeBytes: 2 ** 20 }
+  for (let round = 0; round < 3; round++) {
+    for (let count = 0; count < 6; count++) history.write()
+    timeline.checkpoint()
+    if (round < 2) await timeline.fold(limits)
+    else history.seal('some')
+  }
+  const checkpoint = timeline.retained.at(-1)!
+  const progress: [number, number][] = []
+  const request: ExportRequest = {
+    image: await timeline.open(timeline.plan({ ...checkpoint, volumes })),
+    volume: 1,
+    file: path.join(directory, 'volume.raw'),
+    existing: 'refuse',
+    disk: realDisk,
+    onProgress: (doneBytes, totalBytes) => progress.push([doneBytes, totalBytes]),
+    signal: new AbortController().signal,
+  }
+  return { request, timeline, expected: history.contents.get(checkpoint.ordinal)!.get(1)!, progress }
+}
+
+t.test('the file is the volume, sparse where that is zeros, and nothing is beside it', async t => {
+  const directory = path.resolve(t.testdir({ 'volume.raw.partial': 'left by an export that was killed' }))
+  const { request, expected, progress } = await prepare(directory)
+  const { sizeBytes, writtenSizeBytes } = await exportRaw(request)
+  t.equal(Buffer.compare(readFileSync(request.file), expected), 0)
+  t.equal(sizeBytes, expected.length)
+  t.ok(writtenSizeBytes < expected.length / 2, `${writtenSizeBytes} bytes were written`)
+  t.ok(statSync(request.file).blocks * 512 < expected.length / 2, 'holes stay holes')
+  t.notOk(existsSync(`${request.file}.partial`))
+  const [doneBytes, totalBytes] = progress.at(-1)!
+  t.equal(doneBytes, totalBytes, 'progress ends at the whole')
+})
+
+t.test('a file that exists is replaced only when that is asked for', async t => {
+  const directory = path.resolve(t.testdir({ 'volume.raw': 'precious' }))
+  const { request, expected } = await prepare(directory)
+  await t.rejects(exportRaw(request), { code: 'ALREADY_EXISTS' })
+  t.equal(readFileSync(request.file, 'utf8'), 'precious')
+  await exportRaw({ ...request, existing: 'replace' })
+  t.equal(Buffer.compare(readFileSync(request.file), expected), 0)
+})
+
+t.test('an export that is cancelled leaves nothing', async t => {
+  const directory = path.resolve(t.testdir())
+  const { request } = await prepare(directory)
+  const abort = new AbortController()
+  const onProgress = (): void => abort.abort(new Failure('CLOSING', 'enough'))
+  await t.rejects(exportRaw({ ...request, onProgress, signal: abort.signal }), { code: 'CLOSING' })
+  t.strictSame(readdirSync(directory), [])
+})
+
+/** A disk of which the n-th call fails as a full one does; counts its calls. */
+function failingDisk(failingCall: number): { disk: Disk; callCount: () => number } {
+  let calls = 0
+  const step = <T>(work: () => T): T => {
+    if (calls++ === failingCall) throw Object.assign(new Error('full'), { code: 'ENOSPC' })
+    return work()
+  }
+  const disk: Disk = {
+    ...realDisk,
+    open: (file, mode) => {
+      const open = step(() => realDisk.open(file, mode))
+      return {
+        read: (target, offsetBytes) => open.read(target, offsetBytes),
+        write: (pieces, offsetBytes) => step(() => open.write(pieces, offsetBytes)),
+        sync: () => step(() => open.sync()),
+        truncate: sizeBytes => step(() => open.truncate(sizeBytes)),
+        sizeBytes: () => open.sizeBytes(),
+        close: () => open.close(),
+      }
+    },
+    rename: (from, to) => step(() => realDisk.rename(from, to)),
+  }
+  return { disk, callCount: () => calls }
+}
+
+t.test('whatever call to the disk fails, there is the whole file or none', async t => {
+  const directory = path.resolve(t.testdir())
+  const { request } = await prepare(directory)
+  const rehearsal = failingDisk(-1)
+  await exportRaw({ ...request, existing: 'replace', disk: rehearsal.disk })
+  realDisk.remove(request.file)
+  t.ok(rehearsal.callCount() > 10, `${rehearsal.callCount()} calls`)
+  for (let call = 0; call < rehearsal.callCount(); call++) {
+    await t.rejects(exportRaw({ ...request, disk: failingDisk(call).disk }), { code: 'DISK_FAILED' }, `call ${call}`)
+    t.strictSame(readdirSync(directory), [], `call ${call}`)
+  }
+})
+
+t.test('damage ends the export by name, and what was there before stays', async t => {
+  const directory = path.resolve(t.testdir())
+  const { request, timeline } = await prepare(directory)
+  const [key, bytes] = [...timeline.store.objects].at(-1)!
+  bytes[100]! ^= 1
+  writeFileSync(request.file, 'before')
+  await t.rejects(exportRaw({ ...request, existing: 'replace' }), { code: 'OBJECT_CORRUPT', details: { key } })
+  t.equal(readFileSync(request.file, 'utf8'), 'before')
+  t.strictSame(readdirSync(directory), ['volume.raw'])
+})
+
+t.test('what cannot be meant is refused', async t => {
+  const directory = path.resolve(t.testdir())
+  const { request } = await prepare(directory)
+  const file = path.join(directory, 'missing', 'volume.raw')
+  await t.rejects(exportRaw({ ...request, file }), { code: 'REQUEST_INVALID' })
+  await t.rejects(exportRaw({ ...request, volume: 9 }), { code: 'UNKNOWN_VOLUME' }, 'no such volume')
+  await t.rejects(exportRaw({ ...request, volume: 2 }), { code: 'UNKNOWN_VOLUME' }, 'a volume without a checkpoint')
+  t.strictSame(readdirSync(directory), [])
+})
