@@ -1,7 +1,5 @@
 import { LineCounter, isAlias, isMap, isNode, isScalar, parseDocument, visit, type Document } from 'yaml'
-import type { Fault } from './faults.ts'
-
-export type KeyPath = readonly (string | number)[]
+import type { Fault, KeyPath } from './faults.ts'
 
 /** A configuration as it was written: its values, and where each of them stands. */
 export interface ConfigDocument {

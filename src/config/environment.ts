@@ -1,7 +1,6 @@
 import * as path from 'node:path'
-import { formatPath, type Fault } from './faults.ts'
+import { formatPath, type Fault, type KeyPath } from './faults.ts'
 import { nearestWord } from './nearest.ts'
-import type { KeyPath } from './document.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
 

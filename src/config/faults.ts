@@ -1,7 +1,9 @@
 import { z } from 'zod'
 import { Failure } from '../base/failure.ts'
 import { nearestWord } from './nearest.ts'
-import type { KeyPath } from './document.ts'
+
+/** The keys and list indexes that lead to a value. */
+export type KeyPath = readonly (string | number)[]
 
 /** One thing that is wrong in a configuration. */
 export interface Fault {

@@ -8,8 +8,14 @@ export function nearestWord(word: string, known: readonly string[]): string | un
   if (best === undefined) return undefined
   const near = best.distance <= Math.max(2, Math.ceil(wanted.length / 3))
   if (near) return best.candidate
-  // A key without its unit, or with another one: "port" for "portNumber", "logSize" for "logSizeBytesMax".
-  return wanted.length >= 4 ? known.find(candidate => candidate.toLowerCase().startsWith(wanted)) : undefined
+  // A key without its unit: "logSize" for "logSizeBytesMax", "foldSizeMin" for "foldSizeBytesMin".
+  return wanted.length >= 4 ? known.find(candidate => isSubsequence(wanted, candidate.toLowerCase())) : undefined
+}
+
+function isSubsequence(part: string, whole: string): boolean {
+  let found = 0
+  for (const letter of whole) if (letter === part[found]) found++
+  return found === part.length
 }
 
 /** How many single letters must be put, dropped, changed or swapped with their neighbour to make b of a. */

@@ -111,7 +111,7 @@ export const vraSchema = z.strictObject({
       ).optional(),
       allowPlaintextBeyondLoopback: described(
         z.boolean(),
-        'Plain TCP from other hosts: anybody there can pose as any agent.',
+        'Plain TCP from other hosts, where anybody can then pose as any agent.',
       ).default(false),
     }),
     {
