@@ -41,6 +41,11 @@ export class CheckpointAssembler {
     }
     return undefined
   }
+
+  /** Markers of checkpoints that are not complete yet, to be fed to another assembler that goes on from here. */
+  pending(): readonly DurableMarker[] {
+    return [...this.#pending.values()].flat()
+  }
 }
 
 function checkpointOf(ordinal: Ordinal, markers: readonly DurableMarker[]): Checkpoint {
