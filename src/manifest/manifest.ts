@@ -1,47 +1,24 @@
-import type { VpgId } from '../base/ids.ts'
-import type { ObjectStore } from '../store/object-store.ts'
-import type { Checkpoint } from '../timeline/checkpoint.ts'
-import type { VpgState } from '../timeline/state.ts'
+// One commit sequence a VPG: numbered objects, each a segment or a manifest. What the newest manifest says, together with
+// the segments numbered after it, is the VPG; anything else under its prefix is garbage or not committed yet.
+//
+//   <vpg>/commit/…41  manifest ──> pages (copy-on-write), deltas, base regions, segments that wait for a fold
+//   <vpg>/commit/…42  segment      its own PUT is its commit
+//   <vpg>/commit/…43  segment
+//
+// A start reads: a LIST of the numbers, the newest manifest with its pages, the footers of the segments after it. README.md
+// has the formats; commits.ts says how a commit comes to count, and how an appliance learns that it is not the writer any more.
 
-// The front door is being filled in.
-
-/** A VPG as the store has it. */
-export interface LoadedVpg {
-  readonly state: VpgState
-  /** Every retained checkpoint that is in the store, oldest first. */
-  readonly checkpoints: readonly Checkpoint[]
-}
-
-export interface VerifyReport {
-  /** An object that was read and is whole. */
-  whole(key: string): void
-  /** Something is wrong: where, what, and what it affects. */
-  damage(finding: { readonly key: string; readonly offsetBytes: number | undefined; readonly sentence: string }): void
-}
-
-export async function loadVpg(
-  _store: ObjectStore,
-  _id: VpgId,
-  _applianceId: string,
-  _signal: AbortSignal,
-): Promise<LoadedVpg> {
-  throw new Error('loadVpg is not there yet')
-}
-
-export async function listVpgs(_store: ObjectStore, _signal: AbortSignal): Promise<VpgId[]> {
-  throw new Error('listVpgs is not there yet')
-}
-
-export async function verifyVpg(
-  _store: ObjectStore,
-  _id: VpgId,
-  _report: VerifyReport,
-  _signal: AbortSignal,
-): Promise<void> {
-  throw new Error('verifyVpg is not there yet')
-}
-
-/** Everything that the newest manifest says, as one text for people (JSON). */
-export async function dumpVpg(_store: ObjectStore, _id: VpgId, _signal: AbortSignal): Promise<string> {
-  throw new Error('dumpVpg is not there yet')
-}
+export { readCheckpointPage } from './read.ts'
+export { commitKey, listVpgs, newObjectKey, registryKey, type ObjectKind } from './keys.ts'
+export { dumpVpg } from './dump.ts'
+export { loadVpg, type LoadedVpg } from './load.ts'
+export { newNonce } from './commits.ts'
+export type { VpgContents } from './contents.ts'
+export {
+  createOnce,
+  VpgCommits,
+  type PendingManifest,
+  type PendingSegment,
+  type WriterIdentity,
+} from './vpg-commits.ts'
+export { isDamage, verifyVpg, type Finding, type VerifyReport } from './verify.ts'

@@ -1,0 +1,105 @@
+import { randomBytes } from 'node:crypto'
+import { assert } from '../base/assert.ts'
+import { Failure, failedWith } from '../base/failure.ts'
+import type { VpgId } from '../base/ids.ts'
+import type { ObjectStore } from '../store/object-store.ts'
+import { commitKey } from './keys.ts'
+import { listCommits } from './read.ts'
+
+// The one commit sequence of a VPG. A commit is an object under the next number:
+//
+//   create N+1 (only if absent) ──exists──> read it: our nonce? ──no──> fenced
+//        │ created                               │ yes: the reply of an earlier attempt was lost
+//        v                                       v
+//   LIST after N+1 ── something higher? ──> fenced          nothing: the commit counts
+//
+// The LIST is not decoration. Numbers below the newest manifest are garbage and go, so a writer that slept for long could
+// create a number that its successor has used and removed. Whoever finds a higher number is not the writer any more.
+
+/** Where the nonce of a commit stands, in segments and in manifest roots. */
+const nonceRange = { startBytes: 40, endBytes: 56 }
+
+export function newNonce(): string {
+  return randomBytes(16).toString('hex')
+}
+
+/** A commit under way: made once, tried until it counts. Its nonce tells what an earlier attempt has done. */
+export interface PendingCommit {
+  readonly nonce: string
+  /** The object's bytes; the same nonce at offset 40, whatever else is built again. */
+  readonly encode: (commitNumber: number) => Promise<Uint8Array>
+}
+
+export class CommitSequence {
+  readonly vpg: VpgId
+  readonly #store: ObjectStore
+  #number: number
+  #pending: PendingCommit | undefined
+  #fenced: Failure | undefined
+
+  constructor(store: ObjectStore, vpg: VpgId, commitNumber: number) {
+    this.#store = store
+    this.vpg = vpg
+    this.#number = commitNumber
+  }
+
+  /** The last number that counts. */
+  get number(): number {
+    return this.#number
+  }
+
+  /**
+   * One attempt. On return the commit counts, and this is its number. STORE_UNAVAILABLE leaves open whether it does: the
+   * next attempt must be of the same commit. EPOCH_SUPERSEDED is final.
+   */
+  async attempt(commit: PendingCommit, signal: AbortSignal): Promise<number> {
+    if (this.#fenced !== undefined) throw this.#fenced
+    assert(this.#pending === undefined || this.#pending === commit, 'a commit is finished before the next begins')
+    const commitNumber = this.#number + 1
+    const key = commitKey(this.vpg, commitNumber)
+    const bytes = await commit.encode(commitNumber)
+    this.#pending = commit
+    try {
+      await this.#store.create(key, bytes, signal)
+    } catch (error) {
+      if (!failedWith(error, 'ALREADY_EXISTS')) throw error
+      if (!(await this.#isOurs(key, commit.nonce, signal))) throw this.#fence(commitNumber)
+    }
+    await this.#requireNothingAfter(commitNumber, signal)
+    this.#number = commitNumber
+    this.#pending = undefined
+    return commitNumber
+  }
+
+  /** Fails EPOCH_SUPERSEDED when another writer has gone on from here. Not while a commit is under way. */
+  async checkOwnership(signal: AbortSignal): Promise<void> {
+    if (this.#fenced !== undefined) throw this.#fenced
+    assert(this.#pending === undefined, 'no commit of our own is in doubt')
+    await this.#requireNothingAfter(this.#number, signal)
+  }
+
+  async #requireNothingAfter(commitNumber: number, signal: AbortSignal): Promise<void> {
+    const higher = await listCommits(this.#store, this.vpg, commitKey(this.vpg, commitNumber), signal)
+    const newest = higher.at(-1)
+    if (newest !== undefined) throw this.#fence(newest.commitNumber)
+  }
+
+  async #isOurs(key: string, nonce: string, signal: AbortSignal): Promise<boolean> {
+    try {
+      const found = await this.#store.readRange(key, nonceRange, signal)
+      return Buffer.from(found).toString('hex') === nonce
+    } catch (error) {
+      // Shorter than a header, or removed again: in no case what we wrote and still need.
+      if (failedWith(error, 'OBJECT_CORRUPT') || failedWith(error, 'NOT_FOUND')) return false
+      throw error
+    }
+  }
+
+  #fence(commitNumber: number): Failure {
+    const sentence =
+      `another appliance has committed number ${commitNumber} of VPG ${this.vpg}, past our own ${this.#number}: ` +
+      'this one does not write it any more. Stop it, or see which of the two should own the VPG.'
+    this.#fenced = new Failure('EPOCH_SUPERSEDED', sentence, { vpg: this.vpg, commitNumber, ownNumber: this.#number })
+    return this.#fenced
+  }
+}

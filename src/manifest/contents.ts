@@ -1,0 +1,116 @@
+import type { PositionVector } from '../base/ids.ts'
+import { assert } from '../base/assert.ts'
+import type { DurableMarker } from '../timeline/assembler.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { VpgDefinition } from '../timeline/definition.ts'
+import type { GarbageObject, VpgState } from '../timeline/state.ts'
+
+// What a manifest says, cut into named parts. A part is a list of items; it is written again only when one of its items is
+// another object than at the last manifest. (Items are immutable, so being the same object is being equal.)
+//
+//   part                       items
+//   definition                 one: VpgDefinition
+//   segments/<number / 64>     SegmentSpan, those that wait for a fold
+//   deltas/<toOrdinal>         one: DeltaSpan
+//   regions/<volume>/<region / 256>   RegionVersion
+//   tags, pins, holes          Tag, Pin, Hole
+//   recent/<ordinal / 256>     Checkpoint: complete, after the last delta's end
+//   markers                    DurableMarker: of checkpoints that miss others
+//   garbage/<leftAtMicros>     keys
+
+/** All that a VPG's commit sequence says. */
+export interface VpgContents {
+  readonly state: VpgState
+  /** Complete checkpoints after the last delta's end with all markers in committed segments, ascending. */
+  readonly recent: readonly Checkpoint[]
+  readonly pendingMarkers: readonly DurableMarker[]
+  /** Where the last delta ends: only records after it count in the segments. */
+  readonly segmentsFrom: PositionVector
+  /** Undefined while the VPG is protected; else since when it is not. Its objects are then garbage. */
+  readonly deletedAtMicros: number | undefined
+}
+
+export interface Part {
+  readonly name: string
+  readonly items: readonly unknown[]
+}
+
+/** The part of a manifest that is small and always changes; it stands in the root itself. */
+export interface RootFields {
+  readonly epoch: number
+  readonly historyEdge: VpgState['historyEdge']
+  readonly offloaded: VpgState['offloaded']
+  readonly segmentsFrom: PositionVector
+  readonly deletedAtMicros: number | undefined
+}
+
+const segmentsPerPart = 64
+const regionsPerPart = 256
+const ordinalsPerPart = 256
+
+export function rootFieldsOf({ state, segmentsFrom, deletedAtMicros }: VpgContents): RootFields {
+  const { epoch, historyEdge, offloaded } = state
+  return { epoch, historyEdge, offloaded, segmentsFrom, deletedAtMicros }
+}
+
+/** All parts but the garbage, by name. */
+export function partsOf({ state, recent, pendingMarkers }: VpgContents): Part[] {
+  const parts = new Map<string, unknown[]>()
+  const add = (name: string, item: unknown): void => {
+    const items = parts.get(name)
+    if (items === undefined) parts.set(name, [item])
+    else items.push(item)
+  }
+  add('definition', state.definition)
+  for (const segment of state.segments) add(`segments/${Math.floor(segment.commitNumber / segmentsPerPart)}`, segment)
+  for (const delta of state.deltas) add(`deltas/${delta.toOrdinal}`, delta)
+  for (const version of state.regions) {
+    add(`regions/${version.volume}/${Math.floor(version.region / regionsPerPart)}`, version)
+  }
+  for (const tag of state.tags) add('tags', tag)
+  for (const pin of state.pins) add('pins', pin)
+  for (const hole of state.holes) add('holes', hole)
+  for (const checkpoint of recent) add(`recent/${Math.floor(checkpoint.ordinal / ordinalsPerPart)}`, checkpoint)
+  for (const marker of pendingMarkers) add('markers', marker)
+  return [...parts].map(([name, items]) => ({ name, items }))
+}
+
+/** The garbage, a part for each time at which something left. */
+export function garbageParts(garbage: readonly GarbageObject[]): Part[] {
+  const parts = new Map<number, GarbageObject[]>()
+  for (const object of garbage) {
+    const objects = parts.get(object.leftAtMicros)
+    if (objects === undefined) parts.set(object.leftAtMicros, [object])
+    else objects.push(object)
+  }
+  return [...parts].map(([leftAtMicros, items]) => ({ name: `garbage/${leftAtMicros}`, items }))
+}
+
+/** Puts together what partsOf and garbageParts took apart. */
+export function contentsOf(fields: RootFields, commitNumber: number, parts: readonly Part[]): VpgContents {
+  const all = <T>(kind: string): T[] =>
+    parts.filter(part => part.name.split('/')[0] === kind).flatMap(part => part.items as readonly T[])
+  const [definition] = all<VpgDefinition>('definition')
+  assert(definition !== undefined, 'a manifest has a definition')
+  const state: VpgState = {
+    definition,
+    epoch: fields.epoch,
+    commitNumber,
+    deltas: all<VpgState['deltas'][number]>('deltas').sort((a, b) => a.toOrdinal - b.toOrdinal),
+    segments: all<VpgState['segments'][number]>('segments').sort((a, b) => a.commitNumber - b.commitNumber),
+    regions: all<VpgState['regions'][number]>('regions'),
+    offloaded: fields.offloaded,
+    historyEdge: fields.historyEdge,
+    tags: all('tags'),
+    pins: all('pins'),
+    holes: all('holes'),
+    garbage: all('garbage'),
+  }
+  return {
+    state,
+    recent: all<Checkpoint>('recent').sort((a, b) => a.ordinal - b.ordinal),
+    pendingMarkers: all('markers'),
+    segmentsFrom: fields.segmentsFrom,
+    deletedAtMicros: fields.deletedAtMicros,
+  }
+}

@@ -1,0 +1,39 @@
+import { randomUUID } from 'node:crypto'
+import { type VpgId, vpgId } from '../base/ids.ts'
+import { commitKey, parseCommitKey } from '../segment/segment.ts'
+import type { ObjectStore } from '../store/object-store.ts'
+
+//   vpg/<vpg>                        registry: this VPG exists; created before its first commit, removed last
+//   <vpg>/commit/<number>            16 decimal digits: a segment or a manifest root
+//   <vpg>/page/<epoch>-<uuid>        a page of a manifest
+//   <vpg>/delta/<epoch>-<uuid>       a pack of a delta
+//   <vpg>/base/<epoch>-<uuid>        a pack of one version of a base region
+
+export { commitKey, parseCommitKey }
+
+export type ObjectKind = 'page' | 'delta' | 'base'
+
+const registryPrefix = 'vpg/'
+
+export function registryKey(vpg: VpgId): string {
+  return `${registryPrefix}${vpg}`
+}
+
+export function commitPrefix(vpg: VpgId): string {
+  return `${vpg}/commit/`
+}
+
+/** A name that was never used before and never will be again. */
+export function newObjectKey(vpg: VpgId, kind: ObjectKind, epoch: number): string {
+  return `${vpg}/${kind}/${epoch}-${randomUUID()}`
+}
+
+/** Every VPG that the store holds, deleted ones whose objects are still being removed included. */
+export async function listVpgs(store: ObjectStore, signal: AbortSignal): Promise<VpgId[]> {
+  const found: VpgId[] = []
+  for await (const { key } of store.list(registryPrefix, undefined, signal)) {
+    const name = key.slice(registryPrefix.length)
+    if (/^[0-9a-f]{32}$/.test(name)) found.push(vpgId(name))
+  }
+  return found
+}

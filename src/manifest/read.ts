@@ -1,0 +1,158 @@
+import { Failure, failedWith } from '../base/failure.ts'
+import type { VpgId } from '../base/ids.ts'
+import { Permits } from '../base/permits.ts'
+import type { ListedObject, ObjectStore } from '../store/object-store.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { ObjectRef } from '../timeline/state.ts'
+import { decodeCheckpoints } from './checkpoint-page.ts'
+import { contentsOf, type Part, type VpgContents } from './contents.ts'
+import { commitPrefix, parseCommitKey } from './keys.ts'
+import { nonceOfKey, type PageSet, type PartPlace, type RootBody, type WrittenPage } from './pages.ts'
+import { corrupt, decodeSealed, isSealed, type SealedObject } from './sealed-object.ts'
+
+// From the store to contents: the newest root, its pages, and the list of what was committed after it.
+
+export interface NumberedObject extends ListedObject {
+  readonly commitNumber: number
+}
+
+export interface ReadManifest {
+  readonly root: SealedObject
+  readonly rootObject: NumberedObject
+  readonly contents: VpgContents
+  readonly pageSet: PageSet
+  /** Committed after the manifest, ascending: segments all. */
+  readonly after: readonly NumberedObject[]
+}
+
+const peeksAtOnce = 16
+const pageReadsAtOnce = 8
+const peekSizeBytes = 4
+
+/** Every numbered object of the VPG, ascending. */
+export async function listCommits(
+  store: ObjectStore,
+  vpg: VpgId,
+  after: string | undefined,
+  signal: AbortSignal,
+): Promise<NumberedObject[]> {
+  const commits: NumberedObject[] = []
+  for await (const object of store.list(commitPrefix(vpg), after, signal)) {
+    const parsed = parseCommitKey(object.key)
+    if (parsed !== undefined) commits.push({ ...object, commitNumber: parsed.commitNumber })
+  }
+  return commits
+}
+
+/** NOT_FOUND where the VPG has no manifest; OBJECT_CORRUPT and VERSION_UNSUPPORTED name the object. */
+export async function readManifest(store: ObjectStore, vpg: VpgId, signal: AbortSignal): Promise<ReadManifest> {
+  const commits = await listCommits(store, vpg, undefined, signal)
+  const rootObject = await newestRoot(store, commits, signal)
+  if (rootObject === undefined) throw new Failure('NOT_FOUND', `the store holds no manifest of VPG ${vpg}`, { vpg })
+  const root = await readSealed(store, rootObject, signal)
+  if (root.header.kind !== 'root' || root.header.vpg !== vpg || root.header.commitNumber !== rootObject.commitNumber) {
+    throw corrupt(rootObject.key, 8, `is commit ${root.header.commitNumber} of VPG ${root.header.vpg}`)
+  }
+  const body = parseJson<RootBody>(rootObject.key, root.body)
+  const { parts, pageSet } = await readParts(store, vpg, body, signal)
+  if (!parts.some(part => part.name === 'definition')) throw corrupt(rootObject.key, 0, 'has no definition')
+  return {
+    root,
+    rootObject,
+    contents: contentsOf(body.fields, rootObject.commitNumber, parts),
+    pageSet,
+    after: commits.filter(commit => commit.commitNumber > rootObject.commitNumber),
+  }
+}
+
+/** Walks down from the highest number. A number taken away meanwhile was below the newest, so it is passed over. */
+async function newestRoot(
+  store: ObjectStore,
+  commits: readonly NumberedObject[],
+  signal: AbortSignal,
+): Promise<NumberedObject | undefined> {
+  for (let end = commits.length; end > 0; end -= peeksAtOnce) {
+    const some = commits.slice(Math.max(0, end - peeksAtOnce), end).reverse()
+    const roots = await Promise.all(some.map(commit => isRoot(store, commit, signal)))
+    const found = some.find((_, index) => roots[index])
+    if (found !== undefined) return found
+  }
+  return undefined
+}
+
+async function isRoot(store: ObjectStore, commit: NumberedObject, signal: AbortSignal): Promise<boolean> {
+  try {
+    const range = { startBytes: 0, endBytes: Math.min(peekSizeBytes, commit.sizeBytes) }
+    return isSealed(await store.readRange(commit.key, range, signal))
+  } catch (error) {
+    if (failedWith(error, 'NOT_FOUND')) return false
+    throw error
+  }
+}
+
+async function readParts(
+  store: ObjectStore,
+  vpg: VpgId,
+  body: RootBody,
+  signal: AbortSignal,
+): Promise<{ parts: Part[]; pageSet: PageSet }> {
+  const permits = new Permits(pageReadsAtOnce)
+  const pageOf = async (name: string, page: ObjectRef): Promise<WrittenPage> => {
+    const items = await permits.with(() => readItems(store, vpg, page, signal))
+    return { part: { name, items }, place: { name, page } }
+  }
+  const indexes = await Promise.all(body.indexes.map((page, index) => pageOf(`index/${index}`, page)))
+  const places = [...indexes.flatMap(index => index.part.items as readonly PartPlace[]), ...body.parts]
+  const written = new Map<string, WrittenPage>()
+  const parts = await Promise.all(
+    places.map(async place => {
+      if ('items' in place) return place
+      const page = await pageOf(place.name, place.page)
+      written.set(place.name, page)
+      return page.part
+    }),
+  )
+  return { parts, pageSet: { written, indexes } }
+}
+
+async function readItems(
+  store: ObjectStore,
+  vpg: VpgId,
+  page: ObjectRef,
+  signal: AbortSignal,
+): Promise<readonly unknown[]> {
+  const { header, body } = await readSealed(store, page, signal)
+  if (header.vpg !== vpg || header.nonce !== nonceOfKey(page.key)) throw corrupt(page.key, 8, 'is another page')
+  if (header.kind === 'checkpoints') return decodeCheckpoints(page.key, body)
+  if (header.kind !== 'page') throw corrupt(page.key, 5, `is a ${header.kind}, not a page`)
+  return parseJson<readonly unknown[]>(page.key, body)
+}
+
+/** The checkpoints that a delta was made of. */
+export async function readCheckpointPage(
+  store: ObjectStore,
+  vpg: VpgId,
+  page: ObjectRef,
+  signal: AbortSignal,
+): Promise<readonly Checkpoint[]> {
+  return (await readItems(store, vpg, page, signal)) as readonly Checkpoint[]
+}
+
+export async function readSealed(store: ObjectStore, object: ObjectRef, signal: AbortSignal): Promise<SealedObject> {
+  try {
+    const bytes = await store.readRange(object.key, { startBytes: 0, endBytes: object.sizeBytes }, signal)
+    return decodeSealed(object.key, bytes)
+  } catch (error) {
+    if (!failedWith(error, 'NOT_FOUND')) throw error
+    const sentence = `${object.key} is missing, although the manifest refers to it`
+    throw new Failure('OBJECT_CORRUPT', sentence, { key: object.key, offsetBytes: 0 }, { cause: error })
+  }
+}
+
+function parseJson<T>(key: string, body: Uint8Array): T {
+  try {
+    return JSON.parse(Buffer.from(body).toString()) as T
+  } catch (error) {
+    throw new Failure('OBJECT_CORRUPT', `${key} holds no valid JSON`, { key, offsetBytes: 128 }, { cause: error })
+  }
+}

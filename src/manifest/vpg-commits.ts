@@ -1,0 +1,202 @@
+import { assert } from '../base/assert.ts'
+import type { Clock } from '../base/clock.ts'
+import { Failure, failedWith } from '../base/failure.ts'
+import type { VpgId } from '../base/ids.ts'
+import { segmentsBetweenManifestsMax } from '../base/limits.ts'
+import type { ObjectStore } from '../store/object-store.ts'
+import type { DurableMarker, CheckpointAssembler } from '../timeline/assembler.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { VpgDefinition } from '../timeline/definition.ts'
+import type { SegmentSpan } from '../timeline/state.ts'
+import { CommitSequence, newNonce, type PendingCommit } from './commits.ts'
+import type { VpgContents } from './contents.ts'
+import { commitKey, newObjectKey, registryKey, type ObjectKind } from './keys.ts'
+import { assemblerOf, loadVpg, withSegment } from './load.ts'
+import { encodeCheckpointPage, encodeManifest, noPages, type EncodedManifest, type PageSet } from './pages.ts'
+import { encodeSealed } from './sealed-object.ts'
+
+// The writing side of one VPG's commit sequence. Every operation is prepared once and then attempted until it counts; a
+// crash between two attempts leaves either the contents before it or those after it, and objects that nothing refers to.
+
+/** A manifest that is about to be committed. */
+export interface PendingManifest extends PendingCommit {
+  readonly encoded: EncodedManifest
+}
+
+/** A segment that is about to be committed; `finish` tells what was encoded last. */
+export interface PendingSegment extends PendingCommit {
+  readonly finish: () => { readonly span: Omit<SegmentSpan, 'object'>; readonly markers: readonly DurableMarker[] }
+}
+
+export interface WriterIdentity {
+  readonly store: ObjectStore
+  readonly clock: Clock
+  readonly applianceId: string
+}
+
+export class VpgCommits {
+  readonly vpg: VpgId
+  readonly #identity: WriterIdentity
+  readonly #sequence: CommitSequence
+  readonly #assembler: CheckpointAssembler
+  #contents: VpgContents
+  #pageSet: PageSet
+  #manifestNumber: number | undefined
+
+  private constructor(
+    identity: WriterIdentity,
+    at: {
+      readonly contents: VpgContents
+      readonly commitNumber: number
+      readonly manifestNumber: number | undefined
+      readonly pageSet: PageSet
+    },
+  ) {
+    this.vpg = at.contents.state.definition.id
+    this.#identity = identity
+    this.#contents = at.contents
+    this.#pageSet = at.pageSet
+    this.#manifestNumber = at.manifestNumber
+    this.#sequence = new CommitSequence(identity.store, this.vpg, at.commitNumber)
+    this.#assembler = assemblerOf(at.contents)
+  }
+
+  /** Opens what the store has; fails as loadVpg does. `folded` are the retained checkpoints that deltas hold. */
+  static async load(
+    identity: WriterIdentity,
+    vpg: VpgId,
+    signal: AbortSignal,
+  ): Promise<{ readonly commits: VpgCommits; readonly folded: readonly Checkpoint[] }> {
+    const { contents, folded, manifest } = await loadVpg(identity.store, vpg, identity.applianceId, signal)
+    const commits = new VpgCommits(identity, {
+      contents,
+      commitNumber: contents.state.commitNumber,
+      manifestNumber: manifest.rootObject.commitNumber,
+      pageSet: manifest.pageSet,
+    })
+    return { commits, folded }
+  }
+
+  /**
+   * A VPG that the store does not know. The registry object comes first, so that whatever is created for the VPG can be found
+   * again; without a manifest it is removed at the next start. The VPG exists when its first manifest is committed.
+   */
+  static async create(identity: WriterIdentity, definition: VpgDefinition, signal: AbortSignal): Promise<VpgCommits> {
+    const nonce = definition.id // so that creating it again after a lost reply finds its own
+    const header = { vpg: definition.id, commitNumber: 0, epoch: 1, nonce, applianceId: identity.applianceId }
+    const registry = encodeSealed({ ...header, kind: 'registry' }, Buffer.from(JSON.stringify(definition)))
+    await createOnce(identity.store, registryKey(definition.id), registry, nonce, signal)
+    return new VpgCommits(identity, {
+      contents: emptyContents(definition),
+      commitNumber: 0,
+      manifestNumber: undefined,
+      pageSet: noPages,
+    })
+  }
+
+  get contents(): VpgContents {
+    return this.#contents
+  }
+
+  /** True when the next commit should be a manifest: a start reads every segment's footer after the newest. */
+  get manifestIsDue(): boolean {
+    return this.#sequence.number - (this.#manifestNumber ?? 0) >= segmentsBetweenManifestsMax
+  }
+
+  /** Keys of the newest manifest itself: its root and its pages. */
+  manifestKeys(): string[] {
+    const pages = [...this.#pageSet.written.values(), ...this.#pageSet.indexes].map(page => page.place.page.key)
+    return this.#manifestNumber === undefined ? pages : [commitKey(this.vpg, this.#manifestNumber), ...pages]
+  }
+
+  newKey(kind: ObjectKind): string {
+    return newObjectKey(this.vpg, kind, this.#contents.state.epoch)
+  }
+
+  /** A page with these checkpoints, for a delta to refer to; it is to be created before the delta is committed. */
+  checkpointPage(checkpoints: readonly Checkpoint[]): { readonly key: string; readonly bytes: Uint8Array } {
+    const { epoch } = this.#contents.state
+    return encodeCheckpointPage({ vpg: this.vpg, epoch, applianceId: this.#identity.applianceId }, checkpoints)
+  }
+
+  /** Puts together the manifest that says `contents`. `leftKeys` are the objects that leave with it. */
+  prepareManifest(contents: VpgContents, leftKeys: readonly string[]): PendingManifest {
+    const { applianceId, clock } = this.#identity
+    const former = this.#manifestNumber === undefined ? [] : [commitKey(this.vpg, this.#manifestNumber)]
+    const identity = { applianceId, nowMicros: clock.timestampMicros() }
+    const encoded = encodeManifest(contents, this.#pageSet, [...leftKeys, ...former], identity)
+    const nonce = newNonce()
+    return { nonce, encoded, encode: async commitNumber => encoded.root(commitNumber, nonce) }
+  }
+
+  /** One attempt, see CommitSequence.attempt. On return the contents are those of the manifest. */
+  async commitManifest(pending: PendingManifest, signal: AbortSignal): Promise<VpgContents> {
+    for (const { key, bytes } of pending.encoded.pages) {
+      await createOnce(this.#identity.store, key, bytes, undefined, signal)
+    }
+    const commitNumber = await this.#sequence.attempt(pending, signal)
+    const { contents, pageSet } = pending.encoded
+    this.#contents = { ...contents, state: { ...contents.state, commitNumber } }
+    this.#pageSet = pageSet
+    this.#manifestNumber = commitNumber
+    return this.#contents
+  }
+
+  /** One attempt. On return the segment is part of the contents and its records are offloaded. */
+  async commitSegment(pending: PendingSegment, signal: AbortSignal): Promise<SegmentSpan> {
+    const commitNumber = await this.#sequence.attempt(pending, signal)
+    const { span, markers } = pending.finish()
+    assert(span.commitNumber === commitNumber, 'a segment knows its number')
+    const sizeBytes = span.footerOffsetBytes + span.footerSizeBytes
+    const segment = { ...span, object: { key: commitKey(this.vpg, commitNumber), sizeBytes } }
+    this.#contents = withSegment(this.#contents, this.#assembler, segment, markers)
+    return segment
+  }
+
+  /** See CommitSequence.checkOwnership. */
+  async checkOwnership(signal: AbortSignal): Promise<void> {
+    await this.#sequence.checkOwnership(signal)
+  }
+}
+
+/** Creates an object whose name is ours alone. That it exists already means that an earlier attempt succeeded. */
+export async function createOnce(
+  store: ObjectStore,
+  key: string,
+  bytes: Uint8Array,
+  nonce: string | undefined,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await store.create(key, bytes, signal)
+  } catch (error) {
+    if (!failedWith(error, 'ALREADY_EXISTS')) throw error
+    if (nonce === undefined) return
+    const found = await store.readRange(key, { startBytes: 40, endBytes: 56 }, signal)
+    if (Buffer.from(found).toString('hex') === nonce) return
+    throw new Failure('ALREADY_EXISTS', `${key} exists already`, { key }, { cause: error })
+  }
+}
+
+function emptyContents(definition: VpgDefinition): VpgContents {
+  return {
+    state: {
+      definition,
+      epoch: 1,
+      commitNumber: 0,
+      deltas: [],
+      segments: [],
+      regions: [],
+      offloaded: [],
+      historyEdge: 0 as VpgContents['state']['historyEdge'],
+      tags: [],
+      pins: [],
+      holes: [],
+      garbage: [],
+    },
+    recent: [],
+    pendingMarkers: [],
+    segmentsFrom: [],
+    deletedAtMicros: undefined,
+  }
+}
