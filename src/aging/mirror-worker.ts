@@ -1,35 +1,337 @@
+import { Failure, failedWith } from '../base/failure.ts'
 import type { Clock } from '../base/clock.ts'
-import { Failure } from '../base/failure.ts'
+import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
+import { frameSizeBytesMax, logFileSizeBytes } from '../base/limits.ts'
+import { Permits } from '../base/permits.ts'
 import type { RpcMethods } from '../base/rpc.ts'
-import type { AgingNotices, AgingService, LogMark } from './service.ts'
+import { MiB } from '../base/units.ts'
+import { realDisk, type Disk } from '../disk/disk.ts'
+import { LogReader } from '../journal/log-reader.ts'
+import { listVpgs, registryKey, VpgCommits, type WriterIdentity } from '../manifest/manifest.ts'
+import { removeScratch, Workspace } from '../mirror/mirror.ts'
+import { openStore, type ObjectStore, type StoreConfig } from '../store/store.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { VpgDefinition } from '../timeline/definition.ts'
+import { LogFiles } from './log-files.ts'
+import { LogTail } from './log-tail.ts'
+import type { AgingConfig, AgingService, ImagePlan, LogMark, OpenedVpg, VpgMirrorStatus } from './service.ts'
+import type { AgingTools, Notify, TailedLog } from './tools.ts'
+import { Turns } from './turns.ts'
+import { VpgAging } from './vpg-aging.ts'
 
-export type Notify = <K extends keyof AgingNotices>(name: K, notice: AgingNotices[K]) => void
+/** Room behind the target for the last record, its part of the footer, and the trailer. */
+const segmentSlackBytes = 2 * frameSizeBytesMax + 2 * MiB
+/** A loop that finds nothing to do looks again after this, or when the log goes on. */
+const idleMillis = 500
+/** How long a call waits for the log to be read up to its checkpoint, and for the store to take a decision. */
+const callPatienceMillis = 30_000
 
-async function absent(): Promise<never> {
-  throw new Failure('BUSY', 'the aging thread is being built')
+/** What a test puts in the place of the real things. */
+export interface WorkerSurroundings {
+  readonly disk?: Disk
+  readonly openStore?: (config: StoreConfig) => Promise<ObjectStore>
+  readonly openLog?: (directory: string) => TailedLog
 }
 
+/** The thread's work: the service's calls, and the loops that they steer. */
 export class MirrorWorker implements RpcMethods<AgingService> {
-  readonly clock: Clock
-  readonly notify: Notify
+  readonly #clock: Clock
+  readonly #notify: Notify
+  readonly #surroundings: WorkerSurroundings
+  readonly #closing = new AbortController()
+  readonly #vpgs = new Map<VpgId, VpgAging>()
+  readonly #loops = new Set<Promise<void>>()
+  readonly #tailPermit = new Permits(1)
+  #tools: AgingTools | undefined
+  #tail: LogTail | undefined
+  #started = false
+  readonly #logs: TailedLog[] = []
 
-  constructor(clock: Clock, notify: Notify) {
-    this.clock = clock
-    this.notify = notify
+  constructor(clock: Clock, notify: Notify, surroundings: WorkerSurroundings = {}) {
+    this.#clock = clock
+    this.#notify = notify
+    this.#surroundings = surroundings
   }
 
-  open: AgingService['open'] = absent
-  start: AgingService['start'] = absent
-  createVpg: AgingService['createVpg'] = absent
-  deleteVpg: AgingService['deleteVpg'] = absent
-  changeVpg: AgingService['changeVpg'] = absent
-  tag: AgingService['tag'] = absent
-  untag: AgingService['untag'] = absent
-  openImage: AgingService['openImage'] = absent
-  closeImage: AgingService['closeImage'] = absent
-  status: AgingService['status'] = absent
-  seal: AgingService['seal'] = absent
-  async close(): Promise<void> {}
+  async open(config: AgingConfig): Promise<{ readonly vpgs: readonly OpenedVpg[] }> {
+    const disk = this.#surroundings.disk ?? realDisk
+    const store = await (this.#surroundings.openStore ?? openStore)(config.store)
+    disk.makeDirectory(config.scratchDirectory)
+    removeScratch(disk, config.scratchDirectory)
+    const tools: AgingTools = {
+      config,
+      store,
+      disk,
+      clock: this.#clock,
+      turns: new Turns(),
+      notify: this.#notify,
+      logFiles: new LogFiles(fileIdentity => this.#notify('logFileFree', { fileIdentity })),
+      frames: this.#openLog(disk, config.logDirectory),
+      segmentPermit: new Permits(1),
+      segmentBuffer: new Uint8Array(config.segmentSizeBytesTarget + segmentSlackBytes),
+      mergePermit: new Permits(1),
+      workspace: new Workspace(),
+      signal: this.#closing.signal,
+    }
+    this.#tools = tools
+    const opened: OpenedVpg[] = []
+    for (const vpg of await listVpgs(store, this.#closing.signal)) {
+      const found = await this.#openVpg(vpg)
+      if (found !== undefined) opened.push(found)
+    }
+    return { vpgs: opened }
+  }
 
-  durable(_mark: LogMark): void {}
+  async start(argument: { readonly durable: LogMark }): Promise<void> {
+    await this.follow(argument)
+    this.#started = true
+    this.#run(() => this.#tailLoop())
+    for (const vpg of this.#vpgs.values()) this.#runVpg(vpg)
+  }
+
+  /** Reads the log from its oldest file on. Alone, without the loops of start(): for a driver that calls step(). */
+  async follow({ durable }: { readonly durable: LogMark }): Promise<void> {
+    const { disk, config, turns, logFiles } = this.#ready()
+    const reader = this.#openLog(disk, config.logDirectory)
+    const damageFound = this.#notify.bind(undefined, 'damageFound')
+    this.#tail = new LogTail({ reader, turns, logFiles, vpgs: this.#vpgs, damageFound })
+    this.#tail.moveLimit(durable)
+    await this.readTail()
+  }
+
+  /** How far the log is durable now. */
+  durable(mark: LogMark): void {
+    this.#tail?.moveLimit(mark)
+  }
+
+  async createVpg(definition: VpgDefinition): Promise<OpenedVpg> {
+    if (this.#vpgs.has(definition.id)) {
+      throw new Failure('ALREADY_EXISTS', `VPG ${definition.id} exists already`, { vpg: definition.id })
+    }
+    const tools = this.#ready()
+    const commits = await VpgCommits.create(this.#identity(tools), definition, this.#closing.signal)
+    const vpg = new VpgAging(tools, commits, [])
+    await this.#bounded(vpg.createFirst())
+    this.#vpgs.set(definition.id, vpg)
+    if (this.#started) this.#runVpg(vpg)
+    return openedOf(vpg, [])
+  }
+
+  async deleteVpg({ vpg }: { readonly vpg: VpgId }): Promise<void> {
+    await this.#bounded(this.#known(vpg).delete(this.#clock.timestampMicros()))
+  }
+
+  async changeVpg(change: Parameters<AgingService['changeVpg']>[0]): Promise<VpgDefinition> {
+    const vpg = this.#known(change.vpg)
+    const decided = vpg.decide(contents => {
+      const before = contents.state.definition
+      const historyMillis = change.historyMillis ?? before.historyMillis
+      const checkpointIntervalMillis = change.checkpointIntervalMillis ?? before.checkpointIntervalMillis
+      const definition = { ...before, historyMillis, checkpointIntervalMillis }
+      return { ...contents, state: { ...contents.state, definition } }
+    })
+    await this.#bounded(decided)
+    return vpg.contents.state.definition
+  }
+
+  async tag(argument: { readonly vpg: VpgId; readonly ordinal: Ordinal; readonly name: string }): Promise<void> {
+    const { ordinal, name } = argument
+    const vpg = this.#known(argument.vpg)
+    const decided = vpg.decide(contents => {
+      const { state } = contents
+      const same = state.tags.find(tag => tag.name === name)
+      if (same?.ordinal === ordinal) return undefined
+      if (same !== undefined) {
+        throw new Failure('ALREADY_EXISTS', `another checkpoint is tagged "${name}"`, { name, ordinal: same.ordinal })
+      }
+      vpg.requireRetained(contents, ordinal)
+      const tag = { ordinal, name, taggedAtMicros: this.#clock.timestampMicros() }
+      return { ...contents, state: { ...state, tags: [...state.tags, tag] } }
+    })
+    await this.#bounded(decided)
+  }
+
+  async untag({ vpg, name }: { readonly vpg: VpgId; readonly name: string }): Promise<void> {
+    const decided = this.#known(vpg).decide(contents => {
+      const tags = contents.state.tags.filter(tag => tag.name !== name)
+      if (tags.length === contents.state.tags.length) {
+        throw new Failure('NOT_FOUND', `no checkpoint is tagged "${name}"`, { name })
+      }
+      return { ...contents, state: { ...contents.state, tags } }
+    })
+    await this.#bounded(decided)
+  }
+
+  async openImage(argument: {
+    readonly vpg: VpgId
+    readonly checkpoint: Checkpoint
+    readonly owner: string
+  }): Promise<ImagePlan> {
+    const vpg = this.#known(argument.vpg)
+    if (!vpg.hasRead(argument.checkpoint)) await this.readTail()
+    return await this.#bounded(vpg.openImage(argument.checkpoint, argument.owner))
+  }
+
+  async closeImage({ vpg, pinId }: { readonly vpg: VpgId; readonly pinId: string }): Promise<void> {
+    await this.#bounded(this.#known(vpg).closeImage(pinId))
+  }
+
+  async status({ vpg }: { readonly vpg: VpgId }): Promise<VpgMirrorStatus> {
+    return this.#known(vpg).status()
+  }
+
+  async seal({ vpg }: { readonly vpg: VpgId }): Promise<readonly StreamPosition[]> {
+    await this.readTail()
+    return await this.#known(vpg).sealAll()
+  }
+
+  /** Ends the loops between two steps. What a step has created without committing it is found at the next start. */
+  async close(): Promise<void> {
+    this.#closing.abort(new Failure('CLOSING', 'the aging thread is closing'))
+    await Promise.all(this.#loops)
+    for (const log of this.#logs) log.close()
+    await this.#tools?.store.close()
+  }
+
+  /** Reads the log up to what is durable. */
+  async readTail(): Promise<void> {
+    await this.#tailPermit.with(async () => await this.#tail?.readUp(this.#closing.signal))
+  }
+
+  /** One round over every VPG; false when nothing was due. For a driver without loops; the loops make the same steps. */
+  async step(): Promise<boolean> {
+    let worked = false
+    for (const vpg of [...this.#vpgs.values()]) {
+      worked = (await vpg.sealStep(this.#fileUnderPressure())) || worked
+      worked = (await this.#mergeStep(vpg)) || worked
+    }
+    return worked
+  }
+
+  async #openVpg(vpg: VpgId): Promise<OpenedVpg | undefined> {
+    const tools = this.#ready()
+    try {
+      const { commits, folded } = await VpgCommits.load(this.#identity(tools), vpg, tools.signal)
+      const aging = new VpgAging(tools, commits, folded)
+      this.#vpgs.set(vpg, aging)
+      return aging.isDeleted ? undefined : openedOf(aging, folded)
+    } catch (error) {
+      if (failedWith(error, 'NOT_FOUND')) {
+        // Created and never committed, or removed up to its registry object.
+        await tools.store.remove(registryKey(vpg), tools.signal)
+        return undefined
+      }
+      if (!(error instanceof Failure) || error.reaction === 'retry' || error.reaction === 'cancelled') throw error
+      this.#notify('damageFound', { vpg, sentence: `VPG ${vpg} is left alone: ${error.message}` })
+      return undefined
+    }
+  }
+
+  async #tailLoop(): Promise<void> {
+    for (;;) {
+      await this.readTail()
+      await this.#clock.sleep(idleMillis / 5, this.#closing.signal)
+    }
+  }
+
+  #runVpg(vpg: VpgAging): void {
+    this.#run(() => this.#stepLoop(vpg, () => vpg.sealStep(this.#fileUnderPressure())))
+    this.#run(() => this.#stepLoop(vpg, () => this.#mergeStep(vpg)))
+  }
+
+  async #mergeStep(vpg: VpgAging): Promise<boolean> {
+    const worked = await vpg.mergeStep()
+    if (vpg.isGone) this.#vpgs.delete(vpg.vpg)
+    return worked
+  }
+
+  /** A failure of one VPG has been told where it happened, and ends at that VPG. */
+  async #stepLoop(vpg: VpgAging, step: () => Promise<boolean>): Promise<void> {
+    while (!vpg.isGone && vpg.writer.halted === undefined) {
+      let worked = false
+      try {
+        worked = await step()
+      } catch (error) {
+        if (!(error instanceof Failure) || this.#closing.signal.aborted) throw error
+        if (vpg.writer.halted === undefined && error.reaction !== 'retry') {
+          this.#notify('damageFound', { vpg: vpg.vpg, sentence: error.message })
+        }
+      }
+      if (!worked) await this.#clock.sleep(idleMillis * (0.5 + Math.random()), this.#closing.signal)
+    }
+  }
+
+  /** Loops end by the closing signal alone; anything else that ends one is a bug, and ends the thread. */
+  #run(loop: () => Promise<void>): void {
+    const running = loop()
+      .catch((error: unknown) => {
+        if (this.#closing.signal.aborted) return
+        setImmediate(() => {
+          throw error
+        })
+      })
+      .finally(() => this.#loops.delete(running))
+    this.#loops.add(running)
+  }
+
+  #fileUnderPressure(): number | undefined {
+    const { config, logFiles } = this.#ready()
+    const limit = this.#tail?.limit
+    if (limit === undefined) return undefined
+    const { oldest, fileCount } = logFiles.span(limit.fileIdentity)
+    return fileCount * logFileSizeBytes > config.logSizeBytesPressure ? oldest : undefined
+  }
+
+  /** What was asked goes on when the bound is over: a commit in doubt is finished before any other. */
+  async #bounded<T>(work: Promise<T>): Promise<T> {
+    const timer = new AbortController()
+    const expired = this.#clock.sleep(callPatienceMillis, timer.signal).then(
+      (): never => {
+        throw new Failure('STORE_UNAVAILABLE', 'the object store has not taken this yet; it may still take effect')
+      },
+      () => new Promise<never>(() => undefined),
+    )
+    try {
+      return await Promise.race([work, expired])
+    } finally {
+      timer.abort()
+      work.catch(() => undefined)
+    }
+  }
+
+  #openLog(disk: Disk, directory: string): TailedLog {
+    const { openLog } = this.#surroundings
+    const log = openLog === undefined ? new LogReader({ disk, directory }) : openLog(directory)
+    this.#logs.push(log)
+    return log
+  }
+
+  #known(vpg: VpgId): VpgAging {
+    const known = this.#vpgs.get(vpg)
+    if (known === undefined || known.isDeleted) throw new Failure('UNKNOWN_VPG', `no VPG ${vpg} here`, { vpg })
+    return known
+  }
+
+  #ready(): AgingTools {
+    if (this.#tools === undefined) throw new Failure('BUSY', 'the aging thread is not open yet')
+    return this.#tools
+  }
+
+  #identity({ store, clock, config }: AgingTools): WriterIdentity {
+    return { store, clock, applianceId: config.applianceId }
+  }
+}
+
+function openedOf(vpg: VpgAging, folded: readonly Checkpoint[]): OpenedVpg {
+  const { state, recent } = vpg.contents
+  return {
+    definition: state.definition,
+    epoch: state.epoch,
+    offloaded: state.offloaded,
+    historyEdge: state.historyEdge,
+    tags: state.tags,
+    holes: state.holes,
+    checkpoints: [...folded, ...recent],
+    segments: state.segments,
+  }
 }

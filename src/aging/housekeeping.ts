@@ -1,0 +1,132 @@
+import { Permits } from '../base/permits.ts'
+import { registryKey, type VpgContents } from '../manifest/manifest.ts'
+import { historyEdge } from '../timeline/retention.ts'
+import { objectKeys } from '../timeline/reach.ts'
+import type { AgingTools } from './tools.ts'
+import type { VpgWriter } from './vpg-writer.ts'
+
+// What keeps a VPG's history and its objects in bounds, beside the merges.
+
+/** The edge alone is committed only when it moves by this share of the history: a manifest every few seconds would cost more than it frees. */
+const edgeShare = 1 / 16
+const removalsAtOnce = 8
+const removalsPerCommitMax = 1000
+
+/** Moves the history's edge, if it is far behind. */
+export async function moveEdge(writer: VpgWriter): Promise<boolean> {
+  if (!edgeIsFarBehind(writer)) return false
+  return await writer.exclusively(async turn => {
+    if (turn.contents.deletedAtMicros !== undefined) return false
+    await turn.commitManifest(writer.trimmed(turn.contents))
+    return true
+  })
+}
+
+function edgeIsFarBehind(writer: VpgWriter): boolean {
+  const { state, recent } = writer.contents
+  const points = [...writer.history.points(), ...recent]
+  const due = historyEdge(points, state.definition.historyMillis, state.holes)
+  if (due === undefined || due <= state.historyEdge) return false
+  const dueMillis = points.find(point => point.ordinal === due)?.historyMillis ?? 0
+  const oldest = points.find(point => point.ordinal >= state.historyEdge)
+  return oldest === undefined || dueMillis - oldest.historyMillis >= state.definition.historyMillis * edgeShare
+}
+
+/** Keys that only the removal of other garbage made garbage: they wait for company, or a quiet VPG would commit for ever. */
+const ownChurn = new WeakMap<VpgWriter, ReadonlySet<string>>()
+
+/** Removes what left the manifest longer ago than the grace period and no open image reads. */
+export async function collectGarbage(
+  tools: AgingTools,
+  writer: VpgWriter,
+  isRead: (key: string) => boolean,
+): Promise<boolean> {
+  const { clock, config, notify } = tools
+  const before = clock.timestampMicros() - config.garbageGraceMillis * 1000
+  const churn = ownChurn.get(writer) ?? new Set<string>()
+  const due = writer.contents.state.garbage.filter(({ leftAtMicros, key }) => leftAtMicros <= before && !isRead(key))
+  if (due.every(({ key }) => churn.has(key))) return false
+  const keys = due.slice(0, removalsPerCommitMax).map(({ key }) => key)
+  await removeAll(tools, writer, keys)
+  const removed = new Set(keys)
+  await writer.exclusively(async turn => {
+    const { contents } = turn
+    const garbage = contents.state.garbage.filter(({ key }) => !removed.has(key))
+    await turn.commitManifest({ contents: { ...contents, state: { ...contents.state, garbage } } })
+    const known = new Set(garbage.map(({ key }) => key))
+    const own = turn.contents.state.garbage.map(({ key }) => key).filter(key => !known.has(key))
+    ownChurn.set(writer, new Set([...own, ...[...churn].filter(key => known.has(key))]))
+  })
+  notify('garbageRemoved', { vpg: writer.vpg, objectCount: keys.length })
+  return true
+}
+
+/**
+ * Once after a start: pins of a process that is gone are dropped, and what it created without committing it becomes
+ * garbage. In the VPG's turn and before the first merge, so that nothing of this process is uncommitted.
+ */
+export async function dropFormerProcess(
+  tools: AgingTools,
+  writer: VpgWriter,
+  openPinIds: readonly string[],
+): Promise<void> {
+  await writer.exclusively(async turn => {
+    const { contents } = turn
+    const orphans = await writer.patience.attempt(signal => orphansOf(tools, writer, contents, signal), tools.signal)
+    const pins = contents.state.pins.filter(pin => openPinIds.includes(pin.id))
+    if (orphans.length === 0 && pins.length === contents.state.pins.length) return
+    await turn.commitManifest({ contents: { ...contents, state: { ...contents.state, pins } }, leftKeys: orphans })
+  })
+}
+
+async function orphansOf(
+  tools: AgingTools,
+  writer: VpgWriter,
+  { state }: VpgContents,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const known = new Set([
+    ...objectKeys(state),
+    ...state.garbage.map(({ key }) => key),
+    ...writer.commits.manifestKeys(),
+  ])
+  const orphans: string[] = []
+  for await (const { key } of tools.store.list(`${writer.vpg}/`, undefined, signal)) {
+    await tools.turns.yieldNow()
+    if (!known.has(key)) orphans.push(key)
+  }
+  return orphans
+}
+
+/** True when nothing of a deleted VPG is left. Not before its grace period is over and the log has forgotten it. */
+export async function removeDeleted(tools: AgingTools, writer: VpgWriter): Promise<boolean> {
+  const { clock, config, logFiles, notify, signal } = tools
+  const deletedAtMicros = writer.contents.deletedAtMicros
+  if (deletedAtMicros === undefined || logFiles.has(writer.vpg)) return false
+  if (clock.timestampMicros() < deletedAtMicros + config.garbageGraceMillis * 1000) return false
+  await writer.checkOwnership()
+  const all = await writer.patience.attempt(async each => {
+    const keys: string[] = []
+    for await (const { key } of tools.store.list(`${writer.vpg}/`, undefined, each)) keys.push(key)
+    return keys
+  }, signal)
+  // The manifest that says "deleted" goes after all it could be asked about, the registry, by which the VPG is found, last.
+  const commits = all.filter(key => key.startsWith(`${writer.vpg}/commit/`)).sort()
+  await removeAll(
+    tools,
+    writer,
+    all.filter(key => !commits.includes(key)),
+  )
+  for (const key of [...commits, registryKey(writer.vpg)]) await removeAll(tools, writer, [key])
+  notify('garbageRemoved', { vpg: writer.vpg, objectCount: all.length + 1 })
+  return true
+}
+
+async function removeAll(tools: AgingTools, writer: VpgWriter, keys: readonly string[]): Promise<void> {
+  const permits = new Permits(removalsAtOnce)
+  const remove = (key: string): Promise<void> =>
+    permits.with(() => writer.patience.attempt(signal => tools.store.remove(key, signal), tools.signal))
+  for (let first = 0; first < keys.length; first += removalsPerCommitMax) {
+    await Promise.all(keys.slice(first, first + removalsPerCommitMax).map(remove))
+  }
+}

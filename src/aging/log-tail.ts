@@ -1,0 +1,93 @@
+import type { VpgId } from '../base/ids.ts'
+import { MiB } from '../base/units.ts'
+import type { LogFiles } from './log-files.ts'
+import type { LogMark, AgingNotices } from './service.ts'
+import type { TailedLog } from './tools.ts'
+import type { Turns } from './turns.ts'
+import type { VpgAging } from './vpg-aging.ts'
+
+/** Read at once between two looks at the clock. */
+const sliceSizeBytes = 1 * MiB
+/** With so many records in no segment the tail waits: they are safe in the log, and memory is not. */
+const unsealedCountMax = 400_000
+
+export interface TailOptions {
+  readonly reader: TailedLog
+  readonly turns: Turns
+  readonly logFiles: LogFiles
+  readonly vpgs: ReadonlyMap<VpgId, VpgAging>
+  readonly damageFound: (notice: AgingNotices['damageFound']) => void
+}
+
+/** Follows the commit log up to what is durable, and hands every record to its VPG. */
+export class LogTail {
+  readonly #options: TailOptions
+  readonly #strangers = new Set<VpgId>()
+  #limit: LogMark | undefined
+  #enteredFile = -1
+
+  constructor(options: TailOptions) {
+    this.#options = options
+  }
+
+  get limit(): LogMark | undefined {
+    return this.#limit
+  }
+
+  /** The log is durable up to here. Never back. */
+  moveLimit(mark: LogMark): void {
+    const before = this.#limit
+    const ahead =
+      before === undefined ||
+      mark.fileIdentity > before.fileIdentity ||
+      (mark.fileIdentity === before.fileIdentity && mark.offsetBytes > before.offsetBytes)
+    if (ahead) this.#limit = mark
+  }
+
+  /** Reads up to the limit; stops early while too much waits to be sealed, or when the signal is aborted. */
+  async readUp(signal: AbortSignal): Promise<void> {
+    const { reader, turns, logFiles } = this.#options
+    while (this.#limit !== undefined && !signal.aborted && this.#unsealedCount() < unsealedCountMax) {
+      await turns.yieldNow()
+      const { records, damage } = reader.next(this.#limit, sliceSizeBytes)
+      for (const { place, sentence } of damage) this.#tellDamage(place.fileIdentity, place.offsetBytes, sentence)
+      for (const { header, place } of records) {
+        await turns.yieldNow()
+        this.#hand(header.vpg, place.fileIdentity, vpg => vpg.take(header, place, () => reader.readRecord(place)))
+      }
+      const { fileIdentity } = reader.position()
+      if (fileIdentity !== this.#enteredFile) {
+        this.#enteredFile = fileIdentity
+        logFiles.readPast(fileIdentity, reader.files(this.#limit))
+      }
+      if (records.length === 0 && damage.length === 0) break
+    }
+  }
+
+  #unsealedCount(): number {
+    let count = 0
+    for (const vpg of this.#options.vpgs.values()) count += vpg.unsealed.count
+    return count
+  }
+
+  #hand(vpg: VpgId, fileIdentity: number, take: (vpg: VpgAging) => void): void {
+    const { vpgs, logFiles, damageFound } = this.#options
+    logFiles.note(fileIdentity, vpg)
+    const aging = vpgs.get(vpg)
+    if (aging !== undefined) {
+      take(aging)
+      return
+    }
+    logFiles.hold(fileIdentity) // nobody may drop what nobody knows
+    if (this.#strangers.has(vpg)) return
+    this.#strangers.add(vpg)
+    const sentence = `the log holds records of VPG ${vpg}, which the store does not know; they are kept, and their log files with them`
+    damageFound({ vpg, sentence })
+  }
+
+  #tellDamage(fileIdentity: number, offsetBytes: number, sentence: string): void {
+    const at = `log file ${fileIdentity}, byte ${offsetBytes}`
+    // Whose records these were nobody can say: a VPG finds that records are missing when its next one does not follow.
+    for (const vpg of this.#options.vpgs.keys()) this.#options.damageFound({ vpg, sentence: `${at}: ${sentence}` })
+  }
+}

@@ -1,0 +1,54 @@
+import type { Clock } from '../base/clock.ts'
+import { Failure } from '../base/failure.ts'
+
+const delayMillisFirst = 200
+const delayMillisMax = 15_000
+
+export interface PatienceHandlers {
+  failing(sentence: string): void
+  recovered(): void
+}
+
+/** Waits out a store that does not answer: every attempt of one VPG goes through one of these. */
+export class StorePatience {
+  readonly #clock: Clock
+  readonly #handlers: PatienceHandlers
+  #failing: { readonly sinceMicros: number; readonly sentence: string } | undefined
+
+  constructor(clock: Clock, handlers: PatienceHandlers) {
+    this.#clock = clock
+    this.#handlers = handlers
+  }
+
+  /** Undefined while the store answers. */
+  get failing(): { readonly sinceMicros: number; readonly sentence: string } | undefined {
+    return this.#failing
+  }
+
+  /** Attempts until one succeeds or fails with anything but a 'retry' reaction; tells when the store stops and starts answering. */
+  async attempt<T>(attempt: (signal: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T> {
+    let delayMillis = delayMillisFirst
+    for (;;) {
+      signal.throwIfAborted()
+      try {
+        const result = await attempt(signal)
+        if (this.#failing !== undefined) {
+          this.#failing = undefined
+          this.#handlers.recovered()
+        }
+        return result
+      } catch (error) {
+        if (!(error instanceof Failure) || error.reaction !== 'retry' || signal.aborted) throw error
+        this.#tellFailing(error.message)
+      }
+      await this.#clock.sleep(delayMillis * (0.5 + Math.random() / 2), signal)
+      delayMillis = Math.min(2 * delayMillis, delayMillisMax)
+    }
+  }
+
+  #tellFailing(sentence: string): void {
+    if (this.#failing !== undefined) return
+    this.#failing = { sinceMicros: this.#clock.timestampMicros(), sentence }
+    this.#handlers.failing(sentence)
+  }
+}

@@ -1,0 +1,106 @@
+import { checkpointOrdinal, comparePositions, type Ordinal, type Sequence, type StreamPosition } from '../base/ids.ts'
+import { failedWith } from '../base/failure.ts'
+import type { RecordHeader } from '../journal/record.ts'
+import type { Hole } from '../timeline/state.ts'
+import { decodeFrame, decompressPayload, type BatchView } from '../wire/wire.ts'
+
+// What the tail of the log says of one VPG's streams: which records are new, which are missing, which are bad. A payload
+// is decompressed here once, only to see that it can be: a bad one is found within seconds of its ack.
+
+/** What became of a record: known already, or new, with the holes that it tells of. */
+export type Verdict =
+  | { readonly kind: 'known' }
+  | {
+      readonly kind: 'new'
+      readonly holes: readonly Hole[]
+      /** False when its frame cannot be read: no segment can take it. */
+      readonly sealable: boolean
+    }
+
+export class StreamTail {
+  readonly #positions = new Map<number, StreamPosition>()
+  readonly #lastMarkers = new Map<number, Ordinal>()
+  #payload = new Uint8Array(0)
+
+  /** Goes on behind these positions: what lies at or below them is in segments. */
+  constructor(offloaded: readonly StreamPosition[], newestCheckpoint: Ordinal) {
+    for (const position of offloaded) {
+      this.#positions.set(position.stream, position)
+      this.#lastMarkers.set(position.stream, newestCheckpoint)
+    }
+  }
+
+  /** Up to where the log was read, per stream. */
+  get positions(): readonly StreamPosition[] {
+    return [...this.#positions.values()].sort((a, b) => a.stream - b.stream)
+  }
+
+  /** Looks at the next record of the log; `read` gives its frame and fails RECORD_CORRUPT. */
+  next(header: RecordHeader, read: () => Uint8Array): Verdict {
+    const { stream, generation } = header
+    const before = this.#positions.get(stream)
+    const last = { stream, generation, sequence: header.lastSequence as Sequence }
+    if (before !== undefined && comparePositions(last, before) <= 0) return { kind: 'known' }
+    const holes: Hole[] = []
+    const expected = before !== undefined && before.generation === generation ? before.sequence + 1 : 1
+    if (header.firstSequence > expected) {
+      const missing = { firstSequence: expected, lastSequence: header.firstSequence - 1 }
+      holes.push(this.#hole(header, missing, 'these records are missing from the log', []))
+    }
+    const { hole, sealable } = this.#check(header, read)
+    if (hole !== undefined) holes.push(hole)
+    this.#positions.set(stream, last)
+    return { kind: 'new', holes, sealable }
+  }
+
+  /** The hole that a record makes whose bytes turned out to be damaged. */
+  damaged(header: RecordHeader, reason: string): Hole {
+    return this.#hole(header, header, reason, [])
+  }
+
+  #check(header: RecordHeader, read: () => Uint8Array): { hole: Hole | undefined; sealable: boolean } {
+    const unreadable = (reason: string) => ({ hole: this.damaged(header, reason), sealable: false })
+    try {
+      const message = decodeFrame(read())
+      if (message.type === 'marker') {
+        this.#lastMarkers.set(header.stream, checkpointOrdinal(message.term, message.counter))
+        return { hole: undefined, sealable: true }
+      }
+      if (message.type !== 'write-batch') return unreadable(`the record holds a ${message.type}`)
+      if (this.#decompresses(message)) return { hole: undefined, sealable: true }
+      const reason = 'the payload does not decompress to what its columns say'
+      return { hole: this.#hole(header, header, reason, rangesOf(message)), sealable: true }
+    } catch (error) {
+      if (!failedWith(error, 'RECORD_CORRUPT') && !failedWith(error, 'FRAME_INVALID')) throw error
+      return unreadable(error.message)
+    }
+  }
+
+  #decompresses(batch: BatchView): boolean {
+    if (this.#payload.length < batch.rawSizeBytes) this.#payload = new Uint8Array(batch.rawSizeBytes)
+    return decompressPayload(batch, this.#payload.subarray(0, batch.rawSizeBytes))
+  }
+
+  /** The first checkpoint that can contain a record here is above the last marker of its stream. */
+  #hole(
+    { stream, generation }: RecordHeader,
+    { firstSequence, lastSequence }: { readonly firstSequence: number; readonly lastSequence: number },
+    reason: string,
+    ranges: Hole['ranges'],
+  ): Hole {
+    const fromOrdinal = ((this.#lastMarkers.get(stream) ?? 0) + 1) as Ordinal
+    return { stream, generation, firstSequence, lastSequence, fromOrdinal, reason, ranges }
+  }
+}
+
+function rangesOf(batch: BatchView): Hole['ranges'] {
+  const ranges = []
+  for (let index = 0; index < batch.writeCount; index++) {
+    ranges.push({
+      volume: batch.volume(index),
+      offsetBytes: batch.offsetBytes(index),
+      sizeBytes: batch.lengthBytes(index),
+    })
+  }
+  return ranges
+}

@@ -1,0 +1,34 @@
+import type { Clock } from '../base/clock.ts'
+import type { Permits } from '../base/permits.ts'
+import type { Disk } from '../disk/disk.ts'
+import type { LogReader } from '../journal/log-reader.ts'
+import type { Workspace } from '../mirror/mirror.ts'
+import type { ObjectStore } from '../store/object-store.ts'
+import type { LogFiles } from './log-files.ts'
+import type { AgingConfig, AgingNotices } from './service.ts'
+import type { Turns } from './turns.ts'
+
+export type Notify = <K extends keyof AgingNotices>(name: K, notice: AgingNotices[K]) => void
+
+/** What aging asks of the commit log's reader. */
+export type TailedLog = Pick<LogReader, 'next' | 'position' | 'files' | 'readRecord' | 'close'>
+
+/** What all VPGs of the thread share. */
+export interface AgingTools {
+  readonly config: AgingConfig
+  readonly store: ObjectStore
+  readonly disk: Disk
+  readonly clock: Clock
+  readonly turns: Turns
+  readonly notify: Notify
+  readonly logFiles: LogFiles
+  /** Reads frames of any place in the log; the tail has a reader of its own. */
+  readonly frames: Pick<TailedLog, 'readRecord'>
+  /** One segment is built at a time, in the one buffer for it. */
+  readonly segmentPermit: Permits
+  readonly segmentBuffer: Uint8Array
+  /** One fold or region rewrite at a time, in the one workspace. */
+  readonly mergePermit: Permits
+  readonly workspace: Workspace
+  readonly signal: AbortSignal
+}

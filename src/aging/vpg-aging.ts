@@ -1,0 +1,362 @@
+import { randomUUID } from 'node:crypto'
+import { assert } from '../base/assert.ts'
+import { Failure, failedWith } from '../base/failure.ts'
+import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
+import { idleSegmentAgeMillis, ownershipCheckMillis } from '../base/limits.ts'
+import type { RecordHeader } from '../journal/record.ts'
+import type { VpgCommits, VpgContents } from '../manifest/manifest.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import { covers, liesWithin } from '../timeline/positions.ts'
+import { isOffered } from '../timeline/retention.ts'
+import { objectKeys } from '../timeline/reach.ts'
+import type { Hole } from '../timeline/state.ts'
+import { collectGarbage, dropFormerProcess, moveEdge, removeDeleted } from './housekeeping.ts'
+import { foldWaiting, rewriteRegions } from './merging.ts'
+import { SegmentCommit, unreadableDetail } from './sealing.ts'
+import type { ImagePlan, LogRecordRef, VpgMirrorStatus } from './service.ts'
+import { StreamTail } from './stream-tail.ts'
+import type { AgingTools } from './tools.ts'
+import { UnsealedRecords, type Place } from './unsealed-records.ts'
+import { VpgWriter, type Exclusive } from './vpg-writer.ts'
+
+/** What a VPG has in the log since when, for the decision to seal. */
+interface TailAge {
+  readonly firstRecordMillis: number
+  readonly firstWriteMillis: number | undefined
+}
+
+interface OpenImage {
+  /** What its reader was told: these objects stay, whatever the manifest says meanwhile. */
+  readonly keys: ReadonlySet<string>
+  readonly files: ReadonlySet<number>
+}
+
+/** One VPG's way from the log's tail to the mirror. `seal…` and `merge…` steps are called by loops of their own. */
+export class VpgAging {
+  readonly writer: VpgWriter
+  readonly #tools: AgingTools
+  readonly #unsealed: UnsealedRecords
+  readonly #tail: StreamTail
+  readonly #images = new Map<string, OpenImage>()
+  #newHoles: Hole[] = []
+  #age: TailAge | undefined
+  #formerProcessDropped = false
+  /** Contents that no merge was due for: only time can make more to do of them. */
+  #settled: VpgContents | undefined
+  #gone = false
+
+  constructor(tools: AgingTools, commits: VpgCommits, folded: readonly Checkpoint[]) {
+    this.#tools = tools
+    this.writer = new VpgWriter(tools, commits, folded)
+    this.#unsealed = new UnsealedRecords(commits.vpg)
+    const newest = commits.contents.recent.at(-1)?.ordinal ?? commits.contents.state.deltas.at(-1)?.toOrdinal
+    this.#tail = new StreamTail(commits.contents.state.offloaded, newest ?? (0 as Ordinal))
+  }
+
+  get vpg(): VpgId {
+    return this.writer.vpg
+  }
+
+  get contents(): VpgContents {
+    return this.writer.contents
+  }
+
+  get isDeleted(): boolean {
+    return this.contents.deletedAtMicros !== undefined
+  }
+
+  /** True when nothing of the VPG is in the store any more. */
+  get isGone(): boolean {
+    return this.#gone
+  }
+
+  get unsealed(): UnsealedRecords {
+    return this.#unsealed
+  }
+
+  /** Takes the next record of the log. `read` gives its frame. */
+  take(header: RecordHeader, place: Place, read: () => Uint8Array): void {
+    if (this.isDeleted) return
+    const verdict = this.#tail.next(header, read)
+    if (verdict.kind === 'known') return
+    for (const hole of verdict.holes) this.#addHole(hole)
+    if (!verdict.sealable) return
+    this.#unsealed.push({ header, place })
+    this.#tools.logFiles.hold(place.fileIdentity)
+    const nowMillis = this.#tools.clock.monotonicMillis()
+    this.#age ??= { firstRecordMillis: nowMillis, firstWriteMillis: undefined }
+    if (header.kind === 'batch') this.#age = { ...this.#age, firstWriteMillis: this.#age.firstWriteMillis ?? nowMillis }
+  }
+
+  /** True when the tail is to be sealed now: large enough, old enough, or in the way of a full log. */
+  sealIsDue(oldestFileUnderPressure: number | undefined): boolean {
+    if (this.#unsealed.count === 0 || this.#age === undefined) return false
+    const { config, clock } = this.#tools
+    const nowMillis = clock.monotonicMillis()
+    const { firstRecordMillis, firstWriteMillis } = this.#age
+    return (
+      this.#unsealed.sizeBytes >= config.segmentSizeBytesTarget ||
+      (firstWriteMillis !== undefined && nowMillis - firstWriteMillis >= config.segmentAgeMillisMax) ||
+      nowMillis - firstRecordMillis >= Math.max(idleSegmentAgeMillis, config.segmentAgeMillisMax) ||
+      this.#unsealed.at(0).place.fileIdentity === oldestFileUnderPressure
+    )
+  }
+
+  /** Commits what is due; false when nothing was. */
+  async sealStep(oldestFileUnderPressure: number | undefined): Promise<boolean> {
+    if (this.isDeleted || this.writer.halted !== undefined) return false
+    if (this.sealIsDue(oldestFileUnderPressure)) {
+      await this.sealOne()
+      return true
+    }
+    if (this.#newHoles.length > 0) {
+      await this.writer.exclusively(turn => this.#commitHoles(turn))
+      return true
+    }
+    if (this.#tools.clock.monotonicMillis() - this.writer.lastCheckMillis < ownershipCheckMillis) return false
+    await this.writer.checkOwnership()
+    return false
+  }
+
+  /** The oldest unsealed records as one segment, after the holes that were found among them. */
+  async sealOne(): Promise<void> {
+    await this.writer.exclusively(async turn => {
+      await this.#commitHoles(turn)
+      if (this.#unsealed.count === 0) return
+      const { clock, notify, logFiles } = this.#tools
+      const segment = new SegmentCommit(this.#tools, this.writer.commits, this.#unsealed)
+      const startMillis = clock.monotonicMillis()
+      try {
+        const span = await turn.commitSegment(segment)
+        const putMillis = clock.monotonicMillis() - startMillis - segment.buildMillis
+        const files = Array.from({ length: segment.recordCount }, (_, at) => this.#unsealed.at(at).place.fileIdentity)
+        this.#unsealed.dropFirst(segment.recordCount)
+        this.#restartAge()
+        const { offloaded } = turn.contents.state
+        notify('segmentCommitted', {
+          vpg: this.vpg,
+          segment: span,
+          offloaded,
+          buildMillis: segment.buildMillis,
+          putMillis,
+        })
+        for (const file of files) logFiles.release(file)
+      } catch (error) {
+        if (!failedWith(error, 'RECORD_CORRUPT') || segment.wasBuilt) throw error
+        await this.#leaveOut(turn, error)
+      }
+      if (this.writer.commits.manifestIsDue) await turn.commitManifest(this.writer.trimmed(turn.contents))
+    })
+  }
+
+  /** Seals all that the tail holds now. */
+  async sealAll(): Promise<readonly StreamPosition[]> {
+    const through = this.#tail.positions
+    while (this.#unsealed.count > 0 && !covers(this.contents.state.offloaded, through)) await this.sealOne()
+    return this.contents.state.offloaded
+  }
+
+  /** One step of everything that turns segments into the mirror; false when nothing was due. */
+  async mergeStep(): Promise<boolean> {
+    if (this.writer.halted !== undefined) return false
+    if (this.isDeleted) return await this.#removeStep()
+    if (!this.#formerProcessDropped) {
+      this.#formerProcessDropped = true
+      await dropFormerProcess(this.#tools, this.writer, [...this.#images.keys()])
+    }
+    const { contents } = this
+    if (contents !== this.#settled) {
+      const merged =
+        (await foldWaiting(this.#tools, this.writer)) ||
+        (await rewriteRegions(this.#tools, this.writer)) ||
+        (await moveEdge(this.writer))
+      if (merged) return true
+      this.#settled = contents
+    }
+    return await collectGarbage(this.#tools, this.writer, key => this.#isRead(key))
+  }
+
+  async createFirst(): Promise<void> {
+    this.#formerProcessDropped = true
+    await this.writer.exclusively(turn => turn.commitManifest({ contents: turn.contents }))
+  }
+
+  /** Commits a change of what people decide; `change` sees the contents of its turn and may refuse. */
+  async decide(change: (contents: VpgContents) => VpgContents | undefined): Promise<void> {
+    await this.writer.exclusively(async turn => {
+      this.#refuseDeleted()
+      const contents = change(turn.contents)
+      if (contents !== undefined) await turn.commitManifest({ contents })
+    })
+  }
+
+  async delete(atMicros: number): Promise<void> {
+    if (this.#images.size > 0) {
+      const sentence = `${this.#images.size} images of the VPG are open; close them first`
+      throw new Failure('BUSY', sentence, { vpg: this.vpg, openImages: this.#images.size })
+    }
+    await this.writer.exclusively(async turn => {
+      this.#refuseDeleted()
+      const { contents } = turn
+      const empty = { deltas: [], segments: [], regions: [], tags: [], pins: [], holes: [] }
+      const leftKeys = objectKeys(contents.state)
+      const state = { ...contents.state, ...empty }
+      const deleted = { ...contents, state, recent: [], pendingMarkers: [], deletedAtMicros: atMicros }
+      await turn.commitManifest({ contents: deleted, leftKeys })
+    })
+    for (let index = this.#unsealed.count - 1; index >= 0; index--) {
+      this.#tools.logFiles.release(this.#unsealed.at(index).place.fileIdentity)
+    }
+    this.#unsealed.dropFirst(this.#unsealed.count)
+  }
+
+  /** True when the log was read up to the cut. */
+  hasRead(checkpoint: Checkpoint): boolean {
+    return covers(this.#tail.positions, checkpoint.vector) || covers(this.contents.state.offloaded, checkpoint.vector)
+  }
+
+  /** Commits the pin, then says in one synchronous piece what is to be read, and holds it. */
+  async openImage(checkpoint: Checkpoint, owner: string): Promise<ImagePlan> {
+    const pin = { id: randomUUID(), ordinal: checkpoint.ordinal, owner, kind: 'image' as const }
+    return await this.writer.exclusively(async turn => {
+      this.#refuseDeleted()
+      this.#requireOffered(turn.contents, checkpoint)
+      const { state } = turn.contents
+      // Held before the commit, so that no other step takes the pin for one of a former process.
+      this.#images.set(pin.id, { keys: new Set(), files: new Set() })
+      try {
+        await turn.commitManifest({ contents: { ...turn.contents, state: { ...state, pins: [...state.pins, pin] } } })
+      } catch (error) {
+        this.#images.delete(pin.id)
+        throw error
+      }
+      const { contents } = turn
+      const tail = this.#tailUpTo(checkpoint)
+      const files = new Set(tail.map(record => record.fileIdentity))
+      for (const file of files) this.#tools.logFiles.hold(file)
+      this.#images.set(pin.id, { keys: new Set(objectKeys(contents.state)), files })
+      return { pinId: pin.id, checkpoint, state: contents.state, tail, segmentsFrom: contents.segmentsFrom }
+    })
+  }
+
+  async closeImage(pinId: string): Promise<void> {
+    const image = this.#images.get(pinId)
+    if (image === undefined) return
+    this.#images.delete(pinId)
+    for (const file of image.files) this.#tools.logFiles.release(file)
+    await this.decide(contents => {
+      const pins = contents.state.pins.filter(pin => pin.id !== pinId)
+      return { ...contents, state: { ...contents.state, pins } }
+    })
+  }
+
+  /** True when a checkpoint of this ordinal is in the store or may be in the log, and is offered. */
+  requireRetained(contents: VpgContents, at: Ordinal): void {
+    const { state, recent } = contents
+    const newestCommitted = recent.at(-1)?.ordinal ?? state.deltas.at(-1)?.toOrdinal ?? 0
+    const exists =
+      at > newestCommitted || this.writer.history.has(at) || recent.some(checkpoint => checkpoint.ordinal === at)
+    if (exists && isOffered(state, at)) return
+    const sentence = 'the checkpoint is not retained any more, or a hole in the journal has withdrawn it'
+    throw new Failure('CHECKPOINT_MISSING', sentence, { vpg: this.vpg, ordinal: at })
+  }
+
+  status(): VpgMirrorStatus {
+    const { state } = this.contents
+    const segmentBytes = state.segments.map(segment => segment.object.sizeBytes)
+    const packs = state.deltas.flatMap(delta => delta.packs.map(pack => pack.object.sizeBytes))
+    const regions = state.regions.map(version => version.pack?.object.sizeBytes ?? 0)
+    const failing = this.writer.patience.failing
+    return {
+      segmentCount: segmentBytes.length,
+      segmentSizeBytes: sum(segmentBytes),
+      deltaCount: state.deltas.length,
+      deltaSizeBytes: sum(packs),
+      regionCount: regions.length,
+      baseSizeBytes: sum(regions),
+      garbageCount: state.garbage.length,
+      unsealedSizeBytes: this.#unsealed.sizeBytes,
+      unfoldedRawSizeBytes: sum(state.segments.map(segment => segment.rawSizeBytes)),
+      offloaded: state.offloaded,
+      historyEdge: state.historyEdge,
+      commitNumber: state.commitNumber,
+      storeFailingSince: failing?.sinceMicros,
+      storeFailure: failing?.sentence ?? this.writer.halted?.message,
+    }
+  }
+
+  #refuseDeleted(): void {
+    if (!this.isDeleted) return
+    throw new Failure('UNKNOWN_VPG', 'this VPG was deleted', { vpg: this.vpg })
+  }
+
+  #requireOffered(contents: VpgContents, checkpoint: Checkpoint): void {
+    this.requireRetained(contents, checkpoint.ordinal)
+    if (this.hasRead(checkpoint)) return
+    const sentence = 'the log does not reach up to this checkpoint'
+    throw new Failure('CHECKPOINT_MISSING', sentence, { vpg: this.vpg, ordinal: checkpoint.ordinal })
+  }
+
+  #tailUpTo(checkpoint: Checkpoint): LogRecordRef[] {
+    const tail: LogRecordRef[] = []
+    for (let index = 0; index < this.#unsealed.count; index++) {
+      const { header, place } = this.#unsealed.at(index)
+      const { stream, generation, firstSequence, lastSequence } = header
+      const first = { generation, sequence: firstSequence as StreamPosition['sequence'] }
+      if (!liesWithin(checkpoint.vector, stream, first)) continue
+      const file = `${String(place.fileIdentity).padStart(16, '0')}.log`
+      tail.push({ file, ...place, stream, generation, firstSequence, lastSequence })
+    }
+    return tail
+  }
+
+  #isRead(key: string): boolean {
+    return [...this.#images.values()].some(image => image.keys.has(key))
+  }
+
+  #addHole(hole: Hole): void {
+    const same = (other: Hole): boolean =>
+      other.stream === hole.stream && other.generation === hole.generation && other.firstSequence === hole.firstSequence
+    if (this.contents.state.holes.some(same) || this.#newHoles.some(same)) return
+    this.#newHoles.push(hole)
+    this.#tools.notify('holeFound', { vpg: this.vpg, hole })
+  }
+
+  async #commitHoles(turn: Exclusive): Promise<void> {
+    const holes = this.#newHoles
+    if (holes.length === 0) return
+    const { state } = turn.contents
+    await turn.commitManifest({
+      contents: { ...turn.contents, state: { ...state, holes: [...state.holes, ...holes] } },
+    })
+    this.#newHoles = this.#newHoles.filter(hole => !holes.includes(hole))
+  }
+
+  /** A record that was whole when the tail was read and is not any more: a hole instead of it. */
+  async #leaveOut(turn: Exclusive, failure: Failure): Promise<void> {
+    const index = failure.details[unreadableDetail]
+    assert(typeof index === 'number', 'the failure names the record')
+    const { header, place } = this.#unsealed.at(index)
+    this.#tools.notify('damageFound', { vpg: this.vpg, sentence: failure.message })
+    this.#addHole(this.#tail.damaged(header, failure.message))
+    await this.#commitHoles(turn)
+    this.#unsealed.dropAt(index)
+    this.#tools.logFiles.release(place.fileIdentity)
+  }
+
+  #restartAge(): void {
+    const nowMillis = this.#tools.clock.monotonicMillis()
+    if (this.#unsealed.count === 0) this.#age = undefined
+    else this.#age = { firstRecordMillis: nowMillis, firstWriteMillis: nowMillis }
+  }
+
+  async #removeStep(): Promise<boolean> {
+    if (this.#gone) return false
+    this.#gone = await removeDeleted(this.#tools, this.writer)
+    return this.#gone
+  }
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0)
+}

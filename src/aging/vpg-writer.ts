@@ -1,0 +1,170 @@
+import { Failure } from '../base/failure.ts'
+import type { VpgId } from '../base/ids.ts'
+import { Permits } from '../base/permits.ts'
+import { createOnce, type VpgCommits, type VpgContents } from '../manifest/manifest.ts'
+import { historyEdge, keptOrdinals, retention } from '../timeline/retention.ts'
+import { unread } from '../timeline/reach.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { SegmentSpan } from '../timeline/state.ts'
+import { CheckpointHistory } from './checkpoint-history.ts'
+import type { SegmentCommit } from './sealing.ts'
+import { StorePatience } from './store-patience.ts'
+import type { AgingTools } from './tools.ts'
+
+/** Contents that are to be committed, and the keys of the objects that leave with them. */
+export interface Change {
+  readonly contents: VpgContents
+  readonly leftKeys?: readonly string[]
+}
+
+/** Changes and reads under the VPG's one permit: what `contents` says here nobody else is changing. */
+export interface Exclusive {
+  readonly contents: VpgContents
+  /** `folded` are the checkpoints that a new delta holds with it. */
+  commitManifest(change: Change, folded?: readonly Checkpoint[]): Promise<void>
+  commitSegment(segment: SegmentCommit): Promise<SegmentSpan>
+}
+
+/**
+ * The one writer of a VPG. Everything that commits takes its turn here, is tried until the store answers, and decides on the
+ * contents that it finds in its turn: a tag that came while a fold was under way is there when the fold is committed.
+ * A VPG that another appliance took over, or that is damaged, stops here by itself; the others go on.
+ */
+export class VpgWriter {
+  readonly history = new CheckpointHistory()
+  readonly patience: StorePatience
+  readonly #tools: AgingTools
+  readonly #commits: VpgCommits
+  readonly #permit = new Permits(1)
+  #halted: Failure | undefined
+  #ownershipCheckedMillis: number
+
+  constructor(tools: AgingTools, commits: VpgCommits, folded: readonly Checkpoint[]) {
+    this.#tools = tools
+    this.#commits = commits
+    this.history.add(folded)
+    this.#ownershipCheckedMillis = tools.clock.monotonicMillis()
+    this.patience = new StorePatience(tools.clock, {
+      failing: sentence => tools.notify('storeFailing', { vpg: this.vpg, sentence }),
+      recovered: () => tools.notify('storeRecovered', { vpg: this.vpg }),
+    })
+  }
+
+  get vpg(): VpgId {
+    return this.#commits.vpg
+  }
+
+  get contents(): VpgContents {
+    return this.#commits.contents
+  }
+
+  get commits(): VpgCommits {
+    return this.#commits
+  }
+
+  /** Why nothing is written any more, or undefined. */
+  get halted(): Failure | undefined {
+    return this.#halted
+  }
+
+  get lastCheckMillis(): number {
+    return this.#ownershipCheckedMillis
+  }
+
+  /** Runs `work` in its turn. What it fails with stops the VPG, unless it is a refusal or the thread is closing. */
+  async exclusively<T>(work: (turn: Exclusive) => Promise<T>): Promise<T> {
+    return await this.#permit.with(async () => {
+      if (this.#halted !== undefined) throw this.#halted
+      return await this.guarded(() => work(this.#turn()))
+    })
+  }
+
+  /** Stops the VPG for what says that it cannot go on: a takeover, or damage. Rethrows. */
+  async guarded<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work()
+    } catch (error) {
+      if (error instanceof Failure) this.#haltFor(error)
+      throw error
+    }
+  }
+
+  async checkOwnership(): Promise<void> {
+    await this.exclusively(async () => {
+      await this.patience.attempt(signal => this.#commits.checkOwnership(signal), this.#tools.signal)
+      this.#ownershipCheckedMillis = this.#tools.clock.monotonicMillis()
+    })
+  }
+
+  /** Creates an object that only we name; tried until the store answers. */
+  async createObject({ key, bytes }: { readonly key: string; readonly bytes: Uint8Array }): Promise<void> {
+    const { store, signal } = this.#tools
+    await this.patience.attempt(each => createOnce(store, key, bytes, undefined, each), signal)
+  }
+
+  /**
+   * The contents with the history's edge where it belongs now, and without what nobody reads any more. `folded` are the
+   * checkpoints that a new delta holds.
+   */
+  trimmed(contents: VpgContents, folded: readonly Checkpoint[] = []): Required<Change> {
+    const { definition, holes } = contents.state
+    const points = [...this.history.points(), ...folded, ...contents.recent]
+    const due = historyEdge(points, definition.historyMillis, holes) ?? contents.state.historyEdge
+    const state = {
+      ...contents.state,
+      historyEdge: due > contents.state.historyEdge ? due : contents.state.historyEdge,
+    }
+    const ordinals = points.map(point => point.ordinal)
+    const { deltas, segments, regions, leftKeys } = unread(state, ordinals, contents.segmentsFrom)
+    const isRetained = retention(state)
+    const recent = contents.recent.filter(checkpoint => isRetained(checkpoint.ordinal))
+    return { contents: { ...contents, recent, state: { ...state, deltas, segments, regions } }, leftKeys }
+  }
+
+  #turn(): Exclusive {
+    const commits = this.#commits
+    return {
+      get contents() {
+        return commits.contents
+      },
+      commitManifest: (change, folded) => this.#commitManifest(change, folded ?? []),
+      commitSegment: segment => this.#commitSegment(segment),
+    }
+  }
+
+  async #commitManifest({ contents, leftKeys }: Change, folded: readonly Checkpoint[]): Promise<void> {
+    const before = this.contents.state
+    const pending = this.#commits.prepareManifest(contents, leftKeys ?? [])
+    await this.patience.attempt(signal => this.#commits.commitManifest(pending, signal), this.#tools.signal)
+    this.#ownershipCheckedMillis = this.#tools.clock.monotonicMillis()
+    const { state } = this.contents
+    this.history.add(folded)
+    this.history.keep(retention(state))
+    if (state.historyEdge !== before.historyEdge) {
+      const kept = keptOrdinals(state).filter(ordinal => ordinal < state.historyEdge)
+      this.#tools.notify('historyEdgeMoved', { vpg: this.vpg, edge: state.historyEdge, kept })
+    }
+  }
+
+  async #commitSegment(segment: SegmentCommit): Promise<SegmentSpan> {
+    const { segmentPermit, signal } = this.#tools
+    const attempt = (each: AbortSignal): Promise<SegmentSpan> =>
+      segmentPermit.with(() => this.#commits.commitSegment(segment, each))
+    const span = await this.patience.attempt(attempt, signal)
+    this.#ownershipCheckedMillis = this.#tools.clock.monotonicMillis()
+    return span
+  }
+
+  #haltFor(failure: Failure): void {
+    if (this.#halted !== undefined) return
+    if (failure.reaction === 'stand-down') {
+      this.#halted = failure
+      this.#tools.notify('fenced', { vpg: this.vpg, sentence: failure.message })
+    } else if (failure.reaction === 'quarantine') {
+      this.#halted = failure
+      const name = this.contents.state.definition.name
+      const sentence = `${failure.message}; VPG "${name}" is not aged any further until that is mended`
+      this.#tools.notify('damageFound', { vpg: this.vpg, sentence })
+    }
+  }
+}

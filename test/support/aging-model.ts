@@ -1,0 +1,285 @@
+import {
+  checkpointOrdinal,
+  comparePositions,
+  type Ordinal,
+  type Sequence,
+  type StreamPosition,
+  type VpgId,
+} from '../../src/base/ids.ts'
+import { regionSizeBytes } from '../../src/base/limits.ts'
+import { MiB } from '../../src/base/units.ts'
+import { crc32c } from '../../src/codec/crc32c.ts'
+import type { AgingConfig, AgingNotices, ImagePlan } from '../../src/aging/service.ts'
+import { MirrorWorker } from '../../src/aging/mirror-worker.ts'
+import { openImage } from '../../src/image/image.ts'
+import type { RecordHeader } from '../../src/journal/record.ts'
+import { openSegment, tailSource } from '../../src/segment/segment.ts'
+import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
+import type { VpgDefinition } from '../../src/timeline/definition.ts'
+import { BatchBuilder, encodeFrame } from '../../src/wire/wire.ts'
+import { FatefulStore, MemoryLog, SteppedClock, type Fate } from './aging-surroundings.ts'
+import { someVpg } from './segment-records.ts'
+import { MemoryStore } from './segment-store.ts'
+
+// The model: a map of sectors per volume, copied at every checkpoint. Each data sector begins and ends with the number of the
+// write that wrote it; so an image tells for every sector whose write it shows.
+
+const sectorBytes = 512
+export const volumeSizeBytes = 2 * regionSizeBytes + 64 * MiB
+export const streams = [1, 2] as const
+const never = new AbortController().signal
+
+type Sectors = Map<string, number>
+
+export interface ModelCheckpoint {
+  readonly checkpoint: Checkpoint
+  readonly sectors: ReadonlyMap<string, number>
+}
+
+/** One VPG of two volumes, each written by a stream of its own, with everything around the aging thread in memory. */
+export class AgingModel {
+  readonly clock = new SteppedClock()
+  readonly memory = new MemoryStore()
+  readonly log = new MemoryLog(48 * 1024)
+  readonly checkpoints: ModelCheckpoint[] = []
+  readonly notices: { readonly name: string; readonly notice: unknown }[] = []
+  readonly vpg: VpgId
+  readonly definition: VpgDefinition
+  readonly random: () => number
+  worker: MirrorWorker
+  store: FatefulStore
+  readonly #positions = new Map<number, number>(streams.map(stream => [stream, 0]))
+  readonly #sectors: Sectors = new Map()
+  readonly #config: AgingConfig
+  #writeNumber = 0
+  #counter = 0
+  historyClockMillis = 0
+
+  constructor(random: () => number, scratchDirectory: string, historyMillis: number, vpg: VpgId = someVpg) {
+    this.random = random
+    this.vpg = vpg
+    this.definition = {
+      id: vpg,
+      name: 'orders',
+      incarnation: 1,
+      volumes: streams.map(number => ({ number, name: `disk${number}`, sizeBytes: volumeSizeBytes })),
+      streams: streams.map(number => ({ number, agent: `agent${number}` })),
+      historyMillis,
+      checkpointIntervalMillis: 1000,
+      createdAtMicros: 1,
+    }
+    this.#config = {
+      store: { kind: 'directory', directory: scratchDirectory },
+      logDirectory: scratchDirectory,
+      scratchDirectory,
+      applianceId: 'appliance-one',
+      segmentSizeBytesTarget: 64 * 1024,
+      segmentAgeMillisMax: 10_000,
+      foldSizeBytesMin: 192 * 1024,
+      deltaShareMax: 0.45,
+      garbageGraceMillis: 60_000,
+      logSizeBytesPressure: 2 ** 40,
+    }
+    this.store = new FatefulStore(this.memory)
+    this.worker = this.#newWorker()
+  }
+
+  below(end: number): number {
+    return Math.floor(this.random() * end)
+  }
+
+  /** Opens a new process on what the store and the log hold. The one before it is not closed: it was killed. */
+  async restart(
+    fateOf: (operation: number, key: string) => Fate = () => 'works',
+    config = this.#config,
+  ): Promise<void> {
+    this.store.isDead = true
+    this.store = new FatefulStore(this.memory, fateOf)
+    this.worker = this.#newWorker()
+    await this.worker.open(config)
+    await this.worker.follow({ durable: this.log.mark })
+  }
+
+  get config(): AgingConfig {
+    return this.#config
+  }
+
+  /** Everything that is due, until nothing is. */
+  async age(): Promise<void> {
+    this.worker.durable(this.log.mark)
+    await this.worker.readTail()
+    while (await this.worker.step());
+  }
+
+  write(stream: (typeof streams)[number], writeCount: number): void {
+    const builder = new BatchBuilder()
+    const firstSequence = this.#next(stream)
+    for (let index = 0; index < writeCount; index++) {
+      const zero = this.random() < 0.15
+      const offsetBytes = this.#place()
+      const lengthBytes = (1 + this.below(zero ? 200 : 24)) * sectorBytes
+      const number = ++this.#writeNumber
+      if (zero) builder.addZero({ volume: stream, offsetBytes, lengthBytes })
+      else {
+        const data = Buffer.alloc(lengthBytes)
+        for (let at = 0; at < lengthBytes; at += 4) data.writeUInt32LE(Math.imul(number + at, 2654435761) >>> 0, at)
+        for (let at = 0; at < lengthBytes; at += sectorBytes) {
+          data.writeUInt32LE(number, at)
+          data.writeUInt32LE(number, at + sectorBytes - 4)
+        }
+        builder.add({ volume: stream, offsetBytes, data })
+      }
+      for (let sector = offsetBytes / sectorBytes; sector < (offsetBytes + lengthBytes) / sectorBytes; sector++) {
+        if (zero) this.#sectors.delete(`${stream}/${sector}`)
+        else this.#sectors.set(`${stream}/${sector}`, number)
+      }
+    }
+    const frame = builder.finish({ generation: 1, firstSequence, timestampMicros: 1 })
+    this.#append('batch', stream, firstSequence, firstSequence + writeCount - 1, frame, 0)
+    this.#positions.set(stream, firstSequence + writeCount - 1)
+  }
+
+  /** A batch whose payload is not what its columns say. */
+  writeBad(stream: (typeof streams)[number]): void {
+    const builder = new BatchBuilder()
+    const firstSequence = this.#next(stream)
+    const data = Buffer.alloc(16 * 1024, 'abcdefgh')
+    builder.add({ volume: stream, offsetBytes: 4096, data })
+    const frame = Buffer.from(builder.finish({ generation: 1, firstSequence, timestampMicros: 1 }))
+    frame.fill(0xff, frame.length - 40)
+    frame.writeUInt32LE(crc32c(frame.subarray(16), crc32c(frame.subarray(0, 12))), 12)
+    this.#append('batch', stream, firstSequence, firstSequence, frame, 0)
+    this.#positions.set(stream, firstSequence)
+  }
+
+  checkpoint(): ModelCheckpoint {
+    this.historyClockMillis += 1000
+    const counter = ++this.#counter
+    const vector: StreamPosition[] = []
+    const volumes = this.definition.volumes.map(({ number, sizeBytes }) => ({ number, sizeBytes, included: true }))
+    for (const stream of streams) {
+      const sequence = this.#next(stream)
+      const frame = encodeFrame({
+        type: 'marker',
+        generation: 1,
+        sequence,
+        term: 1,
+        counter,
+        timestampMicros: counter,
+        participants: [...streams],
+        volumes,
+        requestId: 0,
+      })
+      this.#append('marker', stream, sequence, sequence, frame, this.historyClockMillis)
+      this.#positions.set(stream, sequence)
+      vector.push({ stream, generation: 1, sequence: sequence as Sequence })
+      // The other stream goes on before its own marker: the cut is at different places of the log.
+      if (stream !== 2 && this.random() < 0.5) this.write(2, 1 + this.below(3))
+    }
+    vector.sort((a, b) => a.stream - b.stream || comparePositions(a, b))
+    const historyMillis = this.historyClockMillis
+    const ordinal = checkpointOrdinal(1, counter)
+    const checkpoint = { ordinal, timestampMicros: counter, historyMillis, vector, volumes }
+    const made = { checkpoint, sectors: new Map(this.#sectors) }
+    this.checkpoints.push(made)
+    return made
+  }
+
+  at(ordinal: Ordinal): ModelCheckpoint | undefined {
+    return this.checkpoints.find(({ checkpoint }) => checkpoint.ordinal === ordinal)
+  }
+
+  async open({ checkpoint }: ModelCheckpoint): Promise<ImagePlan> {
+    this.worker.durable(this.log.mark)
+    return await this.worker.openImage({ vpg: this.vpg, checkpoint, owner: 'model' })
+  }
+
+  async close(plan: ImagePlan): Promise<void> {
+    await this.worker.closeImage({ vpg: this.vpg, pinId: plan.pinId })
+  }
+
+  /** The first sector at which the image differs from the model, or undefined. */
+  async difference(plan: ImagePlan): Promise<string | undefined> {
+    const frames = this.log.reader()
+    const tools = {
+      store: this.memory,
+      openSegment: (segment: ImagePlan['state']['segments'][number]) => openSegment(this.memory, segment),
+      openTail: (records: ImagePlan['tail']) =>
+        tailSource('log', [...records], async record => frames.readRecord(record)),
+      cacheSizeBytes: 4 * MiB,
+      regionSizeBytes,
+    }
+    const wanted = this.at(plan.checkpoint.ordinal)?.sectors ?? new Map<string, number>()
+    const image = await openImage(plan, tools, never)
+    const found: Sectors = new Map()
+    let torn: string | undefined
+    for (const stream of streams) {
+      const range = { startBytes: 0, endBytes: volumeSizeBytes }
+      const take = (offsetBytes: number, bytes: Uint8Array): void => {
+        const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+        for (let at = 0; at < view.length; at += sectorBytes) {
+          const number = view.readUInt32LE(at)
+          const name = `${stream}/${(offsetBytes + at) / sectorBytes}`
+          if (view.readUInt32LE(at + sectorBytes - 4) !== number) torn ??= `sector ${name} is of two writes`
+          if (number !== 0) found.set(name, number)
+        }
+      }
+      await image.scatter(stream, range, { piece: take, progress: () => undefined }, never)
+    }
+    if (torn !== undefined) return torn
+    for (const name of new Set([...wanted.keys(), ...found.keys()])) {
+      const [shown, expected] = [found.get(name), wanted.get(name)]
+      if (shown !== expected) return `sector ${name}: write ${shown}, expected ${expected}`
+    }
+    return undefined
+  }
+
+  /** A few places near the starts of the three regions, so that writes overlap often. */
+  #place(): number {
+    return this.below(3) * regionSizeBytes + this.below(300) * sectorBytes + this.below(3) * 512 * 1024
+  }
+
+  #next(stream: number): number {
+    return (this.#positions.get(stream) ?? 0) + 1
+  }
+
+  #append(
+    kind: 'batch' | 'marker',
+    stream: number,
+    firstSequence: number,
+    lastSequence: number,
+    frame: Uint8Array,
+    historyMillis: number,
+  ): void {
+    const header: RecordHeader = {
+      kind,
+      fileIdentity: 0,
+      offsetBytes: 0,
+      vpg: this.vpg,
+      stream,
+      epoch: 1,
+      generation: 1,
+      firstSequence,
+      lastSequence,
+      durableOffsetBytes: 0,
+      frameSizeBytes: frame.length,
+      frameCrc32c: crc32c(frame),
+      timestampMicros: kind === 'marker' ? this.#counter : 1,
+      historyMillis,
+    }
+    this.log.append({ header, frame: Uint8Array.from(frame) })
+  }
+
+  #newWorker(): MirrorWorker {
+    const store = this.store
+    const notify = <K extends keyof AgingNotices>(name: K, notice: AgingNotices[K]): void => {
+      if (store.isDead) return
+      this.notices.push({ name, notice })
+      if (name === 'logFileFree') this.log.free((notice as AgingNotices['logFileFree']).fileIdentity)
+    }
+    return new MirrorWorker(this.clock, notify, {
+      openStore: async () => store,
+      openLog: () => this.log.reader(),
+    })
+  }
+}
