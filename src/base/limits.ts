@@ -13,7 +13,7 @@ export const batchRawSizeBytesTarget = 256 * KiB
 export const batchWriteCountMax = 4096
 /** A data write in a stream; a larger guest write is split into pieces with sequence numbers of their own. */
 export const writeSizeBytesMax = 512 * KiB
-/** A zero write carries no payload, so it may be long: 2^16 - 1 sectors would be the column's own bound. */
+/** A zero write carries no payload, so it may be long. */
 export const zeroSizeBytesMax = 16 * MiB
 /** Raw bytes of one independent LZ4 block: a 4 KiB read decompresses one of them. */
 export const blockRawSizeBytesMax = 64 * KiB

@@ -3,6 +3,7 @@ import type { AgentConfig, VraConfig } from '../config/config.ts'
 import { certsCommand } from './certs.ts'
 import { checkpointCommand } from './checkpoint.ts'
 import { configCommand } from './config.ts'
+import { demoCommand, type RunDemo } from './demo.ts'
 import { exitStatusHelp } from './exit.ts'
 import { exportCommand } from './export.ts'
 import { openapiCommand } from './openapi.ts'
@@ -16,6 +17,7 @@ import { vpgCommand } from './vpg.ts'
 export interface Roles {
   readonly runVra: RunRole<VraConfig>
   readonly runAgent: RunRole<AgentConfig>
+  readonly runDemo: RunDemo
 }
 
 /** The command line. Parsing throws a CommanderError instead of ending the process. */
@@ -34,6 +36,7 @@ export function buildProgram(version: string, roles: Roles): Command {
     .addCommand(configCommand())
     .addCommand(certsCommand())
     .addCommand(openapiCommand())
+    .addCommand(demoCommand(roles.runDemo))
     .addHelpText(
       'after',
       `

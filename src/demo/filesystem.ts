@@ -40,7 +40,10 @@ export async function makeExt4(directory: string, sizeBytes: number): Promise<De
   const content = path.join(directory, 'content')
   fs.mkdirSync(path.join(content, 'etc'), { recursive: true })
   for (let number = 0; number < 300; number++) {
-    fs.writeFileSync(path.join(content, 'etc', `service-${number}.conf`), `port = ${8000 + number}\n`.repeat(1 + (number % 200)))
+    fs.writeFileSync(
+      path.join(content, 'etc', `service-${number}.conf`),
+      `port = ${8000 + number}\n`.repeat(1 + (number % 200)),
+    )
   }
   fs.writeFileSync(path.join(content, 'database'), randomBytes(databaseSizeBytes))
   const image = path.join(directory, 'filesystem.img')

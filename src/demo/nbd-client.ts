@@ -86,7 +86,8 @@ export class NbdClient {
     try {
       for (;;) {
         const header = await reader.read(16)
-        if (header.readUInt32BE(0) !== simpleReplyMagic) throw new Failure('PEER_LOST', 'the NBD server broke the protocol')
+        if (header.readUInt32BE(0) !== simpleReplyMagic)
+          throw new Failure('PEER_LOST', 'the NBD server broke the protocol')
         const cookie = header.readBigUInt64BE(8)
         const waiting = this.#waiting.get(cookie)
         if (waiting === undefined) throw new Failure('PEER_LOST', 'the NBD server answered what was not asked')
@@ -100,7 +101,8 @@ export class NbdClient {
         waiting.resolve()
       }
     } catch (error) {
-      for (const { reject } of this.#waiting.values()) reject(new Failure('PEER_LOST', 'the NBD connection ended', {}, { cause: error }))
+      for (const { reject } of this.#waiting.values())
+        reject(new Failure('PEER_LOST', 'the NBD connection ended', {}, { cause: error }))
       this.#waiting.clear()
     }
   }
@@ -125,7 +127,8 @@ async function negotiate(socket: Socket, reader: ByteReader, exportName: string)
     const body = await reader.read(header.readUInt32BE(16))
     if (type === replyInfo && body.readUInt16BE(0) === infoExport) sizeBytes = Number(body.readBigUInt64BE(2))
     else if (type === replyAck && sizeBytes !== undefined) return sizeBytes
-    else if (type >= 2 ** 31) throw new Failure('PEER_LOST', `the NBD server refuses the export "${exportName}": ${body.toString()}`)
+    else if (type >= 2 ** 31)
+      throw new Failure('PEER_LOST', `the NBD server refuses the export "${exportName}": ${body.toString()}`)
   }
 }
 

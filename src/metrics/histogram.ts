@@ -22,6 +22,17 @@ export class FastHistogram {
     this.#sum += seconds
   }
 
+  /** An upper bound, in seconds, of this share (0 to 1) of what was observed: its bucket's; 0 before the first. */
+  quantile(share: number): number {
+    const total = this.#counts.reduce((sum, count) => sum + count, 0)
+    let below = 0
+    for (let bucket = 0; bucket < this.#counts.length && total > 0; bucket++) {
+      below += this.#counts[bucket] ?? 0
+      if (below >= share * total) return this.#bounds[Math.min(bucket, this.#bounds.length - 1)] ?? 0
+    }
+    return 0
+  }
+
   register(registry: Registry, name: string, help: string): void {
     const metric = {
       name,

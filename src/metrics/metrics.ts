@@ -130,6 +130,11 @@ export class Metrics {
     }
   }
 
+  /** Since the start, as upper bounds of the histogram's buckets. */
+  ackLatency(): { readonly p50Millis: number; readonly p99Millis: number } {
+    return { p50Millis: this.#ackLatency.quantile(0.5) * 1000, p99Millis: this.#ackLatency.quantile(0.99) * 1000 }
+  }
+
   /** The Prometheus text. */
   async render(): Promise<string> {
     this.#scraped = await this.#facts().catch(() => undefined)

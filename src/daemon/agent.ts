@@ -1,0 +1,79 @@
+import { readFileSync } from 'node:fs'
+import { Agent, type AgentConfig as AgentOptions, type AgentTls } from '../agent/agent.ts'
+import type { AgentEvents } from '../agent/events.ts'
+import { Failure } from '../base/failure.ts'
+import { Shutdown } from '../base/shutdown.ts'
+import type { AgentConfig } from '../config/config.ts'
+import type { Log } from './log.ts'
+import { untilAborted } from './lifetime.ts'
+
+/** Runs the agent of one host until the signal: the protected site's daemon. Rejects when it cannot go on. */
+export async function openAgent(
+  config: AgentConfig,
+  log: Log,
+  onReady: () => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const parts = new Shutdown()
+  try {
+    const agent = parts.own(await Agent.open(agentOptions(config), { events: agentLog(log) }))
+    const { nbd } = agent.status()
+    log.info(
+      { nbd, volumes: config.volumes.map(volume => volume.name), vra: `${config.vra.host}:${config.vra.port}` },
+      'agentReady',
+    )
+    onReady()
+    await untilAborted(signal, [])
+  } finally {
+    await parts.closeAll()
+    log.info('agentStopped')
+  }
+}
+
+function agentOptions(config: AgentConfig): AgentOptions {
+  const { agentId, vpg, vra, stateDirectory, nbd, queueSizeBytesMax, volumes } = config
+  return {
+    agentId,
+    vpg,
+    vra: { host: vra.host, port: vra.port, ...(vra.tls === undefined ? {} : { tls: readTls(vra.tls) }) },
+    stateDirectory,
+    volumes,
+    nbd: { listen: { host: nbd.host, port: nbd.port } },
+    queueSizeBytesMax,
+  }
+}
+
+function readTls(files: NonNullable<AgentConfig['vra']['tls']>): AgentTls {
+  return {
+    certificateAuthority: readText(files.authorityFile),
+    certificate: readText(files.certificateFile),
+    privateKey: readText(files.privateKeyFile),
+  }
+}
+
+/** Fails CONFIG_INVALID, naming the file. */
+export function readText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch (error) {
+    throw new Failure('CONFIG_INVALID', `cannot read ${file}: ${(error as Error).message}`, { file }, { cause: error })
+  }
+}
+
+function agentLog(log: Log): AgentEvents {
+  return {
+    linkUp: link => log.info(link, 'linkUp'),
+    linkDown: reason => log.warn(reason, 'linkDown'),
+    needsSync: (volume, reason) => log.error({ volume, reason }, 'needsSync'),
+    localDiskFailed: (volume, { command, error }) =>
+      log.error({ volume, command, error: String(error) }, 'localDiskFailed'),
+    stateNotSaved: error => log.error({ error: String(error) }, 'stateNotSaved'),
+    writeNumbered: () => undefined,
+    batchSealed: () => undefined,
+    markerNumbered: marker => log.debug(marker, 'markerNumbered'),
+    acknowledged: () => undefined,
+    clientConnected: (volume, address) => log.info({ volume, address }, 'clientConnected'),
+    clientGone: (volume, address) => log.info({ volume, address }, 'clientGone'),
+    clientRefused: (address, reason) => log.warn({ address, reason }, 'clientRefused'),
+  }
+}

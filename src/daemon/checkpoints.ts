@@ -1,0 +1,135 @@
+import type { Catalog } from '../catalog/catalog.ts'
+import { Failure } from '../base/failure.ts'
+import { formatCheckpointId, ordinal, parseCheckpointId, type Ordinal } from '../base/ids.ts'
+import { parseCheckpointReference } from '../control/control.ts'
+import type { CheckpointFacts, CheckpointList, CheckpointListQuery } from '../control/service.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { VpgEntry } from './vpg-table.ts'
+
+/** Finds the checkpoints of a VPG by what people call them. */
+export class Checkpoints {
+  readonly #catalog: Catalog
+
+  constructor(catalog: Catalog) {
+    this.#catalog = catalog
+  }
+
+  /** The recoverable checkpoint that the reference means. Fails CHECKPOINT_MISSING, saying what there is instead. */
+  async find(entry: VpgEntry, reference: string, nowMicros: number): Promise<Checkpoint> {
+    const meant = parseCheckpointReference(reference, nowMicros)
+    const vpg = entry.definition.id
+    const before = entry.withdrawnFrom
+    const bounded = before === undefined ? {} : { before }
+    switch (meant.kind) {
+      case 'latest':
+        return this.#required(entry, reference, await this.#catalog.latestCheckpoint({ vpg, ...bounded }))
+      case 'time': {
+        const { timestampMicros } = meant
+        return this.#required(entry, reference, await this.#catalog.checkpointAt({ vpg, timestampMicros, ...bounded }))
+      }
+      case 'id':
+        return this.#required(entry, reference, await this.#catalog.checkpoint({ vpg, ordinal: meant.ordinal }))
+      case 'tag': {
+        const tag = entry.tags.find(candidate => candidate.name === meant.tag)
+        const found = tag === undefined ? undefined : await this.#catalog.checkpoint({ vpg, ordinal: tag.ordinal })
+        return this.#required(entry, reference, found)
+      }
+    }
+  }
+
+  async list(entry: VpgEntry, query: CheckpointListQuery): Promise<CheckpointList> {
+    if (query.tagged === true) return this.#listTagged(entry, query)
+    const after = query.after === undefined ? undefined : parseCheckpointId(query.after)
+    if (query.after !== undefined && after === undefined)
+      throw new Failure('REQUEST_INVALID', `"${query.after}" is not a checkpoint id`)
+    const page = await this.#catalog.listCheckpoints({
+      vpg: entry.definition.id,
+      limit: query.limit,
+      order: query.order,
+      ...(after === undefined ? {} : { after }),
+      ...(query.fromTimestampMicros === undefined ? {} : { fromTimestampMicros: query.fromTimestampMicros }),
+      ...(query.toTimestampMicros === undefined ? {} : { toTimestampMicros: query.toTimestampMicros }),
+    })
+    return { checkpoints: page.checkpoints.map(checkpoint => checkpointFacts(entry, checkpoint)), more: page.more }
+  }
+
+  /** There are few tags, so they are all looked at. */
+  async #listTagged(entry: VpgEntry, query: CheckpointListQuery): Promise<CheckpointList> {
+    const vpg = entry.definition.id
+    const ordinals = [...new Set(entry.tags.map(tag => tag.ordinal))]
+    const found: Checkpoint[] = []
+    for (const at of ordinals) {
+      const checkpoint = await this.#catalog.checkpoint({ vpg, ordinal: at })
+      if (checkpoint !== undefined) found.push(checkpoint)
+    }
+    const sign = query.order === 'oldest-first' ? 1 : -1
+    const after = query.after === undefined ? undefined : parseCheckpointId(query.after)
+    const matching = found
+      .filter(checkpoint => after === undefined || sign * (checkpoint.ordinal - after) > 0)
+      .filter(checkpoint => checkpoint.timestampMicros >= (query.fromTimestampMicros ?? 0))
+      .filter(checkpoint => checkpoint.timestampMicros < (query.toTimestampMicros ?? Infinity))
+      .sort((a, b) => sign * (a.ordinal - b.ordinal))
+    const page = matching.slice(0, query.limit)
+    return {
+      checkpoints: page.map(checkpoint => checkpointFacts(entry, checkpoint)),
+      more: matching.length > page.length,
+    }
+  }
+
+  async oldest(entry: VpgEntry): Promise<Checkpoint | undefined> {
+    const query = { vpg: entry.definition.id, limit: 1, order: 'oldest-first' } as const
+    return (await this.#catalog.listCheckpoints(query)).checkpoints[0]
+  }
+
+  async latest(entry: VpgEntry): Promise<Checkpoint | undefined> {
+    const before = entry.withdrawnFrom
+    return this.#catalog.latestCheckpoint({ vpg: entry.definition.id, ...(before === undefined ? {} : { before }) })
+  }
+
+  async #required(entry: VpgEntry, reference: string, found: Checkpoint | undefined): Promise<Checkpoint> {
+    const { name } = entry.definition
+    if (found === undefined) {
+      const oldest = await this.oldest(entry)
+      const hint = oldest === undefined ? 'there is none yet' : `the oldest is ${describe(oldest)}`
+      throw new Failure('CHECKPOINT_MISSING', `${name} has no recoverable checkpoint for "${reference}": ${hint}`)
+    }
+    if (!isRecoverable(entry, found.ordinal))
+      throw new Failure(
+        'CHECKPOINT_MISSING',
+        `checkpoint ${describe(found)} of ${name} is withdrawn: ${whyWithdrawn(entry)}`,
+      )
+    if (!entry.isRetained(found.ordinal))
+      throw new Failure('CHECKPOINT_MISSING', `checkpoint ${describe(found)} of ${name} has left the history`)
+    return found
+  }
+}
+
+function isRecoverable(entry: VpgEntry, at: Ordinal): boolean {
+  return at < (entry.withdrawnFrom ?? Infinity)
+}
+
+function whyWithdrawn(entry: VpgEntry): string {
+  const from = entry.withdrawnFrom ?? ordinal(0)
+  const hole = entry.holes.find(candidate => candidate.fromOrdinal === from)
+  return `${hole?.reason ?? 'damage'}; those before ${formatCheckpointId(from)} are whole`
+}
+
+function describe(checkpoint: Checkpoint): string {
+  return `${formatCheckpointId(checkpoint.ordinal)} of ${new Date(checkpoint.timestampMicros / 1000).toISOString()}`
+}
+
+export function checkpointFacts(entry: VpgEntry, checkpoint: Checkpoint): CheckpointFacts {
+  const nameOf = (number: number): string =>
+    entry.definition.volumes.find(volume => volume.number === number)?.name ?? `volume ${number}`
+  return {
+    checkpoint: formatCheckpointId(checkpoint.ordinal),
+    timestampMicros: checkpoint.timestampMicros,
+    tags: entry.tagsOf(checkpoint.ordinal),
+    recoverable: isRecoverable(entry, checkpoint.ordinal),
+    volumes: checkpoint.volumes.map(volume => ({
+      name: nameOf(volume.number),
+      sizeBytes: volume.sizeBytes,
+      included: volume.included,
+    })),
+  }
+}

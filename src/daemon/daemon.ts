@@ -1,0 +1,31 @@
+import type { AgentConfig, VraConfig } from '../config/config.ts'
+import { openAgent } from './agent.ts'
+import { openLog, type Log, type LogOptions } from './log.ts'
+import { software } from './software.ts'
+import { SystemdNotifier } from './systemd-notify.ts'
+import { openVra } from './vra.ts'
+
+// The roles of the program, each a list of parts started in order and closed backwards (vra.ts, agent.ts).
+
+/** Runs the VRA until the signal. Rejects when it cannot start, or cannot go on; whoever started it starts it again. */
+export async function runVra(config: VraConfig, signal: AbortSignal): Promise<void> {
+  await runRole(config.log, (log, onReady) => openVra(config, log, onReady, signal))
+}
+
+/** Runs the agent of one host until the signal; rejects as runVra does. */
+export async function runAgent(config: AgentConfig, signal: AbortSignal): Promise<void> {
+  await runRole(config.log, (log, onReady) => openAgent(config, log, onReady, signal))
+}
+
+type Role = (log: Log, onReady: () => void) => Promise<void>
+
+/** A role with its log, told to systemd where there is one. */
+async function runRole(options: LogOptions, role: Role): Promise<void> {
+  const log = openLog(options)
+  const systemd = new SystemdNotifier(process.env, error => log.warn({ error: error.message }, 'systemdNotTold'))
+  try {
+    await role(log, () => systemd.ready(software))
+  } finally {
+    await systemd.close()
+  }
+}

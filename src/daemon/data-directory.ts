@@ -1,0 +1,62 @@
+import { randomBytes } from 'node:crypto'
+import * as path from 'node:path'
+import { Failure } from '../base/failure.ts'
+import type { Closable } from '../base/shutdown.ts'
+import { readWholeFile, replaceFile, type Disk } from '../disk/disk.ts'
+import { lockDirectory } from '../disk/directory-lock.ts'
+
+/** The VRA's own directory, held by this process: journal, index, scratch, and who this appliance is. */
+export class DataDirectory implements Closable {
+  readonly directory: string
+  /** Made once, at the first start; VPGs in the object store name it as their owner. */
+  readonly applianceId: string
+  readonly #unlock: () => void
+
+  private constructor(directory: string, applianceId: string, unlock: () => void) {
+    this.directory = directory
+    this.applianceId = applianceId
+    this.#unlock = unlock
+  }
+
+  /** Makes the directory where there is none. Fails BUSY while another process holds it, CONFIG_INVALID where it is not ours. */
+  static open(disk: Disk, directory: string): DataDirectory {
+    disk.makeDirectory(directory)
+    disk.syncDirectory(path.dirname(directory))
+    const unlock = lockDirectory(directory)
+    try {
+      return new DataDirectory(directory, readApplianceId(disk, directory), unlock)
+    } catch (error) {
+      unlock()
+      throw error
+    }
+  }
+
+  get scratchDirectory(): string {
+    return path.join(this.directory, 'scratch')
+  }
+
+  get indexFile(): string {
+    return path.join(this.directory, 'journal-index.sqlite')
+  }
+
+  async close(): Promise<void> {
+    this.#unlock()
+  }
+}
+
+function readApplianceId(disk: Disk, directory: string): string {
+  const file = path.join(directory, 'appliance-id')
+  const held = readWholeFile(disk, file)
+  if (held === undefined) {
+    const made = randomBytes(16).toString('hex')
+    replaceFile(disk, file, Buffer.from(`${made}\n`))
+    return made
+  }
+  const text = Buffer.from(held).toString().trim()
+  if (!/^[0-9a-f]{32}$/.test(text))
+    throw new Failure(
+      'CONFIG_INVALID',
+      `${file} does not hold an appliance id: is ${directory} a data directory of the VRA?`,
+    )
+  return text
+}

@@ -1,0 +1,202 @@
+import type { AgingHandlers } from '../aging/aging.ts'
+import type { AgingNotices } from '../aging/service.ts'
+import type { Catalog } from '../catalog/catalog.ts'
+import type { CatalogEvents } from '../catalog/events.ts'
+import { Failure } from '../base/failure.ts'
+import type { VpgId } from '../base/ids.ts'
+import type { IngestEvents } from '../ingest/events.ts'
+import type { Ingest } from '../ingest/ingest.ts'
+import type { JournalEvents } from '../journal/events.ts'
+import type { Journal } from '../journal/journal.ts'
+import type { Metrics } from '../metrics/metrics.ts'
+import type { Log } from './log.ts'
+import type { Meter } from './meter.ts'
+import type { VpgTable } from './vpg-table.ts'
+
+// Who hears of what: events of the parts go to metrics (all of them), to the log (what a person wants to read), and to the
+// parts that act on them.
+
+export function journalEvents(metrics: Metrics, log: Log): JournalEvents {
+  const counted = metrics.journal
+  return {
+    ...counted,
+    fileRotated: file => {
+      counted.fileRotated(file)
+      log.debug(file, 'logFileRotated')
+    },
+    journalFull: state => {
+      counted.journalFull(state)
+      log.error(state, 'journalFull')
+    },
+    journalResumed: state => {
+      counted.journalResumed(state)
+      log.info(state, 'journalResumed')
+    },
+    diskFailed: file => {
+      counted.diskFailed(file)
+      log.error(file, 'journalDiskFailed')
+    },
+    tornTailCut: tail => {
+      counted.tornTailCut(tail)
+      log.info(tail, 'tornTailCut')
+    },
+    damageFound: damage => {
+      counted.damageFound(damage)
+      log.error(damage, 'journalDamageFound')
+    },
+  }
+}
+
+/** An index that had to be begun anew while in use is filled by a start of the daemon, so that is what is asked for. */
+export function catalogEvents(log: Log, endDaemon: (error: Error) => void): CatalogEvents {
+  return {
+    catalogBegunAnew: reason => {
+      log.error({ reason }, 'indexLost')
+      endDaemon(new Failure('RECORD_CORRUPT', `the journal index was damaged and is rebuilt by a restart: ${reason}`))
+    },
+    tailRowsDropped: count => log.warn({ count }, 'indexRowsDropped'),
+    catalogFailing: sentence => log.warn({ sentence }, 'indexFailing'),
+  }
+}
+
+export interface IngestListeners {
+  readonly table: VpgTable
+  readonly meter: Meter
+  readonly metrics: Metrics
+  readonly catalog: Catalog
+  readonly log: Log
+}
+
+export function ingestEvents({ table, meter, metrics, catalog, log }: IngestListeners): IngestEvents {
+  const counted = metrics.ingest
+  const nameOf = (vpg: VpgId | undefined): string | undefined =>
+    vpg === undefined ? undefined : table.get(vpg)?.definition.name
+  return {
+    ...counted,
+    sessionOpened: session => {
+      counted.sessionOpened(session)
+      log.info({ ...session, vpg: nameOf(session.vpg) }, 'sessionOpened')
+    },
+    sessionClosed: (session, end, sentence) => {
+      counted.sessionClosed(session, end, sentence)
+      log.info({ agent: session?.agent, address: session?.address, end, sentence }, 'sessionClosed')
+    },
+    batchDurable: (vpg, batch) => {
+      counted.batchDurable(vpg, batch)
+      meter.add(batch.writeCount, batch.rawSizeBytes)
+      table.get(vpg)?.meter.add(batch.writeCount, batch.rawSizeBytes)
+    },
+    checkpointComplete: (vpg, checkpoint) => {
+      counted.checkpointComplete(vpg, checkpoint)
+      catalog.addCheckpoints(vpg, [checkpoint])
+      log.debug({ vpg: nameOf(vpg), ordinal: checkpoint.ordinal }, 'checkpointComplete')
+    },
+    agentStatusChanged: (vpg, stream, status) => {
+      counted.agentStatusChanged(vpg, stream, status)
+      const ailing = status.volumes.filter(volume => volume.needsSync)
+      if (ailing.length > 0) log.warn({ vpg: nameOf(vpg), stream, volumes: ailing }, 'agentNeedsSync')
+    },
+  }
+}
+
+export interface AgingListeners {
+  readonly table: VpgTable
+  readonly catalog: Catalog
+  readonly journal: Journal
+  readonly metrics: Metrics
+  readonly log: Log
+  /** Open a moment later than aging starts. */
+  readonly ingest: () => Ingest | undefined
+  readonly nowMicros: () => number
+}
+
+export function agingHandlers({
+  table,
+  catalog,
+  journal,
+  metrics,
+  log,
+  ingest,
+  nowMicros,
+}: AgingListeners): AgingHandlers {
+  const entryOf = (vpg: VpgId) => table.get(vpg)
+  const nameOf = (vpg: VpgId): string => entryOf(vpg)?.definition.name ?? vpg
+  // The index can be rebuilt, so a row that could not be written stops nothing.
+  const indexFailed = (error: unknown): void => log.warn({ error: String(error) }, 'indexFailing')
+  const counted =
+    <K extends keyof AgingNotices>(name: K, act: (notice: AgingNotices[K]) => void) =>
+    (notice: AgingNotices[K]): void => {
+      metrics.aging(name, notice)
+      act(notice)
+    }
+  return {
+    segmentCommitted: counted('segmentCommitted', ({ vpg, segment, offloaded, buildMillis, putMillis }) => {
+      const entry = entryOf(vpg)
+      if (entry !== undefined) entry.offloaded = offloaded
+      ingest()?.offloaded(vpg, offloaded)
+      catalog.addSegment({ vpg, segment, offloaded }).catch(indexFailed)
+      log.info(
+        {
+          vpg: nameOf(vpg),
+          commit: segment.commitNumber,
+          writes: segment.writeCount,
+          sizeBytes: segment.object.sizeBytes,
+          buildMillis: Math.round(buildMillis),
+          putMillis: Math.round(putMillis),
+        },
+        'segmentCommitted',
+      )
+    }),
+    folded: counted('folded', ({ vpg, ...facts }) => log.info({ vpg: nameOf(vpg), ...rounded(facts) }, 'folded')),
+    regionRewritten: counted('regionRewritten', ({ vpg, ...facts }) =>
+      log.info({ vpg: nameOf(vpg), ...rounded(facts) }, 'regionRewritten'),
+    ),
+    historyEdgeMoved: counted('historyEdgeMoved', ({ vpg, edge, kept }) => {
+      const entry = entryOf(vpg)
+      if (entry !== undefined) entry.historyEdge = edge
+      catalog.dropCheckpoints({ vpg, edge, kept }).catch(indexFailed)
+    }),
+    holeFound: counted('holeFound', ({ vpg, hole }) => {
+      const entry = entryOf(vpg)
+      if (entry !== undefined) entry.holes = [...entry.holes, hole]
+      log.error(
+        {
+          vpg: nameOf(vpg),
+          stream: hole.stream,
+          firstSequence: hole.firstSequence,
+          lastSequence: hole.lastSequence,
+          reason: hole.reason,
+        },
+        'holeFound',
+      )
+    }),
+    logFileFree: ({ fileIdentity }) => journal.freeFile(fileIdentity),
+    garbageRemoved: counted('garbageRemoved', ({ vpg, objectCount }) =>
+      log.debug({ vpg: nameOf(vpg), objectCount }, 'garbageRemoved'),
+    ),
+    damageFound: counted('damageFound', ({ vpg, sentence }) => {
+      entryOf(vpg)?.addDamage(sentence)
+      log.error({ vpg: nameOf(vpg), sentence }, 'damageFound')
+    }),
+    storeFailing: counted('storeFailing', ({ vpg, sentence }) => {
+      const entry = entryOf(vpg)
+      if (entry !== undefined) entry.storeFailure ??= { sentence, sinceMicros: nowMicros() }
+      log.warn({ vpg: nameOf(vpg), sentence }, 'storeFailing')
+    }),
+    storeRecovered: counted('storeRecovered', ({ vpg }) => {
+      const entry = entryOf(vpg)
+      if (entry !== undefined) entry.storeFailure = undefined
+      log.info({ vpg: nameOf(vpg) }, 'storeRecovered')
+    }),
+    fenced: counted('fenced', ({ vpg, sentence }) => {
+      const entry = entryOf(vpg)
+      if (entry !== undefined) entry.fenced = sentence
+      ingest()?.removeVpg(vpg)
+      log.fatal({ vpg: nameOf(vpg), sentence }, 'fenced')
+    }),
+  }
+}
+
+function rounded<T extends { readonly millis: number }>(facts: T): T {
+  return { ...facts, millis: Math.round(facts.millis) }
+}

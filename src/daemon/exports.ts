@@ -1,0 +1,167 @@
+import { randomUUID } from 'node:crypto'
+import { stat } from 'node:fs/promises'
+import { Worker } from 'node:worker_threads'
+import type { Aging } from '../aging/aging.ts'
+import type { ImagePlan } from '../aging/service.ts'
+import type { Clock } from '../base/clock.ts'
+import { Failure, failureToRecord } from '../base/failure.ts'
+import { formatCheckpointId, type VpgId } from '../base/ids.ts'
+import { RpcClient } from '../base/rpc.ts'
+import type { ExportJob, ExportRequest } from '../control/service.ts'
+import type { ImageConfig, ImageNotices, ImageService } from '../image/service.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { VpgEntry } from './vpg-table.ts'
+
+const exportsRunningMax = 4
+const exportsKeptMax = 50
+
+type Changing<T> = { -readonly [K in keyof T]: T[K] }
+
+/** Exports of volumes to raw files: jobs in the image thread, so that no byte of an image passes the main thread. */
+export class Exports {
+  readonly #aging: Aging
+  readonly #clock: Clock
+  readonly #worker: Worker
+  readonly #client: RpcClient<ImageService>
+  readonly #jobs = new Map<string, Changing<ExportJob>>()
+  readonly #running = new Map<string, { readonly vpg: VpgId; readonly done: Promise<void> }>()
+
+  private constructor(aging: Aging, clock: Clock) {
+    this.#aging = aging
+    this.#clock = clock
+    this.#worker = new Worker(new URL('../image/image-worker.js', import.meta.url))
+    this.#worker.on('error', () => undefined) // its calls fail PEER_LOST; the job says so
+    this.#client = new RpcClient<ImageService>(this.#worker, (name, value) => {
+      if (name === 'exportProgress') this.#progress(value as ImageNotices['exportProgress'])
+    })
+  }
+
+  /** Fails as the object store fails to open. */
+  static async open(config: ImageConfig, aging: Aging, clock: Clock): Promise<Exports> {
+    const exports = new Exports(aging, clock)
+    await exports.#client.call('open', config)
+    return exports
+  }
+
+  /** Pins the checkpoint, then copies as a job. Fails ALREADY_EXISTS before anything is pinned where the file exists. */
+  async start(request: ExportRequest, entry: VpgEntry, checkpoint: Checkpoint): Promise<ExportJob> {
+    if (this.#running.size >= exportsRunningMax)
+      throw new Failure('BUSY', `${exportsRunningMax} exports are running: wait for one, or cancel one`)
+    const volume = entry.definition.volumes.find(candidate => candidate.name === request.volume)
+    const then = checkpoint.volumes.find(candidate => candidate.number === volume?.number)
+    if (volume === undefined || then === undefined || !then.included)
+      throw new Failure(
+        'UNKNOWN_VOLUME',
+        `the checkpoint has no volume "${request.volume}" of ${entry.definition.name}`,
+      )
+    if (!request.overwrite && (await exists(request.file)))
+      throw new Failure('ALREADY_EXISTS', `${request.file} exists; name another file, or ask to overwrite it`)
+    const id = randomUUID()
+    const plan = await this.#aging.openImage({ vpg: entry.definition.id, checkpoint, owner: `export ${id}` })
+    const job: Changing<ExportJob> = {
+      id,
+      state: 'running',
+      vpg: entry.definition.name,
+      volume: volume.name,
+      checkpoint: formatCheckpointId(checkpoint.ordinal),
+      checkpointTimestampMicros: checkpoint.timestampMicros,
+      file: request.file,
+      sizeBytes: then.sizeBytes,
+      doneBytes: 0,
+      dataBytes: 0,
+      startedAtMicros: this.#clock.timestampMicros(),
+      endedAtMicros: undefined,
+      failure: undefined,
+    }
+    this.#jobs.set(id, job)
+    this.#forgetOldest()
+    const argument = {
+      id,
+      plan,
+      volume: volume.number,
+      file: request.file,
+      existing: request.overwrite ? 'replace' : 'refuse',
+    } as const
+    const done = this.#run(job, plan, entry.definition.id, () => this.#client.call('exportRaw', argument))
+    this.#running.set(id, { vpg: entry.definition.id, done })
+    return { ...job }
+  }
+
+  /** Newest first. */
+  list(): ExportJob[] {
+    return [...this.#jobs.values()].map(job => ({ ...job })).reverse()
+  }
+
+  /** Fails NOT_FOUND. */
+  get(id: string): ExportJob {
+    const job = this.#jobs.get(id)
+    if (job === undefined) throw new Failure('NOT_FOUND', `there is no export ${id}`)
+    return { ...job }
+  }
+
+  /** Returns when it has ended, cancelled or otherwise. */
+  async cancel(id: string): Promise<ExportJob> {
+    this.get(id)
+    const running = this.#running.get(id)
+    if (running !== undefined) {
+      await this.#client.call('cancel', { id })
+      await running.done
+    }
+    return this.get(id)
+  }
+
+  isReading(vpg: VpgId): boolean {
+    return [...this.#running.values()].some(running => running.vpg === vpg)
+  }
+
+  async close(): Promise<void> {
+    for (const id of [...this.#running.keys()]) await this.cancel(id).catch(() => undefined)
+    await this.#client.call('close', undefined).catch(() => undefined)
+    await this.#worker.terminate()
+  }
+
+  async #run(
+    job: Changing<ExportJob>,
+    plan: ImagePlan,
+    vpg: VpgId,
+    copy: () => Promise<{ readonly writtenSizeBytes: number }>,
+  ): Promise<void> {
+    try {
+      const result = await copy()
+      job.state = 'done'
+      job.doneBytes = job.sizeBytes
+      job.dataBytes = result.writtenSizeBytes
+    } catch (error) {
+      const failure =
+        error instanceof Failure ? error : new Failure('PEER_LOST', `the export ended unexpectedly: ${String(error)}`)
+      job.state = failure.code === 'CLOSING' ? 'cancelled' : 'failed'
+      job.failure = failureToRecord(failure)
+    } finally {
+      job.endedAtMicros = this.#clock.timestampMicros()
+      this.#running.delete(job.id)
+      // A pin that cannot be dropped now (store down) is dropped at the next start: it keeps data, it loses none.
+      await this.#aging.closeImage({ vpg, pinId: plan.pinId }).catch(() => undefined)
+    }
+  }
+
+  #progress(notice: ImageNotices['exportProgress']): void {
+    const job = this.#jobs.get(notice.id)
+    if (job === undefined || job.state !== 'running') return
+    job.doneBytes = notice.totalBytes === 0 ? 0 : Math.floor((notice.doneBytes / notice.totalBytes) * job.sizeBytes)
+    job.dataBytes = notice.doneBytes
+  }
+
+  #forgetOldest(): void {
+    for (const [id, job] of this.#jobs) {
+      if (this.#jobs.size <= exportsKeptMax) return
+      if (job.state !== 'running') this.#jobs.delete(id)
+    }
+  }
+}
+
+async function exists(file: string): Promise<boolean> {
+  return stat(file).then(
+    () => true,
+    () => false,
+  )
+}

@@ -1,0 +1,82 @@
+import { checkpointOrdinal, comparePositions, sequence, type Ordinal, type StreamPosition } from '../base/ids.ts'
+import type { OpenedVpg } from '../aging/service.ts'
+import type { IngestVpg } from '../ingest/registry.ts'
+import type { RecoveredLog } from '../journal/journal.ts'
+import { CheckpointAssembler, type DurableMarker } from '../timeline/assembler.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { VpgDefinition } from '../timeline/definition.ts'
+import { decodeFrame } from '../wire/wire.ts'
+
+/** A VPG after a start: what the store says of it, and what the log has beyond. */
+export interface ReconciledVpg {
+  readonly opened: OpenedVpg
+  readonly ingest: IngestVpg
+  /** Complete checkpoints whose markers are in the log; those that the store has as well are among them. */
+  readonly logCheckpoints: readonly Checkpoint[]
+}
+
+/**
+ * Puts together what the object store and the log know of each VPG. The log may reach further than the store (acknowledged,
+ * not offloaded yet) or less far (its files were freed); a stream is durable up to the further of the two.
+ */
+export function reconcile(opened: readonly OpenedVpg[], log: RecoveredLog): ReconciledVpg[] {
+  const markers = log.markers.flatMap(({ header, frame }) => {
+    const message = decodeFrame(frame)
+    if (message.type !== 'marker') return []
+    const { timestampMicros, historyMillis, stream } = header
+    return [{ vpg: header.vpg, marker: { ...message, stream, timestampMicros, historyMillis } satisfies DurableMarker }]
+  })
+  return opened.map(vpg => {
+    const own = markers.filter(entry => entry.vpg === vpg.definition.id).map(entry => entry.marker)
+    const assembler = new CheckpointAssembler()
+    const logCheckpoints = own.flatMap(marker => assembler.add(marker) ?? [])
+    const recovered = log.streams.filter(stream => stream.vpg === vpg.definition.id)
+    return { opened: vpg, logCheckpoints, ingest: ingestVpg(vpg, own, logCheckpoints, recovered) }
+  })
+}
+
+function ingestVpg(
+  vpg: OpenedVpg,
+  markers: readonly DurableMarker[],
+  logCheckpoints: readonly Checkpoint[],
+  recovered: RecoveredLog['streams'],
+): IngestVpg {
+  const newest = [vpg.checkpoints.at(-1), logCheckpoints.at(-1)].filter(checkpoint => checkpoint !== undefined)
+  const lastCheckpoint = newest.sort((a, b) => b.ordinal - a.ordinal)[0]
+  const ordinals = markers.map(marker => checkpointOrdinal(marker.term, marker.counter))
+  return {
+    definition: vpg.definition,
+    epoch: vpg.epoch,
+    durable: vpg.definition.streams.map(({ number }) => furthest(number, vpg.offloaded, recovered)),
+    offloaded: vpg.offloaded,
+    lastCheckpoint,
+    lastMarker: Math.max(0, lastCheckpoint?.ordinal ?? 0, ...ordinals) as Ordinal,
+  }
+}
+
+function furthest(
+  stream: number,
+  offloaded: readonly StreamPosition[],
+  recovered: RecoveredLog['streams'],
+): StreamPosition {
+  const nothing: StreamPosition = { stream, generation: 0, sequence: sequence(0) }
+  const positions = [
+    ...offloaded.filter(position => position.stream === stream),
+    ...recovered
+      .filter(found => found.stream === stream)
+      .map(found => ({ stream, generation: found.generation, sequence: sequence(found.lastSequence) })),
+  ]
+  return positions.reduce((far, position) => (comparePositions(position, far) > 0 ? position : far), nothing)
+}
+
+/** A VPG that was just created. */
+export function freshIngestVpg(opened: { definition: VpgDefinition; epoch: number }): IngestVpg {
+  return {
+    definition: opened.definition,
+    epoch: opened.epoch,
+    durable: [],
+    offloaded: [],
+    lastCheckpoint: undefined,
+    lastMarker: 0 as Ordinal,
+  }
+}

@@ -1,0 +1,219 @@
+import type { Aging } from '../aging/aging.ts'
+import type { Catalog } from '../catalog/catalog.ts'
+import type { Clock } from '../base/clock.ts'
+import { Failure } from '../base/failure.ts'
+import { formatCheckpointId } from '../base/ids.ts'
+import type * as api from '../control/service.ts'
+import type { Disk } from '../disk/disk.ts'
+import type { Ingest, StreamStatus } from '../ingest/ingest.ts'
+
+import type { Journal } from '../journal/journal.ts'
+import type { Metrics } from '../metrics/metrics.ts'
+import { checkpointFacts, type Checkpoints } from './checkpoints.ts'
+import type { Exports } from './exports.ts'
+import type { Meter } from './meter.ts'
+import type { VpgEntry, VpgTable } from './vpg-table.ts'
+
+export interface StatusReportParts {
+  readonly aging: Aging
+  readonly catalog: Catalog
+  readonly checkpoints: Checkpoints
+  readonly clock: Clock
+  readonly disk: Disk
+  readonly exports: Exports
+  readonly ingest: Ingest
+  readonly journal: Journal
+  readonly meter: Meter
+  readonly metrics: Metrics
+  readonly table: VpgTable
+}
+
+export interface StatusFacts {
+  readonly software: string
+  readonly applianceId: string
+  readonly startedAtMicros: number
+  readonly dataDirectory: string
+  readonly store: string
+  readonly listen: api.VraStatus['listen']
+}
+
+/** Puts together what people see of the daemon. Every answer costs a few questions to other threads a VPG, no more. */
+export class StatusReport {
+  readonly #parts: StatusReportParts
+  readonly #facts: StatusFacts
+
+  constructor(parts: StatusReportParts, facts: StatusFacts) {
+    this.#parts = parts
+    this.#facts = facts
+  }
+
+  async status(): Promise<api.VraStatus> {
+    const { clock, exports } = this.#parts
+    const vpgs = await this.vpgs()
+    const journal = await this.#journal()
+    return {
+      ...this.#facts,
+      nowMicros: clock.timestampMicros(),
+      ready: true,
+      alerts: [...journalAlerts(journal), ...vpgs.flatMap(alertsOf), ...this.#storeAlerts()],
+      journal,
+      ingest: this.#ingest(vpgs),
+      vpgs,
+      exports: exports.list(),
+    }
+  }
+
+  async vpgs(): Promise<api.VpgStatus[]> {
+    const reports: api.VpgStatus[] = []
+    for (const entry of this.#parts.table.all()) reports.push(await this.vpg(entry))
+    return reports
+  }
+
+  async vpg(entry: VpgEntry): Promise<api.VpgStatus> {
+    const { aging, catalog, checkpoints, clock, ingest, journal } = this.#parts
+    const { definition } = entry
+    const vpg = definition.id
+    const streams = entry.fenced === undefined ? ingest.status(vpg).streams : []
+    const [latest, oldest, statistics, mirror] = await Promise.all([
+      checkpoints.latest(entry),
+      checkpoints.oldest(entry),
+      catalog.statistics({ vpg }),
+      aging.status({ vpg }).catch(noMirror),
+    ])
+    const agents = streams.map(agentFacts)
+    const state = stateOf(entry, agents, journal.status().stalledBecause)
+    const { writesTotal, bytesTotal } = entry.meter
+    return {
+      id: vpg,
+      name: definition.name,
+      incarnation: definition.incarnation,
+      epoch: entry.epoch,
+      ...state,
+      createdAtMicros: definition.createdAtMicros,
+      historyMillis: definition.historyMillis,
+      checkpointIntervalMillis: definition.checkpointIntervalMillis,
+      volumes: definition.volumes,
+      agents,
+      rpoMillis:
+        latest === undefined ? undefined : Math.max(0, (clock.timestampMicros() - latest.timestampMicros) / 1000),
+      latestCheckpoint: latest === undefined ? undefined : checkpointFacts(entry, latest),
+      oldestCheckpoint: oldest === undefined ? undefined : checkpointFacts(entry, oldest),
+      checkpointCount: statistics.checkpointCount,
+      tags: entry.tags.map(tag => ({
+        checkpoint: formatCheckpointId(tag.ordinal),
+        tag: tag.name,
+        taggedAtMicros: tag.taggedAtMicros,
+      })),
+      holes: entry.holes.map(hole => ({ fromCheckpoint: formatCheckpointId(hole.fromOrdinal), reason: hole.reason })),
+      ...entry.meter.rates(),
+      writesTotal,
+      bytesTotal,
+      mirror,
+    }
+  }
+
+  async #journal(): Promise<api.JournalStatus> {
+    const { catalog, disk, journal, table } = this.#parts
+    const { fileCount, liveSizeBytes, logSizeBytesMax, stalledBecause } = journal.status()
+    const first = table.all()[0]
+    const index = first === undefined ? undefined : await catalog.statistics({ vpg: first.definition.id })
+    return {
+      logSizeBytes: liveSizeBytes,
+      logSizeBytesMax,
+      logFileCount: fileCount,
+      diskFreeBytes: disk.freeBytes(this.#facts.dataDirectory),
+      indexSizeBytes: index?.fileSizeBytes ?? 0,
+      full: stalledBecause,
+    }
+  }
+
+  #ingest(vpgs: readonly api.VpgStatus[]): api.IngestStatus {
+    const { meter, metrics } = this.#parts
+    const sessionCount = vpgs.flatMap(vpg => vpg.agents).filter(agent => agent.address !== undefined).length
+    const { writesTotal, bytesTotal } = meter
+    const { p50Millis, p99Millis } = metrics.ackLatency()
+    return { sessionCount, ...meter.rates(), writesTotal, bytesTotal, ackMillisP50: p50Millis, ackMillisP99: p99Millis }
+  }
+
+  #storeAlerts(): api.Alert[] {
+    return this.#parts.table.all().flatMap(entry => {
+      if (entry.storeFailure === undefined) return []
+      const since = new Date(entry.storeFailure.sinceMicros / 1000).toISOString()
+      const sentence = `nothing is offloaded since ${since}: ${entry.storeFailure.sentence}`
+      return [{ severity: 'warning', vpg: entry.definition.name, sentence } as const]
+    })
+  }
+}
+
+function agentFacts(stream: StreamStatus): api.AgentFacts {
+  const ailing = stream.agentStatus?.volumes.filter(volume => volume.needsSync) ?? []
+  const reason = ailing.map(volume => `volume ${volume.number}: ${volume.reason}`).join('; ')
+  return {
+    agent: stream.agent,
+    stream: stream.stream,
+    state: ailing.length > 0 ? 'needs-sync' : stream.session === undefined ? 'disconnected' : 'connected',
+    reason: reason === '' ? undefined : reason,
+    address: stream.session?.address,
+    software: stream.session?.software,
+    connectedAtMicros: stream.session?.sinceTimestampMicros,
+    queuedBytes: stream.agentStatus?.queuedBytes ?? 0,
+    durable: stream.durable,
+    offloaded: stream.offloaded,
+  }
+}
+
+function stateOf(
+  entry: VpgEntry,
+  agents: readonly api.AgentFacts[],
+  stalledBecause: string | undefined,
+): { readonly state: api.VpgState; readonly stateReason: string | undefined } {
+  if (entry.fenced !== undefined) return { state: 'fenced', stateReason: entry.fenced }
+  const hole = entry.holes[0]
+  if (hole !== undefined)
+    return {
+      state: 'damaged',
+      stateReason: `checkpoints from ${formatCheckpointId(hole.fromOrdinal)} on are withdrawn: ${hole.reason}`,
+    }
+  if (entry.damage[0] !== undefined) return { state: 'damaged', stateReason: entry.damage[0] }
+  const ailing = agents.find(agent => agent.state === 'needs-sync')
+  if (ailing !== undefined) return { state: 'needs-sync', stateReason: `${ailing.agent}: ${ailing.reason ?? ''}` }
+  if (stalledBecause !== undefined) return { state: 'journal-full', stateReason: stalledBecause }
+  const away = agents.find(agent => agent.state === 'disconnected')
+  if (away !== undefined) return { state: 'waiting-for-agent', stateReason: `agent ${away.agent} is not connected` }
+  return { state: 'protected', stateReason: undefined }
+}
+
+function journalAlerts(journal: api.JournalStatus): api.Alert[] {
+  return journal.full === undefined ? [] : [{ severity: 'critical', vpg: undefined, sentence: journal.full }]
+}
+
+function alertsOf(vpg: api.VpgStatus): api.Alert[] {
+  const sentence = vpg.stateReason ?? ''
+  switch (vpg.state) {
+    case 'damaged':
+    case 'fenced':
+    case 'needs-sync':
+      return [{ severity: 'critical', vpg: vpg.name, sentence }]
+    case 'waiting-for-agent':
+      return [{ severity: 'warning', vpg: vpg.name, sentence }]
+    default:
+      return []
+  }
+}
+
+/** The aging thread has given the VPG up (fenced, damaged): the rest of the status is still worth showing. */
+function noMirror(error: unknown): api.MirrorStatus {
+  if (!(error instanceof Failure)) throw error
+  return {
+    segmentCount: 0,
+    segmentSizeBytes: 0,
+    deltaCount: 0,
+    deltaSizeBytes: 0,
+    regionCount: 0,
+    baseSizeBytes: 0,
+    garbageCount: 0,
+    unsealedSizeBytes: 0,
+    unfoldedRawSizeBytes: 0,
+    storeFailure: error.message,
+  }
+}

@@ -1,0 +1,37 @@
+import type { LogMark } from '../aging/service.ts'
+import type { VpgId } from '../base/ids.ts'
+import type { DumpPage, Finding } from '../control/service.ts'
+import type { StoreConfig } from '../store/object-store.ts'
+
+// A thread that is started for one verification or one page of a dump, and ended after it: it may read terabytes.
+
+export interface VerifyService {
+  verifyJournal(argument: {
+    readonly dataDirectory: string
+    readonly durable: LogMark
+    readonly vpg: VpgId | undefined
+  }): Promise<void>
+  verifyMirror(argument: {
+    readonly store: StoreConfig
+    readonly vpgs: readonly { readonly id: VpgId; readonly name: string }[]
+  }): Promise<void>
+  /** Lines `from` to `from + limit` of the whole dump. */
+  dumpJournal(argument: DumpArgument & { readonly dataDirectory: string; readonly durable: LogMark }): Promise<DumpPage>
+  dumpMirror(
+    argument: DumpArgument & { readonly store: StoreConfig; readonly vpgs: readonly VpgId[] },
+  ): Promise<DumpPage>
+}
+
+export interface DumpArgument {
+  readonly from: number
+  readonly limit: number
+}
+
+export interface VerifyNotices {
+  progress: {
+    readonly checkedCount: number
+    readonly checkedSizeBytes: number
+    readonly totalSizeBytes: number | undefined
+  }
+  finding: Finding
+}

@@ -1,0 +1,88 @@
+import type { Clock } from '../base/clock.ts'
+import { Failure } from '../base/failure.ts'
+import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
+import type { OpenedVpg } from '../aging/service.ts'
+import { withdrawnFrom } from '../timeline/retention.ts'
+import type { VpgDefinition } from '../timeline/definition.ts'
+import type { Hole, VpgState } from '../timeline/state.ts'
+import { Meter } from './meter.ts'
+
+/** What the main thread keeps of a VPG: what people ask for often, and what has gone wrong. */
+export class VpgEntry {
+  definition: VpgDefinition
+  readonly epoch: number
+  readonly meter: Meter
+  tags: VpgState['tags']
+  holes: readonly Hole[]
+  historyEdge: Ordinal
+  offloaded: readonly StreamPosition[]
+  /** Sentences about damage found since the start; bounded. */
+  readonly damage: string[] = []
+  storeFailure: { readonly sentence: string; readonly sinceMicros: number } | undefined
+  /** Another appliance owns it now: why, in words. */
+  fenced: string | undefined
+
+  constructor(opened: OpenedVpg, clock: Clock) {
+    this.definition = opened.definition
+    this.epoch = opened.epoch
+    this.tags = opened.tags
+    this.holes = opened.holes
+    this.historyEdge = opened.historyEdge
+    this.offloaded = opened.offloaded
+    this.meter = new Meter(clock)
+  }
+
+  /** The first ordinal that a hole withdraws, or undefined where there is no hole. */
+  get withdrawnFrom(): Ordinal | undefined {
+    const from = withdrawnFrom(this.holes)
+    return from === Infinity ? undefined : (from as Ordinal)
+  }
+
+  addDamage(sentence: string): void {
+    if (this.damage.length < damageKeptMax && !this.damage.includes(sentence)) this.damage.push(sentence)
+  }
+
+  tagsOf(ordinal: Ordinal): string[] {
+    return this.tags.filter(tag => tag.ordinal === ordinal).map(tag => tag.name)
+  }
+
+  isRetained(ordinal: Ordinal): boolean {
+    return ordinal >= this.historyEdge || this.tags.some(tag => tag.ordinal === ordinal)
+  }
+}
+
+const damageKeptMax = 20
+
+/** The VPGs that this daemon serves. */
+export class VpgTable {
+  readonly #byId = new Map<VpgId, VpgEntry>()
+
+  add(entry: VpgEntry): void {
+    this.#byId.set(entry.definition.id, entry)
+  }
+
+  remove(id: VpgId): void {
+    this.#byId.delete(id)
+  }
+
+  get(id: VpgId): VpgEntry | undefined {
+    return this.#byId.get(id)
+  }
+
+  /** Fails UNKNOWN_VPG. */
+  named(name: string): VpgEntry {
+    const entry = this.all().find(candidate => candidate.definition.name === name)
+    if (entry === undefined)
+      throw new Failure('UNKNOWN_VPG', `there is no VPG "${name}" here; \`vra vpg list\` shows those that are`)
+    return entry
+  }
+
+  has(name: string): boolean {
+    return this.all().some(entry => entry.definition.name === name)
+  }
+
+  /** By name. */
+  all(): VpgEntry[] {
+    return [...this.#byId.values()].sort((a, b) => (a.definition.name < b.definition.name ? -1 : 1))
+  }
+}

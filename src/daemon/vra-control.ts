@@ -1,0 +1,215 @@
+import * as path from 'node:path'
+import type { Aging } from '../aging/aging.ts'
+import type { Catalog } from '../catalog/catalog.ts'
+import { Failure } from '../base/failure.ts'
+import { formatCheckpointId, newVpgId, parseCheckpointId } from '../base/ids.ts'
+import { streamsPerVpgMax } from '../base/limits.ts'
+import type { Clock } from '../base/clock.ts'
+import type * as api from '../control/service.ts'
+import type { Ingest } from '../ingest/ingest.ts'
+import type { Journal } from '../journal/journal.ts'
+import type { StoreConfig } from '../store/object-store.ts'
+import type { VpgDefinition } from '../timeline/definition.ts'
+import { checkpointFacts, Checkpoints } from './checkpoints.ts'
+import type { Exports } from './exports.ts'
+import { freshIngestVpg } from './reconcile.ts'
+import type { StatusReport } from './status-report.ts'
+import { dumpInThread, type VerifyJobs } from './verify-jobs.ts'
+import { VpgEntry, type VpgTable } from './vpg-table.ts'
+
+export interface VraControlParts {
+  readonly aging: Aging
+  readonly catalog: Catalog
+  readonly checkpoints: Checkpoints
+  readonly clock: Clock
+  readonly dataDirectory: string
+  readonly exports: Exports
+  readonly ingest: Ingest
+  readonly journal: Journal
+  readonly report: StatusReport
+  readonly store: StoreConfig
+  readonly table: VpgTable
+  readonly verifies: VerifyJobs
+}
+
+/** What the HTTP API asks, done by the daemon's parts. */
+export class DaemonControl implements api.VraControl {
+  readonly #parts: VraControlParts
+  /** Names that are being created, so that two requests at once do not both find the name free. */
+  readonly #creating = new Set<string>()
+
+  constructor(parts: VraControlParts) {
+    this.#parts = parts
+  }
+
+  async status(): Promise<api.VraStatus> {
+    return this.#parts.report.status()
+  }
+
+  async listVpgs(): Promise<readonly api.VpgStatus[]> {
+    return this.#parts.report.vpgs()
+  }
+
+  async showVpg(name: string): Promise<api.VpgStatus> {
+    return this.#parts.report.vpg(this.#parts.table.named(name))
+  }
+
+  async createVpg(request: api.CreateVpgRequest): Promise<api.VpgStatus> {
+    const { aging, clock, ingest, report, table } = this.#parts
+    if (table.has(request.name) || this.#creating.has(request.name))
+      throw new Failure('ALREADY_EXISTS', `there is a VPG "${request.name}" already`)
+    const definition = definitionOf(request, clock.timestampMicros())
+    this.#creating.add(request.name)
+    try {
+      const opened = await aging.createVpg(definition) // durable in the store, then it takes effect
+      const entry = new VpgEntry(opened, clock)
+      table.add(entry)
+      ingest.addVpg(freshIngestVpg(opened))
+      return await report.vpg(entry)
+    } finally {
+      this.#creating.delete(request.name)
+    }
+  }
+
+  async deleteVpg(name: string): Promise<void> {
+    const { aging, catalog, exports, ingest, table } = this.#parts
+    const entry = table.named(name)
+    const vpg = entry.definition.id
+    if (exports.isReading(vpg)) throw new Failure('BUSY', `an export reads ${name}: cancel it first, or wait for it`)
+    ingest.removeVpg(vpg)
+    await aging.deleteVpg({ vpg })
+    table.remove(vpg)
+    await catalog.forgetVpg({ vpg })
+  }
+
+  async changeVpg(name: string, request: api.ChangeVpgRequest): Promise<api.VpgStatus> {
+    const { aging, ingest, report, table } = this.#parts
+    const entry = table.named(name)
+    entry.definition = await aging.changeVpg({ vpg: entry.definition.id, ...request })
+    ingest.updateVpg(entry.definition)
+    return report.vpg(entry)
+  }
+
+  async listCheckpoints(query: api.CheckpointListQuery): Promise<api.CheckpointList> {
+    return this.#parts.checkpoints.list(this.#parts.table.named(query.vpg), query)
+  }
+
+  async findCheckpoint(vpg: string, reference: string): Promise<api.CheckpointFacts> {
+    const entry = this.#parts.table.named(vpg)
+    return checkpointFacts(
+      entry,
+      await this.#parts.checkpoints.find(entry, reference, this.#parts.clock.timestampMicros()),
+    )
+  }
+
+  async tagCheckpoint(request: api.TagRequest): Promise<api.CheckpointFacts> {
+    const { aging, catalog, checkpoints, clock, ingest, table } = this.#parts
+    const entry = table.named(request.vpg)
+    const vpg = entry.definition.id
+    const taken = entry.tags.find(tag => tag.name === request.tag)
+    if (taken !== undefined && request.checkpoint === undefined)
+      throw new Failure(
+        'ALREADY_EXISTS',
+        `the tag "${request.tag}" names checkpoint ${formatCheckpointId(taken.ordinal)} of ${request.vpg} already`,
+      )
+    const checkpoint =
+      request.checkpoint === undefined
+        ? await ingest.requestCheckpoint(vpg)
+        : await checkpoints.find(entry, request.checkpoint, clock.timestampMicros())
+    if (request.checkpoint === undefined) catalog.addCheckpoints(vpg, [checkpoint])
+    await aging.tag({ vpg, ordinal: checkpoint.ordinal, name: request.tag })
+    const tag = { ordinal: checkpoint.ordinal, name: request.tag, taggedAtMicros: clock.timestampMicros() }
+    entry.tags = [...entry.tags.filter(other => other.name !== request.tag), tag]
+    return checkpointFacts(entry, checkpoint)
+  }
+
+  async untagCheckpoint(vpg: string, tag: string): Promise<void> {
+    const entry = this.#parts.table.named(vpg)
+    if (!entry.tags.some(candidate => candidate.name === tag))
+      throw new Failure('NOT_FOUND', `nothing of ${vpg} is tagged "${tag}"`)
+    await this.#parts.aging.untag({ vpg: entry.definition.id, name: tag })
+    entry.tags = entry.tags.filter(candidate => candidate.name !== tag)
+  }
+
+  async startExport(request: api.ExportRequest): Promise<api.ExportJob> {
+    const { checkpoints, clock, exports, table } = this.#parts
+    if (!path.isAbsolute(request.file))
+      throw new Failure('REQUEST_INVALID', `"${request.file}" is not an absolute path`)
+    const entry = table.named(request.vpg)
+    const checkpoint = await checkpoints.find(entry, request.checkpoint, clock.timestampMicros())
+    return exports.start(request, entry, checkpoint)
+  }
+
+  async exports(): Promise<readonly api.ExportJob[]> {
+    return this.#parts.exports.list()
+  }
+
+  async export(id: string): Promise<api.ExportJob> {
+    return this.#parts.exports.get(id)
+  }
+
+  async cancelExport(id: string): Promise<api.ExportJob> {
+    return this.#parts.exports.cancel(id)
+  }
+
+  async startVerify(request: api.VerifyRequest): Promise<api.VerifyJob> {
+    const { dataDirectory, journal, store, table, verifies } = this.#parts
+    const entries = request.vpg === undefined ? table.all() : [table.named(request.vpg)]
+    if (request.what === 'journal') {
+      const vpg = request.vpg === undefined ? undefined : entries[0]?.definition.id
+      return verifies.start('journal', request.vpg, client =>
+        client.call('verifyJournal', { dataDirectory, durable: journal.durable(), vpg }),
+      )
+    }
+    const vpgs = entries.map(entry => ({ id: entry.definition.id, name: entry.definition.name }))
+    return verifies.start('mirror', request.vpg, client => client.call('verifyMirror', { store, vpgs }))
+  }
+
+  async verifies(): Promise<readonly api.VerifyJob[]> {
+    return this.#parts.verifies.list()
+  }
+
+  async verify(id: string): Promise<api.VerifyJob> {
+    return this.#parts.verifies.get(id)
+  }
+
+  async cancelVerify(id: string): Promise<api.VerifyJob> {
+    return this.#parts.verifies.cancel(id)
+  }
+
+  async dump(request: api.DumpRequest): Promise<api.DumpPage> {
+    const { dataDirectory, journal, store, table } = this.#parts
+    const from = request.after === undefined ? 0 : Number(request.after)
+    if (!Number.isSafeInteger(from) || from < 0)
+      throw new Failure('REQUEST_INVALID', `"${request.after}" is not a page of a dump`)
+    const page = { from, limit: request.limit }
+    if (request.what === 'journal')
+      return dumpInThread(client => client.call('dumpJournal', { ...page, dataDirectory, durable: journal.durable() }))
+    const entries = request.vpg === undefined ? table.all() : [table.named(request.vpg)]
+    return dumpInThread(client =>
+      client.call('dumpMirror', { ...page, store, vpgs: entries.map(entry => entry.definition.id) }),
+    )
+  }
+}
+
+/** A new VPG as the request describes it. Fails REQUEST_INVALID where names repeat. */
+function definitionOf(request: api.CreateVpgRequest, nowMicros: number): VpgDefinition {
+  const repeated = (names: readonly string[]): string | undefined =>
+    names.find((name, index) => names.indexOf(name) < index)
+  const twice = repeated(request.volumes.map(volume => volume.name)) ?? repeated(request.agents)
+  if (twice !== undefined) throw new Failure('REQUEST_INVALID', `"${twice}" is listed twice`)
+  if (parseCheckpointId(request.name) !== undefined)
+    throw new Failure('REQUEST_INVALID', `"${request.name}" would read as a checkpoint id`)
+  if (request.agents.length > streamsPerVpgMax)
+    throw new Failure('REQUEST_INVALID', `a VPG has at most ${streamsPerVpgMax} agents`)
+  return {
+    id: newVpgId(),
+    name: request.name,
+    incarnation: 1,
+    volumes: request.volumes.map((volume, index) => ({ number: index + 1, ...volume })),
+    streams: request.agents.map((agent, index) => ({ number: index + 1, agent })),
+    historyMillis: request.historyMillis,
+    checkpointIntervalMillis: request.checkpointIntervalMillis,
+    createdAtMicros: nowMicros,
+  }
+}

@@ -1,0 +1,226 @@
+import * as path from 'node:path'
+import { Aging, type AgingHandlers } from '../aging/aging.ts'
+import { Catalog } from '../catalog/catalog.ts'
+import { systemClock } from '../base/clock.ts'
+import { Failure } from '../base/failure.ts'
+import { MiB } from '../base/units.ts'
+import { Shutdown } from '../base/shutdown.ts'
+import type { VraConfig, VraStoreConfig } from '../config/config.ts'
+import { ControlApi } from '../control/control.ts'
+import { realDisk } from '../disk/disk.ts'
+import { Ingest } from '../ingest/ingest.ts'
+import { Journal } from '../journal/journal.ts'
+import { Metrics } from '../metrics/metrics.ts'
+import { readText } from './agent.ts'
+import { Checkpoints } from './checkpoints.ts'
+import { DataDirectory } from './data-directory.ts'
+import { agingHandlers, catalogEvents, ingestEvents, journalEvents } from './events.ts'
+import { Exports } from './exports.ts'
+import { untilAborted } from './lifetime.ts'
+import type { Log } from './log.ts'
+import { Meter } from './meter.ts'
+import { reconcile, type ReconciledVpg } from './reconcile.ts'
+import { software } from './software.ts'
+import { StatusReport } from './status-report.ts'
+import { VerifyJobs } from './verify-jobs.ts'
+import { VpgEntry, VpgTable } from './vpg-table.ts'
+import { DaemonControl } from './vra-control.ts'
+
+const imageCacheSizeBytes = 64 * MiB
+
+/**
+ * Runs the VRA until the signal, or until a part of it ends that it cannot do without; then it rejects, and whoever
+ * started it starts it again. `onReady` is called when agents and the API are served.
+ */
+export async function openVra(config: VraConfig, log: Log, onReady: () => void, signal: AbortSignal): Promise<void> {
+  const clock = systemClock
+  const startedAtMicros = clock.timestampMicros()
+  const parts = new Shutdown()
+  try {
+    const data = parts.own(DataDirectory.open(realDisk, config.dataDirectory))
+    const table = new VpgTable()
+    const meter = new Meter(clock)
+    let report: StatusReport | undefined
+    const metrics = parts.own(
+      new Metrics({
+        version: software,
+        facts: async () => {
+          if (report === undefined) throw new Failure('CLOSING', 'the daemon is starting')
+          return report.status()
+        },
+      }),
+    )
+
+    // What the store knows, what the log has beyond it, and an index that says the same.
+    const handlers: { later: AgingHandlers } = { later: {} }
+    const aging = parts.own(await Aging.open(agingConfig(config, data), lateHandlers(handlers)))
+    const journal = parts.own(
+      await Journal.open({
+        directory: data.directory,
+        logSizeBytesMax: config.journal.logSizeBytesMax,
+        clock,
+        events: journalEvents(metrics, log),
+      }),
+    )
+    const indexLost = untilLost()
+    const catalog = parts.own(
+      await Catalog.open({ file: data.indexFile, events: catalogEvents(log, indexLost.reject) }),
+    )
+    if (catalog.begunAnew) log.warn({ reason: catalog.reason }, 'indexBegunAnew')
+    const vpgs = reconcile(aging.vpgs, journal.recovered)
+    for (const vpg of vpgs) table.add(new VpgEntry(vpg.opened, clock))
+    await loadCatalog(catalog, journal, vpgs)
+
+    // From here on aging moves what the log holds, and agents are served.
+    let serving: Ingest | undefined
+    handlers.later = agingHandlers({
+      table,
+      catalog,
+      journal,
+      metrics,
+      log,
+      ingest: () => serving,
+      nowMicros: () => clock.timestampMicros(),
+    })
+    await aging.start({ durable: journal.durable() })
+    const stopTelling = journal.onDurable(group => {
+      aging.durable(group.mark)
+      catalog.addTail(group.records.filter(record => record.kind === 'batch'))
+    })
+    parts.own({ close: async () => stopTelling() })
+    const { listen } = config
+    const ingest = parts.own(
+      await Ingest.open({
+        listen: { host: listen.host, port: listen.port },
+        ...(listen.tls === undefined ? {} : { tls: readTls(listen.tls) }),
+        journal,
+        vpgs: vpgs.map(vpg => vpg.ingest),
+        clock,
+        events: ingestEvents({ table, meter, metrics, catalog, log }),
+      }),
+    )
+    serving = ingest
+    const exports = parts.own(
+      await Exports.open(
+        { store: config.store, dataDirectory: data.directory, cacheSizeBytes: imageCacheSizeBytes },
+        aging,
+        clock,
+      ),
+    )
+    const verifies = parts.own(new VerifyJobs(clock))
+    const checkpoints = new Checkpoints(catalog)
+    report = new StatusReport(
+      { aging, catalog, checkpoints, clock, disk: realDisk, exports, ingest, journal, meter, metrics, table },
+      {
+        software,
+        applianceId: data.applianceId,
+        startedAtMicros,
+        dataDirectory: data.directory,
+        store: storeInWords(config.store),
+        listen: { host: listen.host, port: ingest.port, tls: listen.tls !== undefined },
+      },
+    )
+    const { store, dataDirectory } = config
+    const vra = new DaemonControl({
+      aging,
+      catalog,
+      checkpoints,
+      clock,
+      dataDirectory,
+      exports,
+      ingest,
+      journal,
+      report,
+      store,
+      table,
+      verifies,
+    })
+    const api = parts.own(
+      await ControlApi.open({
+        host: config.control.host,
+        port: config.control.port,
+        vra,
+        metrics: () => metrics.render(),
+        onBug: (error, request) =>
+          log.error({ ...request, error: String(error instanceof Error ? error.stack : error) }, 'requestFailed'),
+      }),
+    )
+    log.info(
+      {
+        agents: `${listen.host}:${ingest.port}`,
+        control: api.url,
+        data: data.directory,
+        store: storeInWords(config.store),
+        vpgs: vpgs.length,
+      },
+      'vraReady',
+    )
+    onReady()
+    await untilAborted(signal, [endOf('aging', aging.ended), indexLost.promise])
+  } finally {
+    await parts.closeAll()
+    log.info('vraStopped')
+  }
+}
+
+/** Rejects when a thread that the daemon cannot do without has ended by itself. */
+async function endOf(name: string, ended: Promise<Error | undefined>): Promise<never> {
+  const cause = await ended
+  throw new Failure('PEER_LOST', `the ${name} thread has ended: ${cause?.message ?? 'without a word'}`, {}, { cause })
+}
+
+/** Handlers that are known only when all parts are open; before that only the log is told. */
+function lateHandlers(holder: { later: AgingHandlers }): AgingHandlers {
+  return new Proxy<AgingHandlers>({}, { get: (_, name: string) => holder.later[name as keyof AgingHandlers] })
+}
+
+async function loadCatalog(catalog: Catalog, journal: Journal, vpgs: readonly ReconciledVpg[]): Promise<void> {
+  for (const { opened, logCheckpoints } of vpgs) {
+    const { definition, segments, checkpoints, offloaded } = opened
+    await catalog.loadVpg({ vpg: definition.id, segments, checkpoints, offloaded })
+    catalog.addCheckpoints(definition.id, logCheckpoints)
+  }
+  const known = new Map(vpgs.map(({ opened }) => [opened.definition.id, opened.offloaded]))
+  const rows = journal.recovered.records.filter(record => {
+    const position = known.get(record.vpg)?.find(candidate => candidate.stream === record.stream)
+    const covered =
+      position !== undefined && position.generation === record.generation && record.lastSequence <= position.sequence
+    return record.kind === 'batch' && known.has(record.vpg) && !covered
+  })
+  catalog.addTail(rows)
+  await catalog.flush()
+}
+
+function agingConfig(config: VraConfig, data: DataDirectory): Parameters<typeof Aging.open>[0] {
+  return {
+    store: config.store,
+    logDirectory: data.directory,
+    scratchDirectory: data.scratchDirectory,
+    applianceId: data.applianceId,
+    ...config.aging,
+  }
+}
+
+function readTls(files: NonNullable<VraConfig['listen']['tls']>): {
+  certificate: string
+  privateKey: string
+  authority: string
+} {
+  return {
+    certificate: readText(files.certificateFile),
+    privateKey: readText(files.privateKeyFile),
+    authority: readText(files.authorityFile),
+  }
+}
+
+function storeInWords(store: VraStoreConfig): string {
+  return store.kind === 'directory' ? path.resolve(store.directory) : `s3://${store.bucket}/${store.prefix}`
+}
+
+/** A promise that only ever rejects: with what `lose` is given. */
+function untilLost(): { readonly promise: Promise<never>; readonly reject: (error: Error) => void } {
+  let reject: (error: Error) => void = () => undefined
+  const promise = new Promise<never>((_, refuse) => (reject = refuse))
+  promise.catch(() => undefined) // it may be lost before anybody waits
+  return { promise, reject }
+}
