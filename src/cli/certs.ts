@@ -2,10 +2,13 @@ import { chmodSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import * as path from 'node:path'
 import { Argument, Command } from 'commander'
 import { Failure } from '../base/failure.ts'
-import { createAuthority, issueCertificate, type Certificate } from '../certs/certs.ts'
+import type { Certificate } from '../certs/certs.ts'
 import { realDisk, replaceFile } from '../disk/disk.ts'
 import { collected, countArgument } from './client.ts'
 import { printFacts, printJson } from './output.ts'
+
+// Loaded when it is asked for: every other command starts without it.
+const load = () => import('../certs/certs.ts')
 
 export function certsCommand(): Command {
   return new Command('certs')
@@ -31,6 +34,7 @@ function initCommand(): Command {
     .action(async (options: InitOptions) => {
       const written = filesIn(options.directory, 'authority')
       refuseExisting(written)
+      const { createAuthority } = await load()
       write(written, await createAuthority({ name: options.name, validDays: options.days }))
       print(written, options.json)
     })
@@ -72,6 +76,7 @@ Examples:
       const authority = read(filesIn(options.directory, 'authority'))
       const written = filesIn(options.directory, name)
       refuseExisting(written)
+      const { issueCertificate } = await load()
       write(written, await issueCertificate(authority, { commonName: name, kind, hosts, validDays: options.days }))
       print(written, options.json)
     })

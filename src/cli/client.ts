@@ -1,7 +1,7 @@
 import { Command, InvalidArgumentError } from 'commander'
 import { ControlClient } from '../control/client.ts'
 import { parseDuration, parseInstant } from '../control/reference.ts'
-import { parseSize } from '../config/config.ts'
+import { parseSize } from '../config/sizes.ts'
 
 /** Options that every command has which asks a daemon. */
 export interface ClientOptions {

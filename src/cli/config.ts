@@ -1,6 +1,8 @@
 import { Argument, Command, Option } from 'commander'
-import { exampleConfig, loadAgentConfig, loadVraConfig } from '../config/config.ts'
 import { printJson, printLine } from './output.ts'
+
+// The schemas are loaded when they are asked for: every other command starts without them.
+const load = () => import('../config/config.ts')
 
 const roles = ['vra', 'agent'] as const
 type Role = (typeof roles)[number]
@@ -17,7 +19,7 @@ function exampleCommand(): Command {
     .description('a documented file with every option and its default')
     .addArgument(new Argument('<role>', 'vra: the recovery site; agent: the protected site').choices(roles))
     .addHelpText('after', '\nExample:\n  vra config example vra > /etc/vra/vra.yaml')
-    .action((role: Role) => printLine(exampleConfig(role).trimEnd()))
+    .action(async (role: Role) => printLine((await load()).exampleConfig(role).trimEnd()))
 }
 
 function checkCommand(): Command {
@@ -26,9 +28,9 @@ function checkCommand(): Command {
     .argument('<file>')
     .addOption(new Option('--role <role>', 'whose file it is').choices(roles).default('vra'))
     .option('--json', 'print the configuration that the daemon would run with')
-    .action((file: string, options: { readonly role: Role; readonly json?: true }) => {
-      const load = options.role === 'vra' ? loadVraConfig : loadAgentConfig
-      const config = load(file, process.env)
+    .action(async (file: string, options: { readonly role: Role; readonly json?: true }) => {
+      const { loadVraConfig, loadAgentConfig } = await load()
+      const config = (options.role === 'vra' ? loadVraConfig : loadAgentConfig)(file, process.env)
       if (options.json) printJson(config)
       else printLine(`${file} is a valid configuration of the ${options.role === 'vra' ? 'VRA' : 'agent'}`)
     })

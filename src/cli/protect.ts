@@ -1,6 +1,6 @@
 import { Command } from 'commander'
 import { Failure } from '../base/failure.ts'
-import { agentConfigFrom, loadAgentConfig, type AgentConfig } from '../config/config.ts'
+import type { AgentConfig } from '../config/config.ts'
 import { collected, countArgument, pairArgument, sizeArgument } from './client.ts'
 import { untilStopped, type RunRole } from './serve.ts'
 
@@ -36,10 +36,14 @@ Examples:
   vra protect --vpg web --agent host1 --disk root=/var/lib/disks/root.img
   vra protect --config /etc/vra/agent.yaml`,
     )
-    .action((options: ProtectOptions) => untilStopped(signal => runAgent(agentConfigOf(options), signal)))
+    .action(async (options: ProtectOptions) => {
+      const config = await agentConfigOf(options)
+      await untilStopped(signal => runAgent(config, signal))
+    })
 }
 
-function agentConfigOf(options: ProtectOptions): AgentConfig {
+async function agentConfigOf(options: ProtectOptions): Promise<AgentConfig> {
+  const { agentConfigFrom, loadAgentConfig } = await import('../config/config.ts')
   const { config, ...flags } = options
   if (config === undefined) return agentConfigFrom(valuesOf(flags), process.env)
   const given = Object.keys(flags)

@@ -1,6 +1,6 @@
 import * as path from 'node:path'
 import { Command } from 'commander'
-import { loadVraConfig, type VraConfig } from '../config/config.ts'
+import type { VraConfig } from '../config/config.ts'
 
 /** Runs a role until the signal; returns when everything is closed in order. */
 export type RunRole<C> = (config: C, signal: AbortSignal) => Promise<void>
@@ -19,6 +19,7 @@ SIGTERM and SIGINT stop it in order.`,
     .action(async (options: { readonly config?: string; readonly dataDirectory?: string }) => {
       const { dataDirectory } = options
       const flags = dataDirectory === undefined ? {} : { VRA_DATA_DIRECTORY: path.resolve(dataDirectory) }
+      const { loadVraConfig } = await import('../config/config.ts')
       await untilStopped(signal => runVra(loadVraConfig(options.config, { ...process.env, ...flags }), signal))
     })
 }

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import * as path from 'node:path'
 import type { z } from 'zod'
 import { Failure } from '../base/failure.ts'
-import { formatSizeExactly } from './fields.ts'
+import { formatSizeExactly } from './sizes.ts'
 import { agentSchema, type AgentConfig } from './agent-config.ts'
 import { emptyDocument, parseConfigDocument, type ConfigDocument } from './document.ts'
 import { agentVariables, overrideFromEnvironment, vraVariables, type Environment } from './environment.ts'
@@ -11,7 +11,7 @@ import { vraSchema, type VraConfig } from './vra-config.ts'
 
 export type { AgentConfig } from './agent-config.ts'
 export type { TlsConfig, VraConfig, VraStoreConfig } from './vra-config.ts'
-export { formatSizeExactly, parseSize } from './fields.ts'
+export { formatSizeExactly, parseSize } from './sizes.ts'
 export { exampleConfig } from './example.ts'
 
 // One YAML file per role. The schema is the only list of options: reading, checking, the example file and the suggestions for

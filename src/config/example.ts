@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { agentSchema } from './agent-config.ts'
-import { formatSizeExactly } from './fields.ts'
+import { formatSizeExactly } from './sizes.ts'
 import { unwrap } from './faults.ts'
 import { vraSchema } from './vra-config.ts'
 

@@ -1,0 +1,292 @@
+import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import * as path from 'node:path'
+import t, { type Test } from 'tap'
+import { Failure } from '../../src/base/failure.ts'
+import { GiB, TiB } from '../../src/base/units.ts'
+import { ControlApi } from '../../src/control/control.ts'
+import { runCli, type Ended } from '../support/cli-run.ts'
+import { populated, type FakeVra } from '../support/control-fake.ts'
+
+t.jobs = 2
+
+async function open(t: Test): Promise<{ vra: FakeVra; vraCommand: (...argv: string[]) => Promise<Ended> }> {
+  const vra = populated()
+  const api = await ControlApi.open({
+    host: '127.0.0.1',
+    port: 0,
+    vra,
+    metrics: async () => '',
+    onBug: error => t.fail(String(error)),
+  })
+  t.teardown(() => api.close())
+  return { vra, vraCommand: (...argv) => runCli(argv, { VRA_CONTROL_URL: api.url }) }
+}
+
+t.test('a group is created, listed, shown, changed and deleted', async t => {
+  const { vra, vraCommand } = await open(t)
+  const create = [
+    'vpg',
+    'create',
+    'db',
+    '--volume',
+    'disk0=2TiB',
+    '--volume',
+    'log=40GiB',
+    '--agent',
+    'dbhost',
+    '--history',
+    '7d',
+    '--interval',
+    '10s',
+  ]
+  const created = await vraCommand(...create)
+  t.equal(created.status, 0, created.stderr)
+  t.match(created.stdout, /^vpg\tdb$/m)
+  t.match(
+    created.stderr,
+    /vra protect --vpg db --agent dbhost --disk disk0=PATH/,
+    'what to do next is not part of the output',
+  )
+  const shown = await vra.showVpg('db')
+  t.match(shown, { historyMillis: 7 * 86_400_000, checkpointIntervalMillis: 10_000 })
+  t.strictSame(
+    shown.volumes.map(volume => volume.sizeBytes),
+    [2 * TiB, 40 * GiB],
+  )
+
+  t.equal((await vraCommand(...create)).status, 2, 'a name that is taken is refused')
+  const list = await vraCommand('vpg', 'list')
+  t.match(list.stdout.split('\n')[0], /^VPG\tSTATE\tRPO\t/)
+  t.match(list.stdout, /^erp-database\tneeds-sync\t23 min 22 s\t9,000\t/m)
+  t.equal(((await vraCommand('vpg', 'list', '--json')).stdout.match(/"state"/g) ?? []).length >= 4, true)
+
+  t.equal((await vraCommand('vpg', 'change', 'db', '--history', '1h')).status, 0)
+  t.equal((await vra.showVpg('db')).historyMillis, 3_600_000)
+  const unasked = await vraCommand('vpg', 'delete', 'db')
+  t.equal(unasked.status, 2)
+  t.match(unasked.stderr, /give --yes/, 'nothing is deleted where nobody can be asked')
+  t.equal((await vraCommand('vpg', 'delete', 'db', '--yes')).stdout, 'deleted db\n')
+  t.equal((await vraCommand('vpg', 'show', 'db')).status, 3)
+})
+
+t.test('checkpoints are listed by page and time, tagged and untagged', async t => {
+  const { vraCommand } = await open(t)
+  const listed = await vraCommand('checkpoint', 'list', 'web', '--limit', '3')
+  t.equal(listed.stdout.split('\n').length, 5, 'a heading, three lines, and the end')
+  t.match(listed.stdout, /^3\.18279\t2026-03-29 02:14:58\.000Z\t/m)
+  t.match(listed.stderr, /more: --after 3\.18277/)
+  const many = JSON.parse((await vraCommand('checkpoint', 'list', 'web', '--limit', '2500', '--json')).stdout) as {
+    checkpoints: unknown[]
+    more: boolean
+  }
+  t.equal(many.checkpoints.length, 2500, 'more than a page of the API')
+  t.equal(many.more, true)
+  const span = await vraCommand(
+    'checkpoint',
+    'list',
+    'web',
+    '--from',
+    '2026-03-29 01:00',
+    '--to',
+    '2026-03-29T01:00:30Z',
+    '--oldest-first',
+    '--json',
+  )
+  t.match(JSON.parse(span.stdout), { checkpoints: { length: 6 }, more: false })
+
+  t.match((await vraCommand('checkpoint', 'tag', 'web', 'now-then')).stdout, /^checkpoint\t3\.18280$/m, 'a new one')
+  t.equal((await vraCommand('checkpoint', 'tag', 'web', 'then', '--checkpoint', '3.18000')).status, 0)
+  t.equal((await vraCommand('checkpoint', 'tag', 'web', 'then')).status, 2, 'a tag names one checkpoint')
+  t.match((await vraCommand('checkpoint', 'list', 'web', '--tagged')).stdout, /\tthen$/m)
+  t.equal((await vraCommand('checkpoint', 'untag', 'web', 'then')).stdout, 'untagged then\n')
+  t.equal((await vraCommand('checkpoint', 'untag', 'web', 'then')).status, 3)
+})
+
+t.test('an export waits for its end and prints one document', async t => {
+  const { vra, vraCommand } = await open(t)
+  const directory = t.testdir()
+  const exported = await runExport(vraCommand, path.join(directory, 'root.img'), '--json')
+  t.equal(exported.status, 0, exported.stderr)
+  t.match(JSON.parse(exported.stdout), {
+    state: 'done',
+    vpg: 'web',
+    volume: 'root',
+    file: path.join(directory, 'root.img'),
+    doneBytes: 40 * GiB,
+  })
+  t.equal(exported.stderr, '', 'no bar where there is no terminal')
+  t.equal((await runExport(vraCommand, path.join(directory, 'root.img'))).status, 2, 'the file exists')
+  t.equal((await runExport(vraCommand, path.join(directory, 'root.img'), '--overwrite')).status, 0)
+  t.equal((await runExport(vraCommand, '/tmp/x.img', '--checkpoint', 'no-such-tag')).status, 3)
+  t.equal((await runExport(vraCommand, '/tmp/y.img', '--checkpoint', '9 lives')).status, 2)
+  t.match((await runExport(vraCommand, '/tmp/z.img', '--no-wait')).stdout, /^state\trunning$/m)
+  const relative = [...vra.jobs.values()].every(job => path.isAbsolute(job.file))
+  t.ok(relative, 'the daemon is given absolute paths')
+})
+
+function runExport(vraCommand: (...argv: string[]) => Promise<Ended>, file: string, ...more: string[]): Promise<Ended> {
+  return vraCommand('export', 'web', '--volume', 'root', '--to', file, ...more)
+}
+
+t.test('the exit status says how it went', async t => {
+  const { vra, vraCommand } = await open(t)
+  const cases = [
+    [new Failure('BUSY', 'too many'), 4],
+    [new Failure('STORE_UNAVAILABLE', 'the store is down'), 4],
+    [new Failure('OBJECT_CORRUPT', 'an object is damaged'), 5],
+    [new Failure('EPOCH_SUPERSEDED', 'another appliance'), 6],
+    [new Failure('NOT_FOUND', 'nothing there'), 3],
+    [new Failure('REQUEST_INVALID', 'not like that'), 2],
+  ] as const
+  for (const [failure, status] of cases) {
+    vra.failNext = failure
+    const ended = await vraCommand('status')
+    t.equal(ended.status, status, failure.code)
+    t.equal(ended.stderr, `vra: ${failure.message}\n`)
+    t.equal(ended.stdout, '')
+  }
+  const away = await runCli(['status', '--url', 'http://127.0.0.1:1'])
+  t.equal(away.status, 4)
+  t.match(away.stderr, /is it running \(vra serve\)/)
+  for (const argv of [
+    ['stats'],
+    ['export', 'web'],
+    ['vpg', 'create', 'x', '--volume', 'root=10 potatoes', '--agent', 'a'],
+    ['checkpoint', 'list', 'web', '--from', 'yesterday'],
+    ['status', '--jsn'],
+  ])
+    t.equal((await vraCommand(...argv)).status, 2, argv.join(' '))
+})
+
+t.test('status says what a person should know; --json is the API’s own answer', async t => {
+  const { vra, vraCommand } = await open(t)
+  const text = (await vraCommand('status')).stdout
+  t.match(text, /^critical\terp-database has had no new checkpoint/m)
+  t.match(text, /^journal\t2.90 GiB of 8 GiB, 141 GiB free on its disk$/m)
+  t.strictSame(
+    JSON.parse((await vraCommand('status', '--json')).stdout),
+    JSON.parse(JSON.stringify(await vra.status())),
+  )
+  t.match(JSON.parse((await vraCommand('openapi')).stdout), { openapi: '3.1.0' })
+})
+
+t.test('verification that finds damage ends with 5 and names every place; dump is one line each', async t => {
+  const { vra, vraCommand } = await open(t)
+  const clean = await vraCommand('journal', 'verify')
+  t.equal(clean.status, 0, clean.stderr)
+  t.match(clean.stdout, /^damaged\t0$/m)
+  vra.findings = [
+    {
+      vpg: 'web',
+      place: 'log/0007.log',
+      offsetBytes: 4096,
+      sentence: 'the record failed its checksum; checkpoints from 3.18000 on need it',
+    },
+  ]
+  const damaged = await vraCommand('mirror', 'verify', '--vpg', 'web')
+  t.equal(damaged.status, 5)
+  t.match(damaged.stdout, /^web\tlog\/0007\.log\t4096\tthe record failed/m)
+  t.match(JSON.parse((await vraCommand('mirror', 'verify', '--json')).stdout), {
+    findings: [{ place: 'log/0007.log' }],
+  })
+  const dumped = (await vraCommand('journal', 'dump')).stdout.trimEnd().split('\n')
+  t.equal(dumped.length, 250)
+  t.equal(dumped[1], 'file=log/journal-0001 offsetBytes=4096 kind=batch')
+  t.match(JSON.parse((await vraCommand('journal', 'dump', '--limit', '10', '--json')).stdout), { next: '10' })
+})
+
+t.test('every command has help, and the program’s own says the exit statuses', async t => {
+  const top = await runCli(['--help'])
+  t.equal(top.status, 0)
+  t.match(top.stdout, /Exit status:[\s\S]*5 {2}damage was found/)
+  const commands = [
+    'serve',
+    'protect',
+    'status',
+    'vpg create',
+    'checkpoint tag',
+    'export',
+    'journal verify',
+    'mirror dump',
+    'config check',
+    'certs issue',
+    'openapi',
+  ]
+  for (const command of commands) {
+    const help = await runCli([...command.split(' '), '--help'])
+    t.equal(help.status, 0, command)
+    t.match(help.stdout, /^Usage: vra /, command)
+  }
+  t.match((await runCli(['--version'])).stdout, /^\d+\.\d+\.\d+\n$/)
+})
+
+t.test('configuration files are written, checked, and refused with all their faults', async t => {
+  const directory = t.testdir()
+  for (const role of ['vra', 'agent']) {
+    const file = path.join(directory, `${role}.yaml`)
+    writeFileSync(file, (await runCli(['config', 'example', role])).stdout)
+    const checked = await runCli(['config', 'check', file, '--role', role])
+    t.equal(checked.status, 0, checked.stderr)
+  }
+  const bad = path.join(directory, 'bad.yaml')
+  writeFileSync(bad, 'listen: {prot: 1}\nlog: {level: loud}\n')
+  const refused = await runCli(['config', 'check', bad])
+  t.equal(refused.status, 2)
+  t.match(refused.stderr, /listen.prot is not a known key; did you mean port\?[\s\S]*log.level must be one of/)
+  t.match(
+    JSON.parse(
+      (await runCli(['config', 'check', path.join(directory, 'vra.yaml'), '--json'], { VRA_LISTEN_PORT: '9' })).stdout,
+    ),
+    { listen: { port: 9 } },
+  )
+})
+
+t.test('protect refuses flags that contradict or miss something, before it starts anything', async t => {
+  const missing = await runCli(['protect', '--vpg', 'web', '--agent', 'host1'])
+  t.equal(missing.status, 2)
+  t.match(missing.stderr, /--disk is missing/)
+  t.equal((await runCli(['protect', '--config', 'x.yaml', '--vpg', 'web'])).status, 2)
+  const plain = await runCli([
+    'protect',
+    '--vpg',
+    'web',
+    '--agent',
+    'host1',
+    '--disk',
+    'root=/x',
+    '--vra',
+    'vra.example.org:7420',
+  ])
+  t.equal(plain.status, 2)
+  t.match(plain.stderr, /vra.host is beyond loopback without tls/)
+})
+
+t.test('a small authority is made once, its keys are its owner’s, and it issues for both sides', async t => {
+  const directory = path.join(t.testdir(), 'certs')
+  const early = await runCli(['certs', 'issue', 'client', 'host1', '--directory', directory])
+  t.equal(early.status, 3)
+  t.match(early.stderr, /vra certs init/)
+  t.equal((await runCli(['certs', 'init', '--directory', directory])).status, 0)
+  t.equal((await runCli(['certs', 'init', '--directory', directory])).status, 2, 'an authority is not written over')
+  t.equal(
+    (await runCli(['certs', 'issue', 'server', 'vra', '--directory', directory])).status,
+    2,
+    'a server has a name to be reached by',
+  )
+  const issued = await runCli([
+    'certs',
+    'issue',
+    'server',
+    'vra',
+    '--host',
+    '10.0.0.5',
+    '--directory',
+    directory,
+    '--json',
+  ])
+  t.equal(issued.status, 0, issued.stderr)
+  const files = JSON.parse(issued.stdout) as { certificateFile: string; privateKeyFile: string }
+  t.match(readFileSync(files.certificateFile, 'utf8'), /BEGIN CERTIFICATE/)
+  t.equal(statSync(files.privateKeyFile).mode & 0o077, 0)
+  t.equal((await runCli(['certs', 'issue', 'client', '../host1', '--directory', directory])).status, 2)
+})
