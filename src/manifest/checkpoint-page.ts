@@ -90,10 +90,14 @@ class Reader {
 
 export function encodeCheckpoints(checkpoints: readonly Checkpoint[]): Uint8Array {
   const shapes = new Map<string, number>()
-  const shapeOf = checkpoints.map(checkpoint => {
-    const shape = JSON.stringify(checkpoint.volumes)
+  const indexOf = new Map<readonly CheckpointVolume[], number>()
+  const shapeOf = checkpoints.map(({ volumes }) => {
+    const known = indexOf.get(volumes)
+    if (known !== undefined) return known
+    const shape = JSON.stringify(volumes)
     const index = shapes.get(shape) ?? shapes.size
     shapes.set(shape, index)
+    indexOf.set(volumes, index)
     return index
   })
   const writer = new Writer()

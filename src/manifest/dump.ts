@@ -20,6 +20,7 @@ export async function* dumpVpg(store: ObjectStore, vpg: VpgId, signal: AbortSign
   for (const delta of state.deltas) {
     const [from, to] = [formatCheckpointId(delta.fromOrdinal), formatCheckpointId(delta.toOrdinal)]
     yield `delta ${from} to ${to}: ${delta.packs.length} packs, ${delta.rawSizeBytes} raw bytes, ${delta.checkpointCount} checkpoints`
+    yield `  checkpoints ${delta.checkpoints.key} ${delta.checkpoints.sizeBytes} bytes`
     for (const { object, volume, startBytes, endBytes } of delta.packs) {
       yield `  pack ${object.key} ${object.sizeBytes} bytes: volume ${volume} from ${startBytes} to ${endBytes}`
     }

@@ -116,6 +116,11 @@ export class MemoryLog {
     this.#offsetBytes += recordSizeBytes(record.frame.length)
   }
 
+  /** Everything that it holds, oldest first. */
+  records(): MemoryRecord[] {
+    return [...this.files.values()].flatMap(file => [...file.values()])
+  }
+
   get mark(): LogMark {
     return { fileIdentity: this.#identity, offsetBytes: this.#offsetBytes }
   }

@@ -1,0 +1,186 @@
+import t from 'tap'
+import { failedWith } from '../../src/base/failure.ts'
+import type { AgingNotices } from '../../src/aging/service.ts'
+import { AgingModel } from '../support/aging-model.ts'
+import { randomFrom } from '../support/segment-records.ts'
+import { vpgId } from '../../src/base/ids.ts'
+
+async function running(t: { testdir(): string }, seed: number, historyMillis = 60_000): Promise<AgingModel> {
+  const model = new AgingModel(randomFrom(seed), t.testdir(), historyMillis)
+  await model.worker.open(model.config)
+  await model.worker.follow({ durable: model.log.mark })
+  await model.worker.createVpg(model.definition)
+  return model
+}
+
+function told<K extends keyof AgingNotices>(model: AgingModel, name: K): AgingNotices[K][] {
+  return model.notices.filter(notice => notice.name === name).map(({ notice }) => notice as AgingNotices[K])
+}
+
+t.test('an idle VPG makes no objects', async t => {
+  const model = await running(t, 1)
+  await model.age()
+  const before = model.store.created.length
+  for (let hour = 0; hour < 30; hour++) {
+    model.clock.advance(3_600_000)
+    await model.age()
+  }
+  t.equal(model.store.created.length, before, 'not one in thirty hours without records')
+  model.checkpoint()
+  model.clock.advance(600_000)
+  await model.age()
+  t.equal(model.store.created.length, before, 'nor one for a marker within the hour')
+})
+
+t.test(
+  'a payload that does not decompress is a hole: later checkpoints are withdrawn, earlier ones are not',
+  async t => {
+    const model = await running(t, 2)
+    model.write(1, 8)
+    const good = model.checkpoint()
+    model.writeBad(1)
+    const bad = model.checkpoint()
+    await model.age()
+    const [found] = told(model, 'holeFound')
+    t.match(found?.hole, { stream: 1, ranges: [{ volume: 1, offsetBytes: 4096, sizeBytes: 16_384 }] })
+    t.equal(told(model, 'segmentCommitted').length, 0, 'the hole is committed before the segment')
+    await model.worker.seal({ vpg: model.vpg })
+    const plan = await model.open(good)
+    t.equal(await model.difference(plan), undefined)
+    await t.rejects(model.open(bad), { code: 'CHECKPOINT_MISSING' })
+    await t.rejects(model.worker.tag({ vpg: model.vpg, ordinal: bad.checkpoint.ordinal, name: 'x' }), {
+      code: 'CHECKPOINT_MISSING',
+    })
+    for (let index = 0; index < 200; index++) {
+      model.write(1, 8)
+      model.checkpoint()
+    }
+    await model.age()
+    await model.restart()
+    await model.age()
+    const later = await model.open(good)
+    t.equal(await model.difference(later), undefined, 'the history does not move on past the hole')
+    t.equal(told(model, 'holeFound').length, 1, 'a restart does not find it anew')
+  },
+)
+
+t.test('a record that rots in the log before it is sealed is named and left out as a hole', async t => {
+  const model = await running(t, 3)
+  model.write(1, 4)
+  const good = model.checkpoint()
+  model.write(2, 4)
+  const last = model.log.records().at(-1)
+  model.checkpoint()
+  await model.worker.readTail()
+  model.worker.durable(model.log.mark)
+  await model.worker.readTail()
+  model.log.rotten.add(`${last?.header.fileIdentity}/${last?.header.offsetBytes}`)
+  await model.worker.seal({ vpg: model.vpg })
+  t.match(told(model, 'damageFound')[0]?.sentence, /rotten/)
+  t.equal(told(model, 'holeFound')[0]?.hole.stream, 2)
+  t.equal(await model.difference(await model.open(good)), undefined, 'what was before it is whole')
+})
+
+t.test('a second appliance process fences the first, and no other VPG', async t => {
+  const model = await running(t, 4)
+  const first = model.worker
+  model.write(1, 4)
+  model.checkpoint()
+  const other = vpgId('a'.repeat(32))
+  await first.createVpg({ ...model.definition, id: other, name: 'other' })
+  const thief = new AgingModel(randomFrom(9), t.testdir(), 60_000)
+  for (const [key, body] of model.memory.objects) thief.memory.objects.set(key, body)
+  await thief.worker.open(thief.config)
+  await thief.worker.changeVpg({ vpg: model.vpg, historyMillis: 70_000 })
+  for (const [key, body] of thief.memory.objects) model.memory.objects.set(key, body)
+  model.clock.advance(11_000)
+  await t.rejects(model.age(), { code: 'EPOCH_SUPERSEDED' }, 'an idle one finds it within ten seconds')
+  t.equal(told(model, 'fenced').length, 1)
+  await t.rejects(first.tag({ vpg: model.vpg, ordinal: 1 as never, name: 'x' }), { code: 'EPOCH_SUPERSEDED' })
+  await first.changeVpg({ vpg: other, historyMillis: 80_000 })
+  t.pass('the other VPG is written on')
+})
+
+t.test('an image of records that are only in the log keeps their files', async t => {
+  const model = await running(t, 5)
+  for (let index = 0; index < 40; index++) model.write(1, 6)
+  const wanted = model.checkpoint()
+  const plan = await model.open(wanted)
+  t.ok(plan.tail.length > 0)
+  for (let index = 0; index < 20; index++) model.write(2, 6)
+  await model.worker.seal({ vpg: model.vpg })
+  t.strictSame(told(model, 'logFileFree'), [], 'all is in segments, and nothing is freed')
+  t.equal(await model.difference(plan), undefined)
+  await model.close(plan)
+  t.ok(told(model, 'logFileFree').length > 0, 'freed when the image is closed')
+})
+
+t.test('a store that fails is told once, waited for, and told again when it answers', async t => {
+  const model = await running(t, 6)
+  let failing = true
+  let calls = 0
+  await model.restart(() => {
+    if (calls < 0) calls++
+    return calls === 0 || !failing || ++calls > 8 ? 'works' : 'fails-before'
+  })
+  calls = 1
+  model.write(1, 8)
+  model.checkpoint()
+  await model.worker.readTail()
+  model.worker.durable(model.log.mark)
+  await model.worker.seal({ vpg: model.vpg })
+  failing = false
+  t.equal(told(model, 'storeFailing').length, 1)
+  t.equal(told(model, 'storeRecovered').length, 1)
+  t.equal((await model.worker.status({ vpg: model.vpg })).storeFailure, undefined)
+})
+
+t.test('a deleted VPG is gone from the store after the grace period, its registry object last', async t => {
+  const model = await running(t, 7)
+  const removed: string[] = []
+  const remove = model.memory.remove.bind(model.memory)
+  model.memory.remove = async key => {
+    removed.push(key)
+    await remove(key)
+  }
+  await model.worker.changeVpg({ vpg: model.vpg, historyMillis: 90_000 })
+  await model.worker.deleteVpg({ vpg: model.vpg })
+  await t.rejects(model.worker.status({ vpg: model.vpg }), { code: 'UNKNOWN_VPG' }, 'nobody is served any more')
+  model.clock.advance(30_000)
+  await model.age()
+  t.strictSame(removed, [], 'nothing goes before')
+  await model.restart()
+  model.clock.advance(31_000)
+  await model.age()
+  t.strictSame([...model.memory.objects.keys()], [], 'then everything goes')
+  t.equal(removed.at(-1), `vpg/${model.vpg}`, 'and by the last the VPG is found')
+})
+
+t.test('a deleted VPG is remembered while the log has records of it', async t => {
+  const model = await running(t, 8)
+  model.write(1, 4)
+  await model.worker.seal({ vpg: model.vpg })
+  model.write(1, 4)
+  await model.age()
+  await model.worker.deleteVpg({ vpg: model.vpg })
+  model.clock.advance(100_000)
+  await model.age()
+  await model.restart()
+  await model.age()
+  t.ok(model.memory.objects.has(`vpg/${model.vpg}`))
+  t.strictSame(told(model, 'damageFound'), [], 'so its records are no stranger to a restart')
+})
+
+t.test('a damaged manifest stops its VPG at the start, in words, and no other', async t => {
+  const model = await running(t, 8)
+  const other = vpgId('c'.repeat(32))
+  await model.worker.createVpg({ ...model.definition, id: other, name: 'other' })
+  const key = [...model.memory.objects.keys()].find(each => each.startsWith(`${model.vpg}/commit/`)) ?? ''
+  const body = model.memory.objects.get(key)
+  if (body !== undefined) body[200] = (body[200] ?? 0) ^ 1
+  await model.restart()
+  t.match(told(model, 'damageFound')[0]?.sentence, /damaged body/)
+  const refused: unknown = await model.worker.status({ vpg: model.vpg }).catch((error: unknown) => error)
+  t.ok(failedWith(refused, 'UNKNOWN_VPG'))
+  t.ok(await model.worker.status({ vpg: other }))
+})
