@@ -6,7 +6,7 @@ import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { ObjectRef } from '../timeline/state.ts'
 import { decodeCheckpoints } from './checkpoint-page.ts'
 import { contentsOf, type Part, type VpgContents } from './contents.ts'
-import { commitPrefix, parseCommitKey } from './keys.ts'
+import { commitKey, commitPrefix, parseCommitKey } from './keys.ts'
 import { nonceOfKey, type PageSet, type PartPlace, type RootBody, type WrittenPage } from './pages.ts'
 import { corrupt, decodeSealed, isSealed, type SealedObject } from './sealed-object.ts'
 
@@ -56,12 +56,24 @@ export async function readManifest(store: ObjectStore, vpg: VpgId, signal: Abort
   const body = parseJson<RootBody>(rootObject.key, root.body)
   const { parts, pageSet } = await readParts(store, vpg, body, signal)
   if (!parts.some(part => part.name === 'definition')) throw corrupt(rootObject.key, 0, 'has no definition')
+  const after = commits.filter(commit => commit.commitNumber > rootObject.commitNumber)
+  requireConsecutive(vpg, rootObject.commitNumber, after)
   return {
     root,
     rootObject,
     contents: contentsOf(body.fields, rootObject.commitNumber, parts),
     pageSet,
-    after: commits.filter(commit => commit.commitNumber > rootObject.commitNumber),
+    after,
+  }
+}
+
+/** Numbers after the newest manifest are never removed before there is a newer one: a missing one is lost data. */
+function requireConsecutive(vpg: VpgId, from: number, after: readonly NumberedObject[]): void {
+  for (const [index, { commitNumber }] of after.entries()) {
+    const expected = from + 1 + index
+    if (commitNumber === expected) continue
+    const key = commitKey(vpg, expected)
+    throw new Failure('OBJECT_CORRUPT', `${key} is missing, although later commits exist`, { key, offsetBytes: 0 })
   }
 }
 
