@@ -11,6 +11,7 @@ interface ProtectOptions {
   readonly vra?: string
   readonly disk?: readonly (readonly [string, string])[]
   readonly nbdPort?: number
+  readonly controlPort?: number
   readonly stateDirectory?: string
   readonly queue?: number
 }
@@ -24,6 +25,7 @@ export function protectCommand(runAgent: RunRole<AgentConfig>): Command {
     .option('--vra <host:port>', 'where the VRA listens (default: 127.0.0.1:7420)')
     .option('--disk <name=path>', 'a volume: a raw file or a block device; once for each', collected(pairArgument))
     .option('--nbd-port <port>', 'where guests find their disks (default: 10809)', countArgument)
+    .option('--control-port <port>', 'where it tells its status and metrics (default: 7422)', countArgument)
     .option('--state-directory <directory>', 'what the agent remembers across restarts (default: ./vra-agent-state)')
     .option('--queue <size>', 'writes that wait for the VRA, in memory (default: 256MiB)', sizeArgument)
     .addHelpText(
@@ -54,7 +56,7 @@ async function agentConfigOf(options: ProtectOptions): Promise<AgentConfig> {
 
 /** What the file would have said. */
 function valuesOf(flags: Omit<ProtectOptions, 'config'>): object {
-  const { vpg, agent, vra, disk, nbdPort, stateDirectory, queue } = flags
+  const { vpg, agent, vra, disk, nbdPort, controlPort, stateDirectory, queue } = flags
   for (const [value, option] of [
     [vpg, '--vpg'],
     [agent, '--agent'],
@@ -67,6 +69,7 @@ function valuesOf(flags: Omit<ProtectOptions, 'config'>): object {
     volumes: disk?.map(([name, path]) => ({ name, path })),
     ...(vra === undefined ? {} : { vra: addressOf(vra) }),
     ...(nbdPort === undefined ? {} : { nbd: { port: nbdPort } }),
+    ...(controlPort === undefined ? {} : { control: { port: controlPort } }),
     ...(stateDirectory === undefined ? {} : { stateDirectory }),
     ...(queue === undefined ? {} : { queueSizeBytesMax: queue }),
   }

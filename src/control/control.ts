@@ -13,6 +13,7 @@ import type { VraControl } from './service.ts'
 // unless configured otherwise, and it refuses what a web page in a browser on the same host could make that browser send: requests under
 // another host's name (DNS rebinding), requests from another origin, and bodies that are not declared as JSON.
 
+export { AgentApi } from './agent-api.ts'
 export { ControlClient } from './client.ts'
 export { parseCheckpointReference, parseDuration, parseInstant, type CheckpointReference } from './reference.ts'
 

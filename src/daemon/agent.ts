@@ -4,8 +4,11 @@ import type { AgentEvents } from '../agent/events.ts'
 import { Failure } from '../base/failure.ts'
 import { Shutdown } from '../base/shutdown.ts'
 import type { AgentConfig } from '../config/config.ts'
+import { AgentApi } from '../control/control.ts'
+import { AgentMetrics } from '../metrics/metrics.ts'
 import type { Log } from './log.ts'
 import { untilAborted } from './lifetime.ts'
+import { software } from './software.ts'
 
 /** Runs the agent of one host until the signal: the protected site's daemon. Rejects when it cannot go on. */
 export async function openAgent(
@@ -16,10 +19,19 @@ export async function openAgent(
 ): Promise<void> {
   const parts = new Shutdown()
   try {
-    const agent = parts.own(await Agent.open(agentOptions(config), { events: agentLog(log) }))
+    const metrics = parts.own(new AgentMetrics({ version: software }))
+    const agent = parts.own(await Agent.open(agentOptions(config), { events: both(metrics.events, agentLog(log)) }))
+    const api = parts.own(
+      await AgentApi.open({ ...config.control, status: () => agent.status(), metrics: () => metrics.render() }),
+    )
     const { nbd } = agent.status()
     log.info(
-      { nbd, volumes: config.volumes.map(volume => volume.name), vra: `${config.vra.host}:${config.vra.port}` },
+      {
+        nbd,
+        volumes: config.volumes.map(volume => volume.name),
+        vra: `${config.vra.host}:${config.vra.port}`,
+        status: `${api.url}/v1/status`,
+      },
       'agentReady',
     )
     onReady()
@@ -58,6 +70,20 @@ export function readText(file: string): string {
   } catch (error) {
     throw new Failure('CONFIG_INVALID', `cannot read ${file}: ${(error as Error).message}`, { file }, { cause: error })
   }
+}
+
+/** Every event to the first, then to the second. */
+function both(first: AgentEvents, second: AgentEvents): AgentEvents {
+  const names = Object.keys(second) as (keyof AgentEvents)[]
+  const joined = names.map(name => {
+    const [a, b] = [first[name], second[name]] as [(...facts: unknown[]) => void, (...facts: unknown[]) => void]
+    const tell = (...facts: unknown[]): void => {
+      a(...facts)
+      b(...facts)
+    }
+    return [name, tell]
+  })
+  return Object.fromEntries(joined) as AgentEvents
 }
 
 function agentLog(log: Log): AgentEvents {
