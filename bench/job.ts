@@ -1,5 +1,10 @@
-import type { Position } from '../src/base/ids.ts'
 import type { Workload } from './frames.ts'
+
+/** A position that has crossed a process boundary. */
+export interface PlainPosition {
+  readonly generation: number
+  readonly sequence: number
+}
 
 /** What a sender process is told to do; plain data, it crosses a process boundary. */
 export interface SenderJob {
@@ -9,7 +14,7 @@ export interface SenderJob {
   readonly tls: { readonly authority: string; readonly certificate: string; readonly privateKey: string } | undefined
   readonly agent: string
   /** A stream for each; for a sink only their number counts. */
-  readonly vpgs: readonly { readonly name: string; readonly durable: Position }[]
+  readonly vpgs: readonly { readonly name: string; readonly durable: PlainPosition }[]
   readonly volumeName: string
   readonly volumeSizeBytes: number
   readonly workload: Workload

@@ -4,7 +4,7 @@ import * as tls from 'node:tls'
 import type { Position } from '../src/base/ids.ts'
 import { decodeFrame, encodeFrame, FrameReader, type Coordinator, type Welcome } from '../src/wire/wire.ts'
 import type { FramePool } from './frames.ts'
-import type { SenderJob } from './job.ts'
+import type { PlainPosition, SenderJob } from './job.ts'
 
 /** A frame under way. */
 export interface SentFrame {
@@ -184,7 +184,7 @@ export class VraStream extends Stream {
 
   static async open(
     job: SenderJob,
-    vpg: { readonly name: string; readonly durable: Position },
+    vpg: { readonly name: string; readonly durable: PlainPosition },
     hooks: StreamHooks,
   ): Promise<VraStream> {
     const stream = new VraStream(job, await connect(job), hooks)
@@ -200,7 +200,7 @@ export class VraStream extends Stream {
     })
   }
 
-  async #begin(vpg: { readonly name: string; readonly durable: Position }): Promise<void> {
+  async #begin(vpg: { readonly name: string; readonly durable: PlainPosition }): Promise<void> {
     this.write([
       encodeFrame({
         type: 'hello',
@@ -212,8 +212,8 @@ export class VraStream extends Stream {
         epoch: 0,
         incarnation: 0,
         volumes: [{ name: this.job.volumeName, sizeBytes: this.job.volumeSizeBytes }],
-        resumableFrom: vpg.durable,
-        lastNumbered: vpg.durable,
+        resumableFrom: vpg.durable as Position,
+        lastNumbered: vpg.durable as Position,
         software: 'bench',
       }),
     ])
