@@ -3,9 +3,12 @@ import * as os from 'node:os'
 import * as path from 'node:path'
 import { parseArgs } from 'node:util'
 import type { Aim, Bench, BenchResult, LatencyCurve, ResultTable } from './bench.ts'
+import { aging } from './aging.ts'
+import { image } from './image.ts'
 import { ingest } from './ingest.ts'
 import { describeMachine, measureSyncRate } from './machine.ts'
 import { plotLatency } from './plot.ts'
+import { restart } from './restart.ts'
 import { formatAims, formatTable } from './report.ts'
 
 // npm run bench -- [NAME...] [--quick] [--directory DIR]
@@ -13,7 +16,7 @@ import { formatAims, formatTable } from './report.ts'
 // Measures the built program as it is deployed: the daemon in a process of its own on a fresh data directory, senders in others.
 // Nothing is asserted: what is aimed at stands beside what was measured. Results go to bench/results as JSON and SVG.
 
-const benches: readonly Bench[] = [ingest]
+const benches: readonly Bench[] = [ingest, restart, image, aging]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
