@@ -6,7 +6,7 @@ import { Histogram } from './histogram.ts'
 
 const width = 860
 const height = 480
-const plot = { left: 70, right: 20, top: 46, bottom: 54 }
+const plot = { left: 70, right: 34, top: 46, bottom: 54 }
 const colours = ['#1b6ca8', '#c8553d', '#3a7d44', '#7b4b94', '#b8860b', '#4a4a4a']
 const shareMax = 0.9999
 const latencyTicks = [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000]
