@@ -20,7 +20,7 @@ import {
 } from './options.ts'
 import type { SessionOwner } from './session.ts'
 import { inspectVolumes } from './inspect.ts'
-import { StateDirectory, type NeedsSync } from './state.ts'
+import { StateDirectory, type AgentState, type NeedsSync } from './state.ts'
 import { Stream } from './stream.ts'
 import { Volume, type SectorChange, type VolumeTap } from './volume.ts'
 
@@ -376,7 +376,7 @@ export class Agent implements Closable {
   #hello(): Hello {
     const state = this.#directory.state
     const sessionNumber = Math.max(state.sessionNumber + 1, this.#clock.timestampMicros())
-    this.#directory.save({ sessionNumber })
+    this.#saveForSession({ sessionNumber })
     const { generation } = state
     return {
       type: 'hello',
@@ -419,8 +419,18 @@ export class Agent implements Closable {
     const { epoch, incarnation, stream } = welcome
     const coordinator = isNewest ? welcome.coordinator : state.coordinator!
     this.#offloaded = Math.max(this.#offloaded, welcome.offloaded.sequence)
-    this.#directory.save({ vpgId: welcome.vpg, epoch, incarnation, stream, coordinator, volumes })
+    this.#saveForSession({ vpgId: welcome.vpg, epoch, incarnation, stream, coordinator, volumes })
     this.#noteNumbers()
+  }
+
+  /** A state directory that cannot be written costs the session, which is tried again; never the guests their disks. */
+  #saveForSession(change: Partial<AgentState>): void {
+    try {
+      this.#directory.save(change)
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause)
+      throw new Failure('DISK_FAILED', `the agent cannot save its state: ${why}`, {}, { cause })
+    }
   }
 
   #acknowledged(ack: Ack): void {

@@ -64,7 +64,7 @@ export class Session {
     this.#socket = socket
     socket.setNoDelay(true)
     socket.setTimeout(handshakeTimeoutMillis, () => this.#end(new Failure('TIMED_OUT', 'the VRA does not answer')))
-    socket.once(target.tls === undefined ? 'connect' : 'secureConnect', () => this.#send(owner.hello()))
+    socket.once(target.tls === undefined ? 'connect' : 'secureConnect', () => this.#greet())
     socket.on('data', chunk => this.#receive(chunk, onWelcome))
     socket.on('drain', () => this.#pump())
     socket.on('end', () => this.#end(new Failure('PEER_LOST', 'the VRA closed the connection')))
@@ -105,6 +105,15 @@ export class Session {
   #end(problem: Failure): void {
     this.#problem ??= problem
     this.#socket.destroy()
+  }
+
+  #greet(): void {
+    try {
+      this.#send(this.#owner.hello())
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      this.#end(error)
+    }
   }
 
   #receive(chunk: Buffer, onWelcome: () => void): void {
