@@ -102,7 +102,8 @@ export class ServedVpg {
   }
 
   /**
-   * Labels rise whatever the agents' clocks do. The history clock runs with monotonic time from one complete checkpoint to
+   * Labels rise whatever the agents' clocks do, and are not ahead of the VRA's: a marker was made before it came, and a label from
+   * the future would hide for as long that no checkpoint follows. The history clock runs with monotonic time from one complete checkpoint to
    * the next, a step capped; the first step after a restart, whose length nobody knows, counts one interval.
    */
   label(marker: Marker): MarkerLabel {
@@ -112,7 +113,8 @@ export class ServedVpg {
       this.#historyAtMillis = now
     }
     const stepMillis = Math.min(historyStepMillisMax, Math.max(0, Math.round(now - this.#historyAtMillis)))
-    this.#lastLabelMicros = Math.max(marker.timestampMicros, this.#lastLabelMicros + labelStepMicrosMin)
+    const madeAtMicros = Math.min(marker.timestampMicros, this.#clock.timestampMicros())
+    this.#lastLabelMicros = Math.max(madeAtMicros, this.#lastLabelMicros + labelStepMicrosMin)
     this.#counter = Math.max(this.#counter, marker.counter)
     this.requests.answered(marker.requestId, checkpointOrdinal(marker.term, marker.counter))
     this.#labelledHistoryMillis = Math.max(this.#labelledHistoryMillis, this.#lastHistoryMillis + stepMillis)

@@ -42,6 +42,20 @@ t.test('labels rise though the clock of the agent goes back', async t => {
   )
 })
 
+t.test('an agent whose clock is a year ahead does not push the labels there', async t => {
+  const bench = await openBench(t, { automatic: true })
+  const peer = await TestPeer.open(bench)
+  const nowMicros = bench.clock.timestampMicros()
+  peer.send(marker(1, { timestampMicros: nowMicros + 365 * 86_400_000_000 }))
+  peer.send(marker(2, { timestampMicros: nowMicros - 1_000_000 }))
+  await until('both are durable', () => bench.events.checkpoints.length === 2)
+  t.same(
+    bench.events.checkpoints.map(checkpoint => checkpoint.timestampMicros),
+    [nowMicros, nowMicros + 1000],
+    'a marker was made before it came',
+  )
+})
+
 t.test('the history clock runs with monotonic time, a step capped, and stands still while the VRA is off', async t => {
   const bench = await openBench(t, { automatic: true })
   const history = async (next: number): Promise<number | undefined> => {
