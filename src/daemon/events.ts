@@ -99,6 +99,19 @@ export function ingestEvents({ table, meter, metrics, catalog, log }: IngestList
   }
 }
 
+/** While the parts that act are being opened: a VPG that is left alone is told of, or nobody knows why its agents are refused. */
+export function earlyAgingHandlers(log: Log): AgingHandlers {
+  return { damageFound: notice => log.error(notice, 'damageFound') }
+}
+
+/** What aging told before there was an ingest to act on it: another appliance's VPG is not served, offloaded marks are raised. */
+export function catchUp(ingest: Pick<Ingest, 'offloaded' | 'removeVpg'>, table: VpgTable): void {
+  for (const { definition, fenced, offloaded } of table.all()) {
+    if (fenced === undefined) ingest.offloaded(definition.id, offloaded)
+    else ingest.removeVpg(definition.id)
+  }
+}
+
 export interface AgingListeners {
   readonly table: VpgTable
   readonly catalog: Catalog

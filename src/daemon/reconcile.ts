@@ -11,7 +11,7 @@ import { decodeFrame } from '../wire/wire.ts'
 export interface ReconciledVpg {
   readonly opened: OpenedVpg
   readonly ingest: IngestVpg
-  /** Complete checkpoints whose markers are in the log; those that the store has as well are among them. */
+  /** Complete checkpoints whose markers are in the log and that are retained; those that the store has as well are among them. */
   readonly logCheckpoints: readonly Checkpoint[]
 }
 
@@ -29,10 +29,34 @@ export function reconcile(opened: readonly OpenedVpg[], log: RecoveredLog): Reco
   return opened.map(vpg => {
     const own = markers.filter(entry => entry.vpg === vpg.definition.id).map(entry => entry.marker)
     const assembler = new CheckpointAssembler()
-    const logCheckpoints = own.flatMap(marker => assembler.add(marker) ?? [])
+    const complete = own.flatMap(marker => assembler.add(marker) ?? [])
     const recovered = log.streams.filter(stream => stream.vpg === vpg.definition.id)
-    return { opened: vpg, logCheckpoints, ingest: ingestVpg(vpg, own, logCheckpoints, recovered) }
+    return { opened: vpg, logCheckpoints: stillKept(vpg, complete), ingest: ingestVpg(vpg, own, complete, recovered) }
   })
+}
+
+/** Log files outlive the history: a checkpoint below its edge is one only where the store has kept it. */
+function stillKept(vpg: OpenedVpg, complete: readonly Checkpoint[]): Checkpoint[] {
+  const stored = new Set(vpg.checkpoints.map(checkpoint => checkpoint.ordinal))
+  return complete.filter(({ ordinal }) => ordinal >= vpg.historyEdge || stored.has(ordinal))
+}
+
+/**
+ * Of VPGs with one name the newest, and the others. A creation that the store did not take in time is reported as failed and may
+ * take effect later: the one that was then created in its place is the one that agents know.
+ */
+export function newestOfEachName(vpgs: readonly OpenedVpg[]): {
+  readonly served: OpenedVpg[]
+  readonly replaced: OpenedVpg[]
+} {
+  const newest = new Map<string, OpenedVpg>()
+  for (const vpg of vpgs) {
+    const other = newest.get(vpg.definition.name)
+    if (other === undefined || other.definition.createdAtMicros < vpg.definition.createdAtMicros)
+      newest.set(vpg.definition.name, vpg)
+  }
+  const isServed = (vpg: OpenedVpg): boolean => newest.get(vpg.definition.name) === vpg
+  return { served: vpgs.filter(isServed), replaced: vpgs.filter(vpg => !isServed(vpg)) }
 }
 
 function ingestVpg(

@@ -14,12 +14,13 @@ import { Metrics } from '../metrics/metrics.ts'
 import { readText } from './agent.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { DataDirectory } from './data-directory.ts'
-import { agingHandlers, catalogEvents, ingestEvents, journalEvents } from './events.ts'
+import { agingHandlers, catalogEvents, catchUp, earlyAgingHandlers, ingestEvents, journalEvents } from './events.ts'
 import { Exports } from './exports.ts'
 import { untilAborted } from './lifetime.ts'
 import type { Log } from './log.ts'
 import { Meter } from './meter.ts'
-import { reconcile, type ReconciledVpg } from './reconcile.ts'
+import { loadCatalog } from './load-catalog.ts'
+import { newestOfEachName, reconcile } from './reconcile.ts'
 import { software } from './software.ts'
 import { StatusReport } from './status-report.ts'
 import { VerifyJobs } from './verify-jobs.ts'
@@ -52,7 +53,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     )
 
     // What the store knows, what the log has beyond it, and an index that says the same.
-    const handlers: { later: AgingHandlers } = { later: {} }
+    const handlers: { later: AgingHandlers } = { later: earlyAgingHandlers(log) }
     const aging = parts.own(await Aging.open(agingConfig(config, data), lateHandlers(handlers)))
     const journal = parts.own(
       await Journal.open({
@@ -67,9 +68,13 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       await Catalog.open({ file: data.indexFile, events: catalogEvents(log, indexLost.reject) }),
     )
     if (catalog.begunAnew) log.warn({ reason: catalog.reason }, 'indexBegunAnew')
-    const vpgs = reconcile(aging.vpgs, journal.recovered)
+    const { served, replaced } = newestOfEachName(aging.vpgs)
+    for (const { definition } of replaced)
+      log.error({ vpg: definition.name, id: definition.id }, 'vpgOfSameNameLeftAlone')
+    const vpgs = reconcile(served, journal.recovered)
     for (const vpg of vpgs) table.add(new VpgEntry(vpg.opened, clock))
-    await loadCatalog(catalog, journal, vpgs)
+    await loadCatalog(catalog, vpgs, journal.recovered.records)
+    journal.forgetRecords()
 
     // From here on aging moves what the log holds, and agents are served.
     let serving: Ingest | undefined
@@ -100,6 +105,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       }),
     )
     serving = ingest
+    catchUp(ingest, table)
     const exports = parts.own(
       await Exports.open(
         { store: config.store, dataDirectory: data.directory, cacheSizeBytes: imageCacheSizeBytes },
@@ -169,26 +175,9 @@ async function endOf(name: string, ended: Promise<Error | undefined>): Promise<n
   throw new Failure('PEER_LOST', `the ${name} thread has ended: ${cause?.message ?? 'without a word'}`, {}, { cause })
 }
 
-/** Handlers that are known only when all parts are open; before that only the log is told. */
+/** Handlers that are known only when all parts are open; before that others take their place. */
 function lateHandlers(holder: { later: AgingHandlers }): AgingHandlers {
   return new Proxy<AgingHandlers>({}, { get: (_, name: string) => holder.later[name as keyof AgingHandlers] })
-}
-
-async function loadCatalog(catalog: Catalog, journal: Journal, vpgs: readonly ReconciledVpg[]): Promise<void> {
-  for (const { opened, logCheckpoints } of vpgs) {
-    const { definition, segments, checkpoints, offloaded } = opened
-    await catalog.loadVpg({ vpg: definition.id, segments, checkpoints, offloaded })
-    catalog.addCheckpoints(definition.id, logCheckpoints)
-  }
-  const known = new Map(vpgs.map(({ opened }) => [opened.definition.id, opened.offloaded]))
-  const rows = journal.recovered.records.filter(record => {
-    const position = known.get(record.vpg)?.find(candidate => candidate.stream === record.stream)
-    const covered =
-      position !== undefined && position.generation === record.generation && record.lastSequence <= position.sequence
-    return record.kind === 'batch' && known.has(record.vpg) && !covered
-  })
-  catalog.addTail(rows)
-  await catalog.flush()
 }
 
 function agingConfig(config: VraConfig, data: DataDirectory): Parameters<typeof Aging.open>[0] {

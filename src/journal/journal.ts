@@ -84,7 +84,7 @@ interface WaitingRecord {
 
 /** The commit log of a data directory, seen from the thread of ingest. */
 export class Journal implements JournalWriter {
-  readonly recovered: RecoveredLog
+  #recovered: RecoveredLog
   readonly #worker: Worker
   readonly #options: JournalOptions
   readonly #fileSizeBytes: number
@@ -130,7 +130,7 @@ export class Journal implements JournalWriter {
     this.#fileSizeBytes = parts.fileSizeBytes
     this.#pool = parts.pool
     this.#worker = parts.worker
-    this.recovered = parts.recovered
+    this.#recovered = parts.recovered
     this.#durable = parts.recovered.durable
     const groupSizeBytesMax = Math.min(logGroupSizeBytesMax, Math.floor(parts.fileSizeBytes / 4))
     assert(groupSizeBytesMax > frameSizeBytesMax + logRecordHeaderSizeBytes + 8, 'any record fits in a group')
@@ -176,6 +176,16 @@ export class Journal implements JournalWriter {
       this.#pumpPlanned = false
       this.#pump()
     })
+  }
+
+  /** What the log held when it was opened. */
+  get recovered(): RecoveredLog {
+    return this.#recovered
+  }
+
+  /** Lets go of the list of records and markers, which is as long as the log was. For when they have been taken over. */
+  forgetRecords(): void {
+    this.#recovered = { ...this.#recovered, records: [], markers: [] }
   }
 
   durable(): LogMark {
