@@ -1,7 +1,7 @@
 import * as path from 'node:path'
 import type { Aging } from '../aging/aging.ts'
 import type { Catalog } from '../catalog/catalog.ts'
-import { Failure } from '../base/failure.ts'
+import { Failure, failedWith } from '../base/failure.ts'
 import { formatCheckpointId, newVpgId, parseCheckpointId } from '../base/ids.ts'
 import { streamsPerVpgMax } from '../base/limits.ts'
 import type { Clock } from '../base/clock.ts'
@@ -76,8 +76,9 @@ export class DaemonControl implements api.VraControl {
     const entry = table.named(name)
     const vpg = entry.definition.id
     if (exports.isReading(vpg)) throw new Failure('BUSY', `an export reads ${name}: cancel it first, or wait for it`)
+    // First the store, or a VPG that it could not delete would be neither served nor gone.
+    await aging.deleteVpg({ vpg }).catch(unlessDeleted)
     ingest.removeVpg(vpg)
-    await aging.deleteVpg({ vpg })
     table.remove(vpg)
     await catalog.forgetVpg({ vpg })
   }
@@ -190,6 +191,11 @@ export class DaemonControl implements api.VraControl {
       client.call('dumpMirror', { ...page, store, vpgs: entries.map(entry => entry.definition.id) }),
     )
   }
+}
+
+/** A deletion that the store did not take in time may have taken effect since: asking again then ends it here as well. */
+function unlessDeleted(error: unknown): void {
+  if (!failedWith(error, 'UNKNOWN_VPG')) throw error
 }
 
 /** A new VPG as the request describes it. Fails REQUEST_INVALID where names repeat. */

@@ -1,0 +1,93 @@
+import t from 'tap'
+import type { OpenedVpg } from '../../src/aging/service.ts'
+import { systemClock } from '../../src/base/clock.ts'
+import { Failure } from '../../src/base/failure.ts'
+import { ordinal, sequence, vpgId, type VpgId } from '../../src/base/ids.ts'
+import { catchUp } from '../../src/daemon/events.ts'
+import { DaemonControl, type VraControlParts } from '../../src/daemon/vra-control.ts'
+import { VpgEntry, VpgTable } from '../../src/daemon/vpg-table.ts'
+
+const id = vpgId('5a'.repeat(16))
+const opened: OpenedVpg = {
+  definition: {
+    id,
+    name: 'orders',
+    incarnation: 1,
+    volumes: [{ number: 1, name: 'root', sizeBytes: 4096 }],
+    streams: [{ number: 1, agent: 'a' }],
+    historyMillis: 10_000,
+    checkpointIntervalMillis: 1_000,
+    createdAtMicros: 1,
+  },
+  epoch: 1,
+  offloaded: [],
+  historyEdge: ordinal(0),
+  tags: [],
+  holes: [],
+  checkpoints: [],
+  segments: [],
+}
+
+/** The parts that a deletion touches; the others are not there. */
+function deletable(failures: (Failure | undefined)[]) {
+  const steps: string[] = []
+  const table = new VpgTable()
+  table.add(new VpgEntry(opened, systemClock))
+  const parts = {
+    table,
+    exports: { isReading: () => false },
+    ingest: { removeVpg: () => void steps.push('ingest') },
+    catalog: { forgetVpg: async () => void steps.push('catalog') },
+    aging: {
+      deleteVpg: async () => {
+        const failure = failures.shift()
+        if (failure !== undefined) throw failure
+        steps.push('store')
+      },
+    },
+  }
+  return { steps, table, control: new DaemonControl(parts as unknown as VraControlParts) }
+}
+
+t.test('a VPG that the store could not delete is served on', async t => {
+  const { steps, table, control } = deletable([new Failure('STORE_UNAVAILABLE', 'not taken yet')])
+  await t.rejects(control.deleteVpg('orders'), { code: 'STORE_UNAVAILABLE' })
+  t.same(steps, [])
+  t.ok(table.has('orders'))
+  await control.deleteVpg('orders')
+  t.same(steps, ['store', 'ingest', 'catalog'])
+  t.notOk(table.has('orders'))
+})
+
+t.test('a deletion that took effect after its time-out is finished by asking again', async t => {
+  const late = [new Failure('STORE_UNAVAILABLE', 'not taken yet'), new Failure('UNKNOWN_VPG', 'this VPG was deleted')]
+  const { steps, table, control } = deletable(late)
+  await t.rejects(control.deleteVpg('orders'), { code: 'STORE_UNAVAILABLE' })
+  await control.deleteVpg('orders')
+  t.same(steps, ['ingest', 'catalog'])
+  t.notOk(table.has('orders'))
+})
+
+t.test('what aging told before ingest was open takes effect when it is', t => {
+  const table = new VpgTable()
+  const fenced = new VpgEntry(opened, systemClock)
+  fenced.fenced = 'another appliance owns it'
+  const other = { ...opened.definition, id: vpgId('66'.repeat(16)), name: 'web' }
+  const moved = new VpgEntry({ ...opened, definition: other }, systemClock)
+  moved.offloaded = [{ stream: 1, generation: 1, sequence: sequence(7) }]
+  table.add(fenced)
+  table.add(moved)
+  const told: [string, VpgId, number?][] = []
+  catchUp(
+    {
+      removeVpg: vpg => void told.push(['removed', vpg]),
+      offloaded: (vpg, positions) => void told.push(['offloaded', vpg, positions[0]?.sequence ?? 0]),
+    },
+    table,
+  )
+  t.same(told, [
+    ['removed', id],
+    ['offloaded', other.id, 7],
+  ])
+  t.end()
+})
