@@ -8,38 +8,53 @@ import { Failure, failureToRecord } from '../base/failure.ts'
 import { formatCheckpointId, type VpgId } from '../base/ids.ts'
 import { RpcClient } from '../base/rpc.ts'
 import type { ExportJob, ExportRequest } from '../control/service.ts'
-import type { ImageConfig, ImageNotices, ImageService } from '../image/service.ts'
+import type { ExportArgument, ImageConfig, ImageNotices, ImageService } from '../image/service.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgEntry } from './vpg-table.ts'
 
 const exportsRunningMax = 4
 const exportsKeptMax = 50
 
+export type ImageOpener = Pick<Aging, 'openImage' | 'closeImage'>
+
+/** The thread that reads images, and what ended it. */
+interface ImageThread {
+  readonly worker: Worker
+  readonly client: RpcClient<ImageService>
+  cause: Error | undefined
+}
+
 type Changing<T> = { -readonly [K in keyof T]: T[K] }
 
 /** Exports of volumes to raw files: jobs in the image thread, so that no byte of an image passes the main thread. */
 export class Exports {
-  readonly #aging: Aging
+  readonly #aging: ImageOpener
   readonly #clock: Clock
-  readonly #worker: Worker
-  readonly #client: RpcClient<ImageService>
+  readonly #config: ImageConfig
+  readonly #newWorker: () => Worker
   readonly #jobs = new Map<string, Changing<ExportJob>>()
-  readonly #running = new Map<string, { readonly vpg: VpgId; readonly done: Promise<void> }>()
+  readonly #running = new Map<
+    string,
+    { readonly vpg: VpgId; readonly thread: ImageThread; readonly done: Promise<void> }
+  >()
+  #thread: Promise<ImageThread> | undefined
 
-  private constructor(aging: Aging, clock: Clock) {
+  private constructor(config: ImageConfig, aging: ImageOpener, clock: Clock, newWorker: () => Worker) {
+    this.#config = config
     this.#aging = aging
     this.#clock = clock
-    this.#worker = new Worker(new URL('../image/image-worker.js', import.meta.url))
-    this.#worker.on('error', () => undefined) // its calls fail PEER_LOST; the job says so
-    this.#client = new RpcClient<ImageService>(this.#worker, (name, value) => {
-      if (name === 'exportProgress') this.#progress(value as ImageNotices['exportProgress'])
-    })
+    this.#newWorker = newWorker
   }
 
   /** Fails as the object store fails to open. */
-  static async open(config: ImageConfig, aging: Aging, clock: Clock): Promise<Exports> {
-    const exports = new Exports(aging, clock)
-    await exports.#client.call('open', config)
+  static async open(
+    config: ImageConfig,
+    aging: ImageOpener,
+    clock: Clock,
+    newWorker = (): Worker => new Worker(new URL('../image/image-worker.js', import.meta.url)),
+  ): Promise<Exports> {
+    const exports = new Exports(config, aging, clock, newWorker)
+    await exports.#openThread()
     return exports
   }
 
@@ -57,6 +72,7 @@ export class Exports {
     if (!request.overwrite && (await exists(request.file)))
       throw new Failure('ALREADY_EXISTS', `${request.file} exists; name another file, or ask to overwrite it`)
     const id = randomUUID()
+    const thread = await this.#openThread()
     const plan = await this.#aging.openImage({ vpg: entry.definition.id, checkpoint, owner: `export ${id}` })
     const job: Changing<ExportJob> = {
       id,
@@ -82,8 +98,8 @@ export class Exports {
       file: request.file,
       existing: request.overwrite ? 'replace' : 'refuse',
     } as const
-    const done = this.#run(job, plan, entry.definition.id, () => this.#client.call('exportRaw', argument))
-    this.#running.set(id, { vpg: entry.definition.id, done })
+    const vpg = entry.definition.id
+    this.#running.set(id, { vpg, thread, done: this.#run(job, { vpg, plan, thread, argument }) })
     return { ...job }
   }
 
@@ -104,7 +120,7 @@ export class Exports {
     this.get(id)
     const running = this.#running.get(id)
     if (running !== undefined) {
-      await this.#client.call('cancel', { id })
+      await running.thread.client.call('cancel', { id }).catch(() => undefined) // the thread has ended: so does the job
       await running.done
     }
     return this.get(id)
@@ -116,24 +132,54 @@ export class Exports {
 
   async close(): Promise<void> {
     for (const id of [...this.#running.keys()]) await this.cancel(id).catch(() => undefined)
-    await this.#client.call('close', undefined).catch(() => undefined)
-    await this.#worker.terminate()
+    const thread = await this.#thread?.catch(() => undefined)
+    await thread?.client.call('close', undefined).catch(() => undefined)
+    await thread?.worker.terminate()
+  }
+
+  /** The thread, or another where it has ended: what ends one export must not end those that a person starts next. */
+  #openThread(): Promise<ImageThread> {
+    this.#thread ??= this.#startThread()
+    return this.#thread
+  }
+
+  async #startThread(): Promise<ImageThread> {
+    const worker = this.#newWorker()
+    const client = new RpcClient<ImageService>(worker, (name, value) => {
+      if (name === 'exportProgress') this.#progress(value as ImageNotices['exportProgress'])
+    })
+    const thread: ImageThread = { worker, client, cause: undefined }
+    worker.on('error', (error: Error) => (thread.cause = error)) // its calls fail PEER_LOST; the job says so
+    worker.on('exit', () => (this.#thread = undefined))
+    try {
+      await client.call('open', this.#config)
+    } catch (error) {
+      await worker.terminate()
+      throw error
+    }
+    return thread
   }
 
   async #run(
     job: Changing<ExportJob>,
-    plan: ImagePlan,
-    vpg: VpgId,
-    copy: () => Promise<{ readonly writtenSizeBytes: number }>,
+    work: {
+      readonly vpg: VpgId
+      readonly plan: ImagePlan
+      readonly thread: ImageThread
+      readonly argument: ExportArgument
+    },
   ): Promise<void> {
+    const { vpg, plan, thread, argument } = work
     try {
-      const result = await copy()
+      const result = await thread.client.call('exportRaw', argument)
       job.state = 'done'
       job.doneBytes = job.sizeBytes
       job.dataBytes = result.writtenSizeBytes
     } catch (error) {
       const failure =
-        error instanceof Failure ? error : new Failure('PEER_LOST', `the export ended unexpectedly: ${String(error)}`)
+        error instanceof Failure && thread.cause === undefined
+          ? error
+          : new Failure('PEER_LOST', `the export ended unexpectedly: ${String(thread.cause ?? error)}`)
       job.state = failure.code === 'CLOSING' ? 'cancelled' : 'failed'
       job.failure = failureToRecord(failure)
     } finally {
