@@ -1,3 +1,4 @@
+import { realpathSync } from 'node:fs'
 import * as path from 'node:path'
 import { Failure } from '../base/failure.ts'
 import { MiB } from '../base/units.ts'
@@ -18,11 +19,28 @@ export interface ExportRequest {
 
 const runSizeBytesMax = 1 * MiB
 
+/** Files that are being written: a second export to one of them would take the first one's partial file for its own. */
+const underWay = new Set<string>()
+
 /**
  * Writes the volume to a sparse file, whole or not at all: the bytes go to FILE.partial, which becomes FILE when all of it is on disk. Fails
- * ALREADY_EXISTS where FILE exists and is not to be replaced; whatever it fails with, the partial file is gone.
+ * ALREADY_EXISTS where FILE exists and is not to be replaced, BUSY while another export writes it; whatever it fails with, the
+ * partial file is gone.
  */
 export async function exportRaw(request: ExportRequest): Promise<{ sizeBytes: number; writtenSizeBytes: number }> {
+  const { file } = request
+  const directory = onDisk(file, () => realpathSync(path.dirname(file)))
+  const name = path.join(directory, path.basename(file))
+  if (underWay.has(name)) throw new Failure('BUSY', `another export writes ${file} at this moment`, { file })
+  underWay.add(name)
+  try {
+    return await writeWhole(request)
+  } finally {
+    underWay.delete(name)
+  }
+}
+
+async function writeWhole(request: ExportRequest): Promise<{ sizeBytes: number; writtenSizeBytes: number }> {
   const { image, volume, file, disk, signal } = request
   const sizeBytes = image.volumes.find(candidate => candidate.number === volume)?.sizeBytes ?? 0
   refuseExisting(request)
@@ -42,8 +60,7 @@ export async function exportRaw(request: ExportRequest): Promise<{ sizeBytes: nu
     } finally {
       open.close()
     }
-    refuseExisting(request)
-    onDisk(file, () => disk.rename(partial, file)) // ...and become the file in one step
+    publish(request, partial) // ...and become the file in one step
     onDisk(file, () => disk.syncDirectory(path.dirname(file))) // ...and the step itself is on disk
   } catch (error) {
     disk.remove(partial)
@@ -53,8 +70,35 @@ export async function exportRaw(request: ExportRequest): Promise<{ sizeBytes: nu
 }
 
 function refuseExisting({ disk, file, existing }: ExportRequest): void {
-  if (existing === 'replace' || !disk.exists(file)) return
-  throw new Failure('ALREADY_EXISTS', `${file} exists; choose another name, or say that it may be replaced`, { file })
+  if (existing === 'refuse' && disk.exists(file)) throw existsAlready(file)
+}
+
+/** A file that somebody has made meanwhile is not replaced either, unless that was asked for. */
+function publish(request: ExportRequest, partial: string): void {
+  const { disk, file, existing } = request
+  refuseExisting(request)
+  if (existing === 'refuse') {
+    try {
+      disk.link(partial, file)
+      disk.remove(partial)
+      return
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      if (code === 'EEXIST') throw existsAlready(file)
+      if (!linkless.has(code))
+        throw onDisk(file, () => {
+          throw error
+        })
+    }
+  }
+  onDisk(file, () => disk.rename(partial, file))
+}
+
+/** What file systems say that have no hard links. */
+const linkless = new Set<string | undefined>(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'])
+
+function existsAlready(file: string): Failure {
+  return new Failure('ALREADY_EXISTS', `${file} exists; choose another name, or say that it may be replaced`, { file })
 }
 
 /** Joins pieces that follow each other to larger writes; pieces of zeros stay holes. */

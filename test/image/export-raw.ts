@@ -97,6 +97,7 @@ function failingDisk(failingCall: number): { disk: Disk; callCount: () => number
       }
     },
     rename: (from, to) => step(() => realDisk.rename(from, to)),
+    link: (from, to) => step(() => realDisk.link(from, to)),
   }
   return { disk, callCount: () => calls }
 }
@@ -133,4 +134,41 @@ t.test('what cannot be meant is refused', async t => {
   await t.rejects(exportRaw({ ...request, volume: 9 }), { code: 'UNKNOWN_VOLUME' }, 'no such volume')
   await t.rejects(exportRaw({ ...request, volume: 2 }), { code: 'UNKNOWN_VOLUME' }, 'a volume without a checkpoint')
   t.strictSame(readdirSync(directory), [])
+})
+
+t.test('two exports to one file: the second is refused, and the first is whole', async t => {
+  const directory = path.resolve(t.testdir())
+  const { request, expected } = await prepare(directory)
+  const scatter = request.image.scatter.bind(request.image)
+  let second: unknown
+  const image = Object.create(request.image, {
+    scatter: {
+      value: async (...given: Parameters<typeof scatter>) => {
+        second = await exportRaw({ ...request, existing: 'replace' }).catch((error: unknown) => error)
+        await scatter(...given)
+      },
+    },
+    volumes: { value: request.image.volumes },
+  }) as typeof request.image
+  await exportRaw({ ...request, image, existing: 'replace' })
+  t.match(second, { code: 'BUSY' })
+  t.equal(Buffer.compare(readFileSync(request.file), expected), 0)
+  await exportRaw({ ...request, existing: 'replace' })
+  t.pass('and then the name is free again')
+})
+
+t.test('a file that appears at the last moment is not replaced unless that is asked for', async t => {
+  const directory = path.resolve(t.testdir())
+  const { request } = await prepare(directory)
+  const disk: Disk = {
+    ...realDisk,
+    exists: file => {
+      const found = realDisk.exists(file)
+      if (existsSync(`${file}.partial`)) writeFileSync(file, 'somebody else’s')
+      return found
+    },
+  }
+  await t.rejects(exportRaw({ ...request, disk }), { code: 'ALREADY_EXISTS' })
+  t.equal(readFileSync(request.file, 'utf8'), 'somebody else’s')
+  t.notOk(existsSync(`${request.file}.partial`))
 })
