@@ -1,7 +1,13 @@
 import * as fs from 'node:fs'
 import * as path from 'node:path'
 
-export { createFileDurably, makeDirectoryDurably, realFileCalls, type FileCalls } from './durable-create.ts'
+export {
+  createFileDurably,
+  makeDirectoryDurably,
+  realFileCalls,
+  syncDirectory,
+  type FileCalls,
+} from './durable-create.ts'
 
 // The local disk, and the only place that syncs and renames files.
 //

@@ -3,7 +3,7 @@ import type { FileHandle } from 'node:fs/promises'
 import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
 import { MiB } from '../base/units.ts'
-import { createFileDurably, makeDirectoryDurably, realFileCalls, type FileCalls } from '../disk/disk.ts'
+import { createFileDurably, makeDirectoryDurably, realFileCalls, syncDirectory, type FileCalls } from '../disk/disk.ts'
 import { checkKey, checkPrefix } from './keys.ts'
 import type { ByteRange, ListedObject, ObjectStore } from './object-store.ts'
 import { removeLeftovers, stagedFileName } from './staging.ts'
@@ -23,6 +23,8 @@ export class DirectoryStore implements ObjectStore {
   readonly #objects: string
   readonly #staging: string
   readonly #durableDirectories = new Set<string>()
+  /** Directories whose names, as they were at some time since this store was opened, are durable. */
+  readonly #listedDirectories = new Set<string>()
   #closed = false
 
   private constructor(directory: string, calls: FileCalls) {
@@ -152,13 +154,27 @@ export class DirectoryStore implements ObjectStore {
 
   /** In byte order of the keys: a directory's name counts with its slash, as it stands in them. */
   async #namesIn(directory: string): Promise<string[]> {
+    const listed = path.resolve(this.#objects, directory)
     try {
-      const entries = await this.#calls.readdir(path.join(this.#objects, directory), { withFileTypes: true })
+      const entries = await this.#calls.readdir(listed, { withFileTypes: true })
+      if (entries.length > 0) await this.#makeNamesDurable(listed)
       return entries.map(entry => `${directory}${entry.name}${entry.isDirectory() ? '/' : ''}`).sort()
     } catch (error) {
       if (hasCode(error, 'ENOENT') || hasCode(error, 'ENOTDIR')) return []
       throw failureOf(error, directory)
     }
+  }
+
+  /**
+   * A process that was killed may have given an object its name and not have synced the directory. Who reads the name acts on
+   * it, and frees the log that holds the same data; so from the first listing on it survives a power cut, too. What this and
+   * other processes that live create later they sync themselves.
+   */
+  async #makeNamesDurable(directory: string): Promise<void> {
+    if (this.#listedDirectories.has(directory)) return
+    await syncDirectory(this.#calls, directory)
+    if (this.#listedDirectories.size >= rememberedMax) this.#listedDirectories.clear()
+    this.#listedDirectories.add(directory)
   }
 
   /** Undefined for a directory, and for an object that was removed since its name was read. */

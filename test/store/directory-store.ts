@@ -37,6 +37,22 @@ t.test('what a second creator finds is durable when he hears of it', async t => 
   t.strictSame(undurable(root), [])
 })
 
+t.test(
+  'what a process finds is durable when it hears of it, though another was killed before it synced the name',
+  async t => {
+    const root = t.testdir()
+    const { calls, undurable, failNextDirectorySync } = recordedCalls()
+    const killed = await DirectoryStore.open(path.join(root, 'store'), calls)
+    await killed.create('d/before', Buffer.from('x'), signal)
+    failNextDirectorySync('EIO')
+    await failsWith(t, 'STORE_UNAVAILABLE', killed.create('d/key', Buffer.from('mine'), signal), 'killed here')
+    t.equal(undurable(root).length, 1)
+    const next = await DirectoryStore.open(path.join(root, 'store'), calls)
+    t.strictSame(await keysOf(next.list('d/', undefined, signal)), ['d/before', 'd/key'])
+    t.strictSame(undurable(root), [])
+  },
+)
+
 t.test('a full or failing disk is STORE_UNAVAILABLE, leaves nothing, and a later try succeeds', async t => {
   for (const errorCode of ['ENOSPC', 'EIO', 'EDQUOT', 'EMFILE']) {
     for (const call of ['open', 'write', 'datasync', 'link'] as const) {
