@@ -56,6 +56,8 @@ export const extentAlignmentBytes = 512 * KiB
 export const extentSizeBytesMax = 64 * KiB
 export const foldSizeBytesMinDefault = 256 * MiB
 export const foldSizeBytesMax = 8 * GiB
+/** A fold takes no more writes than this at once, for each takes memory; as many as fill the size above at 4 KiB. */
+export const foldWriteCountMax = 2 * 1024 * 1024
 /** A delta is folded when segments of live bytes / this wait, within the two bounds above. */
 export const foldLiveBytesDivisor = 128
 /** Regions are rewritten while the deltas above a volume's base hold more than this share of its live bytes. */

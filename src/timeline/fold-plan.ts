@@ -2,6 +2,7 @@ import {
   checkpointsPerDeltaMax,
   foldLiveBytesDivisor,
   foldSizeBytesMax,
+  foldWriteCountMax,
   segmentsBeforeFoldMax,
 } from '../base/limits.ts'
 import type { Ordinal, PositionVector } from '../base/ids.ts'
@@ -39,9 +40,20 @@ export function foldThresholdBytes(state: VpgState, limits: FoldLimits): number 
 
 /** Guest bytes of segments that no delta holds yet. One that straddles the last delta's end was counted by that delta. */
 export function waitingBytes(segments: readonly SegmentSpan[], fromVector: PositionVector): number {
-  return segments
-    .filter(segment => !segmentStartsWithin(segment, fromVector))
-    .reduce((sum, segment) => sum + segment.rawSizeBytes, 0)
+  return waiting(segments, fromVector).rawSizeBytes
+}
+
+function waiting(
+  segments: readonly SegmentSpan[],
+  fromVector: PositionVector,
+): { readonly rawSizeBytes: number; readonly writeCount: number } {
+  let [rawSizeBytes, writeCount] = [0, 0]
+  for (const segment of segments) {
+    if (segmentStartsWithin(segment, fromVector)) continue
+    rawSizeBytes += segment.rawSizeBytes
+    writeCount += segment.writeCount
+  }
+  return { rawSizeBytes, writeCount }
 }
 
 /**
@@ -54,17 +66,20 @@ export function planFold(
   checkpoints: readonly Checkpoint[],
   limits: FoldLimits,
 ): FoldPlan | undefined {
+  const { rawSizeBytes, writeCount } = waiting(state.segments, fromVector)
   const due =
-    waitingBytes(state.segments, fromVector) > foldThresholdBytes(state, limits) ||
+    rawSizeBytes > foldThresholdBytes(state, limits) ||
+    writeCount > foldWriteCountMax ||
     state.segments.length > segmentsBeforeFoldMax
   if (!due) return undefined
   const fromOrdinal = lastDeltaEnd(state)
   const isRetained = retention(state)
   const limit = withdrawnFrom(state.holes)
-  const held = checkpoints
+  const retained = checkpoints
     .filter(checkpoint => checkpoint.ordinal > fromOrdinal && checkpoint.ordinal < limit)
     .filter(checkpoint => isRetained(checkpoint.ordinal) && covers(state.offloaded, checkpoint.vector))
     .slice(0, checkpointsPerDeltaMax)
+  const held = withinBounds(retained, state.segments)
   const to = held.at(-1)
   if (to === undefined) return undefined
   return {
@@ -75,6 +90,22 @@ export function planFold(
     segments: state.segments.filter(segment => segmentStartsWithin(segment, to.vector)),
     checkpoints: held,
   }
+}
+
+/**
+ * The checkpoints that one fold can reach. After an outage, or when more comes in than is folded, far more waits than memory and
+ * scratch have room for: the rest is left to the next fold. One checkpoint is reached whatever lies before it.
+ */
+function withinBounds(checkpoints: readonly Checkpoint[], segments: readonly SegmentSpan[]): readonly Checkpoint[] {
+  let [rawSizeBytes, writeCount] = [0, 0]
+  const beyond = segments.find(segment => {
+    rawSizeBytes += segment.rawSizeBytes
+    writeCount += segment.writeCount
+    return rawSizeBytes > foldSizeBytesMax || writeCount > foldWriteCountMax
+  })
+  if (beyond === undefined) return checkpoints
+  const last = checkpoints.findLastIndex(checkpoint => !segmentStartsWithin(beyond, checkpoint.vector))
+  return checkpoints.slice(0, Math.max(1, last + 1))
 }
 
 /** Where the last delta ends; before the first, the beginning of history. */

@@ -1,0 +1,79 @@
+import t from 'tap'
+import { foldSizeBytesMax, foldWriteCountMax } from '../../src/base/limits.ts'
+import type { Ordinal, Sequence } from '../../src/base/ids.ts'
+import { GiB, MiB } from '../../src/base/units.ts'
+import { planFold } from '../../src/timeline/fold-plan.ts'
+import type { SegmentSpan, VpgState } from '../../src/timeline/state.ts'
+
+const perSegment = 1000
+
+function segment(number: number, size: { rawSizeBytes: number; writeCount: number }): SegmentSpan {
+  return {
+    kind: 'segment',
+    commitNumber: number,
+    object: { key: `s${number}`, sizeBytes: 1 },
+    footerOffsetBytes: 0,
+    footerSizeBytes: 1,
+    ranges: [
+      { stream: 1, generation: 1, firstSequence: number * perSegment + 1, lastSequence: (number + 1) * perSegment },
+    ],
+    ...size,
+    firstOrdinal: number as Ordinal,
+    lastOrdinal: number as Ordinal,
+  }
+}
+
+/** A checkpoint at the end of every `every`th segment. */
+function backlog(count: number, every: number, size: { rawSizeBytes: number; writeCount: number }) {
+  const segments = Array.from({ length: count }, (_, number) => segment(number, size))
+  const checkpoints = segments
+    .filter(({ commitNumber }) => commitNumber % every === every - 1)
+    .map(({ commitNumber }) => ({
+      ordinal: (commitNumber + 1) as Ordinal,
+      timestampMicros: commitNumber,
+      historyMillis: commitNumber,
+      vector: [{ stream: 1, generation: 1, sequence: ((commitNumber + 1) * perSegment) as Sequence }],
+      volumes: [],
+    }))
+  const state: VpgState = {
+    definition: {} as VpgState['definition'],
+    epoch: 1,
+    commitNumber: count,
+    deltas: [],
+    segments,
+    regions: [],
+    offloaded: [{ stream: 1, generation: 1, sequence: (count * perSegment) as Sequence }],
+    historyEdge: 0 as Ordinal,
+    tags: [],
+    pins: [],
+    holes: [],
+    garbage: [],
+  }
+  return { state, checkpoints }
+}
+
+const limits = { foldSizeBytesMin: 256 * MiB }
+
+t.test('a fold of a backlog takes no more than fits in memory and scratch, and the next one goes on there', async t => {
+  for (const size of [
+    { rawSizeBytes: GiB, writeCount: 16_384 },
+    { rawSizeBytes: MiB, writeCount: foldWriteCountMax / 4 },
+  ]) {
+    const { state, checkpoints } = backlog(100, 1, size)
+    const plan = planFold(state, [], checkpoints, limits)
+    t.ok(plan)
+    const rawSizeBytes = plan?.segments.reduce((sum, one) => sum + one.rawSizeBytes, 0) ?? Infinity
+    const writeCount = plan?.segments.reduce((sum, one) => sum + one.writeCount, 0) ?? Infinity
+    t.ok(rawSizeBytes <= foldSizeBytesMax, `${rawSizeBytes} raw bytes`)
+    t.ok(writeCount <= foldWriteCountMax, `${writeCount} writes`)
+    t.equal(plan?.checkpoints.at(-1)?.ordinal, plan?.toOrdinal)
+    t.equal(plan?.segments.length, plan?.checkpoints.length, 'whole segments, with all their checkpoints')
+    const rest = planFold(state, plan?.toVector ?? [], checkpoints, limits)
+    t.ok(rest, 'what is left is due at once')
+  }
+})
+
+t.test('a fold takes what lies before the next checkpoint, whatever that is', async t => {
+  const { state, checkpoints } = backlog(100, 50, { rawSizeBytes: GiB, writeCount: 1000 })
+  t.equal(planFold(state, [], checkpoints, limits)?.toOrdinal, 50)
+})
