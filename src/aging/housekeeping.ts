@@ -68,12 +68,12 @@ export async function collectGarbage(
 export async function dropFormerProcess(
   tools: AgingTools,
   writer: VpgWriter,
-  openPinIds: readonly string[],
+  isOpen: (pinId: string) => boolean,
 ): Promise<void> {
   await writer.exclusively(async turn => {
     const { contents } = turn
     const orphans = await writer.patience.attempt(signal => orphansOf(tools, writer, contents, signal), tools.signal)
-    const pins = contents.state.pins.filter(pin => openPinIds.includes(pin.id))
+    const pins = contents.state.pins.filter(pin => isOpen(pin.id))
     if (orphans.length === 0 && pins.length === contents.state.pins.length) return
     await turn.commitManifest({ contents: { ...contents, state: { ...contents.state, pins } }, leftKeys: orphans })
   })
@@ -110,14 +110,16 @@ export async function removeDeleted(tools: AgingTools, writer: VpgWriter): Promi
     for await (const { key } of tools.store.list(`${writer.vpg}/`, undefined, each)) keys.push(key)
     return keys
   }, signal)
-  // The manifest that says "deleted" goes after all it could be asked about, the registry, by which the VPG is found, last.
-  const commits = all.filter(key => key.startsWith(`${writer.vpg}/commit/`)).sort()
+  // The manifest that says "deleted" can be read, root and pages, until all else is gone: a process that dies on the way is
+  // followed by one that goes on. The registry object, by which the VPG is found, is the last.
+  const manifestKeys = writer.commits.manifestKeys()
+  const last = new Set(manifestKeys)
   await removeAll(
     tools,
     writer,
-    all.filter(key => !commits.includes(key)),
+    all.filter(key => !last.has(key)),
   )
-  for (const key of [...commits, registryKey(writer.vpg)]) await removeAll(tools, writer, [key])
+  for (const key of [...manifestKeys, registryKey(writer.vpg)]) await removeAll(tools, writer, [key])
   notify('garbageRemoved', { vpg: writer.vpg, objectCount: all.length + 1 })
   return true
 }

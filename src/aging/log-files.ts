@@ -38,12 +38,11 @@ export class LogFiles {
     for (const [identity, use] of [...this.#files]) this.#freeIfUnused(identity, use)
   }
 
-  /** The oldest file that is not free, and how many files there are from it to the newest. */
-  span(newest: number): { readonly oldest: number; readonly fileCount: number } {
+  /** How many files there are from the oldest that is held to the newest. */
+  fileCount(newest: number): number {
     const held = [...this.#files].filter(([, use]) => use.holds > 0).map(([identity]) => identity)
     const oldest = Math.min(newest, ...held)
-    const fileCount = [...this.#files.keys()].filter(identity => identity >= oldest).length
-    return { oldest, fileCount: Math.max(1, fileCount) }
+    return Math.max(1, [...this.#files.keys()].filter(identity => identity >= oldest).length)
   }
 
   /** True when a file that is not free has a record of the VPG. */

@@ -9,13 +9,14 @@ import type { VpgAging } from './vpg-aging.ts'
 /** Read at once between two looks at the clock. */
 const sliceSizeBytes = 1 * MiB
 /** With so many records in no segment the tail waits: they are safe in the log, and memory is not. */
-const unsealedCountMax = 400_000
+const unsealedCountMaxDefault = 400_000
 
 export interface TailOptions {
   readonly reader: TailedLog
   readonly turns: Turns
   readonly logFiles: LogFiles
   readonly vpgs: ReadonlyMap<VpgId, VpgAging>
+  readonly unsealedCountMax?: number | undefined
   readonly damageFound: (notice: AgingNotices['damageFound']) => void
 }
 
@@ -34,6 +35,11 @@ export class LogTail {
     return this.#limit
   }
 
+  /** True while too much waits to be sealed: what is next in the log is read when some of it is. */
+  get waits(): boolean {
+    return this.#unsealedCount() >= (this.#options.unsealedCountMax ?? unsealedCountMaxDefault)
+  }
+
   /** The log is durable up to here. Never back. */
   moveLimit(mark: LogMark): void {
     const before = this.#limit
@@ -47,7 +53,7 @@ export class LogTail {
   /** Reads up to the limit; stops early while too much waits to be sealed, or when the signal is aborted. */
   async readUp(signal: AbortSignal): Promise<void> {
     const { reader, turns, logFiles } = this.#options
-    while (this.#limit !== undefined && !signal.aborted && this.#unsealedCount() < unsealedCountMax) {
+    while (this.#limit !== undefined && !signal.aborted && !this.waits) {
       await turns.yieldNow()
       const { records, damage } = reader.next(this.#limit, sliceSizeBytes)
       for (const { place, sentence } of damage) this.#tellDamage(place.fileIdentity, place.offsetBytes, sentence)
@@ -66,7 +72,9 @@ export class LogTail {
 
   #unsealedCount(): number {
     let count = 0
-    for (const vpg of this.#options.vpgs.values()) count += vpg.unsealed.count
+    for (const { writer, unsealed } of this.#options.vpgs.values()) {
+      if (writer.halted === undefined) count += unsealed.count
+    }
     return count
   }
 

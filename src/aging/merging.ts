@@ -20,7 +20,7 @@ export async function foldWaiting(tools: AgingTools, writer: VpgWriter): Promise
   const { clock, notify } = tools
   const startMillis = clock.monotonicMillis()
   return await withNewObjects(tools, writer, 'delta', async newKey => {
-    const { state } = writer.contents
+    const before = writer.contents.state
     const store = patientStore(tools.store, writer.patience)
     const result = await fold({
       store,
@@ -29,12 +29,12 @@ export async function foldWaiting(tools: AgingTools, writer: VpgWriter): Promise
       yieldNow: tools.turns.yieldNow,
       signal: tools.signal,
       vpg: writer.vpg,
-      epoch: state.epoch,
+      epoch: before.epoch,
       fromOrdinal: plan.fromOrdinal,
       fromVector: plan.fromVector,
       checkpoints: plan.checkpoints,
       sources: plan.segments.map(segment => openSegment(store, segment)),
-      holes: state.holes,
+      holes: before.holes,
       disk: tools.disk,
       scratchDirectory: tools.config.scratchDirectory,
       limits: defaultFoldLimits,
@@ -54,11 +54,13 @@ export async function foldWaiting(tools: AgingTools, writer: VpgWriter): Promise
       await tools.store.remove(page.key, tools.signal)
       return false
     }
+    const { state } = writer.contents
     notify('folded', {
       vpg: writer.vpg,
       rawSizeBytes: result.rawSizeBytes,
       storedSizeBytes: result.storedSizeBytes,
       objectCount: result.packs.length,
+      segmentsThroughCommit: (state.segments[0]?.commitNumber ?? state.commitNumber) - 1,
       millis: clock.monotonicMillis() - startMillis,
     })
     return true
@@ -158,7 +160,8 @@ async function withNewObjects(
     return key
   }
   // A merge that fails leaves its objects: whether its commit counted may be open. The next start makes them garbage.
-  const committed = await tools.mergePermit.with(() => writer.guarded(() => merge(newKey)))
+  const committed = await tools.mergePermit.with(() => writer.merging(() => merge(newKey)))
+  if (committed === undefined) return false
   if (!committed) for (const key of keys) await tools.store.remove(key, tools.signal)
   return committed
 }

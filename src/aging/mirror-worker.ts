@@ -7,7 +7,7 @@ import type { RpcMethods } from '../base/rpc.ts'
 import { MiB } from '../base/units.ts'
 import { realDisk, type Disk } from '../disk/disk.ts'
 import { LogReader } from '../journal/log-reader.ts'
-import { listVpgs, registryKey, VpgCommits, type WriterIdentity } from '../manifest/manifest.ts'
+import { listVpgs, removeRemains, VpgCommits, type WriterIdentity } from '../manifest/manifest.ts'
 import { removeScratch, Workspace } from '../mirror/mirror.ts'
 import { openStore, type ObjectStore, type StoreConfig } from '../store/store.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
@@ -31,6 +31,7 @@ export interface WorkerSurroundings {
   readonly disk?: Disk
   readonly openStore?: (config: StoreConfig) => Promise<ObjectStore>
   readonly openLog?: (directory: string) => TailedLog
+  readonly unsealedCountMax?: number
 }
 
 /** The thread's work: the service's calls, and the loops that they steer. */
@@ -94,7 +95,8 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     const { disk, config, turns, logFiles } = this.#ready()
     const reader = this.#openLog(disk, config.logDirectory)
     const damageFound = this.#notify.bind(undefined, 'damageFound')
-    this.#tail = new LogTail({ reader, turns, logFiles, vpgs: this.#vpgs, damageFound })
+    const { unsealedCountMax } = this.#surroundings
+    this.#tail = new LogTail({ reader, turns, logFiles, vpgs: this.#vpgs, damageFound, unsealedCountMax })
     this.#tail.moveLimit(durable)
     await this.readTail()
   }
@@ -111,9 +113,12 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     const tools = this.#ready()
     const commits = await VpgCommits.create(this.#identity(tools), definition, this.#closing.signal)
     const vpg = new VpgAging(tools, commits, [])
-    await this.#bounded(vpg.createFirst())
-    this.#vpgs.set(definition.id, vpg)
-    if (this.#started) this.#runVpg(vpg)
+    const created = vpg.createFirst().then(() => {
+      this.#vpgs.set(definition.id, vpg)
+      if (this.#started) this.#runVpg(vpg)
+    })
+    const undo = (): Promise<void> => vpg.delete(this.#clock.timestampMicros())
+    await this.#bounded(created, undo)
     return openedOf(vpg, [])
   }
 
@@ -169,7 +174,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }): Promise<ImagePlan> {
     const vpg = this.#known(argument.vpg)
     if (!vpg.hasRead(argument.checkpoint)) await this.readTail()
-    return await this.#bounded(vpg.openImage(argument.checkpoint, argument.owner))
+    return await this.#bounded(vpg.openImage(argument.checkpoint, argument.owner), plan => vpg.closeImage(plan.pinId))
   }
 
   async closeImage({ vpg, pinId }: { readonly vpg: VpgId; readonly pinId: string }): Promise<void> {
@@ -217,8 +222,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       return aging.isDeleted ? undefined : openedOf(aging, folded)
     } catch (error) {
       if (failedWith(error, 'NOT_FOUND')) {
-        // Created and never committed, or removed up to its registry object.
-        await tools.store.remove(registryKey(vpg), tools.signal)
+        await removeRemains(tools.store, vpg, tools.config.applianceId, tools.signal)
         return undefined
       }
       if (!(error instanceof Failure) || error.reaction === 'retry' || error.reaction === 'cancelled') throw error
@@ -278,15 +282,25 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     const { config, logFiles } = this.#ready()
     const limit = this.#tail?.limit
     if (limit === undefined) return undefined
-    const { oldest, fileCount } = logFiles.span(limit.fileIdentity)
-    return fileCount * logFileSizeBytes > config.logSizeBytesPressure ? oldest : undefined
+    const isUnderPressure = logFiles.fileCount(limit.fileIdentity) * logFileSizeBytes > config.logSizeBytesPressure
+    if (!isUnderPressure && this.#tail?.waits !== true) return undefined
+    // Of those that a seal can free: a file may be held by an image or a VPG that is not written any more.
+    const oldest = [...this.#vpgs.values()]
+      .filter(({ writer, unsealed }) => writer.halted === undefined && unsealed.count > 0)
+      .map(({ unsealed }) => unsealed.at(0).place.fileIdentity)
+    return oldest.length === 0 ? undefined : Math.min(...oldest)
   }
 
-  /** What was asked goes on when the bound is over: a commit in doubt is finished before any other. */
-  async #bounded<T>(work: Promise<T>): Promise<T> {
+  /**
+   * What was asked goes on when the bound is over: a commit in doubt is finished before any other. `undo` then takes back what
+   * nobody would, for the caller has given up.
+   */
+  async #bounded<T>(work: Promise<T>, undo?: (result: T) => Promise<void>): Promise<T> {
+    let isLate = false
     const timer = new AbortController()
     const expired = this.#clock.sleep(callPatienceMillis, timer.signal).then(
       (): never => {
+        isLate = true
         throw new Failure('STORE_UNAVAILABLE', 'the object store has not taken this yet; it may still take effect')
       },
       () => new Promise<never>(() => undefined),
@@ -295,7 +309,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       return await Promise.race([work, expired])
     } finally {
       timer.abort()
-      work.catch(() => undefined)
+      work.then(result => (isLate ? undo?.(result) : undefined)).catch(() => undefined)
     }
   }
 

@@ -129,6 +129,8 @@ export interface AgingNotices {
     readonly rawSizeBytes: number
     readonly storedSizeBytes: number
     readonly objectCount: number
+    /** Segments up to this commit number have left the manifest. */
+    readonly segmentsThroughCommit: number
     readonly millis: number
   }
   regionRewritten: {

@@ -25,7 +25,10 @@ export class StorePatience {
     return this.#failing
   }
 
-  /** Attempts until one succeeds or fails with anything but a 'retry' reaction; tells when the store stops and starts answering. */
+  /**
+   * Attempts until one succeeds or fails finally; tells when the store stops and starts answering. A store that refuses us
+   * (credentials, permissions) is waited for like one that is down: a person mends that, and a commit of ours may be in doubt.
+   */
   async attempt<T>(attempt: (signal: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T> {
     let delayMillis = delayMillisFirst
     for (;;) {
@@ -38,7 +41,7 @@ export class StorePatience {
         }
         return result
       } catch (error) {
-        if (!(error instanceof Failure) || error.reaction !== 'retry' || signal.aborted) throw error
+        if (!(error instanceof Failure) || !mayPass(error) || signal.aborted) throw error
         this.#tellFailing(error.message)
       }
       await this.#clock.sleep(delayMillis * (0.5 + Math.random() / 2), signal)
@@ -51,4 +54,8 @@ export class StorePatience {
     this.#failing = { sinceMicros: this.#clock.timestampMicros(), sentence }
     this.#handlers.failing(sentence)
   }
+}
+
+function mayPass(failure: Failure): boolean {
+  return failure.reaction === 'retry' || failure.code === 'CONFIG_INVALID'
 }

@@ -15,6 +15,8 @@ export type Verdict =
       readonly holes: readonly Hole[]
       /** False when its frame cannot be read: no segment can take it. */
       readonly sealable: boolean
+      /** The last marker before it in its stream. */
+      readonly afterOrdinal: Ordinal
     }
 
 export class StreamTail {
@@ -42,24 +44,24 @@ export class StreamTail {
     const last = { stream, generation, sequence: header.lastSequence as Sequence }
     if (before !== undefined && comparePositions(last, before) <= 0) return { kind: 'known' }
     const holes: Hole[] = []
+    const afterOrdinal = this.#lastMarkers.get(stream) ?? (0 as Ordinal)
     const expected = before !== undefined && before.generation === generation ? before.sequence + 1 : 1
     if (header.firstSequence > expected) {
       const missing = { firstSequence: expected, lastSequence: header.firstSequence - 1 }
-      holes.push(this.#hole(header, missing, 'these records are missing from the log', []))
+      holes.push(holeOf(header, missing, afterOrdinal, 'these records are missing from the log', []))
     }
-    const { hole, sealable } = this.#check(header, read)
+    const { hole, sealable } = this.#check(header, afterOrdinal, read)
     if (hole !== undefined) holes.push(hole)
     this.#positions.set(stream, last)
-    return { kind: 'new', holes, sealable }
+    return { kind: 'new', holes, sealable, afterOrdinal }
   }
 
-  /** The hole that a record makes whose bytes turned out to be damaged. */
-  damaged(header: RecordHeader, reason: string): Hole {
-    return this.#hole(header, header, reason, [])
-  }
-
-  #check(header: RecordHeader, read: () => Uint8Array): { hole: Hole | undefined; sealable: boolean } {
-    const unreadable = (reason: string) => ({ hole: this.damaged(header, reason), sealable: false })
+  #check(
+    header: RecordHeader,
+    afterOrdinal: Ordinal,
+    read: () => Uint8Array,
+  ): { hole: Hole | undefined; sealable: boolean } {
+    const unreadable = (reason: string) => ({ hole: damagedRecord(header, afterOrdinal, reason), sealable: false })
     try {
       const message = decodeFrame(read())
       if (message.type === 'marker') {
@@ -69,7 +71,7 @@ export class StreamTail {
       if (message.type !== 'write-batch') return unreadable(`the record holds a ${message.type}`)
       if (this.#decompresses(message)) return { hole: undefined, sealable: true }
       const reason = 'the payload does not decompress to what its columns say'
-      return { hole: this.#hole(header, header, reason, rangesOf(message)), sealable: true }
+      return { hole: holeOf(header, header, afterOrdinal, reason, rangesOf(message)), sealable: true }
     } catch (error) {
       if (!failedWith(error, 'RECORD_CORRUPT') && !failedWith(error, 'FRAME_INVALID')) throw error
       return unreadable(error.message)
@@ -80,16 +82,29 @@ export class StreamTail {
     if (this.#payload.length < batch.rawSizeBytes) this.#payload = new Uint8Array(batch.rawSizeBytes)
     return decompressPayload(batch, this.#payload.subarray(0, batch.rawSizeBytes))
   }
+}
 
-  /** The first checkpoint that can contain a record here is above the last marker of its stream. */
-  #hole(
-    { stream, generation }: RecordHeader,
-    { firstSequence, lastSequence }: { readonly firstSequence: number; readonly lastSequence: number },
-    reason: string,
-    ranges: Hole['ranges'],
-  ): Hole {
-    const fromOrdinal = ((this.#lastMarkers.get(stream) ?? 0) + 1) as Ordinal
-    return { stream, generation, firstSequence, lastSequence, fromOrdinal, reason, ranges }
+/** The hole that a record makes whose bytes turned out to be damaged. */
+export function damagedRecord(header: RecordHeader, afterOrdinal: Ordinal, reason: string): Hole {
+  return holeOf(header, header, afterOrdinal, reason, [])
+}
+
+/** The first checkpoint that can contain a record is above the last marker before it in its stream. */
+function holeOf(
+  { stream, generation }: RecordHeader,
+  { firstSequence, lastSequence }: { readonly firstSequence: number; readonly lastSequence: number },
+  afterOrdinal: Ordinal,
+  reason: string,
+  ranges: Hole['ranges'],
+): Hole {
+  return {
+    stream,
+    generation,
+    firstSequence,
+    lastSequence,
+    fromOrdinal: (afterOrdinal + 1) as Ordinal,
+    reason,
+    ranges,
   }
 }
 

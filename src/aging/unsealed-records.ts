@@ -1,5 +1,5 @@
 import { assert } from '../base/assert.ts'
-import type { VpgId } from '../base/ids.ts'
+import type { Ordinal, VpgId } from '../base/ids.ts'
 import type { RecordHeader } from '../journal/record.ts'
 
 /** Where a record stands in the commit log; sizes with header and padding. */
@@ -12,10 +12,12 @@ export interface Place {
 export interface UnsealedRecord {
   readonly header: RecordHeader
   readonly place: Place
+  /** The last marker before it in its stream: should its bytes rot, later checkpoints are without it. */
+  readonly afterOrdinal: Ordinal
 }
 
-/** Numbers kept of a record: 13 of 8 bytes, not an object, for a log may hold hundreds of thousands while the store is away. */
-const stride = 13
+/** Numbers kept of a record: 14 of 8 bytes, not an object, for a log may hold hundreds of thousands while the store is away. */
+const stride = 14
 const recordsMin = 64
 
 /** The records of one VPG that are in the log and in no committed segment, in the order of the log. */
@@ -39,7 +41,7 @@ export class UnsealedRecords {
     return this.#sizeBytes
   }
 
-  push({ header, place }: UnsealedRecord): void {
+  push({ header, place, afterOrdinal }: UnsealedRecord): void {
     if ((this.#end + 1) * stride > this.#rows.length) this.#makeRoom()
     this.#rows.set(
       [
@@ -56,6 +58,7 @@ export class UnsealedRecords {
         header.frameCrc32c,
         header.timestampMicros,
         header.historyMillis,
+        afterOrdinal,
       ],
       this.#end * stride,
     )
@@ -86,6 +89,7 @@ export class UnsealedRecords {
         timestampMicros: cell(11),
         historyMillis: cell(12),
       },
+      afterOrdinal: cell(13) as Ordinal,
     }
   }
 

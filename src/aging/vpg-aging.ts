@@ -14,7 +14,7 @@ import { collectGarbage, dropFormerProcess, moveEdge, removeDeleted } from './ho
 import { foldWaiting, rewriteRegions } from './merging.ts'
 import { SegmentCommit, unreadableDetail } from './sealing.ts'
 import type { ImagePlan, LogRecordRef, VpgMirrorStatus } from './service.ts'
-import { StreamTail } from './stream-tail.ts'
+import { damagedRecord, StreamTail } from './stream-tail.ts'
 import type { AgingTools } from './tools.ts'
 import { UnsealedRecords, type Place } from './unsealed-records.ts'
 import { VpgWriter, type Exclusive } from './vpg-writer.ts'
@@ -77,11 +77,16 @@ export class VpgAging {
   /** Takes the next record of the log. `read` gives its frame. */
   take(header: RecordHeader, place: Place, read: () => Uint8Array): void {
     if (this.isDeleted) return
+    if (this.writer.halted !== undefined) {
+      // It goes nowhere in this process, and must not fill the memory for those that do: the log alone keeps it.
+      this.#tools.logFiles.hold(place.fileIdentity)
+      return
+    }
     const verdict = this.#tail.next(header, read)
     if (verdict.kind === 'known') return
     for (const hole of verdict.holes) this.#addHole(hole)
     if (!verdict.sealable) return
-    this.#unsealed.push({ header, place })
+    this.#unsealed.push({ header, place, afterOrdinal: verdict.afterOrdinal })
     this.#tools.logFiles.hold(place.fileIdentity)
     const nowMillis = this.#tools.clock.monotonicMillis()
     this.#age ??= { firstRecordMillis: nowMillis, firstWriteMillis: undefined }
@@ -162,13 +167,13 @@ export class VpgAging {
     if (this.isDeleted) return await this.#removeStep()
     if (!this.#formerProcessDropped) {
       this.#formerProcessDropped = true
-      await dropFormerProcess(this.#tools, this.writer, [...this.#images.keys()])
+      await dropFormerProcess(this.#tools, this.writer, pinId => this.#images.has(pinId))
     }
     const { contents } = this
     if (contents !== this.#settled) {
       const merged =
-        (await foldWaiting(this.#tools, this.writer)) ||
-        (await rewriteRegions(this.#tools, this.writer)) ||
+        (this.writer.mergingHalted === undefined &&
+          ((await foldWaiting(this.#tools, this.writer)) || (await rewriteRegions(this.#tools, this.writer)))) ||
         (await moveEdge(this.writer))
       if (merged) return true
       this.#settled = contents
@@ -185,6 +190,7 @@ export class VpgAging {
   async decide(change: (contents: VpgContents) => VpgContents | undefined): Promise<void> {
     await this.writer.exclusively(async turn => {
       this.#refuseDeleted()
+      await this.#commitHoles(turn)
       const contents = change(turn.contents)
       if (contents !== undefined) await turn.commitManifest({ contents })
     })
@@ -220,6 +226,7 @@ export class VpgAging {
     const pin = { id: randomUUID(), ordinal: checkpoint.ordinal, owner, kind: 'image' as const }
     return await this.writer.exclusively(async turn => {
       this.#refuseDeleted()
+      await this.#commitHoles(turn)
       this.#requireOffered(turn.contents, checkpoint)
       const { state } = turn.contents
       // Held before the commit, so that no other step takes the pin for one of a former process.
@@ -336,9 +343,9 @@ export class VpgAging {
   async #leaveOut(turn: Exclusive, failure: Failure): Promise<void> {
     const index = failure.details[unreadableDetail]
     assert(typeof index === 'number', 'the failure names the record')
-    const { header, place } = this.#unsealed.at(index)
+    const { header, place, afterOrdinal } = this.#unsealed.at(index)
     this.#tools.notify('damageFound', { vpg: this.vpg, sentence: failure.message })
-    this.#addHole(this.#tail.damaged(header, failure.message))
+    this.#addHole(damagedRecord(header, afterOrdinal, failure.message))
     await this.#commitHoles(turn)
     this.#unsealed.dropAt(index)
     this.#tools.logFiles.release(place.fileIdentity)

@@ -37,6 +37,7 @@ export class VpgWriter {
   readonly #commits: VpgCommits
   readonly #permit = new Permits(1)
   #halted: Failure | undefined
+  #mergingHalted: Failure | undefined
   #ownershipCheckedMillis: number
 
   constructor(tools: AgingTools, commits: VpgCommits, folded: readonly Checkpoint[]) {
@@ -67,6 +68,11 @@ export class VpgWriter {
     return this.#halted
   }
 
+  /** Why nothing is merged any more, or undefined. What comes in goes to the store all the same. */
+  get mergingHalted(): Failure | undefined {
+    return this.#mergingHalted
+  }
+
   get lastCheckMillis(): number {
     return this.#ownershipCheckedMillis
   }
@@ -75,17 +81,32 @@ export class VpgWriter {
   async exclusively<T>(work: (turn: Exclusive) => Promise<T>): Promise<T> {
     return await this.#permit.with(async () => {
       if (this.#halted !== undefined) throw this.#halted
-      return await this.guarded(() => work(this.#turn()))
+      return await this.#guarded(() => work(this.#turn()))
     })
   }
 
   /** Stops the VPG for what says that it cannot go on: a takeover, or damage. Rethrows. */
-  async guarded<T>(work: () => Promise<T>): Promise<T> {
+  async #guarded<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work()
     } catch (error) {
       if (error instanceof Failure) this.#haltFor(error)
       throw error
+    }
+  }
+
+  /**
+   * Runs a merge; undefined where it met damage. That ends the merging of this VPG and no more: a VPG that were not sealed for
+   * it would keep the log's files until no VPG could write.
+   */
+  async merging<T>(merge: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await merge()
+    } catch (error) {
+      if (!(error instanceof Failure) || error.reaction !== 'quarantine' || this.#halted !== undefined) throw error
+      this.#mergingHalted = error
+      this.#tellDamage(error, 'is not merged any further')
+      return undefined
     }
   }
 
@@ -162,9 +183,13 @@ export class VpgWriter {
       this.#tools.notify('fenced', { vpg: this.vpg, sentence: failure.message })
     } else if (failure.reaction === 'quarantine') {
       this.#halted = failure
-      const name = this.contents.state.definition.name
-      const sentence = `${failure.message}; VPG "${name}" is not aged any further until that is mended`
-      this.#tools.notify('damageFound', { vpg: this.vpg, sentence })
+      this.#tellDamage(failure, 'is not aged any further')
     }
+  }
+
+  #tellDamage(failure: Failure, consequence: string): void {
+    const name = this.contents.state.definition.name
+    const sentence = `${failure.message}; VPG "${name}" ${consequence} until that is mended`
+    this.#tools.notify('damageFound', { vpg: this.vpg, sentence })
   }
 }

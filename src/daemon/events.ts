@@ -160,7 +160,10 @@ export function agingHandlers({
         'segmentCommitted',
       )
     }),
-    folded: counted('folded', ({ vpg, ...facts }) => log.info({ vpg: nameOf(vpg), ...rounded(facts) }, 'folded')),
+    folded: counted('folded', ({ vpg, segmentsThroughCommit, ...facts }) => {
+      catalog.dropSegments({ vpg, throughCommitNumber: segmentsThroughCommit }).catch(indexFailed)
+      log.info({ vpg: nameOf(vpg), ...rounded(facts) }, 'folded')
+    }),
     regionRewritten: counted('regionRewritten', ({ vpg, ...facts }) =>
       log.info({ vpg: nameOf(vpg), ...rounded(facts) }, 'regionRewritten'),
     ),

@@ -21,4 +21,5 @@ export {
   type PendingSegment,
   type WriterIdentity,
 } from './vpg-commits.ts'
+export { removeRemains } from './remains.ts'
 export { isDamage, verifyVpg, type Finding, type VerifyReport } from './verify.ts'

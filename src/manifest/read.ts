@@ -48,6 +48,10 @@ export async function listCommits(
 export async function readManifest(store: ObjectStore, vpg: VpgId, signal: AbortSignal): Promise<ReadManifest> {
   const commits = await listCommits(store, vpg, undefined, signal)
   const rootObject = await newestRoot(store, commits, signal)
+  if (rootObject === undefined && commits.length > 0) {
+    const sentence = `none of the ${commits.length} commits of VPG ${vpg} is a manifest: the one that was is damaged`
+    throw new Failure('OBJECT_CORRUPT', sentence, { vpg, key: commits[0]?.key })
+  }
   if (rootObject === undefined) throw new Failure('NOT_FOUND', `the store holds no manifest of VPG ${vpg}`, { vpg })
   const root = await readSealed(store, rootObject, signal)
   if (root.header.kind !== 'root' || root.header.vpg !== vpg || root.header.commitNumber !== rootObject.commitNumber) {

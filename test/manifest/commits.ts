@@ -196,3 +196,21 @@ t.test('creating an object that an earlier attempt created is not an error, unle
   await persist(() => createOnce(store, 'a/b', bytes, '07'.repeat(16), never))
   await t.rejects(createOnce(store, 'a/b', bytes, '08'.repeat(16), never), { code: 'ALREADY_EXISTS' })
 })
+
+t.test('a root stays within its bound, whatever is on the edge between it and its pages', async t => {
+  for (const count of [50, 100, 150, 180, 200, 250, 400, 1500]) {
+    const commits = await created(new FatefulStore(new MemoryStore()))
+    const { state } = commits.contents
+    const key = (index: number): string => `${definition.id}/page/1-${String(index).padStart(36, '0')}`
+    const garbage = Array.from({ length: count }, (_, index) => ({ key: key(index), leftAtMicros: 1e15 + index }))
+    const offloaded = Array.from({ length: 64 }, (_, index) => ({
+      stream: index + 1,
+      generation: 4_000_000_000,
+      sequence: (9e15 + index) as (typeof state.offloaded)[number]['sequence'],
+    }))
+    const contents = { ...commits.contents, segmentsFrom: offloaded, state: { ...state, offloaded, garbage } }
+    const left = Array.from({ length: 30 }, (_, index) => key(5000 + index))
+    await commits.commitManifest(commits.prepareManifest(contents, left), never)
+    t.pass(`${count} times of leaving`)
+  }
+})

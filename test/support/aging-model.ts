@@ -10,7 +10,7 @@ import { regionSizeBytes } from '../../src/base/limits.ts'
 import { MiB } from '../../src/base/units.ts'
 import { crc32c } from '../../src/codec/crc32c.ts'
 import type { AgingConfig, AgingNotices, ImagePlan } from '../../src/aging/service.ts'
-import { MirrorWorker } from '../../src/aging/mirror-worker.ts'
+import { MirrorWorker, type WorkerSurroundings } from '../../src/aging/mirror-worker.ts'
 import { openImage } from '../../src/image/image.ts'
 import type { RecordHeader } from '../../src/journal/record.ts'
 import { openSegment, tailSource } from '../../src/segment/segment.ts'
@@ -92,10 +92,11 @@ export class AgingModel {
   async restart(
     fateOf: (operation: number, key: string) => Fate = () => 'works',
     config = this.#config,
+    surroundings: WorkerSurroundings = {},
   ): Promise<void> {
     this.store.isDead = true
     this.store = new FatefulStore(this.memory, fateOf)
-    this.worker = this.#newWorker()
+    this.worker = this.#newWorker(surroundings)
     await this.worker.open(config)
     await this.worker.follow({ durable: this.log.mark })
   }
@@ -270,7 +271,7 @@ export class AgingModel {
     this.log.append({ header, frame: Uint8Array.from(frame) })
   }
 
-  #newWorker(): MirrorWorker {
+  #newWorker(surroundings: WorkerSurroundings = {}): MirrorWorker {
     const store = this.store
     const notify = <K extends keyof AgingNotices>(name: K, notice: AgingNotices[K]): void => {
       if (store.isDead) return
@@ -280,6 +281,7 @@ export class AgingModel {
     return new MirrorWorker(this.clock, notify, {
       openStore: async () => store,
       openLog: () => this.log.reader(),
+      ...surroundings,
     })
   }
 }

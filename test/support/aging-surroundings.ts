@@ -106,11 +106,7 @@ export class MemoryLog {
   }
 
   append(record: MemoryRecord): void {
-    if (this.#offsetBytes >= this.#fileSizeBytes) {
-      this.#identity++
-      this.#offsetBytes = 0
-      this.files.set(this.#identity, new Map())
-    }
+    if (this.#offsetBytes >= this.#fileSizeBytes) this.nextFile()
     const header = { ...record.header, fileIdentity: this.#identity, offsetBytes: this.#offsetBytes }
     this.files.get(this.#identity)?.set(this.#offsetBytes, { header, frame: record.frame })
     this.#offsetBytes += recordSizeBytes(record.frame.length)
@@ -119,6 +115,12 @@ export class MemoryLog {
   /** Everything that it holds, oldest first. */
   records(): MemoryRecord[] {
     return [...this.files.values()].flatMap(file => [...file.values()])
+  }
+
+  nextFile(): void {
+    this.#identity++
+    this.#offsetBytes = 0
+    this.files.set(this.#identity, new Map())
   }
 
   get mark(): LogMark {
