@@ -74,6 +74,8 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     const vpgs = reconcile(served, journal.recovered)
     for (const vpg of vpgs) table.add(new VpgEntry(vpg.opened, clock))
     await loadCatalog(catalog, vpgs, journal.recovered.records)
+    const { untoldCount } = journal.recovered
+    if (untoldCount > 0) log.warn({ count: untoldCount }, 'indexRowsDropped')
     journal.forgetRecords()
 
     // From here on aging moves what the log holds, and agents are served.

@@ -1,9 +1,9 @@
+import { logGroupSizeBytesMax, logRecordHeaderSizeBytes } from '../base/limits.ts'
 import type { RecordHeader } from './record.ts'
 import { type LogDamage, type LogRecordPlace, type MissingRecords, placeOf, type RecoveredStream } from './recovered.ts'
 import type { RecordPlace } from './log-file.ts'
 
 interface StreamState {
-  readonly places: LogRecordPlace[]
   last: LogRecordPlace
   /** How often the chain of files had been broken when `last` came: over a break nothing is known to be missing. */
   breakCount: number
@@ -24,7 +24,15 @@ export class StreamContinuity {
   readonly #places: LogRecordPlace[] = []
   readonly #replaced = new Set<LogRecordPlace>()
   readonly #damages: Damage[] = []
+  readonly #placesMax: number
   #breakCount = 0
+  #placeCount = 0
+  #replacedCount = 0
+
+  /** So many places are told, the newest; the rules are held over all records. */
+  constructor(placesMax: number) {
+    this.#placesMax = placesMax
+  }
 
   /** The records that follow are of the next file; `followsPrevious` is false where files between may be missing. */
   beginFile(followsPrevious: boolean): void {
@@ -42,8 +50,10 @@ export class StreamContinuity {
   add(header: RecordHeader): void {
     const place = placeOf(header)
     this.#follow(place)
+    this.#placeCount++
     this.#places.push(place)
-    this.#streams.get(keyOf(place))?.places.push(place)
+    const keptMax = Math.max(this.#placesMax, replaceableMax)
+    if (this.#places.length >= 2 * keptMax) this.#places.splice(0, this.#places.length - keptMax)
   }
 
   /** A record whose header is whole and whose frame is not: its numbers are known, and used up. */
@@ -57,12 +67,12 @@ export class StreamContinuity {
     const key = keyOf(place)
     const state = this.#streams.get(key)
     if (state === undefined) {
-      this.#streams.set(key, { places: [], last: place, breakCount: this.#breakCount })
+      this.#streams.set(key, { last: place, breakCount: this.#breakCount })
       return
     }
     const { last } = state
     if (last.generation === place.generation && last.epoch === place.epoch) {
-      if (place.firstSequence <= last.lastSequence) this.#replace(state, place)
+      if (place.firstSequence <= last.lastSequence) this.#replace(place)
       else if (place.firstSequence > last.lastSequence + 1) {
         this.#gap(state, place, missingOf(place, last.lastSequence + 1, place.firstSequence - 1))
       }
@@ -74,11 +84,12 @@ export class StreamContinuity {
   }
 
   /** A group that was written again after an error stands twice: the later one counts. */
-  #replace(state: StreamState, by: LogRecordPlace): void {
-    for (let last = state.places.at(-1); last !== undefined; last = state.places.at(-1)) {
+  #replace(by: LogRecordPlace): void {
+    for (const last of this.#places.slice(-replaceableMax).reverse()) {
+      if (last.vpg !== by.vpg || last.stream !== by.stream) continue
       if (last.generation !== by.generation || last.lastSequence < by.firstSequence) return
+      if (!this.#replaced.has(last)) this.#replacedCount++
       this.#replaced.add(last)
-      state.places.pop()
     }
   }
 
@@ -100,7 +111,12 @@ export class StreamContinuity {
   }
 
   records(): LogRecordPlace[] {
-    return this.#replaced.size === 0 ? this.#places : this.#places.filter(place => !this.#replaced.has(place))
+    return this.#places.filter(place => !this.#replaced.has(place)).slice(-this.#placesMax)
+  }
+
+  /** Records that count and are not among records(). */
+  get untoldCount(): number {
+    return this.#placeCount - this.#replacedCount - this.records().length
   }
 
   streams(): RecoveredStream[] {
@@ -126,6 +142,9 @@ export class StreamContinuity {
       }))
   }
 }
+
+/** More records than one group can hold: only those of the newest group are ever replaced. */
+const replaceableMax = Math.ceil(logGroupSizeBytesMax / logRecordHeaderSizeBytes)
 
 function keyOf(place: LogRecordPlace): string {
   return `${place.vpg}/${place.stream}`

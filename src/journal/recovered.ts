@@ -45,8 +45,10 @@ export interface LogDamage {
 /** What a scan of the log found. */
 export interface RecoveredLog {
   readonly streams: readonly RecoveredStream[]
-  /** Every record that is kept, in log order. */
+  /** The newest records that are kept, in log order: all of them but in a log of very many. */
   readonly records: readonly LogRecordPlace[]
+  /** How many older ones there are. */
+  readonly untoldCount: number
   /** Of every kept marker the header and its checked frame, in log order. */
   readonly markers: readonly { readonly header: RecordHeader; readonly frame: Uint8Array }[]
   readonly damage: readonly LogDamage[]

@@ -21,18 +21,33 @@ export interface LogScan {
   readonly endsBytes: ReadonlyMap<number, number>
 }
 
-interface ScannedFile extends FileScan {
+interface ScannedFile extends Omit<FileScan, 'records'> {
   readonly fileIdentity: number
+  readonly recordCount: number
+  /** Undefined where there were too many to keep: then they are read again. */
+  readonly records: readonly RecordHeader[] | undefined
+  readonly knownEndBytes: number | undefined
   /** False where a file between this one and the used one before it is gone: freed, as far as anybody can tell. */
   readonly followsPrevious: boolean
 }
 
+/** What a scan keeps in memory: a log of the smallest records is millions of them, and must be started with. */
+export interface ScanLimits {
+  /** Headers that are kept from the first pass over the files to the second. */
+  readonly headersKeptMax: number
+  /** Records that are told, the newest. */
+  readonly recordsToldMax: number
+}
+
+const defaultLimits: ScanLimits = { headersKeptMax: 100_000, recordsToldMax: 200_000 }
+
 /** Reads the whole log, headers only but for markers and for what may be torn. Changes nothing. */
-export function scanLog(disk: Disk, directory: string): LogScan {
+export function scanLog(disk: Disk, directory: string, limits: ScanLimits = defaultLimits): LogScan {
   const used: ScannedFile[] = []
+  let headersKeptCount = 0
   const unusedFiles: number[] = []
   const misplacedFiles: number[] = []
-  const continuity = new StreamContinuity()
+  const continuity = new StreamContinuity(limits.recordsToldMax)
   const existing = listLogFiles(disk, directory)
   // From the newest down, since each file's opening pad tells where the one before it ends.
   let previous: LogMark | undefined
@@ -77,9 +92,15 @@ export function scanLog(disk: Disk, directory: string): LogScan {
         )
       }
       const before = existing.filter(identity => identity < fileIdentity)
+      const { records: headers, ...facts } = scan
+      const keeps = headersKeptCount + headers.length <= limits.headersKeptMax
+      if (keeps) headersKeptCount += headers.length
       used.push({
-        ...scan,
+        ...facts,
         fileIdentity,
+        recordCount: headers.length,
+        records: keeps ? headers : undefined,
+        knownEndBytes,
         followsPrevious: opening !== undefined && before.includes(opening.fileIdentity),
       })
       previous = opening
@@ -93,11 +114,12 @@ export function scanLog(disk: Disk, directory: string): LogScan {
   const recovered: RecoveredLog = {
     streams: continuity.streams(),
     records: continuity.records(),
+    untoldCount: continuity.untoldCount,
     markers,
     damage: continuity.damages(),
     tornTail,
     durable: { fileIdentity: newest?.fileIdentity ?? 0, offsetBytes: newest?.endBytes ?? 0 },
-    files: used.map(file => ({ fileIdentity: file.fileIdentity, recordCount: file.records.length })),
+    files: used.map(file => ({ fileIdentity: file.fileIdentity, recordCount: file.recordCount })),
   }
   return {
     recovered,
@@ -132,12 +154,13 @@ function readRecords(
   continuity: StreamContinuity,
 ): { header: RecordHeader; frame: Uint8Array }[] {
   const markers: { header: RecordHeader; frame: Uint8Array }[] = []
-  for (const { fileIdentity, records, followsPrevious } of files) {
-    continuity.beginFile(followsPrevious)
+  for (const scanned of files) {
+    const { fileIdentity } = scanned
+    continuity.beginFile(scanned.followsPrevious)
     const file = disk.open(logFilePath(directory, fileIdentity), 'read')
     try {
       const reader = new LogFileRecords(file, fileIdentity)
-      for (const header of records) {
+      for (const header of scanned.records ?? recordsAgain(file, reader, scanned)) {
         const frame = header.kind === 'marker' ? reader.frame(header) : undefined
         if (header.kind === 'marker' && frame === undefined) {
           continuity.lose(header, 'the marker there fails its checksum')
@@ -151,4 +174,10 @@ function readRecords(
     }
   }
   return markers.filter(({ header }) => continuity.keeps(header))
+}
+
+/** What the first pass found. Beside a writer the file may have grown since: that is not looked at. */
+function recordsAgain(file: DiskFile, reader: LogFileRecords, scanned: ScannedFile): RecordHeader[] {
+  const { records } = scanLogFile(reader, file.sizeBytes(), scanned.knownEndBytes)
+  return records.filter(record => record.offsetBytes < scanned.endBytes)
 }

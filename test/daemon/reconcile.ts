@@ -78,6 +78,7 @@ function logOfMarkers(count: number): RecoveredLog {
   return {
     streams: [{ vpg: id, stream: 1, epoch: 1, generation: 1, lastSequence: count }],
     records: [],
+    untoldCount: 0,
     markers,
     damage: [],
     tornTail: undefined,

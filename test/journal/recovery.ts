@@ -168,3 +168,14 @@ t.test('what is left of a former use of recycled blocks is neither a record nor 
   t.equal(recovered.tornTail, undefined)
   t.equal(verifyLog(disk, directory, fault => t.fail(fault.sentence)).faultCount, 0)
 })
+
+t.test('a log of more records than are kept in memory is recovered alike, but for the list of the oldest', t => {
+  for (const seed of [31, 36, 37]) {
+    const { disk, recovered } = logOf(seed)
+    const few = scanLog(disk, directory, { headersKeptMax: 7, recordsToldMax: 5 }).recovered
+    t.strictSame(few.records, recovered.records.slice(-5), `seed ${seed}: the newest`)
+    t.equal(few.untoldCount, recovered.records.length - 5)
+    t.strictSame({ ...few, records: [], untoldCount: 0 }, { ...recovered, records: [], untoldCount: 0 })
+  }
+  t.end()
+})
