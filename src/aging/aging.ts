@@ -3,7 +3,8 @@ import { assert } from '../base/assert.ts'
 import { Failure, failedWith } from '../base/failure.ts'
 import { agingHeapSizeMiBMax, durableNoticeIntervalMillis } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
-import type { AgingConfig, AgingNotices, AgingService, LogMark, OpenedVpg } from './service.ts'
+import { decodeCheckpoints } from '../manifest/manifest.ts'
+import type { AgingConfig, AgingNotices, AgingService, LogMark, OpenedVpg, PackedVpg } from './service.ts'
 
 // Journal to mirror, seen from the daemon. The work itself runs in one thread (aging-worker.ts), so that ingest never
 // waits for an upload, a merge or a checksum:
@@ -64,7 +65,7 @@ export class Aging {
     })
     try {
       const { vpgs } = await client.call('open', config)
-      return new Aging(worker, client, vpgs, ended)
+      return new Aging(worker, client, vpgs.map(unpacked), ended)
     } catch (error) {
       await worker.terminate()
       throw error
@@ -122,6 +123,16 @@ export class Aging {
     } finally {
       await this.#worker.terminate()
     }
+  }
+}
+
+/** Its checkpoints are objects only while somebody looks at them, VPG by VPG. */
+function unpacked({ checkpointPage, ...vpg }: PackedVpg): OpenedVpg {
+  return {
+    ...vpg,
+    get checkpoints() {
+      return decodeCheckpoints('the aging thread’s answer', checkpointPage)
+    },
   }
 }
 

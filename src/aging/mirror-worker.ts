@@ -7,14 +7,14 @@ import type { RpcMethods } from '../base/rpc.ts'
 import { MiB } from '../base/units.ts'
 import { realDisk, type Disk } from '../disk/disk.ts'
 import { LogReader } from '../journal/log-reader.ts'
-import { listVpgs, removeRemains, VpgCommits, type WriterIdentity } from '../manifest/manifest.ts'
+import { encodeCheckpoints, listVpgs, removeRemains, VpgCommits, type WriterIdentity } from '../manifest/manifest.ts'
 import { removeScratch, Workspace } from '../mirror/mirror.ts'
 import { openStore, type ObjectStore, type StoreConfig } from '../store/store.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import { LogFiles } from './log-files.ts'
 import { LogTail } from './log-tail.ts'
-import type { AgingConfig, AgingService, ImagePlan, LogMark, OpenedVpg, VpgMirrorStatus } from './service.ts'
+import type { AgingConfig, AgingService, ImagePlan, LogMark, OpenedVpg, PackedVpg, VpgMirrorStatus } from './service.ts'
 import type { AgingTools, Notify, TailedLog } from './tools.ts'
 import { Turns } from './turns.ts'
 import { VpgAging } from './vpg-aging.ts'
@@ -54,7 +54,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     this.#surroundings = surroundings
   }
 
-  async open(config: AgingConfig): Promise<{ readonly vpgs: readonly OpenedVpg[] }> {
+  async open(config: AgingConfig): Promise<{ readonly vpgs: readonly PackedVpg[] }> {
     const disk = this.#surroundings.disk ?? realDisk
     const store = await (this.#surroundings.openStore ?? openStore)(config.store)
     disk.makeDirectory(config.scratchDirectory)
@@ -75,7 +75,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       signal: this.#closing.signal,
     }
     this.#tools = tools
-    const opened: OpenedVpg[] = []
+    const opened: PackedVpg[] = []
     for (const vpg of await listVpgs(store, this.#closing.signal)) {
       const found = await this.#openVpg(vpg)
       if (found !== undefined) opened.push(found)
@@ -119,7 +119,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     })
     const undo = (): Promise<void> => vpg.delete(this.#clock.timestampMicros())
     await this.#bounded(created, undo)
-    return openedOf(vpg, [])
+    return { ...openedOf(vpg), checkpoints: [] }
   }
 
   async deleteVpg({ vpg }: { readonly vpg: VpgId }): Promise<void> {
@@ -213,13 +213,14 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     return worked
   }
 
-  async #openVpg(vpg: VpgId): Promise<OpenedVpg | undefined> {
+  async #openVpg(vpg: VpgId): Promise<PackedVpg | undefined> {
     const tools = this.#ready()
     try {
       const { commits, folded } = await VpgCommits.load(this.#identity(tools), vpg, tools.signal)
       const aging = new VpgAging(tools, commits, folded)
       this.#vpgs.set(vpg, aging)
-      return aging.isDeleted ? undefined : openedOf(aging, folded)
+      if (aging.isDeleted) return undefined
+      return { ...openedOf(aging), checkpointPage: encodeCheckpoints([...folded, ...aging.contents.recent]) }
     } catch (error) {
       if (failedWith(error, 'NOT_FOUND')) {
         await removeRemains(tools.store, vpg, tools.config.applianceId, tools.signal)
@@ -336,8 +337,8 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }
 }
 
-function openedOf(vpg: VpgAging, folded: readonly Checkpoint[]): OpenedVpg {
-  const { state, recent } = vpg.contents
+function openedOf(vpg: VpgAging): Omit<OpenedVpg, 'checkpoints'> {
+  const { state } = vpg.contents
   return {
     definition: state.definition,
     epoch: state.epoch,
@@ -345,7 +346,6 @@ function openedOf(vpg: VpgAging, folded: readonly Checkpoint[]): OpenedVpg {
     historyEdge: state.historyEdge,
     tags: state.tags,
     holes: state.holes,
-    checkpoints: [...folded, ...recent],
     segments: state.segments,
   }
 }

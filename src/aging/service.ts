@@ -26,7 +26,7 @@ export interface AgingConfig {
 /** Calls to the thread; see RpcMethods. Failures keep their codes. */
 export interface AgingService {
   /** Opens the store and reads every VPG's newest manifest and what was committed after it. The first call. */
-  open(config: AgingConfig): Promise<{ readonly vpgs: readonly OpenedVpg[] }>
+  open(config: AgingConfig): Promise<{ readonly vpgs: readonly PackedVpg[] }>
   /** After the log's recovery: starts tailing at the oldest log file, and aging. */
   start(argument: { readonly durable: LogMark }): Promise<void>
   createVpg(definition: VpgDefinition): Promise<OpenedVpg>
@@ -70,6 +70,12 @@ export interface OpenedVpg {
   /** Every retained checkpoint that is in the store (checkpoint pages, then markers of segments). */
   readonly checkpoints: readonly Checkpoint[]
   readonly segments: readonly SegmentSpan[]
+}
+
+/** The same on its way between threads. A hundred VPGs may have millions of checkpoints: here each is some 12 bytes. */
+export interface PackedVpg extends Omit<OpenedVpg, 'checkpoints'> {
+  /** As encodeCheckpoints of src/manifest makes it. */
+  readonly checkpointPage: Uint8Array
 }
 
 /** What an image reader is given: plain data, and a pin that keeps all of it readable until closeImage. */

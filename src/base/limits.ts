@@ -78,6 +78,8 @@ export const ownershipCheckMillis = 10_000
 export const idleSegmentAgeMillis = 3_600_000
 /** A fold also happens when this many segments wait, so that an image of a quiet VPG opens few of them. */
 export const segmentsBeforeFoldMax = 256
+/** And when this many checkpoints wait: until they are in a delta's page, each is an object in the memory of the aging thread. */
+export const checkpointsBeforeFoldMax = 4096
 /** A delta numbers its checkpoints in 16 bits. */
 export const checkpointsPerDeltaMax = 60_000
 /** Regions rewritten per manifest commit: what a crash makes to be done again. */

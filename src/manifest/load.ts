@@ -1,5 +1,7 @@
+import { isDeepStrictEqual } from 'node:util'
 import { Failure } from '../base/failure.ts'
 import type { VpgId } from '../base/ids.ts'
+import { Permits } from '../base/permits.ts'
 import { readSegmentFooter } from '../segment/segment.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import { CheckpointAssembler, type DurableMarker } from '../timeline/assembler.ts'
@@ -10,6 +12,8 @@ import { retention } from '../timeline/retention.ts'
 import type { SegmentSpan } from '../timeline/state.ts'
 import type { VpgContents } from './contents.ts'
 import { readCheckpointPage, readManifest, type ReadManifest } from './read.ts'
+
+const pageReadsAtOnce = 8
 
 /** A VPG as the store has it. */
 export interface LoadedVpg {
@@ -40,7 +44,7 @@ export async function loadVpg(
   }
   const folded = await foldedCheckpoints(store, manifest.contents, signal)
   const assembler = assemblerOf(manifest.contents)
-  let contents = manifest.contents
+  let contents: VpgContents = { ...manifest.contents, recent: sharingVolumes(manifest.contents.recent) }
   for (const { key, sizeBytes, commitNumber } of manifest.after) {
     const { span, markers } = await readSegmentFooter(store, key, sizeBytes, signal)
     contents = withSegment(contents, assembler, { ...span, commitNumber }, markers)
@@ -66,6 +70,7 @@ export function withSegment(
   const { state } = contents
   const known = new Set(contents.recent.map(checkpoint => checkpoint.ordinal))
   const added = complete.filter(({ ordinal }) => ordinal > lastDeltaEnd(state) && !known.has(ordinal))
+  const recent = [...contents.recent, ...added].sort((a, b) => a.ordinal - b.ordinal)
   return {
     ...contents,
     state: {
@@ -74,9 +79,18 @@ export function withSegment(
       segments: [...state.segments, segment],
       offloaded: advanced(state.offloaded, segment.ranges),
     },
-    recent: [...contents.recent, ...added].sort((a, b) => a.ordinal - b.ordinal),
+    recent: sharingVolumes(recent),
     pendingMarkers: assembler.pending(),
   }
+}
+
+/** Volumes seldom change, so one list of them serves thousands of checkpoints. */
+function sharingVolumes(checkpoints: readonly Checkpoint[]): Checkpoint[] {
+  let volumes: Checkpoint['volumes'] = []
+  return checkpoints.map(checkpoint => {
+    if (checkpoint.volumes !== volumes && !isDeepStrictEqual(checkpoint.volumes, volumes)) volumes = checkpoint.volumes
+    return checkpoint.volumes === volumes ? checkpoint : { ...checkpoint, volumes }
+  })
 }
 
 async function foldedCheckpoints(
@@ -85,10 +99,14 @@ async function foldedCheckpoints(
   signal: AbortSignal,
 ): Promise<readonly Checkpoint[]> {
   const isRetained = retention(state)
-  const folded: Checkpoint[] = []
-  for (const delta of state.deltas) {
-    const page = await readCheckpointPage(store, state.definition.id, delta.checkpoints, signal)
-    for (const checkpoint of page) if (isRetained(checkpoint.ordinal)) folded.push(checkpoint)
-  }
-  return folded
+  const permits = new Permits(pageReadsAtOnce)
+  const pages = await Promise.all(
+    state.deltas.map(delta =>
+      permits.with(async () => {
+        const page = await readCheckpointPage(store, state.definition.id, delta.checkpoints, signal)
+        return page.filter(checkpoint => isRetained(checkpoint.ordinal))
+      }),
+    ),
+  )
+  return pages.flat()
 }

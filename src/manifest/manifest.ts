@@ -21,5 +21,6 @@ export {
   type PendingSegment,
   type WriterIdentity,
 } from './vpg-commits.ts'
+export { decodeCheckpoints, encodeCheckpoints } from './checkpoint-page.ts'
 export { removeRemains } from './remains.ts'
 export { isDamage, verifyVpg, type Finding, type VerifyReport } from './verify.ts'

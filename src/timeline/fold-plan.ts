@@ -1,4 +1,5 @@
 import {
+  checkpointsBeforeFoldMax,
   checkpointsPerDeltaMax,
   foldLiveBytesDivisor,
   foldSizeBytesMax,
@@ -70,7 +71,8 @@ export function planFold(
   const due =
     rawSizeBytes > foldThresholdBytes(state, limits) ||
     writeCount > foldWriteCountMax ||
-    state.segments.length > segmentsBeforeFoldMax
+    state.segments.length > segmentsBeforeFoldMax ||
+    checkpoints.length > checkpointsBeforeFoldMax
   if (!due) return undefined
   const fromOrdinal = lastDeltaEnd(state)
   const isRetained = retention(state)

@@ -1,9 +1,10 @@
 import t from 'tap'
 import { Failure } from '../../src/base/failure.ts'
 import { vpgId } from '../../src/base/ids.ts'
+import { MirrorWorker } from '../../src/aging/mirror-worker.ts'
 import type { AgingNotices } from '../../src/aging/service.ts'
 import { logFileSizeBytes } from '../../src/base/limits.ts'
-import { loadVpg } from '../../src/manifest/manifest.ts'
+import { decodeCheckpoints, loadVpg } from '../../src/manifest/manifest.ts'
 import { AgingModel } from '../support/aging-model.ts'
 import { randomFrom } from '../support/segment-records.ts'
 
@@ -233,4 +234,25 @@ t.test('a file that only an image holds does not keep others from being sealed e
   await model.age()
   t.ok(told(model, 'segmentCommitted').length > before, 'the log is under pressure')
   await model.close(plan)
+})
+
+t.test('what a start says of a month of checkpoints is small, and all of them', async t => {
+  const model = await running(t, 13, 100_000_000)
+  for (let index = 0; index < 1500; index++) model.checkpoint()
+  await readLog(model)
+  await model.worker.seal({ vpg: model.vpg })
+  model.store.isDead = true
+  await model.restart()
+  const { vpgs } = await new MirrorWorker(model.clock, () => undefined, {
+    openStore: async () => model.store,
+    openLog: () => model.log.reader(),
+  }).open(model.config)
+  const page = vpgs[0]?.checkpointPage ?? new Uint8Array(0)
+  t.ok(page.length < 40 * 1500, `${page.length} bytes`)
+  t.strictSame(
+    decodeCheckpoints('', page),
+    model.checkpoints.map(({ checkpoint }) => checkpoint),
+  )
+  const { contents } = await loadVpg(model.memory, model.vpg, 'appliance-one', never)
+  t.equal(new Set(contents.recent.map(({ volumes }) => volumes)).size, 1, 'they share their list of volumes')
 })

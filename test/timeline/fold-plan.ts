@@ -1,5 +1,5 @@
 import t from 'tap'
-import { foldSizeBytesMax, foldWriteCountMax } from '../../src/base/limits.ts'
+import { checkpointsBeforeFoldMax, foldSizeBytesMax, foldWriteCountMax } from '../../src/base/limits.ts'
 import type { Ordinal, Sequence } from '../../src/base/ids.ts'
 import { GiB, MiB } from '../../src/base/units.ts'
 import { planFold } from '../../src/timeline/fold-plan.ts'
@@ -76,4 +76,11 @@ t.test('a fold of a backlog takes no more than fits in memory and scratch, and t
 t.test('a fold takes what lies before the next checkpoint, whatever that is', async t => {
   const { state, checkpoints } = backlog(100, 50, { rawSizeBytes: GiB, writeCount: 1000 })
   t.equal(planFold(state, [], checkpoints, limits)?.toOrdinal, 50)
+})
+
+t.test('a quiet VPG is folded for its checkpoints, which wait in memory', async t => {
+  const quiet = backlog(checkpointsBeforeFoldMax + 1, 1, { rawSizeBytes: 0, writeCount: 0 })
+  const state = { ...quiet.state, segments: [{ ...segment(0, { rawSizeBytes: 0, writeCount: 0 }), ranges: [] }] }
+  t.equal(planFold(state, [], quiet.checkpoints.slice(1), limits), undefined)
+  t.equal(planFold(state, [], quiet.checkpoints, limits)?.checkpoints.length, checkpointsBeforeFoldMax + 1)
 })
