@@ -19,6 +19,8 @@ import type { AgingConfig, AgingNotices, AgingService, LogMark, OpenedVpg, Packe
 //
 // That thread is the single writer of every VPG's commit sequence, so definitions, tags and pins go through it, too.
 
+export { newPaceFlag, setPaced, type PaceFlag } from './turns.ts'
+
 /** What the daemon does with each notice; one that is left out is dropped. */
 export type AgingHandlers = { readonly [K in keyof AgingNotices]?: (notice: AgingNotices[K]) => void }
 

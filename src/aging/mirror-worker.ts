@@ -64,7 +64,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       store,
       disk,
       clock: this.#clock,
-      turns: new Turns(),
+      turns: new Turns(config.paceFlag),
       notify: this.#notify,
       logFiles: new LogFiles(fileIdentity => this.#notify('logFileFree', { fileIdentity })),
       frames: this.#openLog(disk, config.logDirectory),
@@ -83,22 +83,30 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     return { vpgs: opened }
   }
 
-  async start(argument: { readonly durable: LogMark }): Promise<void> {
-    await this.follow(argument)
-    this.#started = true
-    this.#run(() => this.#tailLoop())
-    for (const vpg of this.#vpgs.values()) this.#runVpg(vpg)
+  /** Returns at once: the log may be long. Nothing ages, and no log file is given back, before it has been read once. */
+  async start({ durable }: { readonly durable: LogMark }): Promise<void> {
+    this.#openTail(durable)
+    this.#run(async () => {
+      await this.readTail()
+      this.#started = true
+      for (const vpg of this.#vpgs.values()) this.#runVpg(vpg)
+      await this.#tailLoop()
+    })
   }
 
   /** Reads the log from its oldest file on. Alone, without the loops of start(): for a driver that calls step(). */
   async follow({ durable }: { readonly durable: LogMark }): Promise<void> {
+    this.#openTail(durable)
+    await this.readTail()
+  }
+
+  #openTail(durable: LogMark): void {
     const { disk, config, turns, logFiles } = this.#ready()
     const reader = this.#openLog(disk, config.logDirectory)
     const damageFound = this.#notify.bind(undefined, 'damageFound')
     const { unsealedCountMax } = this.#surroundings
     this.#tail = new LogTail({ reader, turns, logFiles, vpgs: this.#vpgs, damageFound, unsealedCountMax })
     this.#tail.moveLimit(durable)
-    await this.readTail()
   }
 
   /** How far the log is durable now. */
@@ -173,7 +181,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     readonly owner: string
   }): Promise<ImagePlan> {
     const vpg = this.#known(argument.vpg)
-    if (!vpg.hasRead(argument.checkpoint)) await this.readTail()
+    if (!vpg.hasRead(argument.checkpoint)) await this.#ready().turns.hurry(() => this.readTail())
     return await this.#bounded(vpg.openImage(argument.checkpoint, argument.owner), plan => vpg.closeImage(plan.pinId))
   }
 
@@ -186,8 +194,10 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }
 
   async seal({ vpg }: { readonly vpg: VpgId }): Promise<readonly StreamPosition[]> {
-    await this.readTail()
-    return await this.#known(vpg).sealAll()
+    return await this.#ready().turns.hurry(async () => {
+      await this.readTail()
+      return await this.#known(vpg).sealAll()
+    })
   }
 
   /** Ends the loops between two steps. What a step has created without committing it is found at the next start. */

@@ -1,4 +1,5 @@
 import type { Ordinal, PositionVector, StreamPosition, VpgId } from '../base/ids.ts'
+import type { PaceFlag } from './turns.ts'
 import type { StoreConfig } from '../store/object-store.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
@@ -21,6 +22,8 @@ export interface AgingConfig {
   readonly garbageGraceMillis: number
   /** Above this much unsealed log, VPGs that hold the oldest log file are sealed early. */
   readonly logSizeBytesPressure: number
+  /** By which aging is told to stand back; undefined: it never does. */
+  readonly paceFlag?: PaceFlag
 }
 
 /** Calls to the thread; see RpcMethods. Failures keep their codes. */

@@ -70,6 +70,12 @@ export const segmentsBetweenManifestsMax = 64
 /** How often it is told how far the log is durable. */
 export const durableNoticeIntervalMillis = 100
 /** It works in slices of at most this, then lets messages in. */
+/** The share of the time that the aging thread takes while acknowledgements are slow. */
+export const agingPacedShare = 0.1
+/** Acknowledgements are slow when more than a hundredth of them takes longer. */
+export const ackLatencySlowMillis = 5
+/** Above this share of its limit the log has to be emptied, however slow acknowledgements are. */
+export const logShareUnpaced = 0.5
 export const agingSliceMillis = 10
 export const agingHeapSizeMiBMax = 384
 /** A VPG asks this often whether another appliance has taken it over. */

@@ -11,6 +11,7 @@ import type { Journal } from '../journal/journal.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { Log } from './log.ts'
 import type { Meter } from './meter.ts'
+import type { Pacer } from './pacer.ts'
 import type { VpgTable } from './vpg-table.ts'
 
 // Who hears of what: events of the parts go to metrics (all of them), to the log (what a person wants to read), and to the
@@ -63,11 +64,12 @@ export interface IngestListeners {
   readonly table: VpgTable
   readonly meter: Meter
   readonly metrics: Metrics
+  readonly pacer: Pacer
   readonly catalog: Catalog
   readonly log: Log
 }
 
-export function ingestEvents({ table, meter, metrics, catalog, log }: IngestListeners): IngestEvents {
+export function ingestEvents({ table, meter, metrics, pacer, catalog, log }: IngestListeners): IngestEvents {
   const counted = metrics.ingest
   const nameOf = (vpg: VpgId | undefined): string | undefined =>
     vpg === undefined ? undefined : table.get(vpg)?.definition.name
@@ -83,6 +85,7 @@ export function ingestEvents({ table, meter, metrics, catalog, log }: IngestList
     },
     batchDurable: (vpg, batch) => {
       counted.batchDurable(vpg, batch)
+      pacer.observe(batch.ackLatencyMillis)
       meter.add(batch.writeCount, batch.rawSizeBytes)
       table.get(vpg)?.meter.add(batch.writeCount, batch.rawSizeBytes)
     },

@@ -1,5 +1,5 @@
 import * as path from 'node:path'
-import { Aging, type AgingHandlers } from '../aging/aging.ts'
+import { Aging, newPaceFlag, type AgingHandlers } from '../aging/aging.ts'
 import { Catalog } from '../catalog/catalog.ts'
 import { systemClock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
@@ -19,6 +19,7 @@ import { Exports } from './exports.ts'
 import { untilAborted } from './lifetime.ts'
 import type { Log } from './log.ts'
 import { Meter } from './meter.ts'
+import { Pacer } from './pacer.ts'
 import { loadCatalog } from './load-catalog.ts'
 import { newestOfEachName, reconcile } from './reconcile.ts'
 import { software } from './software.ts'
@@ -53,8 +54,9 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     )
 
     // What the store knows, what the log has beyond it, and an index that says the same.
+    const paceFlag = newPaceFlag()
     const handlers: { later: AgingHandlers } = { later: earlyAgingHandlers(log) }
-    const aging = parts.own(await Aging.open(agingConfig(config, data), lateHandlers(handlers)))
+    const aging = parts.own(await Aging.open({ ...agingConfig(config, data), paceFlag }, lateHandlers(handlers)))
     const journal = parts.own(
       await Journal.open({
         directory: data.directory,
@@ -95,6 +97,8 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       catalog.addTail(group.records.filter(record => record.kind === 'batch'))
     })
     parts.own({ close: async () => stopTelling() })
+    const logShare = (): number => journal.status().liveSizeBytes / config.journal.logSizeBytesMax
+    const pacer = parts.own(new Pacer(paceFlag, logShare))
     const { listen } = config
     const ingest = parts.own(
       await Ingest.open({
@@ -103,7 +107,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
         journal,
         vpgs: vpgs.map(vpg => vpg.ingest),
         clock,
-        events: ingestEvents({ table, meter, metrics, catalog, log }),
+        events: ingestEvents({ table, meter, metrics, pacer, catalog, log }),
       }),
     )
     serving = ingest

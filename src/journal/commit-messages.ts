@@ -41,6 +41,7 @@ export type FromCommitWorker =
 export interface PreparerOptions {
   readonly directory: string
   readonly fileSizeBytes: number
+  readonly logSizeBytesMax: number
 }
 
 export type ToPreparer =

@@ -63,7 +63,8 @@ function open(): void {
 }
 
 function startPreparer(): void {
-  const preparerOptions: PreparerOptions = { directory: options.directory, fileSizeBytes: options.fileSizeBytes }
+  const { directory, fileSizeBytes, logSizeBytesMax } = options
+  const preparerOptions: PreparerOptions = { directory, fileSizeBytes, logSizeBytesMax }
   const worker = new Worker(new URL('./preparer-worker.js', import.meta.url), { workerData: preparerOptions })
   worker.on('message', (message: FromPreparer) => {
     spareCount = message.spareCount

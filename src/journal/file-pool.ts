@@ -22,6 +22,8 @@ export class LogFilePool {
   readonly #spareCountMax: number
   readonly #timestampMicros: () => number
   readonly #spares: number[]
+  /** Names of files of zeros; the last may be in the making. They are numbers of their own, no identities. */
+  readonly #zeroed: number[]
 
   constructor(
     disk: Disk,
@@ -38,6 +40,7 @@ export class LogFilePool {
     this.#spareCountMax = options.spareCountMax
     this.#timestampMicros = options.timestampMicros
     this.#spares = listLogFiles(disk, options.directory, 'free')
+    this.#zeroed = listLogFiles(disk, options.directory, 'zeroed')
   }
 
   spareCount(): number {
@@ -46,10 +49,10 @@ export class LogFilePool {
 
   /** On return the file of this identity is durable, wholly written, and holds no record of that identity. */
   prepare(fileIdentity: number): 'recycled' | 'new' {
-    const spare = this.#spares.shift()
-    const staged = spare === undefined ? this.#path(fileIdentity, 'staged') : this.#path(spare, 'free')
-    if (spare === undefined) this.#disk.remove(staged)
-    const file = this.#disk.open(staged, spare === undefined ? 'create' : 'write')
+    const reused = this.#takeReusable()
+    const staged = reused ?? this.#path(fileIdentity, 'staged')
+    if (reused === undefined) this.#disk.remove(staged)
+    const file = this.#disk.open(staged, reused === undefined ? 'create' : 'write')
     try {
       this.#fill(file)
       const createdMicros = this.#timestampMicros()
@@ -64,7 +67,44 @@ export class LogFilePool {
     }
     this.#disk.rename(staged, this.#path(fileIdentity, 'log'))
     this.#disk.syncDirectory(logDirectory(this.#directory))
-    return spare === undefined ? 'new' : 'recycled'
+    return reused === undefined ? 'new' : 'recycled'
+  }
+
+  /** A freed file, else one of zeros, the wholly written first. */
+  #takeReusable(): string | undefined {
+    const spare = this.#spares.shift()
+    if (spare !== undefined) return this.#path(spare, 'free')
+    const zeroed = this.#zeroed.shift()
+    return zeroed === undefined ? undefined : this.#path(zeroed, 'zeroed')
+  }
+
+  /**
+   * Writes one more piece of zeros into files that a burst of writes will need, until so many files can be used without
+   * writing all of them twice. False when there are.
+   */
+  zeroAhead(fileCount: number): boolean {
+    const last = this.#zeroed.at(-1)
+    const file = last === undefined ? undefined : this.#openZeroed(last, 'write')
+    const sizeBytes = file?.sizeBytes() ?? this.#fileSizeBytes
+    if (file === undefined || sizeBytes >= this.#fileSizeBytes) {
+      file?.close()
+      if (this.#spares.length + this.#zeroed.length >= fileCount) return false
+      const name = (last ?? 0) + 1
+      this.#openZeroed(name, 'create').close()
+      this.#zeroed.push(name)
+      return true
+    }
+    try {
+      file.write([new Uint8Array(Math.min(zeroSizeBytes, this.#fileSizeBytes - sizeBytes))], sizeBytes)
+      file.sync()
+    } finally {
+      file.close()
+    }
+    return true
+  }
+
+  #openZeroed(name: number, mode: 'write' | 'create'): DiskFile {
+    return this.#disk.open(this.#path(name, 'zeroed'), mode)
   }
 
   /** Writes zeros up to the full size, a piece at a time: one large sync would delay those of the commit log. */
@@ -91,7 +131,7 @@ export class LogFilePool {
     }
   }
 
-  #path(fileIdentity: number, state: 'log' | 'free' | 'staged'): string {
+  #path(fileIdentity: number, state: 'log' | 'free' | 'zeroed' | 'staged'): string {
     return logFilePath(this.#directory, fileIdentity, state)
   }
 }

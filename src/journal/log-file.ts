@@ -20,7 +20,7 @@ import { encodeRecordHeader, noVpg } from './record.ts'
 //     8192     …  groups of records; each starts on a 4 KiB boundary, a pad fills it up to the next
 //
 // Other names in the folder: `.free` is a file that nobody needs any more and that will be recycled under a new
-// identity; `.staged` is one that is being made, worth nothing after a crash; `.aside` is one that is not what its name
+// identity; `.zeroed` is one of zeros, made when nothing else was to do, to be used like it; `.staged` is one that is being made, worth nothing after a crash; `.aside` is one that is not what its name
 // says, kept for a person to look at.
 
 /** How far the commit log is durable: everything in files of a lower identity, and this file up to the offset. */
@@ -46,7 +46,7 @@ const fileFormatVersion = 1
 /** The header itself; the rest of its block is zero. */
 export const fileHeaderFieldsSizeBytes = 36
 
-export type LogFileState = 'log' | 'free' | 'staged' | 'aside'
+export type LogFileState = 'log' | 'free' | 'zeroed' | 'staged' | 'aside'
 
 export function logDirectory(directory: string): string {
   return path.join(directory, 'log')

@@ -10,6 +10,16 @@ import { LogFilePool } from './file-pool.ts'
 // files first, because the requests may wait for them.
 
 const retryMillis = 1_000
+/** Zeroing ahead takes this share of the disk's time, and of the free space no more than this. */
+const zeroAheadShare = 0.2
+const zeroAheadFreeShareMax = 0.25
+/** A start has better things to do. */
+const zeroAheadDelayMillis = 10_000
+
+/** What a burst has used is kept for the next, up to a quarter of the log. */
+function sparesOf({ logSizeBytesMax, fileSizeBytes }: PreparerOptions): number {
+  return Math.floor(logSizeBytesMax / 4 / fileSizeBytes)
+}
 
 const port = parentPort
 assert(port !== null, 'this file is the entry of a worker thread')
@@ -17,7 +27,7 @@ const options = workerData as PreparerOptions
 const pool = new LogFilePool(realDisk, {
   directory: options.directory,
   fileSizeBytes: options.fileSizeBytes,
-  spareCountMax: logPoolFileCount,
+  spareCountMax: Math.max(logPoolFileCount, sparesOf(options)),
   timestampMicros: systemClock.timestampMicros,
 })
 const wanted: number[] = []
@@ -34,6 +44,7 @@ function work(): boolean {
       pool.free(fileIdentity)
       freed.shift()
       say({ type: 'spares', spareCount: pool.spareCount() })
+      void zeroAhead()
     }
     const fileIdentity = wanted[0]
     if (fileIdentity === undefined) return true
@@ -60,6 +71,34 @@ async function run(): Promise<void> {
   running = false
 }
 
+/** Makes files of zeros while nobody asks for anything: at a start, and after a burst has used them up. */
+async function zeroAhead(): Promise<void> {
+  const { signal } = closing
+  const fileCount = Math.min(logPoolFileCount, sparesOf(options))
+  await systemClock.sleep(zeroAheadDelayMillis, signal).catch(() => undefined)
+  while (!signal.aborted) {
+    const startMillis = systemClock.monotonicMillis()
+    const more = !running && roomAhead() && tryZeroAhead(fileCount)
+    const tookMillis = systemClock.monotonicMillis() - startMillis
+    const pauseMillis = more ? tookMillis * (1 / zeroAheadShare - 1) : retryMillis
+    await systemClock.sleep(pauseMillis, signal).catch(() => undefined)
+  }
+}
+
+function roomAhead(): boolean {
+  const wantedBytes = logPoolFileCount * options.fileSizeBytes
+  return realDisk.freeBytes(options.directory) * zeroAheadFreeShareMax > wantedBytes
+}
+
+/** A disk that refuses is met, and told of, by the commit thread. */
+function tryZeroAhead(fileCount: number): boolean {
+  try {
+    return pool.zeroAhead(fileCount)
+  } catch {
+    return false
+  }
+}
+
 port.on('message', (message: ToPreparer) => {
   if (message.type === 'close') {
     closing.abort()
@@ -71,3 +110,4 @@ port.on('message', (message: ToPreparer) => {
   void run()
 })
 say({ type: 'spares', spareCount: pool.spareCount() })
+void zeroAhead()
