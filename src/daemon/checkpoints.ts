@@ -125,7 +125,7 @@ export function checkpointFacts(entry: VpgEntry, checkpoint: Checkpoint): Checkp
     checkpoint: formatCheckpointId(checkpoint.ordinal),
     timestampMicros: checkpoint.timestampMicros,
     tags: entry.tagsOf(checkpoint.ordinal),
-    recoverable: isRecoverable(entry, checkpoint.ordinal),
+    recoverable: isRecoverable(entry, checkpoint.ordinal) && entry.isRetained(checkpoint.ordinal),
     volumes: checkpoint.volumes.map(volume => ({
       name: nameOf(volume.number),
       sizeBytes: volume.sizeBytes,

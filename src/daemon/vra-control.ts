@@ -133,9 +133,12 @@ export class DaemonControl implements api.VraControl {
   }
 
   async startExport(request: api.ExportRequest): Promise<api.ExportJob> {
-    const { checkpoints, clock, exports, table } = this.#parts
+    const { checkpoints, clock, dataDirectory, exports, store, table } = this.#parts
     if (!path.isAbsolute(request.file))
       throw new Failure('REQUEST_INVALID', `"${request.file}" is not an absolute path`)
+    for (const own of store.kind === 'directory' ? [dataDirectory, store.directory] : [dataDirectory])
+      if (isBelow(own, request.file))
+        throw new Failure('REQUEST_INVALID', `${request.file} is among the VRA's own files; name one outside ${own}`)
     const entry = table.named(request.vpg)
     const checkpoint = await checkpoints.find(entry, request.checkpoint, clock.timestampMicros())
     return exports.start(request, entry, checkpoint)
@@ -196,6 +199,11 @@ export class DaemonControl implements api.VraControl {
 /** A deletion that the store did not take in time may have taken effect since: asking again then ends it here as well. */
 function unlessDeleted(error: unknown): void {
   if (!failedWith(error, 'UNKNOWN_VPG')) throw error
+}
+
+function isBelow(directory: string, file: string): boolean {
+  const way = path.relative(path.resolve(directory), file)
+  return way === '' || (way !== '..' && !way.startsWith(`..${path.sep}`))
 }
 
 /** A new VPG as the request describes it. Fails REQUEST_INVALID where names repeat. */

@@ -3,6 +3,7 @@ import type { OpenedVpg } from '../../src/aging/service.ts'
 import { systemClock } from '../../src/base/clock.ts'
 import { Failure } from '../../src/base/failure.ts'
 import { ordinal, sequence, vpgId, type VpgId } from '../../src/base/ids.ts'
+import { checkpointFacts } from '../../src/daemon/checkpoints.ts'
 import { catchUp } from '../../src/daemon/events.ts'
 import { DaemonControl, type VraControlParts } from '../../src/daemon/vra-control.ts'
 import { VpgEntry, VpgTable } from '../../src/daemon/vpg-table.ts'
@@ -89,5 +90,25 @@ t.test('what aging told before ingest was open takes effect when it is', t => {
     ['removed', id],
     ['offloaded', other.id, 7],
   ])
+  t.end()
+})
+
+t.test('an export never lands among the files of the VRA', async t => {
+  const parts = { dataDirectory: '/srv/vra', store: { kind: 'directory', directory: '/srv/objects' } }
+  const control = new DaemonControl({ ...parts, table: new VpgTable() } as unknown as VraControlParts)
+  const request = { vpg: 'orders', checkpoint: 'latest', volume: 'root', overwrite: true }
+  for (const file of ['/srv/vra/log/0000000000000001.log', '/srv/objects', '/srv/x/../objects/vpg/1', 'root.raw'])
+    await t.rejects(control.startExport({ ...request, file }), { code: 'REQUEST_INVALID' }, file)
+  for (const file of ['/srv/vra-export.raw', '/srv/..objects/root.raw'])
+    await t.rejects(control.startExport({ ...request, file }), { code: 'UNKNOWN_VPG' }, `${file} is nobody's`)
+})
+
+t.test('a checkpoint below the history without a tag is not called recoverable', t => {
+  const entry = new VpgEntry({ ...opened, historyEdge: ordinal(20) }, systemClock)
+  entry.tags = [{ ordinal: ordinal(10), name: 'kept', taggedAtMicros: 1 }]
+  const recoverable = (at: number): boolean =>
+    checkpointFacts(entry, { ordinal: ordinal(at), timestampMicros: 1, historyMillis: 1, vector: [], volumes: [] })
+      .recoverable
+  t.same([10, 11, 20].map(recoverable), [true, false, true])
   t.end()
 })
