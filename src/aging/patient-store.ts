@@ -7,7 +7,8 @@ export function patientStore(store: ObjectStore, patience: StorePatience): Objec
   return {
     // Keys of these operations are new, so an object that exists already is what an earlier attempt created.
     create: (key, body, signal) => patience.attempt(each => createOnce(store, key, body, undefined, each), signal),
-    readRange: (key, range, signal) => patience.attempt(each => store.readRange(key, range, each), signal),
+    readRange: (key, range, signal, spare) =>
+      patience.attempt(each => store.readRange(key, range, each, spare), signal),
     list: (prefix, after, signal) => store.list(prefix, after, signal),
     remove: (key, signal) => patience.attempt(each => store.remove(key, each), signal),
     close: async () => undefined,

@@ -59,8 +59,7 @@ export class SegmentCommit implements PendingSegment {
       if (full && this.#recordCount === undefined) break
       await turns.yieldNow()
       try {
-        // Nothing may come between these two: the reader's memory is used again by its next call.
-        builder.add(header, frames.readRecord(place))
+        builder.addFrom(header, record => frames.readUnchecked(place, record))
       } catch (error) {
         if (!failedWith(error, 'RECORD_CORRUPT') && !failedWith(error, 'NOT_FOUND')) throw error
         const details = { ...error.details, [unreadableDetail]: index }

@@ -1,8 +1,9 @@
 import { checkpointOrdinal, comparePositions, type Ordinal, type Sequence, type StreamPosition } from '../base/ids.ts'
 import { failedWith } from '../base/failure.ts'
+import { blockRawSizeBytesMax } from '../base/limits.ts'
 import type { RecordHeader } from '../journal/record.ts'
 import type { Hole } from '../timeline/state.ts'
-import { decodeFrame, decompressPayload, type BatchView } from '../wire/wire.ts'
+import { decodeSummedFrame, payloadDecompresses, type BatchView } from '../wire/wire.ts'
 
 // What the tail of the log says of one VPG's streams: which records are new, which are missing, which are bad. A payload
 // is decompressed here once, only to see that it can be: a bad one is found within seconds of its ack.
@@ -19,10 +20,12 @@ export type Verdict =
       readonly afterOrdinal: Ordinal
     }
 
+/** What a block decompresses to is looked at by nobody: one for all VPGs. */
+const block = new Uint8Array(blockRawSizeBytesMax)
+
 export class StreamTail {
   readonly #positions = new Map<number, StreamPosition>()
   readonly #lastMarkers = new Map<number, Ordinal>()
-  #payload = new Uint8Array(0)
 
   /** Goes on behind these positions: what lies at or below them is in segments. */
   constructor(offloaded: readonly StreamPosition[], newestCheckpoint: Ordinal) {
@@ -37,7 +40,7 @@ export class StreamTail {
     return [...this.#positions.values()].sort((a, b) => a.stream - b.stream)
   }
 
-  /** Looks at the next record of the log; `read` gives its frame and fails RECORD_CORRUPT. */
+  /** Looks at the next record of the log; `read` gives its frame, checked against the header, and fails RECORD_CORRUPT. */
   next(header: RecordHeader, read: () => Uint8Array): Verdict {
     const { stream, generation } = header
     const before = this.#positions.get(stream)
@@ -63,24 +66,19 @@ export class StreamTail {
   ): { hole: Hole | undefined; sealable: boolean } {
     const unreadable = (reason: string) => ({ hole: damagedRecord(header, afterOrdinal, reason), sealable: false })
     try {
-      const message = decodeFrame(read())
+      const message = decodeSummedFrame(read(), header.frameCrc32c)
       if (message.type === 'marker') {
         this.#lastMarkers.set(header.stream, checkpointOrdinal(message.term, message.counter))
         return { hole: undefined, sealable: true }
       }
       if (message.type !== 'write-batch') return unreadable(`the record holds a ${message.type}`)
-      if (this.#decompresses(message)) return { hole: undefined, sealable: true }
+      if (payloadDecompresses(message, block)) return { hole: undefined, sealable: true }
       const reason = 'the payload does not decompress to what its columns say'
       return { hole: holeOf(header, header, afterOrdinal, reason, rangesOf(message)), sealable: true }
     } catch (error) {
       if (!failedWith(error, 'RECORD_CORRUPT') && !failedWith(error, 'FRAME_INVALID')) throw error
       return unreadable(error.message)
     }
-  }
-
-  #decompresses(batch: BatchView): boolean {
-    if (this.#payload.length < batch.rawSizeBytes) this.#payload = new Uint8Array(batch.rawSizeBytes)
-    return decompressPayload(batch, this.#payload.subarray(0, batch.rawSizeBytes))
   }
 }
 

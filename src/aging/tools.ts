@@ -11,7 +11,7 @@ import type { Turns } from './turns.ts'
 export type Notify = <K extends keyof AgingNotices>(name: K, notice: AgingNotices[K]) => void
 
 /** What aging asks of the commit log's reader. */
-export type TailedLog = Pick<LogReader, 'next' | 'position' | 'files' | 'readRecord' | 'close'>
+export type TailedLog = Pick<LogReader, 'next' | 'position' | 'files' | 'readRecord' | 'readUnchecked' | 'close'>
 
 /** What all VPGs of the thread share. */
 export interface AgingTools {
@@ -22,8 +22,8 @@ export interface AgingTools {
   readonly turns: Turns
   readonly notify: Notify
   readonly logFiles: LogFiles
-  /** Reads frames of any place in the log; the tail has a reader of its own. */
-  readonly frames: Pick<TailedLog, 'readRecord'>
+  /** Reads records of any place in the log; the tail has a reader of its own. */
+  readonly frames: Pick<TailedLog, 'readUnchecked'>
   /** One segment is built at a time, in the one buffer for it. */
   readonly segmentPermit: Permits
   readonly segmentBuffer: Uint8Array

@@ -1,10 +1,11 @@
 import { assert } from '../base/assert.ts'
 import { frameHeaderSizeBytes } from '../base/limits.ts'
-import { crc32c, joinCrc32c } from '../codec/crc32c.ts'
+import { crc32c } from '../codec/crc32c.ts'
 import type { JournalWriter, Slot } from '../journal/writer.ts'
 import {
   checkFrameChecksum,
   frameChecksumStart,
+  otherFrameChecksum,
   parseFrameHeader,
   type FrameHeader,
   type FrameType,
@@ -168,20 +169,13 @@ export class FrameReceiver {
       checkFrameChecksum(expected, this.#checksum)
       if (!isStreamFrame(type)) this.#sink.takeControl(type, frame.subarray(frameHeaderSizeBytes))
       else if (slot !== undefined)
-        appended = this.#sink.takeStreamFrame({ type, slot, crc32c: this.#wholeChecksum(frame) })
+        appended = this.#sink.takeStreamFrame({
+          type,
+          slot,
+          crc32c: otherFrameChecksum(this.#headerBytes, this.#checksum, frame.length - frameHeaderSizeBytes),
+        })
     } finally {
       if (slot !== undefined && !appended) this.#journal.release(slot)
     }
-  }
-
-  /**
-   * The checksum in the frame leaves out its own field; the record's covers every byte. The two differ by what the four
-   * bytes do to the body's share, so it need not be read again.
-   */
-  #wholeChecksum(frame: Uint8Array): number {
-    const without = frameChecksumStart(this.#headerBytes)
-    const withField = crc32c(this.#headerBytes)
-    const bodySizeBytes = frame.length - frameHeaderSizeBytes
-    return joinCrc32c((without ^ withField) >>> 0, this.#checksum, bodySizeBytes)
   }
 }

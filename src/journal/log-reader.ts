@@ -1,5 +1,6 @@
 import { Failure } from '../base/failure.ts'
-import { frameSizeBytesMax } from '../base/limits.ts'
+import { frameSizeBytesMax, logRecordHeaderSizeBytes } from '../base/limits.ts'
+import { crc32c } from '../codec/crc32c.ts'
 import type { Disk, DiskFile } from '../disk/disk.ts'
 import {
   decodeFileHeader,
@@ -10,7 +11,7 @@ import {
   openingOffsetBytes,
   type RecordPlace,
 } from './log-file.ts'
-import type { RecordHeader } from './record.ts'
+import { recordSizeBytes, type RecordHeader } from './record.ts'
 import { LogFileRecords, sizeOf } from './scan.ts'
 
 export type { LogMark, RecordPlace }
@@ -39,7 +40,7 @@ export class LogReader {
   readonly #directory: string
   /** The least recently used first. */
   readonly #files = new Map<number, OpenLogFile>()
-  readonly #frame = new Uint8Array(frameSizeBytesMax)
+  readonly #record = new Uint8Array(recordSizeBytes(frameSizeBytesMax))
   #position: LogMark
   /** Where the file of the position ends, once a later file has said it. */
   #endBytes: number | undefined
@@ -111,22 +112,40 @@ export class LogReader {
    * where the file has been recycled or removed.
    */
   readRecord(place: RecordPlace): Uint8Array {
-    const records = this.#tryOpen(place.fileIdentity)?.records
-    records?.forget()
-    const header = records?.headerAt(place.offsetBytes)
-    const fits = header !== undefined && header.kind !== 'pad' && sizeOf(header) === place.sizeBytes
-    const frame = fits ? records?.frame(header, this.#frame) : undefined
-    if (frame !== undefined) return frame
+    const header = this.#read(place, this.#record)
+    if (header !== undefined) {
+      const frame = this.#record.subarray(logRecordHeaderSizeBytes, logRecordHeaderSizeBytes + header.frameSizeBytes)
+      if (crc32c(frame) === header.frameCrc32c) return frame
+    }
+    throw this.#unreadable(place)
+  }
+
+  /**
+   * Reads the whole record to `target`, which is as large as it: one read, no copy. Its header is that of a record of this place;
+   * whether the frame has its checksum is left to the caller. Fails as readRecord() does.
+   */
+  readUnchecked(place: RecordPlace, target: Uint8Array): void {
+    if (this.#read(place, target) === undefined) throw this.#unreadable(place)
+  }
+
+  /** The header of the record that was read, or undefined where no record of this size stands. */
+  #read({ fileIdentity, offsetBytes, sizeBytes }: RecordPlace, target: Uint8Array): RecordHeader | undefined {
+    if (sizeBytes > target.length) return undefined
+    const header = this.#tryOpen(fileIdentity)?.records.read(offsetBytes, target.subarray(0, sizeBytes))
+    return header?.kind === 'pad' ? undefined : header
+  }
+
+  #unreadable(place: RecordPlace): Failure {
     const details = { fileIdentity: place.fileIdentity, offsetBytes: place.offsetBytes, sizeBytes: place.sizeBytes }
     if (this.#wasRecycled(place.fileIdentity)) {
-      throw new Failure(
+      return new Failure(
         'NOT_FOUND',
         `log file ${place.fileIdentity} has been recycled: look the record up again`,
         details,
       )
     }
     const where = `log file ${place.fileIdentity}, offset ${place.offsetBytes}`
-    throw new Failure('RECORD_CORRUPT', `${where}: the record there fails its checks`, details)
+    return new Failure('RECORD_CORRUPT', `${where}: the record there fails its checks`, details)
   }
 
   close(): void {

@@ -85,6 +85,14 @@ export class LogFileRecords {
     return count === header.frameSizeBytes && crc32c(frame) === header.frameCrc32c ? frame : undefined
   }
 
+  /** Reads header and frame at once; the header, or undefined where no record of exactly this size stands. The frame is not checked. */
+  read(offsetBytes: number, target: Uint8Array): RecordHeader | undefined {
+    const count = this.#file.read(target, offsetBytes)
+    const header = this.#decode(target.subarray(0, count), offsetBytes)
+    const whole = header !== undefined && sizeOf(header) === target.length
+    return whole && count >= logRecordHeaderSizeBytes + header.frameSizeBytes ? header : undefined
+  }
+
   /** Where the file written before this one ends, as this one's opening pad says; undefined when it cannot be read. */
   previous(): LogMark | undefined {
     const opening = this.headerAt(openingOffsetBytes)

@@ -140,7 +140,8 @@ async function writePacks(
     const groups = new Set<number>()
     for (let fragment = pack.first; fragment < pack.end; fragment++) groups.add(index.group[piece[fragment]!]!)
     const ordinals = [...groups].sort((a, b) => a - b).map(group => checkpoints[group]!.ordinal)
-    writer.begin({ ...identity, regionSizeBytes: limits.regionSizeBytes }, ordinals, pack.rawSizeBytes)
+    const hints = { rawSizeBytes: pack.rawSizeBytes, extentCount: pack.end - pack.first }
+    writer.begin({ ...identity, regionSizeBytes: limits.regionSizeBytes }, ordinals, hints)
     for (let fragment = pack.first; fragment < pack.end; fragment++) {
       const own = piece[fragment]!
       const ordinal = checkpoints[index.group[own]!]!.ordinal

@@ -209,6 +209,7 @@ export class PackReader {
     signal: AbortSignal,
   ): Promise<void> {
     const raw = new Uint8Array(blockRawSizeBytesMax)
+    let spare = new Uint8Array(0)
     for (let first = 0; first < wanted.length;) {
       const start = table.offsetBytes[wanted[first]!]!
       let end = start + table.storedSizeBytes[wanted[first]!]!
@@ -219,7 +220,8 @@ export class PackReader {
         if (nextStart - end > gapSizeBytesMax || nextEnd - start > rangeSizeBytesMax) break
         end = nextEnd
       }
-      const range = await readExactly(this.#store, this.object.key, start, end, signal)
+      if (spare.length < end - start) spare = new Uint8Array(end - start)
+      const range = await readExactly(this.#store, this.object.key, start, end, signal, spare)
       for (; first < after; first++) {
         const block = wanted[first]!
         const at = table.offsetBytes[block]! - start
@@ -266,10 +268,11 @@ export async function readExactly(
   startBytes: number,
   endBytes: number,
   signal: AbortSignal,
+  spare?: Uint8Array,
 ): Promise<Uint8Array> {
   if (endBytes === startBytes) return new Uint8Array(0)
   try {
-    return await store.readRange(key, { startBytes, endBytes }, signal)
+    return await store.readRange(key, { startBytes, endBytes }, signal, spare)
   } catch (error) {
     if (!(error instanceof Failure) || error.code !== 'NOT_FOUND') throw error
     throw new Failure('OBJECT_CORRUPT', `the object ${key} is missing from the store`, { key }, { cause: error })

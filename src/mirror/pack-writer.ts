@@ -1,6 +1,6 @@
 import { assert } from '../base/assert.ts'
 import { blockRawSizeBytesMax } from '../base/limits.ts'
-import { sectorSizeBytes } from '../base/units.ts'
+import { KiB, sectorSizeBytes } from '../base/units.ts'
 import { crc32c } from '../codec/crc32c.ts'
 import { compressBlock, compressedSizeBytesMax } from '../codec/lz4.ts'
 import type { PackRef } from '../timeline/state.ts'
@@ -22,6 +22,9 @@ import { GrowingBuffer } from './workspace.ts'
 const blockSectors = blockRawSizeBytesMax / sectorSizeBytes
 /** Compression that saves less than this share of a block is not worth undoing at every read. */
 const savedShareMin = 1 / 16
+/** Behind a block that did not compress, a sample of the next must do so first: as many slices, spread over it. */
+const sampleSliceCount = 8
+const sampleSliceSizeBytes = 1 * KiB
 
 interface Region {
   readonly region: number
@@ -47,7 +50,7 @@ export class PackWriter {
   readonly #pack: GrowingBuffer
   readonly #extents = new GrowingBuffer()
   readonly #blocks = new GrowingBuffer()
-  readonly #raw = new Uint8Array(blockRawSizeBytesMax)
+  readonly #sample = new Uint8Array(sampleSliceCount * sampleSliceSizeBytes)
   readonly #packed = new Uint8Array(compressedSizeBytesMax(blockRawSizeBytesMax))
   #identity: PackIdentity | undefined
   #sizeBytes = 0
@@ -61,20 +64,36 @@ export class PackWriter {
   #ordinals: number[] = []
   #ordinalIndexes = new Map<number, number>()
   #last: LastExtent | undefined
+  #compresses = true
+  /** The bytes to write to; as large as what is reserved, and fetched again when that has grown. */
+  #bytes: Uint8Array = new Uint8Array(0)
+  #extentsView: DataView = new DataView(new ArrayBuffer(0))
 
   constructor(pack: GrowingBuffer) {
     this.#pack = pack
   }
 
-  /** Starts a pack; `ordinals` are those that its extents may have, ascending. What was begun and not finished is forgotten. */
-  begin(identity: PackIdentity, ordinals: Iterable<number>, rawSizeBytesHint: number): void {
+  /**
+   * Starts a pack; `ordinals` are those that its extents may have, ascending. What was begun and not finished is forgotten. The hints
+   * say how much memory is taken at once; more is taken when more comes.
+   */
+  begin(
+    identity: PackIdentity,
+    ordinals: Iterable<number>,
+    hints: { readonly rawSizeBytes: number; readonly extentCount: number },
+  ): void {
     this.#identity = identity
     this.#extentCount = this.#blockCount = this.#rawCount = this.#rawSizeBytes = this.#endSector = 0
     this.#regions = []
     this.#ordinals = [...ordinals]
     this.#ordinalIndexes = new Map(this.#ordinals.map((ordinal, index) => [ordinal, index]))
     this.#last = undefined
-    this.#pack.reserve(packHeaderSizeBytes + rawSizeBytesHint + blockRawSizeBytesMax)
+    const blockCountMax = Math.min(hints.extentCount, (2 * hints.rawSizeBytes) / blockRawSizeBytesMax)
+    const indexSizeBytes = extentEntrySizeBytes * hints.extentCount + blockEntrySizeBytes * blockCountMax
+    const tailBytesMax = blockRawSizeBytesMax + ordinalEntrySizeBytes * this.#ordinals.length
+    this.#bytes = this.#pack.reserve(
+      packHeaderSizeBytes + hints.rawSizeBytes + Math.ceil(indexSizeBytes) + tailBytesMax,
+    )
     this.#sizeBytes = packHeaderSizeBytes
   }
 
@@ -99,7 +118,7 @@ export class PackWriter {
     const last = this.#last
     if (last?.zero === true && last.ordinal === ordinal && last.startSector + last.sectors === startSector) {
       last.sectors += sectors
-      viewOf(this.#extents.reserve(0)).setUint32(last.at + 12, last.sectors, true)
+      this.#extentsView.setUint32(last.at + 12, last.sectors, true)
       return
     }
     const at = this.#addEntry(startSector, ordinal, { lengthLess1: 0, rawOffsetSectors: 0, flags: 1, block: sectors })
@@ -111,7 +130,9 @@ export class PackWriter {
     const sectors = data.length / sectorSizeBytes
     if (this.#rawCount + data.length > blockRawSizeBytesMax) this.#flushBlock()
     const rawOffsetSectors = this.#rawCount / sectorSizeBytes
-    this.#raw.set(data, this.#rawCount)
+    const at = this.#sizeBytes + this.#rawCount
+    if (at + data.length > this.#bytes.length) this.#bytes = this.#pack.reserve(at + blockRawSizeBytesMax, at)
+    this.#bytes.set(data, at)
     this.#rawCount += data.length
     this.#rawSizeBytes += data.length
     this.#regions.at(-1)!.rawSizeBytes += data.length
@@ -120,7 +141,7 @@ export class PackWriter {
     const adjoins = last?.zero === false && last.ordinal === ordinal && last.startSector + last.sectors === startSector
     if (adjoins && startSector % blockSectors !== 0) {
       last.sectors += sectors
-      viewOf(this.#extents.reserve(0)).setUint8(last.at + 5, last.sectors - 1)
+      this.#extentsView.setUint8(last.at + 5, last.sectors - 1)
       return
     }
     const place = { lengthLess1: sectors - 1, rawOffsetSectors, flags: 0, block: this.#blockCount }
@@ -138,7 +159,9 @@ export class PackWriter {
       'the ordinal is one that the pack was begun with',
     )
     const at = this.#extentCount++ * extentEntrySizeBytes
-    const view = viewOf(this.#extents.reserve(at + extentEntrySizeBytes, at))
+    if (at + extentEntrySizeBytes > this.#extentsView.byteLength)
+      this.#extentsView = viewOf(this.#extents.reserve(at + extentEntrySizeBytes, at))
+    const view = this.#extentsView
     view.setUint32(at, startSector % 2 ** 32, true)
     view.setUint8(at + 4, Math.floor(startSector / 2 ** 32))
     view.setUint8(at + 5, place.lengthLess1)
@@ -165,19 +188,38 @@ export class PackWriter {
   #flushBlock(): void {
     this.#last = undefined
     if (this.#rawCount === 0) return
-    const raw = this.#raw.subarray(0, this.#rawCount)
-    const packedSizeBytes = compressBlock(raw, this.#packed)
-    const worthIt = packedSizeBytes > 0 && packedSizeBytes <= raw.length * (1 - savedShareMin)
-    const stored = worthIt ? this.#packed.subarray(0, packedSizeBytes) : raw
+    const raw = this.#bytes.subarray(this.#sizeBytes, this.#sizeBytes + this.#rawCount)
+    const storedSizeBytes = this.#compress(raw)
+    const stored = raw.subarray(0, storedSizeBytes)
     const at = this.#blockCount++ * blockEntrySizeBytes
     const view = viewOf(this.#blocks.reserve(at + blockEntrySizeBytes, at))
     view.setUint32(at, this.#sizeBytes, true)
     view.setUint32(at + 4, stored.length, true)
     view.setUint32(at + 8, raw.length, true)
     view.setUint32(at + 12, crc32c(stored), true)
-    this.#pack.reserve(this.#sizeBytes + stored.length, this.#sizeBytes).set(stored, this.#sizeBytes)
     this.#sizeBytes += stored.length
     this.#rawCount = 0
+  }
+
+  /** Compresses the block in its place where that is worth it; returns how large it is then. */
+  #compress(raw: Uint8Array): number {
+    if (!this.#compresses && !this.#sampleCompresses(raw)) return raw.length
+    const packedSizeBytes = compressBlock(raw, this.#packed)
+    this.#compresses = isWorthIt(packedSizeBytes, raw.length)
+    if (!this.#compresses) return raw.length
+    raw.set(this.#packed.subarray(0, packedSizeBytes))
+    return packedSizeBytes
+  }
+
+  /** Trying a whole block of random data costs as much as reading it from the disk; an eighth of it tells as well. */
+  #sampleCompresses(raw: Uint8Array): boolean {
+    if (raw.length < 2 * this.#sample.length) return true
+    const stepBytes = Math.floor(raw.length / sampleSliceCount)
+    for (let slice = 0; slice < sampleSliceCount; slice++) {
+      const bytes = raw.subarray(slice * stepBytes, slice * stepBytes + sampleSliceSizeBytes)
+      this.#sample.set(bytes, slice * sampleSliceSizeBytes)
+    }
+    return isWorthIt(compressBlock(this.#sample, this.#packed), this.#sample.length)
   }
 
   /** The whole object, in the writer's buffer until the next begin, and what a manifest says of it. */
@@ -245,4 +287,8 @@ export class PackWriter {
       fence.setUint32(entryAt + 28, 0, true)
     })
   }
+}
+
+function isWorthIt(packedSizeBytes: number, rawSizeBytes: number): boolean {
+  return packedSizeBytes > 0 && packedSizeBytes <= rawSizeBytes * (1 - savedShareMin)
 }

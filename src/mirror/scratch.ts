@@ -1,7 +1,7 @@
 import * as path from 'node:path'
 import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
-import { KiB } from '../base/units.ts'
+import { alignDown, KiB, MiB } from '../base/units.ts'
 import type { Disk, DiskFile } from '../disk/disk.ts'
 import type { GrowingBuffer } from './workspace.ts'
 
@@ -17,8 +17,10 @@ export interface Partitions {
 }
 
 const partitionCountMax = 1024
-/** Each partition has a buffer of this size, and its data lies in the file in chunks of it. */
-const chunkSizeBytes = 32 * KiB
+/** Each partition has a buffer of one chunk, and its data lies in the file in chunks: large ones while the buffers together are small. */
+const chunkSizeBytesMin = 32 * KiB
+const chunkSizeBytesMax = 256 * KiB
+const chunksSizeBytesMax = 16 * MiB
 
 /** In how many partitions of about this size so many bytes are divided. */
 export function partitionCount(sizeBytes: number, partitionSizeBytes: number): number {
@@ -56,6 +58,7 @@ export class FilePartitions implements Partitions {
   readonly #path: string
   readonly #file: DiskFile
   readonly #buffer: GrowingBuffer
+  readonly #chunkSizeBytes: number
   readonly #open: Uint8Array[]
   readonly #sizeBytes: Float64Array
   readonly #chunks: number[][]
@@ -65,7 +68,9 @@ export class FilePartitions implements Partitions {
     this.#disk = disk
     this.#path = file
     this.#buffer = buffer
-    this.#open = Array.from({ length: count }, () => new Uint8Array(chunkSizeBytes))
+    const chunkSizeBytes = alignDown(chunksSizeBytesMax / count, chunkSizeBytesMin)
+    this.#chunkSizeBytes = Math.min(chunkSizeBytesMax, Math.max(chunkSizeBytesMin, chunkSizeBytes))
+    this.#open = Array.from({ length: count }, () => new Uint8Array(this.#chunkSizeBytes))
     this.#sizeBytes = new Float64Array(count)
     this.#chunks = Array.from({ length: count }, () => [])
     this.#file = onDisk(file, () => {
@@ -76,6 +81,7 @@ export class FilePartitions implements Partitions {
   }
 
   append(partition: number, bytes: Uint8Array): number {
+    const chunkSizeBytes = this.#chunkSizeBytes
     const offsetBytes = this.#sizeBytes[partition]!
     const open = this.#open[partition]!
     for (let from = 0; from < bytes.length;) {
@@ -91,7 +97,7 @@ export class FilePartitions implements Partitions {
 
   #writeChunk(partition: number, chunk: Uint8Array): void {
     const number = this.#chunkCount++
-    onDisk(this.#path, () => this.#file.write([chunk], number * chunkSizeBytes))
+    onDisk(this.#path, () => this.#file.write([chunk], number * this.#chunkSizeBytes))
     this.#chunks[partition]!.push(number)
   }
 
@@ -100,14 +106,14 @@ export class FilePartitions implements Partitions {
     const bytes = this.#buffer.reserve(sizeBytes).subarray(0, sizeBytes)
     const chunks = this.#chunks[partition]!
     chunks.forEach((number, index) => {
-      const target = bytes.subarray(index * chunkSizeBytes, (index + 1) * chunkSizeBytes)
-      const count = onDisk(this.#path, () => this.#file.read(target, number * chunkSizeBytes))
+      const target = bytes.subarray(index * this.#chunkSizeBytes, (index + 1) * this.#chunkSizeBytes)
+      const count = onDisk(this.#path, () => this.#file.read(target, number * this.#chunkSizeBytes))
       if (count !== target.length)
         throw new Failure('DISK_FAILED', `the scratch file ${this.#path} is shorter than what was written to it`, {
           file: this.#path,
         })
     })
-    const written = chunks.length * chunkSizeBytes
+    const written = chunks.length * this.#chunkSizeBytes
     bytes.set(this.#open[partition]!.subarray(0, sizeBytes - written), written)
     return bytes
   }

@@ -1,3 +1,8 @@
+import { MiB } from '../base/units.ts'
+
+/** More than this is never allocated on the chance that it will be wanted. */
+const growthBytesMax = 4 * MiB
+
 /** A buffer that grows to what was asked of it and is used again. */
 export class GrowingBuffer {
   #bytes = new Uint8Array(0)
@@ -5,7 +10,9 @@ export class GrowingBuffer {
   /** At least this many bytes; what was in them up to `keepSizeBytes` stays. The bytes asked for before are void. */
   reserve(sizeBytes: number, keepSizeBytes = 0): Uint8Array {
     if (this.#bytes.length < sizeBytes) {
-      const grown = new Uint8Array(Math.max(sizeBytes, Math.ceil(this.#bytes.length * 1.5)))
+      const grown = new Uint8Array(
+        Math.max(sizeBytes, Math.min(2 * this.#bytes.length, this.#bytes.length + growthBytesMax)),
+      )
       grown.set(this.#bytes.subarray(0, keepSizeBytes))
       this.#bytes = grown
     }

@@ -6,7 +6,7 @@ import { crc32c } from '../codec/crc32c.ts'
 import { encodeRecordHeader, recordSizeBytes, type RecordHeader } from '../journal/record.ts'
 import type { DurableMarker } from '../timeline/assembler.ts'
 import type { SegmentSpan, StreamRange } from '../timeline/state.ts'
-import { decodeFrame, type BatchView, type Marker } from '../wire/wire.ts'
+import { decodeSummedFrame, type BatchView, type Marker } from '../wire/wire.ts'
 import { ColumnGatherer } from './segment-columns.ts'
 import {
   encodeFooter,
@@ -69,21 +69,30 @@ export class SegmentBuilder {
     return this.sizeBytes + addedBytes <= this.#body.length
   }
 
-  /**
-   * Copies the record in; returns its decoded frame, a view of `frame`. The records of a stream must rise; a gap begins a new range.
-   * Fails RECORD_CORRUPT, and adds nothing, when header and frame contradict each other or themselves.
-   */
+  /** Copies the record in, as addFrom() does. */
   add(header: RecordHeader, frame: Uint8Array): BatchView | Marker {
+    if (frame.length !== header.frameSizeBytes)
+      throw contradiction(header, 'its frame has another size than its header says')
+    return this.addFrom(header, record => record.set(frame, logRecordHeaderSizeBytes))
+  }
+
+  /**
+   * Has `read` put the whole record where it belongs, of which only the frame counts, unchecked; returns the decoded frame where
+   * it stands. The records of a stream must rise; a gap begins a new range. Fails RECORD_CORRUPT, and adds nothing, when
+   * header and frame contradict each other or themselves, and as `read` fails.
+   */
+  addFrom(header: RecordHeader, read: (record: Uint8Array) => void): BatchView | Marker {
     assert(header.vpg === this.#header.vpg, 'a record of this VPG')
     assert(this.fits(header), 'room for the record: ask fits() first')
     assert(this.#contents.follows(header), `the records of stream ${header.stream} rise: ${header.firstSequence}`)
-    const message = decodeRecordFrame(header, frame)
     const offsetBytes = this.#recordsEndBytes
-    const sizeBytes = recordSizeBytes(frame.length)
+    const sizeBytes = recordSizeBytes(header.frameSizeBytes)
+    const endBytes = logRecordHeaderSizeBytes + header.frameSizeBytes
     const record = this.#body.subarray(offsetBytes, offsetBytes + sizeBytes)
+    read(record)
+    const message = decodeRecordFrame(header, record.subarray(logRecordHeaderSizeBytes, endBytes))
     encodeRecordHeader(record, { ...header, fileIdentity: 0, offsetBytes, durableOffsetBytes: 0 })
-    record.set(frame, logRecordHeaderSizeBytes)
-    record.fill(0, logRecordHeaderSizeBytes + frame.length)
+    record.fill(0, endBytes)
     this.#contents.add(header, message, { offsetBytes, sizeBytes })
     this.#recordsEndBytes += sizeBytes
     return message
@@ -224,13 +233,11 @@ export class FooterGatherer {
 /** The batch or marker in a record's frame. Fails RECORD_CORRUPT when it is not what the header says. */
 export function decodeRecordFrame(header: RecordHeader, frame: Uint8Array): BatchView | Marker {
   const refuse = (what: string, cause?: unknown): never => {
-    const { stream, generation, firstSequence } = header
-    const sentence = `record ${generation}:${firstSequence} of stream ${stream} of VPG ${header.vpg}: ${what}`
-    throw new Failure('RECORD_CORRUPT', sentence, { stream, generation, firstSequence }, { cause })
+    throw contradiction(header, what, cause)
   }
   if (frame.length !== header.frameSizeBytes) refuse('its frame has another size than its header says')
   if (crc32c(frame) !== header.frameCrc32c) refuse('its frame has another checksum than its header says')
-  const message = decodeOr(frame, cause => refuse('its frame cannot be decoded', cause))
+  const message = decodeOr(frame, header.frameCrc32c, cause => refuse('its frame cannot be decoded', cause))
   switch (message.type) {
     case 'write-batch': {
       const lastSequence = message.firstSequence + message.writeCount - 1
@@ -271,9 +278,19 @@ function footerShareBytesMax(header: RecordHeader): number {
     : range + 9 * (header.lastSequence - header.firstSequence + 1)
 }
 
-function decodeOr(frame: Uint8Array, refuse: (cause: unknown) => never): ReturnType<typeof decodeFrame> {
+function contradiction(header: RecordHeader, what: string, cause?: unknown): Failure {
+  const { stream, generation, firstSequence } = header
+  const sentence = `record ${generation}:${firstSequence} of stream ${stream} of VPG ${header.vpg}: ${what}`
+  return new Failure('RECORD_CORRUPT', sentence, { stream, generation, firstSequence }, { cause })
+}
+
+function decodeOr(
+  frame: Uint8Array,
+  crc32cOfAll: number,
+  refuse: (cause: unknown) => never,
+): ReturnType<typeof decodeSummedFrame> {
   try {
-    return decodeFrame(frame)
+    return decodeSummedFrame(frame, crc32cOfAll)
   } catch (error) {
     if (error instanceof Failure) return refuse(error)
     throw error

@@ -148,13 +148,14 @@ class StoredSegment implements Segment {
   ): Promise<void> {
     const contents = await this.#footer(signal)
     const pieces = scanPieces(contents.batches, wanted)
+    const spares = [new Uint8Array(0), new Uint8Array(0)]
     let piece = pieces.next()
-    let reading = piece.done === true ? undefined : this.#readAhead(piece.value, signal)
+    let reading = piece.done === true ? undefined : this.#readAhead(piece.value, spares, signal)
     while (piece.done !== true && reading !== undefined) {
       const bytes = await reading
       const { startBytes, batches } = piece.value
       piece = pieces.next()
-      reading = piece.done === true ? undefined : this.#readAhead(piece.value, signal)
+      reading = piece.done === true ? undefined : this.#readAhead(piece.value, spares, signal)
       for (const batch of batches) {
         signal.throwIfAborted()
         const place = placeOf(contents.batches, batch)
@@ -168,9 +169,13 @@ class StoredSegment implements Segment {
     return this.#store.readRange(this.name, range, signal)
   }
 
-  /** A read that may fail while nobody waits for it yet; whoever waits then is told. */
-  #readAhead(range: ByteRange, signal: AbortSignal): Promise<Uint8Array> {
-    const reading = this.#read(range, signal)
+  /** A read that may fail while nobody waits for it yet; whoever waits then is told. The spares take turns. */
+  #readAhead(range: ByteRange, spares: Uint8Array[], signal: AbortSignal): Promise<Uint8Array> {
+    const sizeBytes = range.endBytes - range.startBytes
+    let spare = spares.shift()
+    if (spare === undefined || spare.length < sizeBytes) spare = new Uint8Array(sizeBytes)
+    spares.push(spare)
+    const reading = this.#store.readRange(this.name, range, signal, spare)
     reading.catch(() => undefined)
     return reading
   }

@@ -56,12 +56,14 @@ export function checkRecord(place: RecordPlace, source: Uint8Array): CheckedReco
   }
 }
 
-/** The raw payload of a batch, in memory that the next call uses again. */
+/** The raw payload of a batch: where it stands if it is stored raw, else in memory that the next call uses again. */
 export class PayloadReader {
   #memory = new Uint8Array(0)
 
   /** Undefined when a block does not decompress. */
   read(batch: BatchView): Uint8Array | undefined {
+    // No block is stored larger than it is raw, so that together they are as large means that none is compressed.
+    if (batch.payload.length === batch.rawSizeBytes) return batch.payload
     if (batch.rawSizeBytes > this.#memory.length) this.#memory = new Uint8Array(batch.rawSizeBytes)
     const payload = this.#memory.subarray(0, batch.rawSizeBytes)
     return decompressPayload(batch, payload) ? payload : undefined

@@ -105,14 +105,14 @@ export class DirectoryStore implements ObjectStore {
     this.#durableDirectories.add(directory)
   }
 
-  async readRange(key: string, range: ByteRange, signal: AbortSignal): Promise<Uint8Array> {
+  async readRange(key: string, range: ByteRange, signal: AbortSignal, spare?: Uint8Array): Promise<Uint8Array> {
     checkKey(key)
     assert(range.startBytes >= 0 && range.startBytes <= range.endBytes, 'a range does not end before it starts')
     this.#checkOpen(signal)
     try {
       const open = await this.#calls.open(path.join(this.#objects, key), 'r')
       try {
-        return await readExactly(open, key, range, signal)
+        return await readExactly(open, key, range, signal, spare)
       } finally {
         await open.close()
       }
@@ -209,7 +209,13 @@ export class DirectoryStore implements ObjectStore {
   }
 }
 
-async function readExactly(open: FileHandle, key: string, range: ByteRange, signal: AbortSignal): Promise<Uint8Array> {
+async function readExactly(
+  open: FileHandle,
+  key: string,
+  range: ByteRange,
+  signal: AbortSignal,
+  spare: Uint8Array | undefined,
+): Promise<Uint8Array> {
   const { size, isFile } = await open.stat().then(stats => ({ size: stats.size, isFile: stats.isFile() }))
   if (!isFile) throw new Failure('NOT_FOUND', `there is no object "${key}"`, { key })
   if (range.endBytes > size) {
@@ -219,8 +225,10 @@ async function readExactly(open: FileHandle, key: string, range: ByteRange, sign
       ...range,
     })
   }
-  // A buffer of its own, never a slice of the pool, so that it can be handed to another thread.
-  const target = Buffer.allocUnsafeSlow(range.endBytes - range.startBytes)
+  const sizeBytes = range.endBytes - range.startBytes
+  // Else a buffer of its own, never a slice of the pool, so that it can be handed to another thread.
+  const target =
+    spare !== undefined && spare.length >= sizeBytes ? spare.subarray(0, sizeBytes) : Buffer.allocUnsafeSlow(sizeBytes)
   for (let at = 0; at < target.length;) {
     signal.throwIfAborted()
     const piece = Math.min(pieceSizeBytes, target.length - at)

@@ -19,8 +19,11 @@ export interface ListedObject {
 export interface ObjectStore {
   /** Creates the object whole or not at all; durable on return; fails ALREADY_EXISTS if the key exists. One of many racing creators wins. */
   create(key: string, body: Uint8Array, signal: AbortSignal): Promise<void>
-  /** Reads [startBytes, endBytes). NOT_FOUND without the object; a range past the end is OBJECT_CORRUPT, never a short read. */
-  readRange(key: string, range: ByteRange, signal: AbortSignal): Promise<Uint8Array>
+  /**
+   * Reads [startBytes, endBytes). NOT_FOUND without the object; a range past the end is OBJECT_CORRUPT, never a short read. The
+   * bytes may be put into `spare`, where that is large enough: it is not the caller's until the call has ended.
+   */
+  readRange(key: string, range: ByteRange, signal: AbortSignal, spare?: Uint8Array): Promise<Uint8Array>
   /** Keys under the prefix in byte order, with every create that returned before the call, strictly after `after` where given. */
   list(prefix: string, after: string | undefined, signal: AbortSignal): AsyncIterable<ListedObject>
   /** Removes the object; nothing happens where there is none. */

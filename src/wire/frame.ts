@@ -2,7 +2,7 @@ import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
 import { frameBodySizeBytesMax, frameHeaderSizeBytes } from '../base/limits.ts'
 import { KiB } from '../base/units.ts'
-import { crc32c } from '../codec/crc32c.ts'
+import { crc32c, joinCrc32c } from '../codec/crc32c.ts'
 
 // The header in front of every message; proto/README.md draws it.
 
@@ -78,6 +78,16 @@ export function sealFrame(frame: Uint8Array, type: FrameType): void {
 /** The checksum of what a frame's checksum covers of its header; continue it with the body as it arrives. */
 export function frameChecksumStart(header: Uint8Array): number {
   return crc32c(header.subarray(0, crcOffsetBytes))
+}
+
+/**
+ * A frame has two checksums: its own, which leaves out the field that holds it, and the one over every byte, which log and segments
+ * keep. They differ by what the four bytes do to the body's share: from one comes the other, and the body is not read again.
+ */
+export function otherFrameChecksum(header: Uint8Array, checksum: number, bodySizeBytes: number): number {
+  const without = frameChecksumStart(header)
+  const withField = crc32c(header.subarray(0, frameHeaderSizeBytes))
+  return joinCrc32c((without ^ withField) >>> 0, checksum, bodySizeBytes)
 }
 
 export function invalidFrame(sentence: string, options?: { cause?: unknown }): Failure {

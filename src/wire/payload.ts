@@ -16,6 +16,22 @@ export function decompressPayload(batch: BatchView, target: Uint8Array): boolean
   return rawStart === target.length
 }
 
+/** Whether every block decompresses to its raw size. `scratch` has room for a block of the largest size. */
+export function payloadDecompresses(batch: BatchView, scratch: Uint8Array): boolean {
+  const { payload, blockCount } = batch
+  let storedStart = 0
+  for (let block = 0; block < blockCount; block++) {
+    const storedSizeBytes = batch.blockStoredSizeBytes(block)
+    const rawSizeBytes = batch.blockRawSizeBytes(block)
+    if (storedSizeBytes !== rawSizeBytes) {
+      const stored = payload.subarray(storedStart, storedStart + storedSizeBytes)
+      if (!decompressBlock(stored, scratch.subarray(0, rawSizeBytes))) return false
+    }
+    storedStart += storedSizeBytes
+  }
+  return true
+}
+
 /** Writes one block to `target`, which has exactly its raw size. False when it does not decompress. */
 export function decompressBatchBlock(batch: BatchView, block: number, target: Uint8Array): boolean {
   let storedStart = 0

@@ -3,7 +3,7 @@ import { frameHeaderSizeBytes } from '../base/limits.ts'
 import { crc32c } from '../codec/crc32c.ts'
 import { decodeBatchBody } from './batch-view.ts'
 import { decodeControlBody } from './control-codec.ts'
-import { frameChecksumStart, invalidFrame, parseFrameHeader, type FrameType } from './frame.ts'
+import { frameChecksumStart, invalidFrame, otherFrameChecksum, parseFrameHeader, type FrameType } from './frame.ts'
 import type { BatchView, ControlMessage } from './messages.ts'
 
 // The replication protocol as bytes: proto/README.md in code, and the only folder that knows protobuf.
@@ -16,8 +16,15 @@ import type { BatchView, ControlMessage } from './messages.ts'
 export { BatchBuilder } from './batch-builder.ts'
 export { encodeFrame } from './control-codec.ts'
 export { FrameReader } from './frame-reader.ts'
-export { frameChecksumStart, parseFrameHeader, protocolVersion, type FrameHeader, type FrameType } from './frame.ts'
-export { decompressBatchBlock, decompressPayload } from './payload.ts'
+export {
+  frameChecksumStart,
+  otherFrameChecksum,
+  parseFrameHeader,
+  protocolVersion,
+  type FrameHeader,
+  type FrameType,
+} from './frame.ts'
+export { decompressBatchBlock, decompressPayload, payloadDecompresses } from './payload.ts'
 export type * from './messages.ts'
 
 /**
@@ -25,12 +32,21 @@ export type * from './messages.ts'
  * valid as long as it is. Fails FRAME_INVALID or VERSION_UNSUPPORTED.
  */
 export function decodeFrame(frame: Uint8Array): ControlMessage | BatchView {
+  return decode(frame, header => crc32c(frame.subarray(frameHeaderSizeBytes), frameChecksumStart(header)))
+}
+
+/** The same where the CRC-32C of all the frame's bytes was computed already. */
+export function decodeSummedFrame(frame: Uint8Array, crc32cOfAll: number): ControlMessage | BatchView {
+  return decode(frame, header => otherFrameChecksum(header, crc32cOfAll, frame.length - frameHeaderSizeBytes))
+}
+
+function decode(frame: Uint8Array, checksumOf: (header: Uint8Array) => number): ControlMessage | BatchView {
   if (frame.length < frameHeaderSizeBytes) throw invalidFrame('the frame ends inside its header')
   const header = parseFrameHeader(frame)
   const body = frame.subarray(frameHeaderSizeBytes)
   if (body.length !== header.bodySizeBytes)
     throw invalidFrame(`the frame has ${body.length} body bytes, its header says ${header.bodySizeBytes}`)
-  checkFrameChecksum(header.crc32c, crc32c(body, frameChecksumStart(frame)))
+  checkFrameChecksum(header.crc32c, checksumOf(frame.subarray(0, frameHeaderSizeBytes)))
   return decodeFrameBody(header.type, body)
 }
 

@@ -1,6 +1,7 @@
 import type { Clock } from '../../src/base/clock.ts'
 import { Failure } from '../../src/base/failure.ts'
 import type { LogBatch } from '../../src/journal/log-reader.ts'
+import { logRecordHeaderSizeBytes } from '../../src/base/limits.ts'
 import { recordSizeBytes, type RecordHeader } from '../../src/journal/record.ts'
 import type { LogMark } from '../../src/aging/service.ts'
 import type { TailedLog } from '../../src/aging/tools.ts'
@@ -182,6 +183,10 @@ class MemoryLogReader implements TailedLog {
       throw new Failure('RECORD_CORRUPT', `log file ${place.fileIdentity}, byte ${place.offsetBytes}: rotten`)
     }
     return record.frame
+  }
+
+  readUnchecked(place: { readonly fileIdentity: number; readonly offsetBytes: number }, target: Uint8Array): void {
+    target.set(this.readRecord(place), logRecordHeaderSizeBytes)
   }
 
   close(): void {}
