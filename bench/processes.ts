@@ -41,6 +41,11 @@ export function rssMaxBytesOf(processId: number): number {
   return Number(match?.[1] ?? 0) * 1024
 }
 
+/** From here on rssMaxBytesOf counts anew (Linux: proc(5), clear_refs). */
+export function resetRssMax(processId: number): void {
+  writeFileSync(`/proc/${processId}/clear_refs`, '5')
+}
+
 export async function freePort(): Promise<number> {
   const server = net.createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
