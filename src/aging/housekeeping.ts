@@ -11,6 +11,8 @@ import type { VpgWriter } from './vpg-writer.ts'
 const edgeShare = 1 / 16
 const removalsAtOnce = 8
 const removalsPerCommitMax = 1000
+/** Garbage waits for company by this share of its grace period: every commit makes some, and to remove it is a commit. */
+const companyShare = 1 / 16
 
 /** Moves the history's edge, if it is far behind. */
 export async function moveEdge(writer: VpgWriter): Promise<boolean> {
@@ -46,6 +48,9 @@ export async function collectGarbage(
   const churn = ownChurn.get(writer) ?? new Set<string>()
   const due = writer.contents.state.garbage.filter(({ leftAtMicros, key }) => leftAtMicros <= before && !isRead(key))
   if (due.every(({ key }) => churn.has(key))) return false
+  const oldestMicros = due.reduce((oldest, { leftAtMicros }) => Math.min(oldest, leftAtMicros), Infinity)
+  const isAlone = before - oldestMicros < config.garbageGraceMillis * 1000 * companyShare
+  if (isAlone && due.length < removalsPerCommitMax) return false
   const keys = due.slice(0, removalsPerCommitMax).map(({ key }) => key)
   await removeAll(tools, writer, keys)
   const removed = new Set(keys)

@@ -47,8 +47,11 @@ export interface EncodedManifest {
 const inlinePartSizeBytesMax = 4 * KiB
 /** As JSON in the root; more are a page of their own, see checkpoint-page.ts. */
 const checkpointsInRootMax = 12
+// Together, names and all, with the positions of 64 streams twice (10 KiB) and references to 40 index pages, within a root.
 const inlineSizeBytesMax = 24 * KiB
-const placesSizeBytesMax = 28 * KiB
+const placesSizeBytesMax = 22 * KiB
+/** What stands around a part's items in the root, beside its name. */
+const placeSizeBytes = 24
 const placesPerIndex = 256
 
 /**
@@ -109,7 +112,7 @@ class PageSheet {
     }
     const text =
       isCheckpoints(part) && part.items.length > checkpointsInRootMax ? undefined : JSON.stringify(part.items)
-    const textSizeBytes = text === undefined ? Infinity : Buffer.byteLength(text)
+    const textSizeBytes = text === undefined ? Infinity : Buffer.byteLength(text) + part.name.length + placeSizeBytes
     if (textSizeBytes <= inlinePartSizeBytesMax && this.#inlineSizeBytes + textSizeBytes <= inlineSizeBytesMax) {
       this.#inlineSizeBytes += textSizeBytes
       return { name: part.name, items: part.items }

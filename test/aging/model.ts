@@ -77,7 +77,7 @@ async function randomHistory(t: Test, seed: number, steps: number): Promise<void
 }
 
 function faultOf(chance: number, operation: number, _key: string): 'works' | 'fails-before' | 'fails-after' {
-  if (operation < 200) return 'works' // opening fails as the store does, which is another test
+  if (operation < 400) return 'works' // opening fails as the store does, which is another test
   return chance < 0.03 ? 'fails-before' : chance < 0.06 ? 'fails-after' : 'works'
 }
 

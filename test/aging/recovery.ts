@@ -256,3 +256,19 @@ t.test('what a start says of a month of checkpoints is small, and all of them', 
   const { contents } = await loadVpg(model.memory, model.vpg, 'appliance-one', never)
   t.equal(new Set(contents.recent.map(({ volumes }) => volumes)).size, 1, 'they share their list of volumes')
 })
+
+t.test('garbage is removed in company: commits of their own would double what a VPG commits', async t => {
+  const model = await running(t, 14)
+  for (let minute = 0; minute < 100; minute++) {
+    model.clock.advance(1000)
+    await model.worker.changeVpg({ vpg: model.vpg, historyMillis: 60_000 + minute })
+    await model.age()
+  }
+  const removals = told(model, 'garbageRemoved')
+  t.ok(removals.length > 0)
+  t.ok(removals.length < 20, `${removals.length} removals for 100 commits`)
+  model.clock.advance(70_000)
+  await model.age()
+  const { garbageCount } = await model.worker.status({ vpg: model.vpg })
+  t.ok(garbageCount < 5, `${garbageCount} are left at rest`)
+})

@@ -198,19 +198,37 @@ t.test('creating an object that an earlier attempt created is not an error, unle
 })
 
 t.test('a root stays within its bound, whatever is on the edge between it and its pages', async t => {
-  for (const count of [50, 100, 150, 180, 200, 250, 400, 1500]) {
-    const commits = await created(new FatefulStore(new MemoryStore()))
-    const { state } = commits.contents
-    const key = (index: number): string => `${definition.id}/page/1-${String(index).padStart(36, '0')}`
-    const garbage = Array.from({ length: count }, (_, index) => ({ key: key(index), leftAtMicros: 1e15 + index }))
-    const offloaded = Array.from({ length: 64 }, (_, index) => ({
-      stream: index + 1,
-      generation: 4_000_000_000,
-      sequence: (9e15 + index) as (typeof state.offloaded)[number]['sequence'],
-    }))
-    const contents = { ...commits.contents, segmentsFrom: offloaded, state: { ...state, offloaded, garbage } }
-    const left = Array.from({ length: 30 }, (_, index) => key(5000 + index))
-    await commits.commitManifest(commits.prepareManifest(contents, left), never)
-    t.pass(`${count} times of leaving`)
+  let worst = 0
+  for (const deltaCount of [0, 60, 120, 140, 160, 180, 200, 220, 300]) {
+    for (const garbageCount of [0, 60, 120, 160, 200, 400]) {
+      const memory = new MemoryStore()
+      const commits = await created(new FatefulStore(memory))
+      const { state } = commits.contents
+      const key = (index: number): string => `${definition.id}/page/1-${String(index).padStart(36, '0')}`
+      const offloaded = Array.from({ length: 64 }, (_, index) => ({
+        stream: index + 1,
+        generation: 4_000_000_000,
+        sequence: (9e15 + index) as (typeof state.offloaded)[number]['sequence'],
+      }))
+      const deltas = Array.from({ length: deltaCount }, (_, index) => ({
+        kind: 'delta' as const,
+        fromOrdinal: (2 ** 32 + index) as Ordinal,
+        toOrdinal: (2 ** 32 + index + 1) as Ordinal,
+        packs: [],
+        checkpoints: { key: 'k'.repeat(4096), sizeBytes: 1 },
+        checkpointCount: 1,
+        rawSizeBytes: 1,
+      }))
+      const garbage = Array.from({ length: garbageCount }, (_, index) => ({
+        key: key(index),
+        leftAtMicros: 1.7e15 + index,
+      }))
+      const contents = { ...commits.contents, segmentsFrom: offloaded, state: { ...state, offloaded, deltas, garbage } }
+      const left = Array.from({ length: 30 }, (_, index) => key(5000 + index))
+      await commits.commitManifest(commits.prepareManifest(contents, left), never)
+      const root = memory.objects.get(commitKey(definition.id, commits.contents.state.commitNumber))
+      worst = Math.max(worst, root?.length ?? Infinity)
+    }
   }
+  t.ok(worst <= 62 * 1024, `${worst} bytes at most`)
 })
