@@ -3,7 +3,6 @@ import type { Aging } from '../aging/aging.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import { Failure, failedWith } from '../base/failure.ts'
 import { formatCheckpointId, newVpgId, parseCheckpointId } from '../base/ids.ts'
-import { streamsPerVpgMax } from '../base/limits.ts'
 import type { Clock } from '../base/clock.ts'
 import type * as api from '../control/service.ts'
 import type { Ingest } from '../ingest/ingest.ts'
@@ -214,8 +213,11 @@ function definitionOf(request: api.CreateVpgRequest, nowMicros: number): VpgDefi
   if (twice !== undefined) throw new Failure('REQUEST_INVALID', `"${twice}" is listed twice`)
   if (parseCheckpointId(request.name) !== undefined)
     throw new Failure('REQUEST_INVALID', `"${request.name}" would read as a checkpoint id`)
-  if (request.agents.length > streamsPerVpgMax)
-    throw new Failure('REQUEST_INVALID', `a VPG has at most ${streamsPerVpgMax} agents`)
+  if (request.agents.length !== 1)
+    throw new Failure(
+      'REQUEST_INVALID',
+      'a VPG has exactly one agent in this version: name the one whose host has all its disks',
+    )
   return {
     id: newVpgId(),
     name: request.name,

@@ -93,6 +93,7 @@ export class Session implements FrameSink, StreamSession {
     this.#heardAtMillis = now
     this.#sentAtMillis = now
     socket.setNoDelay(true)
+    socket.setKeepAlive(true, 30_000) // a peer that dies while we are not reading is noticed as well
     socket.on('data', chunk => this.#takeBytes(chunk))
     socket.on('error', error => this.#end('PEER_LOST', error.message))
     socket.on('end', () => this.#end('PEER_LOST', 'the peer closed the connection'))
