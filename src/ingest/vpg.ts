@@ -136,11 +136,13 @@ export class ServedVpg {
     this.requests.complete(checkpoint)
   }
 
-  /** Asks the coordinator for a checkpoint and waits for it. */
+  /** Asks the coordinator for a checkpoint and waits for it. Fails at once where an agent has said that it can make none. */
   async requestCheckpoint(): Promise<Checkpoint> {
     const coordinator = this.streams[0]
     if (coordinator?.session?.facts === undefined)
       throw new Failure('PEER_LOST', this.#whyNoCheckpoints() ?? 'no agent is connected that could make a checkpoint')
+    const inexact = this.#whyInexact()
+    if (inexact !== undefined) throw new Failure('SYNC_REQUIRED', `no checkpoint can be made: ${inexact}`)
     const { session } = coordinator
     return this.requests.ask(requestId => session.requestCheckpoint(requestId))
   }
@@ -158,17 +160,24 @@ export class ServedVpg {
     const [coordinator] = this.streams
     if (coordinator === undefined) return 'the VPG has no agent'
     if (coordinator.session?.facts === undefined) return `the agent "${coordinator.agent}" is not connected`
+    const inexact = this.#whyInexact()
+    if (inexact !== undefined) return inexact
+    const silentMillis = this.#clock.monotonicMillis() - this.#checkpointAtMillis
+    if (silentMillis <= intervalsBeforeSilence * this.#definition.checkpointIntervalMillis) return undefined
+    return this.streams.some(stream => stream.status().waitingFrameCount > 0)
+      ? 'the journal does not make records durable'
+      : `the agent "${coordinator.agent}" has sent none for ${Math.round(silentMillis / 1000)} s`
+  }
+
+  /** Which volume's stream is not what its disk is, in the agent's words; there is no checkpoint while one is. */
+  #whyInexact(): string | undefined {
     for (const stream of this.streams) {
       const stopped = stream.agentStatus?.volumes.find(volume => volume.needsSync)
       const name = this.#definition.volumes.find(volume => volume.number === stopped?.number)?.name
       if (stopped !== undefined)
         return `the volume "${name ?? stopped.number}" needs a synchronisation: ${stopped.reason}`
     }
-    const silentMillis = this.#clock.monotonicMillis() - this.#checkpointAtMillis
-    if (silentMillis <= intervalsBeforeSilence * this.#definition.checkpointIntervalMillis) return undefined
-    return this.streams.some(stream => stream.status().waitingFrameCount > 0)
-      ? 'the journal does not make records durable'
-      : `the agent "${coordinator.agent}" has sent none for ${Math.round(silentMillis / 1000)} s`
+    return undefined
   }
 }
 

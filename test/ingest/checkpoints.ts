@@ -158,6 +158,8 @@ t.test('a VPG says why it has no checkpoints', async t => {
   peer.send({ type: 'agent-status', queuedBytes: 0, queuedRecords: 0, volumes: [volume] })
   await until('it is known', () => why() !== undefined)
   t.match(why(), /"root" needs a synchronisation: the queue was full/)
+  const refused = { code: 'SYNC_REQUIRED', message: /"root" needs a synchronisation: the queue was full/ }
+  await t.rejects(bench.ingest.requestCheckpoint(id), refused, 'one that is asked for is refused at once')
   peer.send({ type: 'agent-status', queuedBytes: 0, queuedRecords: 0, volumes: [] })
   peer.sendBytes(batchAt(1))
   await until('it is appended', () => bench.journal.waitingCount === 1)
