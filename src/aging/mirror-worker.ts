@@ -10,7 +10,7 @@ import { LogReader } from '../journal/log-reader.ts'
 import { encodeCheckpoints, listVpgs, removeRemains, VpgCommits, type WriterIdentity } from '../manifest/manifest.ts'
 import { removeScratch, Workspace } from '../mirror/mirror.ts'
 import { openStore, type ObjectStore, type StoreConfig } from '../store/store.ts'
-import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import { LogFiles } from './log-files.ts'
 import { LogTail } from './log-tail.ts'
@@ -147,7 +147,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     return vpg.contents.state.definition
   }
 
-  async tag(argument: { readonly vpg: VpgId; readonly ordinal: Ordinal; readonly name: string }): Promise<void> {
+  async tag(argument: { readonly vpg: VpgId; readonly ordinal: Ordinal; readonly name: string }): Promise<Tag> {
     const { ordinal, name } = argument
     const vpg = this.#known(argument.vpg)
     const decided = vpg.decide(contents => {
@@ -162,6 +162,9 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       return { ...contents, state: { ...state, tags: [...state.tags, tag] } }
     })
     await this.#bounded(decided)
+    const tagged = vpg.contents.state.tags.find(tag => tag.name === name)
+    if (tagged === undefined) throw new Failure('NOT_FOUND', `the tag "${name}" was taken away again`, { name })
+    return tagged
   }
 
   async untag({ vpg, name }: { readonly vpg: VpgId; readonly name: string }): Promise<void> {

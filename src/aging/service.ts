@@ -1,7 +1,7 @@
 import type { Ordinal, PositionVector, StreamPosition, VpgId } from '../base/ids.ts'
 import type { PaceFlag } from './turns.ts'
 import type { StoreConfig } from '../store/object-store.ts'
-import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { Hole, SegmentSpan, VpgState } from '../timeline/state.ts'
 
@@ -40,8 +40,8 @@ export interface AgingService {
     readonly historyMillis?: number
     readonly checkpointIntervalMillis?: number
   }): Promise<VpgDefinition>
-  /** Durable in the store on return. ALREADY_EXISTS when the name tags another checkpoint. */
-  tag(argument: { readonly vpg: VpgId; readonly ordinal: Ordinal; readonly name: string }): Promise<void>
+  /** The tag as it is kept, durable in the store on return. ALREADY_EXISTS when the name tags another checkpoint. */
+  tag(argument: { readonly vpg: VpgId; readonly ordinal: Ordinal; readonly name: string }): Promise<Tag>
   untag(argument: { readonly vpg: VpgId; readonly name: string }): Promise<void>
   /** Commits a pin, then answers with all that a reader needs. CHECKPOINT_MISSING when it is not retained. */
   openImage(argument: {

@@ -117,8 +117,7 @@ export class DaemonControl implements api.VraControl {
         ? await ingest.requestCheckpoint(vpg)
         : await checkpoints.find(entry, request.checkpoint, clock.timestampMicros())
     if (request.checkpoint === undefined) catalog.addCheckpoints(vpg, [checkpoint])
-    await aging.tag({ vpg, ordinal: checkpoint.ordinal, name: request.tag })
-    const tag = { ordinal: checkpoint.ordinal, name: request.tag, taggedAtMicros: clock.timestampMicros() }
+    const tag = await aging.tag({ vpg, ordinal: checkpoint.ordinal, name: request.tag })
     entry.tags = [...entry.tags.filter(other => other.name !== request.tag), tag]
     return checkpointFacts(entry, checkpoint)
   }
