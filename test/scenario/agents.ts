@@ -2,9 +2,11 @@ import * as fs from 'node:fs'
 import * as path from 'node:path'
 import t from 'tap'
 import { MiB } from '../../src/base/units.ts'
-import { runVra, until } from '../support/scenario-role.ts'
+import { freePort, runVra, until } from '../support/scenario-role.ts'
 import { Guest } from '../support/scenario-guest.ts'
+import { Sender } from '../support/scenario-sender.ts'
 import { Scenario } from '../support/scenario-site.ts'
+import { seededRandom } from '../support/wire-samples.ts'
 
 // Who may write what: groups beside each other, agents that nobody listed, the same agent twice, certificates.
 
@@ -35,29 +37,48 @@ t.test('two groups with an agent each do not mix', async t => {
   }
 })
 
-t.test('a second agent that calls itself the same is the one, and the first is told', async t => {
+t.test('an agent that calls itself as another is told; who can continue the stream supersedes', async t => {
   const scenario = await Scenario.make(t)
   await scenario.startVra()
   const first = await scenario.placeAgent({ agentId: 'host', vpg: 'web', volumes: { root: sizeBytes } })
   await scenario.createVpg(first.plan)
   await first.start()
+  await new Guest(await first.client('root'), { seed }).runFor(50)
+  await scenario.tag('web', 'before')
   const before = await scenario.untilConnected('web')
-  // The same machine, started twice: its own copy of state and disk.
+
   const copies = path.join(scenario.directory, 'copies')
   fs.mkdirSync(copies)
-  fs.copyFileSync(first.disk('root'), path.join(copies, 'root.img'))
-  const flags = ['--disk', `root=${path.join(copies, 'root.img')}`, '--state-directory', path.join(copies, 'state')]
-  const where = ['--vra', `127.0.0.1:${scenario.agentsPort}`, '--nbd-port', String(first.nbdPort + 5000)]
-  const second = scenario.spawnRole(['protect', '--vpg', 'web', '--agent', 'host', ...where, ...flags], 'second.log')
+  fs.writeFileSync(path.join(copies, 'root.img'), '')
+  fs.truncateSync(path.join(copies, 'root.img'), sizeBytes)
+  const disk = ['--disk', `root=${path.join(copies, 'root.img')}`, '--state-directory', path.join(copies, 'state')]
+  const where = ['--vra', `127.0.0.1:${scenario.agentsPort}`, '--nbd-port', String(await freePort())]
+  const fresh = scenario.spawnRole(['protect', '--vpg', 'web', '--agent', 'host', ...where, ...disk], 'fresh.log')
+  await fresh.untilSaid(/SYNC_REQUIRED/)
+  await scenario.vra?.untilSaid(/not what the agent can continue/)
+  const during = await scenario.vpg('web')
+  t.equal(during.state, 'protected', 'an empty disk under the same name disturbs nothing')
+  t.equal(during.agents[0]?.address, before.agents[0]?.address)
+  await fresh.kill()
+
+  const newer = new Sender(
+    scenario.agentsPort,
+    { vpg: 'web', agent: 'host', volume: 'root', sizeBytes },
+    seededRandom(seed),
+  )
+  t.teardown(() => newer.close())
+  await until('it continues at the durable position', async () => {
+    newer.continueFrom((await scenario.vpg('web')).agents[0]?.durable.sequence ?? 0)
+    await newer.attempt()
+    return newer.isConnected
+  })
   await first.process?.untilSaid(/SESSION_SUPERSEDED/)
-  t.match(first.process?.output, /newer session/, 'in words')
+  t.match(first.process?.output, /newer session/, 'the first stops, and says why')
   await scenario.vra?.untilSaid(/newer session/)
-  const after = await scenario.untilVpg('web', 'another session', vpg => {
-    const [agent] = vpg.agents
+  const after = await scenario.untilVpg('web', 'another session', ({ agents: [agent] }) => {
     return agent?.state === 'connected' && agent.address !== before.agents[0]?.address
   })
   t.equal(after.agents.length, 1)
-  t.ok(second.isRunning)
 })
 
 t.test('an agent that nobody listed is refused, in words, in both logs', async t => {
@@ -103,13 +124,13 @@ t.test('with certificates of `vra certs`: an agent is who its certificate says',
   mallory.spawn()
   await mallory.process?.untilSaid(/IDENTITY_REFUSED/)
   t.match(mallory.process?.output, /mallory/, 'the name on the certificate is said')
-  await mallory.process?.kill()
+  t.equal(await mallory.process?.stop(), 0)
 
   const plain = await scenario.placeAgent(plan)
   plain.spawn()
   await plain.process?.untilSaid(/"linkDown"/)
   t.equal((await scenario.vpg('web')).agents[0]?.state, 'disconnected', 'plain TCP gets nowhere')
-  await plain.process?.kill()
+  t.equal(await plain.process?.stop(), 0)
 
   const agent = await scenario.placeAgent({ ...plan, vra: withTls('host') })
   await agent.start()

@@ -72,6 +72,12 @@ export class Sender {
     })
   }
 
+  /** Connects once; it is welcomed, or the connection is gone, when this returns. */
+  async attempt(): Promise<void> {
+    this.#open()
+    await until('an answer', () => this.isConnected || this.#socket === undefined)
+  }
+
   /** Numbers random writes, as one batch. */
   write(countMax: number): void {
     this.writeExactly(randomWrites(this.#random, countMax))
@@ -126,6 +132,12 @@ export class Sender {
     })
   }
 
+  /** Poses as one who has sent up to here already. */
+  continueFrom(sequence: number): void {
+    this.acked = sequence
+    this.lastSequence = sequence
+  }
+
   close(): void {
     this.#socket?.destroy()
     this.#lost()
@@ -161,7 +173,7 @@ export class Sender {
       protocolVersionMax: 1,
       vpg,
       agent,
-      sessionNumber: this.sessionCount,
+      sessionNumber: Date.now() * 1000 + this.sessionCount,
       epoch: 0,
       incarnation: 0,
       volumes: [{ name: volume, sizeBytes: this.model.length }],

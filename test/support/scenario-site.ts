@@ -15,6 +15,8 @@ export interface AgentPlan {
   readonly volumes: Readonly<Record<string, number>>
   /** More lines of its configuration. */
   readonly more?: readonly string[]
+  /** Another disk and state than the agent of this name had. */
+  readonly fresh?: string
   /** Instead of the plain connection to this site's VRA. */
   readonly vra?: string
 }
@@ -54,8 +56,11 @@ export class Scenario {
 
   static async make(t: Test, plan: SitePlan = {}): Promise<Scenario> {
     t.setTimeout(240_000)
+    const made: { scenario?: Scenario } = {}
+    // Before testdir(): what is registered first ends before the directory is removed.
+    t.teardown(() => made.scenario?.close())
     const scenario = new Scenario(t.testdir(), plan, [await freePort(), await freePort()])
-    t.teardown(() => scenario.#close())
+    made.scenario = scenario
     scenario.writeVraConfig(plan)
     return scenario
   }
@@ -69,7 +74,7 @@ export class Scenario {
       `dataDirectory: ${this.dataDirectory}`,
       `listen: { port: ${this.agentsPort}${plan.listen === undefined ? '' : `, ${plan.listen}`} }`,
       `control: { port: ${this.controlPort} }`,
-      `aging: ${plan.aging ?? '{ segmentSizeBytesTarget: 1 MiB, segmentAgeMillisMax: 500, foldSizeBytesMin: 2 MiB, garbageGraceMillis: 1000 }'}`,
+      `aging: ${plan.aging ?? '{ segmentSizeBytesTarget: 1 MiB, segmentAgeMillisMax: 500, foldSizeBytesMin: 512 KiB, garbageGraceMillis: 1000 }'}`,
       ...(plan.store === undefined ? [] : [`store: ${plan.store}`]),
       ...(plan.journal === undefined ? [] : [`journal: ${plan.journal}`]),
       'log: { level: debug, format: json }',
@@ -180,7 +185,7 @@ export class Scenario {
     return this.control.tagCheckpoint({ vpg, tag })
   }
 
-  async #close(): Promise<void> {
+  async close(): Promise<void> {
     for (const client of this.#clients) client.socket.destroy()
     await Promise.all([...this.#roles].map(role => role.kill()))
   }
@@ -201,17 +206,23 @@ export class AgentSite {
     this.#controlPort = controlPort
   }
 
+  get #stem(): string {
+    const { vpg, agentId, fresh } = this.plan
+    return path.join(this.#scenario.directory, [vpg, agentId, ...(fresh === undefined ? [] : [fresh])].join('-'))
+  }
+
   get configFile(): string {
-    return path.join(this.#scenario.directory, `${this.plan.vpg}-${this.plan.agentId}.yaml`)
+    return `${this.#stem}.yaml`
   }
 
   disk(volume: string): string {
-    return path.join(this.#scenario.directory, `${this.plan.vpg}-${this.plan.agentId}-${volume}.img`)
+    return `${this.#stem}-${volume}.img`
   }
 
   place(): void {
     const { agentId, vpg, volumes, more = [], vra } = this.plan
     for (const [name, sizeBytes] of Object.entries(volumes)) {
+      if (fs.existsSync(this.disk(name))) continue // the same host with another configuration
       fs.writeFileSync(this.disk(name), '')
       fs.truncateSync(this.disk(name), sizeBytes)
     }
@@ -220,7 +231,7 @@ export class AgentSite {
       `agentId: ${agentId}`,
       `vpg: ${vpg}`,
       `vra: ${vra ?? `{ port: ${this.#scenario.agentsPort} }`}`,
-      `stateDirectory: ${path.join(this.#scenario.directory, `${vpg}-${agentId}-state`)}`,
+      `stateDirectory: ${this.#stem}-state`,
       `nbd: { port: ${this.nbdPort} }`,
       `control: { port: ${this.#controlPort} }`,
       `volumes: [${list.join(', ')}]`,
