@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads'
 import { assert } from '../base/assert.ts'
 import { Failure, failedWith } from '../base/failure.ts'
-import { agingHeapSizeMiBMax, durableNoticeIntervalMillis } from '../base/limits.ts'
+import { agingHeapSizeMiBMax, durableNoticeIntervalMillis, threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
 import { decodeCheckpoints } from '../manifest/manifest.ts'
 import type { AgingConfig, AgingNotices, AgingService, LogMark, OpenedVpg, PackedVpg } from './service.ts'
@@ -58,7 +58,7 @@ export class Aging {
    */
   static async open(config: AgingConfig, handlers: AgingHandlers = {}): Promise<Aging> {
     const worker = new Worker(new URL('./aging-worker.js', import.meta.url), {
-      resourceLimits: { maxOldGenerationSizeMb: agingHeapSizeMiBMax },
+      resourceLimits: { maxOldGenerationSizeMb: agingHeapSizeMiBMax, maxYoungGenerationSizeMb: threadYoungSizeMiBMax },
     })
     const ended = endOf(worker)
     const client = new RpcClient<AgingService>(worker, (name, value) => {

@@ -160,7 +160,8 @@ async function withNewObjects(
     return key
   }
   // A merge that fails leaves its objects: whether its commit counted may be open. The next start makes them garbage.
-  const committed = await tools.mergePermit.with(() => writer.merging(() => merge(newKey)))
+  const merging = (): Promise<boolean | undefined> => writer.merging(() => merge(newKey))
+  const committed = await tools.mergePermit.with(() => tools.workspace.use(merging))
   if (committed === undefined) return false
   if (!committed) for (const key of keys) await tools.store.remove(key, tools.signal)
   return committed

@@ -14,6 +14,7 @@ import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import { LogFiles } from './log-files.ts'
 import { LogTail } from './log-tail.ts'
+import { SegmentMemory } from './segment-memory.ts'
 import type { AgingConfig, AgingService, ImagePlan, LogMark, OpenedVpg, PackedVpg, VpgMirrorStatus } from './service.ts'
 import type { AgingTools, Notify, TailedLog } from './tools.ts'
 import { Turns } from './turns.ts'
@@ -23,6 +24,8 @@ import { VpgAging } from './vpg-aging.ts'
 const segmentSlackBytes = 2 * frameSizeBytesMax + 2 * MiB
 /** A loop that finds nothing to do looks again after this, or when the log goes on. */
 const idleMillis = 500
+/** Large buffers that nobody has used for this long are given back. */
+const unusedMemoryMillis = 5_000
 /** How long a call waits for the log to be read up to its checkpoint, and for the store to take a decision. */
 const callPatienceMillis = 30_000
 
@@ -69,7 +72,8 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       logFiles: new LogFiles(fileIdentity => this.#notify('logFileFree', { fileIdentity })),
       frames: this.#openLog(disk, config.logDirectory),
       segmentPermit: new Permits(1),
-      segmentBuffer: new Uint8Array(config.segmentSizeBytesTarget + segmentSlackBytes),
+      segmentSizeBytesMax: config.segmentSizeBytesTarget + segmentSlackBytes,
+      segmentMemory: new SegmentMemory(),
       mergePermit: new Permits(1),
       workspace: new Workspace(),
       signal: this.#closing.signal,
@@ -248,6 +252,8 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   async #tailLoop(): Promise<void> {
     for (;;) {
       await this.readTail()
+      this.#ready().workspace.releaseUnused(unusedMemoryMillis)
+      this.#ready().segmentMemory.releaseUnused(unusedMemoryMillis)
       await this.#clock.sleep(idleMillis / 5, this.#closing.signal)
     }
   }

@@ -40,7 +40,7 @@ export class SegmentCommit implements PendingSegment {
 
   /** The bytes are valid until the shared buffer is given to another: the caller holds its permit. */
   readonly encode = async (commitNumber: number): Promise<Uint8Array> => {
-    const { clock, segmentBuffer, turns, frames } = this.#tools
+    const { clock, segmentMemory, segmentSizeBytesMax, turns, frames } = this.#tools
     const startMillis = clock.monotonicMillis()
     const builder = new SegmentBuilder({
       vpg: this.#commits.vpg,
@@ -48,8 +48,8 @@ export class SegmentCommit implements PendingSegment {
       commitNumber,
       nonce: Buffer.from(this.nonce, 'hex'),
       createdAtMicros: clock.timestampMicros(),
-      capacityBytes: segmentBuffer.length,
-      buffer: segmentBuffer,
+      capacityBytes: segmentSizeBytesMax,
+      buffer: segmentMemory.take(segmentSizeBytesMax),
     })
     const countMax = this.#recordCount ?? this.#records.count
     let index = 0

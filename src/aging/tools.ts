@@ -5,6 +5,7 @@ import type { LogReader } from '../journal/log-reader.ts'
 import type { Workspace } from '../mirror/mirror.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import type { LogFiles } from './log-files.ts'
+import type { SegmentMemory } from './segment-memory.ts'
 import type { AgingConfig, AgingNotices } from './service.ts'
 import type { Turns } from './turns.ts'
 
@@ -26,7 +27,8 @@ export interface AgingTools {
   readonly frames: Pick<TailedLog, 'readUnchecked'>
   /** One segment is built at a time, in the one buffer for it. */
   readonly segmentPermit: Permits
-  readonly segmentBuffer: Uint8Array
+  readonly segmentSizeBytesMax: number
+  readonly segmentMemory: SegmentMemory
   /** One fold or region rewrite at a time, in the one workspace. */
   readonly mergePermit: Permits
   readonly workspace: Workspace

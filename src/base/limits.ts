@@ -78,6 +78,8 @@ export const ackLatencySlowMillis = 5
 export const logShareUnpaced = 0.5
 export const agingSliceMillis = 10
 export const agingHeapSizeMiBMax = 384
+/** Of a thread's young objects. The default is 48 MiB a thread, which short-lived objects fill before any is collected. */
+export const threadYoungSizeMiBMax = 6
 /** A VPG asks this often whether another appliance has taken it over. */
 export const ownershipCheckMillis = 10_000
 /** A tail without writes (an idle VPG's markers) is sealed after this, not after segmentAgeMillisMax. */

@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads'
 import { systemClock, type Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
+import { threadYoungSizeMiBMax } from '../base/limits.ts'
 import type { VpgId } from '../base/ids.ts'
 import { RpcClient, type RpcMethods } from '../base/rpc.ts'
 import type { Closable } from '../base/shutdown.ts'
@@ -56,7 +57,9 @@ export class Catalog implements RpcMethods<Direct>, Closable {
     readonly clock?: Clock
   }): Promise<Catalog> {
     const { file, events, clock = systemClock } = options
-    const worker = new Worker(new URL('./catalog-worker.js', import.meta.url))
+    const worker = new Worker(new URL('./catalog-worker.js', import.meta.url), {
+      resourceLimits: { maxYoungGenerationSizeMb: threadYoungSizeMiBMax },
+    })
     const client = new RpcClient<CatalogService>(worker, (name, value) => {
       if (name === 'begunAnew') events.catalogBegunAnew((value as CatalogNotices['begunAnew']).reason)
     })

@@ -6,6 +6,7 @@ import type { ImagePlan } from '../aging/service.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure, failureToRecord } from '../base/failure.ts'
 import { formatCheckpointId, type VpgId } from '../base/ids.ts'
+import { threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
 import type { ExportJob, ExportRequest } from '../control/service.ts'
 import type { ExportArgument, ImageConfig, ImageNotices, ImageService } from '../image/service.ts'
@@ -51,7 +52,10 @@ export class Exports {
     config: ImageConfig,
     aging: ImageOpener,
     clock: Clock,
-    newWorker = (): Worker => new Worker(new URL('../image/image-worker.js', import.meta.url)),
+    newWorker = (): Worker =>
+      new Worker(new URL('../image/image-worker.js', import.meta.url), {
+        resourceLimits: { maxYoungGenerationSizeMb: threadYoungSizeMiBMax },
+      }),
   ): Promise<Exports> {
     const exports = new Exports(config, aging, clock, newWorker)
     await exports.#openThread()

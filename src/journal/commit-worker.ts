@@ -2,6 +2,7 @@ import { parentPort, Worker, workerData } from 'node:worker_threads'
 import { assert } from '../base/assert.ts'
 import { systemClock } from '../base/clock.ts'
 import { Failure, failureToRecord } from '../base/failure.ts'
+import { threadYoungSizeMiBMax } from '../base/limits.ts'
 import { realDisk } from '../disk/disk.ts'
 import { type CommitLog, openLog } from './commit-log.ts'
 import type {
@@ -65,7 +66,10 @@ function open(): void {
 function startPreparer(): void {
   const { directory, fileSizeBytes, logSizeBytesMax } = options
   const preparerOptions: PreparerOptions = { directory, fileSizeBytes, logSizeBytesMax }
-  const worker = new Worker(new URL('./preparer-worker.js', import.meta.url), { workerData: preparerOptions })
+  const worker = new Worker(new URL('./preparer-worker.js', import.meta.url), {
+    workerData: preparerOptions,
+    resourceLimits: { maxYoungGenerationSizeMb: threadYoungSizeMiBMax },
+  })
   worker.on('message', (message: FromPreparer) => {
     spareCount = message.spareCount
     if (message.type === 'ready') {

@@ -9,6 +9,7 @@ import {
   logFileSizeBytes,
   logGroupSizeBytesMax,
   logRecordHeaderSizeBytes,
+  threadYoungSizeMiBMax,
 } from '../base/limits.ts'
 import type { CommitWorkerOptions, FromCommitWorker, JournalEventCall, ToCommitWorker } from './commit-messages.ts'
 import type { JournalEvents } from './events.ts'
@@ -109,7 +110,10 @@ export class Journal implements JournalWriter {
       logSizeBytesMax: options.logSizeBytesMax,
       memory: pool.memory,
     }
-    const worker = new Worker(new URL('./commit-worker.js', import.meta.url), { workerData: workerOptions })
+    const worker = new Worker(new URL('./commit-worker.js', import.meta.url), {
+      workerData: workerOptions,
+      resourceLimits: { maxYoungGenerationSizeMb: threadYoungSizeMiBMax },
+    })
     const [answer] = (await once(worker, 'message')) as [FromCommitWorker]
     if (answer.type === 'failed') {
       await once(worker, 'exit')

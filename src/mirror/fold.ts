@@ -22,7 +22,7 @@ import { indexWrites, noData, type WriteIndex } from './write-index.ts'
 
 export const defaultFoldLimits: FoldLimits = {
   packRawSizeBytesMax,
-  memorySizeBytesMax: 64 * MiB,
+  memorySizeBytesMax: 32 * MiB,
   partitionSizeBytes: 8 * MiB,
   regionSizeBytes,
 }

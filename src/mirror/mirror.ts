@@ -19,7 +19,7 @@
 export { defaultFoldLimits, fold, removeScratch } from './fold.ts'
 export { rewriteRegion } from './rewrite-region.ts'
 export { dumpPack, verifyPack } from './verify.ts'
-export { Workspace } from './workspace.ts'
+export { GrowingBuffer, Workspace } from './workspace.ts'
 export type { FoldLimits, FoldRequest, FoldResult, MirrorTools, PackReport, RewriteRequest } from './types.ts'
 
 // For images.
