@@ -65,6 +65,9 @@ export class PackWriter {
   #ordinalIndexes = new Map<number, number>()
   #last: LastExtent | undefined
   #compresses = true
+  #newestSector = 0
+  /** An extent of the region under construction begins before the one added before it. */
+  #disordered = false
   /** The bytes to write to; as large as what is reserved, and fetched again when that has grown. */
   #bytes: Uint8Array = new Uint8Array(0)
   #extentsView: DataView = new DataView(new ArrayBuffer(0))
@@ -88,6 +91,8 @@ export class PackWriter {
     this.#ordinals = [...ordinals]
     this.#ordinalIndexes = new Map(this.#ordinals.map((ordinal, index) => [ordinal, index]))
     this.#last = undefined
+    this.#disordered = false
+    this.#newestSector = 0
     const blockCountMax = Math.min(hints.extentCount, (2 * hints.rawSizeBytes) / blockRawSizeBytesMax)
     const indexSizeBytes = extentEntrySizeBytes * hints.extentCount + blockEntrySizeBytes * blockCountMax
     const tailBytesMax = blockRawSizeBytesMax + ordinalEntrySizeBytes * this.#ordinals.length
@@ -162,6 +167,8 @@ export class PackWriter {
     if (at + extentEntrySizeBytes > this.#extentsView.byteLength)
       this.#extentsView = viewOf(this.#extents.reserve(at + extentEntrySizeBytes, at))
     const view = this.#extentsView
+    this.#disordered ||= startSector < this.#newestSector
+    this.#newestSector = startSector
     view.setUint32(at, startSector % 2 ** 32, true)
     view.setUint8(at + 4, Math.floor(startSector / 2 ** 32))
     view.setUint8(at + 5, place.lengthLess1)
@@ -181,8 +188,36 @@ export class PackWriter {
     if (current?.region === region) return
     assert(current === undefined || current.region < region, 'extents come in order')
     this.#flushBlock()
+    this.#orderExtents()
     this.#regions.push({ region, firstExtent: this.#extentCount, firstBlock: this.#blockCount, rawSizeBytes: 0 })
     if (current === undefined) this.#startSector = startSector
+  }
+
+  /**
+   * Sorts the extents of the region that ends. What crossed a multiple of 64 KiB was divided, and its later pieces may lie behind what
+   * another checkpoint has between. Blocks stay as they are: an extent names its own.
+   */
+  #orderExtents(): void {
+    const isOrdered = !this.#disordered
+    this.#disordered = false
+    this.#newestSector = 0
+    const region = this.#regions.at(-1)
+    if (isOrdered || region === undefined) return
+    const start = region.firstExtent * extentEntrySizeBytes
+    const bytes = new Uint8Array(
+      this.#extentsView.buffer,
+      this.#extentsView.byteOffset + start,
+      this.#extentCount * extentEntrySizeBytes - start,
+    )
+    const view = viewOf(bytes.slice())
+    const sectorOf = (at: number): number => view.getUint32(at, true) + 2 ** 32 * view.getUint8(at + 4)
+    const order = Array.from(
+      { length: bytes.length / extentEntrySizeBytes },
+      (_, index) => index * extentEntrySizeBytes,
+    )
+    order.sort((a, b) => sectorOf(a) - sectorOf(b) || view.getUint16(a + 8, true) - view.getUint16(b + 8, true))
+    for (const [index, at] of order.entries())
+      bytes.set(new Uint8Array(view.buffer, at, extentEntrySizeBytes), index * extentEntrySizeBytes)
   }
 
   #flushBlock(): void {
@@ -227,6 +262,7 @@ export class PackWriter {
     const identity = this.#identity
     assert(identity !== undefined && this.#extentCount > 0, 'a pack holds at least one extent')
     this.#flushBlock()
+    this.#orderExtents()
     const counts = { ordinalCount: this.#ordinals.length, regionCount: this.#regions.length }
     const indexOffsetBytes = this.#sizeBytes
     const indexSizeBytes = extentEntrySizeBytes * this.#extentCount + blockEntrySizeBytes * this.#blockCount

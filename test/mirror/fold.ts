@@ -83,6 +83,23 @@ t.test('small writes that follow each other become extents of 64 KiB', async t =
   )
 })
 
+t.test(
+  'extents are in order, also where a large write is divided around what another checkpoint has between',
+  async t => {
+    const source = new MemorySource('segment', [
+      batchAt(1, dataWrite(0, 200 * KiB, 1)),
+      batchAt(2, dataWrite(8 * KiB, 4 * KiB, 2), dataWrite(100 * KiB, 100 * KiB, 3)),
+    ])
+    const { lines } = await foldOf(t.testdir(), [source], { checkpoints: [checkpointAt(1, 1), checkpointAt(2, 3)] })
+    const offsets = lines.map(line => Number(/offset=(\d+)/.exec(line)?.[1]))
+    t.ok(offsets.length > 5)
+    t.strictSame(
+      offsets,
+      [...offsets].sort((a, b) => a - b),
+    )
+  },
+)
+
 t.test('random small writes share blocks, so that they compress', async t => {
   const writes = Array.from({ length: 512 }, (_, index) => dataWrite(index * 1024 * KiB, 4096, 7))
   const { rawSizeBytes, storedSizeBytes } = await foldOf(t.testdir(), [
