@@ -18,7 +18,7 @@ import { indexWrites, noData, type WriteIndex } from './write-index.ts'
 //   each source once, in order ─> surviving data ─> partitions (ranges of places) in memory or a scratch file
 //   partition by partition ─> packs ─> store
 //
-// In memory are about 40 bytes for each write, one pack, one partition, and a buffer of 32 KiB for each partition.
+// In memory are about 40 bytes for each write, one pack, one partition, and a buffer of 32 to 256 KiB for each partition.
 
 export const defaultFoldLimits: FoldLimits = {
   packRawSizeBytesMax,
