@@ -76,7 +76,8 @@ t.test('at its limit the journal acknowledges nothing, says so, and goes on when
   const first = journal.recovered.durable.fileIdentity + 1
   const reader = new LogReader({ disk: realDisk, directory })
   const [record] = reader.next(journal.durable(), 1).records
-  t.ok(record !== undefined && reader.readRecord(record.place))
+  const before = record === undefined ? undefined : Buffer.from(reader.readRecord(record.place))
+  t.ok(before)
   let next = first
   let done = false
   const all = Promise.all(appends).then(() => (done = true))
@@ -90,8 +91,8 @@ t.test('at its limit the journal acknowledges nothing, says so, and goes on when
   t.equal(journal.status().stalledBecause, undefined)
   if (record !== undefined) {
     try {
-      reader.readRecord(record.place)
-      t.fail('a record of a recycled file was served')
+      // A freed file that nobody has written to yet may still be read; then its bytes are what they were.
+      t.ok(before?.equals(reader.readRecord(record.place)), 'no other record is served in its place')
     } catch (error) {
       t.ok(failedWith(error, 'NOT_FOUND'), 'the record of a recycled file is gone, not corrupt')
     }
