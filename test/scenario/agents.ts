@@ -1,8 +1,7 @@
-import * as fs from 'node:fs'
 import * as path from 'node:path'
 import t from 'tap'
 import { MiB } from '../../src/base/units.ts'
-import { freePort, runVra, until } from '../support/scenario-role.ts'
+import { runVra, until } from '../support/scenario-role.ts'
 import { Guest } from '../support/scenario-guest.ts'
 import { Sender } from '../support/scenario-sender.ts'
 import { Scenario } from '../support/scenario-site.ts'
@@ -47,13 +46,8 @@ t.test('an agent that calls itself as another is told; who can continue the stre
   await scenario.tag('web', 'before')
   const before = await scenario.untilConnected('web')
 
-  const copies = path.join(scenario.directory, 'copies')
-  fs.mkdirSync(copies)
-  fs.writeFileSync(path.join(copies, 'root.img'), '')
-  fs.truncateSync(path.join(copies, 'root.img'), sizeBytes)
-  const disk = ['--disk', `root=${path.join(copies, 'root.img')}`, '--state-directory', path.join(copies, 'state')]
-  const where = ['--vra', `127.0.0.1:${scenario.agentsPort}`, '--nbd-port', String(await freePort())]
-  const fresh = scenario.spawnRole(['protect', '--vpg', 'web', '--agent', 'host', ...where, ...disk], 'fresh.log')
+  const copy = await scenario.placeAgent({ ...first.plan, fresh: 'copy' })
+  const fresh = await copy.start()
   await fresh.untilSaid(/SYNC_REQUIRED/)
   await scenario.vra?.untilSaid(/not what the agent can continue/)
   const during = await scenario.vpg('web')
