@@ -69,13 +69,13 @@ export const segmentsBetweenManifestsMax = 64
 // The aging thread.
 /** How often it is told how far the log is durable. */
 export const durableNoticeIntervalMillis = 100
-/** It works in slices of at most this, then lets messages in. */
 /** The share of the time that the aging thread takes while acknowledgements are slow. */
 export const agingPacedShare = 0.1
 /** Acknowledgements are slow when more than a hundredth of them takes longer. */
 export const ackLatencySlowMillis = 5
 /** Above this share of its limit the log has to be emptied, however slow acknowledgements are. */
 export const logShareUnpaced = 0.5
+/** It works in slices of at most this, then lets messages in. */
 export const agingSliceMillis = 10
 export const agingHeapSizeMiBMax = 384
 /** Of a thread's young objects. The default is 48 MiB a thread, which short-lived objects fill before any is collected. */

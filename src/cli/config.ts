@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { Argument, Command, Option } from 'commander'
 import { printJson, printLine } from './output.ts'
 
@@ -26,12 +27,26 @@ function checkCommand(): Command {
   return new Command('check')
     .description('say everything that is wrong with a file, or nothing; the environment counts, too')
     .argument('<file>')
-    .addOption(new Option('--role <role>', 'whose file it is').choices(roles).default('vra'))
+    .addOption(
+      new Option('--role <role>', 'whose file it is')
+        .choices(roles)
+        .default(undefined, 'agent where the file has an agentId'),
+    )
     .option('--json', 'print the configuration that the daemon would run with')
-    .action(async (file: string, options: { readonly role: Role; readonly json?: true }) => {
+    .action(async (file: string, options: { readonly role?: Role; readonly json?: true }) => {
       const { loadVraConfig, loadAgentConfig } = await load()
-      const config = (options.role === 'vra' ? loadVraConfig : loadAgentConfig)(file, process.env)
+      const role = options.role ?? roleOf(file)
+      const config = (role === 'vra' ? loadVraConfig : loadAgentConfig)(file, process.env)
       if (options.json) printJson(config)
-      else printLine(`${file} is a valid configuration of the ${options.role === 'vra' ? 'VRA' : 'agent'}`)
+      else printLine(`${file} is a valid configuration of the ${role === 'vra' ? 'VRA' : 'agent'}`)
     })
+}
+
+/** Only an agent's file names an agent. A file that cannot be read is left to who says so. */
+function roleOf(file: string): Role {
+  try {
+    return /^agentId\s*:/m.test(readFileSync(file, 'utf8')) ? 'agent' : 'vra'
+  } catch {
+    return 'vra'
+  }
 }

@@ -22,7 +22,7 @@ function printStatus(status: VraStatus): void {
     ['state', status.ready ? 'ready' : 'recovering'],
     [
       'agents',
-      `${status.listen.host}:${status.listen.port} (${status.listen.tls ? 'TLS' : 'plain TCP'}), ${ingest.sessionCount} sessions`,
+      `${status.listen.host}:${status.listen.port} (${status.listen.tls ? 'TLS' : 'plain TCP'}), ${ingest.sessionCount} ${ingest.sessionCount === 1 ? 'session' : 'sessions'}`,
     ],
     ['data', status.dataDirectory],
     ['store', status.store],

@@ -26,7 +26,7 @@ export function vpgCommand(): Command {
 }
 
 interface CreateOptions extends ClientOptions {
-  readonly volume: readonly (readonly [string, string])[]
+  readonly volume: readonly { readonly name: string; readonly sizeBytes: number }[]
   readonly agent: readonly string[]
   readonly history: number
   readonly interval: number
@@ -35,7 +35,7 @@ interface CreateOptions extends ClientOptions {
 function createCommand(): Command {
   return clientCommand('create', 'begin to accept the writes of a group')
     .argument('<vpg>', 'its name')
-    .requiredOption('--volume <name=size>', 'a volume and its size; once for each', collected(pairArgument))
+    .requiredOption('--volume <name=size>', 'a volume and its size; once for each', collected(volumeArgument))
     .requiredOption('--agent <name>', 'an agent that may write it; once for each', collected(String))
     .addOption(
       durationOption('--history <duration>', 'how far back every checkpoint is kept', historyMillisDefault, '24h'),
@@ -48,8 +48,7 @@ function createCommand(): Command {
       '\nExamples:\n  vra vpg create web --volume root=40GiB --volume data=500GiB --agent host1\n  vra vpg create db --volume disk0=2TiB --agent dbhost --history 7d --interval 10s',
     )
     .action(async (name: string, options: CreateOptions) => {
-      const volumes = options.volume.map(([volume, size]) => ({ name: volume, sizeBytes: sizeArgument(size) }))
-      const { agent, history, interval } = options
+      const { volume: volumes, agent, history, interval } = options
       const request = { name, volumes, agents: agent, historyMillis: history, checkpointIntervalMillis: interval }
       const created = await clientOf(options).createVpg(request)
       if (options.json) printJson(created)
@@ -58,6 +57,11 @@ function createCommand(): Command {
         say(`\nNow start its agent: vra protect --vpg ${name} --agent ${agent[0]} --disk ${volumes[0]?.name}=PATH`)
       }
     })
+}
+
+function volumeArgument(text: string): CreateOptions['volume'][number] {
+  const [name, size] = pairArgument(text)
+  return { name, sizeBytes: sizeArgument(size) }
 }
 
 function durationOption(flags: string, description: string, defaultMillis: number, inWords: string): Option {

@@ -129,7 +129,7 @@ function tiles({ ingest, journal, vpgs }: VraStatus): Html {
     ${tile('RPO, worst group', worstRpo?.rpoMillis === undefined ? '–' : durationInWords(worstRpo.rpoMillis), worstRpo === undefined ? 'no checkpoint yet' : worstRpo.name, series('rpo', worstRpo?.rpoMillis))}
     ${tile('Writes', `${countInWords(ingest.writesPerSecond)}/s`, `${countInWords(ingest.writesTotal)} in all`, series('writes', ingest.writesPerSecond))}
     ${tile('Throughput', `${sizeInWords(ingest.bytesPerSecond)}/s`, `${sizeInWords(ingest.bytesTotal)} in all`, series('bytes', ingest.bytesPerSecond))}
-    ${tile('Ack latency p99', latencyInWords(ingest.ackMillisP99), `p50 ${latencyInWords(ingest.ackMillisP50)} · ${ingest.sessionCount} sessions`, series('ack', ingest.ackMillisP99))}
+    ${tile('Ack latency p99', latencyInWords(ingest.ackMillisP99), `p50 ${latencyInWords(ingest.ackMillisP50)} · ${ingest.sessionCount} ${ingest.sessionCount === 1 ? 'session' : 'sessions'}`, series('ack', ingest.ackMillisP99))}
     ${tile('Journal', sizeInWords(journal.logSizeBytes), `of ${sizeInWords(journal.logSizeBytesMax)} · ${sizeInWords(journal.diskFreeBytes)} free on disk`, meter(logShare, 'journal in use', logShare > 0.9 ? 'bad' : logShare > 0.75 ? 'warn' : 'good'))}
     ${tile('Mirror', sizeInWords(mirrorSizeBytes), 'segments, deltas and base in the store', html``)}
   </section>`

@@ -24,7 +24,7 @@ export async function openAgent(
     const api = parts.own(
       await AgentApi.open({ ...config.control, status: () => agent.status(), metrics: () => metrics.render() }),
     )
-    const { nbd } = agent.status()
+    const { nbd, volumes } = agent.status()
     log.info(
       {
         nbd,
@@ -34,6 +34,7 @@ export async function openAgent(
       },
       'agentReady',
     )
+    for (const { name, needsSync, reason } of volumes) if (needsSync) log.error({ volume: name, reason }, 'needsSync')
     onReady()
     await untilAborted(signal, [])
   } finally {

@@ -71,10 +71,13 @@ export class Exports {
     if (volume === undefined || then === undefined || !then.included)
       throw new Failure(
         'UNKNOWN_VOLUME',
-        `the checkpoint has no volume "${request.volume}" of ${entry.definition.name}`,
+        `the checkpoint has no volume "${request.volume}"; ${entry.definition.name} has ${entry.definition.volumes.map(each => each.name).join(', ')}`,
       )
     if (!request.overwrite && (await exists(request.file)))
-      throw new Failure('ALREADY_EXISTS', `${request.file} exists; name another file, or ask to overwrite it`)
+      throw new Failure(
+        'ALREADY_EXISTS',
+        `${request.file} exists; name another file, or ask to overwrite it (--overwrite)`,
+      )
     const id = randomUUID()
     const thread = await this.#openThread()
     const plan = await this.#aging.openImage({ vpg: entry.definition.id, checkpoint, owner: `export ${id}` })

@@ -9,6 +9,7 @@ import type { Ingest, StreamStatus } from '../ingest/ingest.ts'
 
 import type { Journal } from '../journal/journal.ts'
 import type { Metrics } from '../metrics/metrics.ts'
+import type { VpgDefinition } from '../timeline/definition.ts'
 import { checkpointFacts, type Checkpoints } from './checkpoints.ts'
 import type { Exports } from './exports.ts'
 import type { Meter } from './meter.ts'
@@ -55,7 +56,7 @@ export class StatusReport {
       ...this.#facts,
       nowMicros: clock.timestampMicros(),
       ready: true,
-      alerts: [...journalAlerts(journal), ...vpgs.flatMap(alertsOf), ...this.#storeAlerts()],
+      alerts: gravestFirst([...journalAlerts(journal), ...vpgs.flatMap(alertsOf), ...this.#storeAlerts()]),
       journal,
       ingest: this.#ingest(vpgs),
       vpgs,
@@ -80,7 +81,7 @@ export class StatusReport {
       catalog.statistics({ vpg }),
       aging.status({ vpg }).catch(noMirror),
     ])
-    const agents = streams.map(agentFacts)
+    const agents = streams.map(stream => agentFacts(stream, definition.volumes))
     const state = stateOf(entry, agents, journal.status().stalledBecause)
     const { writesTotal, bytesTotal } = entry.meter
     return {
@@ -145,9 +146,10 @@ export class StatusReport {
   }
 }
 
-function agentFacts(stream: StreamStatus): api.AgentFacts {
+function agentFacts(stream: StreamStatus, volumes: VpgDefinition['volumes']): api.AgentFacts {
   const ailing = stream.agentStatus?.volumes.filter(volume => volume.needsSync) ?? []
-  const reason = ailing.map(volume => `volume ${volume.number}: ${volume.reason}`).join('; ')
+  const nameOf = (number: number) => volumes.find(volume => volume.number === number)?.name ?? number
+  const reason = ailing.map(volume => `volume ${nameOf(volume.number)}: ${volume.reason}`).join('; ')
   return {
     agent: stream.agent,
     stream: stream.stream,
@@ -181,6 +183,11 @@ function stateOf(
   const away = agents.find(agent => agent.state === 'disconnected')
   if (away !== undefined) return { state: 'waiting-for-agent', stateReason: `agent ${away.agent} is not connected` }
   return { state: 'protected', stateReason: undefined }
+}
+
+function gravestFirst(alerts: readonly api.Alert[]): api.Alert[] {
+  const critical = alerts.filter(alert => alert.severity === 'critical')
+  return [...critical, ...alerts.filter(alert => alert.severity !== 'critical')]
 }
 
 function journalAlerts(journal: api.JournalStatus): api.Alert[] {

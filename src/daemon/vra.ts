@@ -69,7 +69,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     const catalog = parts.own(
       await Catalog.open({ file: data.indexFile, events: catalogEvents(log, indexLost.reject) }),
     )
-    if (catalog.begunAnew) log.warn({ reason: catalog.reason }, 'indexBegunAnew')
+    if (catalog.begunAnew && aging.vpgs.length > 0) log.warn({ reason: catalog.reason }, 'indexBegunAnew')
     const { served, replaced } = newestOfEachName(aging.vpgs)
     for (const { definition } of replaced)
       log.error({ vpg: definition.name, id: definition.id }, 'vpgOfSameNameLeftAlone')

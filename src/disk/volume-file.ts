@@ -105,7 +105,12 @@ export const openVolumeFile: OpenVolumeFile = path => {
   try {
     descriptor = fs.openSync(path, 'r+')
   } catch (cause) {
-    throw new Failure('CONFIG_INVALID', `the volume's disk ${path} cannot be opened: ${String(cause)}`, {}, { cause })
+    throw new Failure(
+      'CONFIG_INVALID',
+      `the volume's disk ${path} cannot be opened: ${cause instanceof Error ? cause.message : String(cause)}`,
+      {},
+      { cause },
+    )
   }
   try {
     const stat = fs.fstatSync(descriptor)

@@ -1,6 +1,7 @@
 import * as fs from 'node:fs'
 import * as net from 'node:net'
 import { assert } from '../base/assert.ts'
+import { Failure } from '../base/failure.ts'
 import { Connection } from './connection.ts'
 import { silentNbdEvents, type NbdEvents } from './events.ts'
 import type { NbdExport } from './export.ts'
@@ -66,14 +67,16 @@ export class NbdServer {
     this.#server.maxConnections = this.#limits.connectionsMax
   }
 
-  /** Listens when it resolves; rejects with the system's error where the address cannot be had. */
+  /** Listens when it resolves. An address that cannot be had is CONFIG_INVALID. */
   static async open(options: NbdServerOptions): Promise<NbdServer> {
     const server = new NbdServer(options)
     const listen = options.listen
     const address = 'socketPath' in listen ? { path: listen.socketPath } : { host: listen.host, port: listen.port }
     if ('socketPath' in listen) await removeStaleSocket(listen.socketPath)
     await new Promise<void>((resolve, reject) => {
-      server.#server.once('error', reject)
+      server.#server.once('error', error => {
+        reject(new Failure('CONFIG_INVALID', `disks cannot be served over NBD: ${error.message}`, {}, { cause: error }))
+      })
       server.#server.listen(address, () => resolve())
     })
     return server

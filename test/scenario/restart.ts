@@ -111,7 +111,7 @@ t.test('SIGTERM stops both roles, and a start continues exactly; a crashed agent
   await agent.start()
   await scenario.untilVpg('web', 'it says that it needs a sync', ({ state }) => state === 'needs-sync')
   const status = await scenario.cli('status')
-  t.match(status.stdout, /critical.*web.*host: volume 1: .*\w+/, 'in words that a person sees')
+  t.match(status.stdout, /critical.*web.*host: volume root: .*\w+/, 'in words that a person sees')
   t.match(status.stdout, /needs-sync/)
   await compareAll('although the agent needs a sync')
   const again = await agent.client('root')
