@@ -59,7 +59,7 @@ export const agentSchema = z.strictObject({
       }),
     'The disks that are served and protected.',
   ),
-  control: controlSchema(7422),
+  control: controlSchema(7422, { serves: '/v1/status and /metrics listen', risk: 'sees what is protected' }),
   log: logSchema,
 })
 

@@ -25,14 +25,17 @@ export const logSchema = z
   .prefault({})
 
 /** The HTTP API of a daemon. It has no authentication of its own. */
-export function controlSchema(portDefault: number) {
+export function controlSchema(
+  portDefault: number,
+  what = { serves: 'the HTTP API, the status page and /metrics listen', risk: "may export disks as the daemon's user" },
+) {
   return related(
     z.strictObject({
-      host: described(host(), 'Where the HTTP API, the status page and /metrics listen.').default('127.0.0.1'),
+      host: described(host(), `Where ${what.serves}.`).default('127.0.0.1'),
       port: described(port(), 'Its port.').default(portDefault),
       allowBeyondLoopback: described(
         z.boolean(),
-        "The API has no authentication: whoever reaches it may export disks as the daemon's user.",
+        `The API has no authentication: whoever reaches it ${what.risk}.`,
       ).default(false),
     }),
     {
