@@ -70,9 +70,9 @@ export class LogFilePool {
     return reused === undefined ? 'new' : 'recycled'
   }
 
-  /** A freed file, else one of zeros, the wholly written first. */
+  /** The file freed last, whose pages are the likeliest to be in memory; else one of zeros, the wholly written first. */
   #takeReusable(): string | undefined {
-    const spare = this.#spares.shift()
+    const spare = this.#spares.pop()
     if (spare !== undefined) return this.#path(spare, 'free')
     const zeroed = this.#zeroed.shift()
     return zeroed === undefined ? undefined : this.#path(zeroed, 'zeroed')
