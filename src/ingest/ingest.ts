@@ -28,7 +28,7 @@ import { ServedVpg } from './vpg.ts'
 export type { OpenSession, StreamStatus, VpgIngestStatus } from './status.ts'
 
 export interface IngestOptions {
-  /** Port 0: any free one, see `port`. */
+  /** With port 0 the system chooses one, see `port`. */
   readonly listen: { readonly host: string; readonly port: number }
   /** PEM texts. Undefined: plain TCP, where the agent is who it says it is. */
   readonly tls?: { readonly certificate: string; readonly privateKey: string; readonly authority: string } | undefined
@@ -107,11 +107,11 @@ export class Ingest {
     vpg?.requests.close()
   }
 
-  /** Volumes and streams stay as they are. Agents are told of another interval by a new Welcome, so they reconnect. */
+  /** Name, volumes and streams stay as they are. Agents are told of another interval by a new Welcome, so they reconnect. */
   updateVpg(definition: VpgDefinition): void {
     const vpg = this.#served(definition.id)
     const before = vpg.definition
-    assert(sameVolumesAndStreams(before, definition), 'volumes and streams of a VPG are fixed')
+    assert(sameShape(before, definition), 'name, volumes and streams of a VPG are fixed')
     vpg.redefine(definition)
     const retold =
       before.checkpointIntervalMillis !== definition.checkpointIntervalMillis ||
@@ -253,6 +253,6 @@ function listen(server: Server, at: IngestOptions['listen']): Promise<void> {
   })
 }
 
-function sameVolumesAndStreams(a: VpgDefinition, b: VpgDefinition): boolean {
+function sameShape(a: VpgDefinition, b: VpgDefinition): boolean {
   return a.name === b.name && JSON.stringify([a.volumes, a.streams]) === JSON.stringify([b.volumes, b.streams])
 }

@@ -96,8 +96,9 @@ export class Merger {
       return
     }
     const first = this.#count
-    const byGroup = Uint32Array.from(ids).sort(
-      (a, b) => group[a]! - group[b]! || pieces.start[a]! - pieces.start[b]! || a - b,
+    const groups = Uint32Array.from(ids, id => group[id]!)
+    const byGroup = radixOrder(groups, ids.length, new Uint32Array(ids.length), new Uint32Array(ids.length)).map(
+      index => ids[index]!,
     )
     for (let from = 0; from < byGroup.length;) {
       let after = from + 1
@@ -105,7 +106,7 @@ export class Merger {
       this.#sweep(pieces, byGroup.subarray(from, after))
       from = after
     }
-    this.#sortFrom(first, group)
+    this.#sortFrom(first)
   }
 
   /** Emits what is seen of the pieces, which are sorted by start. */
@@ -143,13 +144,12 @@ export class Merger {
     this.#length[this.#count++] = length
   }
 
-  /** Sorts the fragments from `first` on by start, then group. */
-  #sortFrom(first: number, group: Uint16Array): void {
+  /** Sorts the fragments from `first` on by start, then group; they come by group, then start. */
+  #sortFrom(first: number): void {
     const piece = this.#piece.slice(first, this.#count)
     const start = this.#start.slice(first, this.#count)
     const length = this.#length.slice(first, this.#count)
-    const order = Uint32Array.from(piece.keys())
-    order.sort((a, b) => start[a]! - start[b]! || group[piece[a]!]! - group[piece[b]!]!)
+    const order = radixOrder(start, start.length, new Uint32Array(start.length), new Uint32Array(start.length))
     order.forEach((from, index) => {
       this.#piece[first + index] = piece[from]!
       this.#start[first + index] = start[from]!

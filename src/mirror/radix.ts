@@ -1,4 +1,6 @@
 const digitBits = 11
+/** Below this, clearing the digits' counters costs more than sorting by hand. */
+const insertionCountMax = 64
 const digitCount = 2 ** digitBits
 
 /** Bits, not arithmetic: keys are 32 bits wide by their type, and this is the innermost line of every sort. */
@@ -17,6 +19,7 @@ export function radixOrder(keys: Uint32Array, count: number, order: Uint32Array,
     order[index] = index
   }
   if (sorted) return order
+  if (count <= insertionCountMax) return insertionOrder(keys, count, order)
   let from = order
   let to = spare
   const next = new Uint32Array(digitCount)
@@ -36,4 +39,14 @@ export function radixOrder(keys: Uint32Array, count: number, order: Uint32Array,
     ;[from, to] = [to, from]
   }
   return from
+}
+
+function insertionOrder(keys: Uint32Array, count: number, order: Uint32Array): Uint32Array {
+  for (let index = 1; index < count; index++) {
+    const key = keys[index]!
+    let at = index
+    for (; at > 0 && keys[order[at - 1]!]! > key; at--) order[at] = order[at - 1]!
+    order[at] = index
+  }
+  return order
 }

@@ -10,6 +10,9 @@ import { Float64Column, grownUint32, Uint32Column } from './columns.ts'
 // The writes of many sources, as columns: a row per piece of a write, 20 bytes; a piece lies in one region, and one with data in one
 // 512 KiB unit. A bucket is a region of a volume; pieces are put into buckets by one counting pass, oldest first in each.
 
+/** The clock is looked at once in so many batches. */
+const batchesBetweenLooks = 64
+
 /** Stands for the raw offset of zeros. */
 export const noData = 0xffff_ffff
 
@@ -51,6 +54,16 @@ export interface WriteIndex {
 class CutFinder {
   readonly #cuts: Cuts
   readonly #streams = new Map<number, readonly Position[]>()
+  /** The answer for a range of sequences: most records belong to the cut of the one before. */
+  #last:
+    | {
+        readonly stream: number
+        readonly generation: number
+        readonly afterSequence: number
+        readonly throughSequence: number
+        readonly cut: number | undefined
+      }
+    | undefined
 
   constructor(cuts: Cuts) {
     this.#cuts = cuts
@@ -70,8 +83,17 @@ class CutFinder {
   }
 
   /** The index of the first cut that covers the position; -1 before the start, undefined beyond the last. */
-  find(stream: number, position: Position): number | undefined {
+  find(stream: number, generation: number, sequence: number): number | undefined {
+    const last = this.#last
+    const asLast =
+      last !== undefined &&
+      last.stream === stream &&
+      last.generation === generation &&
+      last.afterSequence < sequence &&
+      sequence <= last.throughSequence
+    if (asLast) return last.cut
     const positions = this.#positionsOf(stream)
+    const position = { generation, sequence } as Position
     let low = 0
     let high = positions.length
     while (low < high) {
@@ -79,7 +101,16 @@ class CutFinder {
       if (comparePositions(positions[middle]!, position) < 0) low = middle + 1
       else high = middle
     }
-    return low === positions.length ? undefined : low - 1
+    const cut = low === positions.length ? undefined : low - 1
+    const [before, at] = [positions[low - 1], positions[low]]
+    this.#last = {
+      stream,
+      generation,
+      cut,
+      afterSequence: before?.generation === generation ? before.sequence : -1,
+      throughSequence: at === undefined || at.generation > generation ? Infinity : at.sequence,
+    }
+    return cut
   }
 }
 
@@ -106,7 +137,10 @@ class WriteIndexBuilder {
   #batch = new Uint32Array(1024)
   #rawOffsetBytes = new Uint32Array(1024)
   #bucket = new Uint32Array(1024)
-  readonly #bucketsOfVolume = new Map<number, Map<number, number>>()
+  /** By volume, then region; volumes have few regions, at most 2^19. */
+  readonly #bucketsOfVolume = new Map<number, number[]>()
+  #lastVolume = -1
+  #lastBuckets: number[] = []
   readonly #bucketPlaces: { volume: number; region: number; count: number }[] = []
   readonly #batches = {
     source: new Uint32Column(),
@@ -122,13 +156,13 @@ class WriteIndexBuilder {
   }
 
   /** The writes from here on are this batch's. */
-  beginBatch(source: number, number: number, stream: number, position: Position): void {
+  beginBatch(source: number, number: number, batches: BatchColumns): void {
     this.#batches.source.push(source)
     this.#batches.number.push(number)
     this.#batches.firstPiece.push(this.#count)
-    this.#batches.stream.push(stream)
-    this.#batches.generation.push(position.generation)
-    this.#batches.sequence.push(position.sequence)
+    this.#batches.stream.push(batches.stream[number]!)
+    this.#batches.generation.push(batches.generation[number]!)
+    this.#batches.sequence.push(batches.firstSequence[number]!)
   }
 
   add(writes: WriteColumns, write: number, group: number): void {
@@ -162,14 +196,14 @@ class WriteIndexBuilder {
   }
 
   #bucketOf(volume: number, region: number): number {
-    let buckets = this.#bucketsOfVolume.get(volume)
-    if (buckets === undefined) this.#bucketsOfVolume.set(volume, (buckets = new Map()))
-    let bucket = buckets.get(region)
-    if (bucket === undefined) {
-      bucket = this.#bucketPlaces.push({ volume, region, count: 0 }) - 1
-      buckets.set(region, bucket)
+    if (volume !== this.#lastVolume) {
+      this.#lastVolume = volume
+      this.#lastBuckets = this.#bucketsOfVolume.get(volume) ?? []
+      this.#bucketsOfVolume.set(volume, this.#lastBuckets)
     }
-    return bucket
+    const known = this.#lastBuckets[region]
+    if (known !== undefined) return known
+    return (this.#lastBuckets[region] = this.#bucketPlaces.push({ volume, region, count: 0 }) - 1)
   }
 
   #grow(): void {
@@ -267,34 +301,30 @@ export async function indexWrites(
     for (let batch = 0; batch < batches.count; batch++) {
       const group = groupOf(source, batches, batch, finder)
       if (group === undefined || inHole(batches, batch, options.holes)) continue
-      const position = positionOf(batches, batch, 0)
-      builder.beginBatch(sourceIndex, batch, batches.stream[batch]!, position)
+      builder.beginBatch(sourceIndex, batch, batches)
       const end = batches.firstWrite[batch]! + batches.writeCount[batch]!
       for (let write = batches.firstWrite[batch]!; write < end; write++) builder.add(writes, write, group)
-      if (pace.due) await pace.step()
+      if (batch % batchesBetweenLooks === 0 && pace.due) await pace.step()
     }
     await pace.step()
   }
   return builder.finish()
 }
 
-function positionOf(batches: BatchColumns, batch: number, offset: number): Position {
-  const sequence = batches.firstSequence[batch]! + offset
-  return { generation: batches.generation[batch]!, sequence } as Position
-}
-
 /** The cut that the batch belongs to, or undefined. A marker is never inside a batch, so a batch belongs to one cut. */
 function groupOf(source: RecordSource, batches: BatchColumns, batch: number, finder: CutFinder): number | undefined {
   if (batches.writeCount[batch] === 0) return undefined
   const stream = batches.stream[batch]!
-  const first = finder.find(stream, positionOf(batches, batch, 0))
-  const last = finder.find(stream, positionOf(batches, batch, batches.writeCount[batch]! - 1))
+  const generation = batches.generation[batch]!
+  const firstSequence = batches.firstSequence[batch]!
+  const first = finder.find(stream, generation, firstSequence)
+  const last = finder.find(stream, generation, firstSequence + batches.writeCount[batch]! - 1)
   if (first !== last)
     throw new Failure('RECORD_CORRUPT', `a batch of ${source.name} lies on both sides of a checkpoint's marker`, {
       source: source.name,
       stream,
-      generation: batches.generation[batch]!,
-      firstSequence: batches.firstSequence[batch]!,
+      generation,
+      firstSequence,
     })
   return first === -1 ? undefined : first
 }

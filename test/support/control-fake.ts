@@ -316,7 +316,7 @@ export class FakeVra implements VraControl {
   }
 
   #facts(vpg: FakeVpg, ordinal: Ordinal): CheckpointFacts {
-    const index = vpg.ordinals.indexOf(ordinal)
+    const index = ordinal - (vpg.ordinals[0] ?? ordinal) // they are consecutive
     return {
       checkpoint: formatCheckpointId(ordinal),
       timestampMicros: nowMicros - 2e6 - (vpg.ordinals.length - 1 - index) * 5e6,

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import * as path from 'node:path'
 import t from 'tap'
-import { doors, levels, packageOwners, sideways } from './rules.ts'
+import { doors, levels, packageOwners, sideways } from '../support/tidy-rules.ts'
 
 // Reads the sources as text. Invariants: imports point down the levels and through front doors; no cycles between files;
 // a package has its owner; no `any`; only src/disk syncs and renames; no unfinished marks, machine paths or lone tests.
