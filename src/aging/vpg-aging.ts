@@ -126,6 +126,7 @@ export class VpgAging {
   /** The oldest unsealed records as one segment, after the holes that were found among them. */
   async sealOne(): Promise<void> {
     await this.writer.exclusively(async turn => {
+      if (this.isDeleted) return
       await this.#commitHoles(turn)
       if (this.#unsealed.count === 0) return
       const { clock, notify, logFiles } = this.#tools
@@ -209,11 +210,12 @@ export class VpgAging {
       const state = { ...contents.state, ...empty }
       const deleted = { ...contents, state, recent: [], pendingMarkers: [], deletedAtMicros: atMicros }
       await turn.commitManifest({ contents: deleted, leftKeys })
+      // Still in this turn: a seal that waits for its own must find nothing to seal.
+      for (let index = this.#unsealed.count - 1; index >= 0; index--) {
+        this.#tools.logFiles.release(this.#unsealed.at(index).place.fileIdentity)
+      }
+      this.#unsealed.dropFirst(this.#unsealed.count)
     })
-    for (let index = this.#unsealed.count - 1; index >= 0; index--) {
-      this.#tools.logFiles.release(this.#unsealed.at(index).place.fileIdentity)
-    }
-    this.#unsealed.dropFirst(this.#unsealed.count)
   }
 
   /** True when the log was read up to the cut. */

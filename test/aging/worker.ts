@@ -171,6 +171,19 @@ t.test('a deleted VPG is remembered while the log has records of it', async t =>
   t.strictSame(told(model, 'damageFound'), [], 'so its records are no stranger to a restart')
 })
 
+t.test('a seal that waits behind a deletion finds nothing to seal', async t => {
+  const model = await running(t, 9)
+  model.write(1, 4)
+  await model.age()
+  const deletion = model.worker.deleteVpg({ vpg: model.vpg })
+  const seal = model.worker.seal({ vpg: model.vpg })
+  await deletion
+  await t.rejects(seal.then(() => Promise.reject(new Error('sealed'))), { message: /sealed|no VPG|UNKNOWN/ })
+  const commits = [...model.memory.objects.keys()].filter(key => key.startsWith(`${model.vpg}/commit/`)).sort()
+  const last = Buffer.from(model.memory.objects.get(commits.at(-1) ?? '') ?? []).subarray(0, 4)
+  t.equal(last.toString(), 'VRAM', 'the last commit is the manifest that says deleted')
+})
+
 t.test('a damaged manifest stops its VPG at the start, in words, and no other', async t => {
   const model = await running(t, 8)
   const other = vpgId('c'.repeat(32))
