@@ -98,12 +98,17 @@ export class ControlClient implements service.VraControl {
     return this.#request('GET', '/openapi.json')
   }
 
+  /** A kept connection may have been closed by the daemon meanwhile, so what only reads is asked a second time. */
+  async #fetch(method: string, target: string, init: RequestInit): Promise<Response> {
+    const ask = (): Promise<Response> => fetch(this.#url + target, { method, ...init })
+    return method === 'GET' ? ask().catch(ask) : ask()
+  }
+
   async #request<T>(method: string, target: string, body?: unknown): Promise<T> {
     let response: Response
     let text: string
     try {
-      response = await fetch(this.#url + target, {
-        method,
+      response = await this.#fetch(method, target, {
         ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
         ...(this.#signal === undefined ? {} : { signal: this.#signal }),
       })

@@ -178,7 +178,10 @@ t.test('a seal that waits behind a deletion finds nothing to seal', async t => {
   const deletion = model.worker.deleteVpg({ vpg: model.vpg })
   const seal = model.worker.seal({ vpg: model.vpg })
   await deletion
-  await t.rejects(seal.then(() => Promise.reject(new Error('sealed'))), { message: /sealed|no VPG|UNKNOWN/ })
+  await t.rejects(
+    seal.then(() => Promise.reject(new Error('sealed'))),
+    { message: /sealed|no VPG|UNKNOWN/ },
+  )
   const commits = [...model.memory.objects.keys()].filter(key => key.startsWith(`${model.vpg}/commit/`)).sort()
   const last = Buffer.from(model.memory.objects.get(commits.at(-1) ?? '') ?? []).subarray(0, 4)
   t.equal(last.toString(), 'VRAM', 'the last commit is the manifest that says deleted')
