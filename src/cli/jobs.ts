@@ -2,9 +2,10 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { SingleBar } from 'cli-progress'
 import { failureFromRecord } from '../base/failure.ts'
 import type { ExportJob, VerifyJob } from '../control/service.ts'
-import { sizeInWords } from '../control/words.ts'
+import { durationInWords, sizeInWords } from '../control/words.ts'
 
 const pollMillis = 250
+const barWidth = 40
 
 interface Progress {
   readonly doneBytes: number
@@ -34,7 +35,7 @@ export async function untilEnded<J extends ExportJob | VerifyJob>(
       current = interrupted.signal.aborted ? await calls.cancel() : await calls.look()
       const { doneBytes, totalBytes } = calls.progressOf(current)
       if (totalBytes !== undefined) bar?.setTotal(totalBytes)
-      bar?.update(doneBytes, { done: sizeInWords(doneBytes) })
+      bar?.update(doneBytes, { done: sizeInWords(doneBytes), total: totalBytes !== undefined })
     }
     if (current.failure !== undefined) throw failureFromRecord(current.failure)
     return current
@@ -48,14 +49,17 @@ export async function untilEnded<J extends ExportJob | VerifyJob>(
 function barFor({ doneBytes, totalBytes }: Progress): SingleBar | undefined {
   if (process.stderr.isTTY !== true) return undefined
   const bar = new SingleBar({
-    format: '{bar} {percentage} %  {done}  {eta_formatted} to go',
+    format: (_, { progress, eta }, { done, total }: { done: string; total: boolean }) => {
+      if (!total) return `${done} checked`
+      const full = Math.round(barWidth * progress)
+      const toGo = Number.isFinite(eta) && eta > 0 ? `  ${durationInWords(eta * 1000)} to go` : ''
+      return `${'█'.repeat(full)}${'░'.repeat(barWidth - full)} ${Math.floor(progress * 100)} %  ${done}${toGo}`
+    },
     stream: process.stderr,
-    barCompleteChar: '█',
-    barIncompleteChar: '░',
     hideCursor: true,
     clearOnComplete: true,
     etaBuffer: 40,
   })
-  bar.start(totalBytes ?? 1, doneBytes, { done: sizeInWords(doneBytes) })
+  bar.start(totalBytes ?? 1, doneBytes, { done: sizeInWords(doneBytes), total: totalBytes !== undefined })
   return bar
 }

@@ -1,6 +1,7 @@
 import Table from 'cli-table3'
 
-// Facts on stdout, talk on stderr. On a terminal tables have rules; elsewhere columns are separated by tabs, one fact a line, for cut and awk.
+// Facts on stdout, talk on stderr. On a terminal tables have rules where they fit, else none, and what is wider still is a block a row; elsewhere
+// columns are separated by tabs, one fact a line, for cut and awk.
 
 export const onTerminal = (): boolean => process.stdout.isTTY === true
 
@@ -23,13 +24,32 @@ export function printTable(head: readonly string[], rows: readonly (readonly str
     for (const row of [head, ...rows]) printLine(row.map(plain).join('\t'))
     return
   }
-  const table = new Table({
-    head: [...head],
-    style: { head: ['bold'], border: ['gray'] },
-    chars: { mid: '', 'left-mid': '', 'mid-mid': '', 'right-mid': '' },
-  })
-  for (const row of rows) table.push(row.map(printable))
-  printLine(table.toString())
+  const cells = rows.map(row => row.map(printable))
+  const widths = head.map((name, column) => Math.max(name.length, ...cells.map(row => row[column]?.length ?? 0)))
+  const textWidth = widths.reduce((sum, width) => sum + width, 0)
+  const terminalWidth = process.stdout.columns || Infinity // 0 where nobody has told the terminal's size
+  if (textWidth + 3 * head.length + 1 <= terminalWidth) {
+    const table = new Table({
+      head: [...head],
+      style: { head: ['bold'], border: ['gray'] },
+      chars: { mid: '', 'left-mid': '', 'mid-mid': '', 'right-mid': '' },
+    })
+    for (const row of cells) table.push(row)
+    printLine(table.toString())
+  } else if (textWidth + 2 * (head.length - 1) <= terminalWidth) {
+    for (const row of [head, ...cells])
+      printLine(
+        row
+          .map((text, column) => text.padEnd(widths[column] ?? 0))
+          .join('  ')
+          .trimEnd(),
+      )
+  } else {
+    for (const [index, row] of cells.entries()) {
+      if (index > 0) printLine()
+      printFacts(head.map((name, column) => [name.toLowerCase(), row[column]] as const))
+    }
+  }
 }
 
 /** Name and value, one a line. */

@@ -2,7 +2,7 @@ import { Command } from 'commander'
 import { Failure } from '../base/failure.ts'
 import { pageSizeMax } from '../base/limits.ts'
 import { ControlClient } from '../control/client.ts'
-import type { VerifyJob, VerifyRequest } from '../control/service.ts'
+import type { DumpPage, VerifyJob, VerifyRequest } from '../control/service.ts'
 import { countInWords, durationInWords, sizeInWords } from '../control/words.ts'
 import { clientCommand, clientOf, countArgument, type ClientOptions } from './client.ts'
 import { untilEnded } from './jobs.ts'
@@ -77,14 +77,17 @@ function dumpCommand(what: VerifyRequest['what']): Command {
         const limit = Math.min(left, pageSizeMax)
         const page = await client.dump({ ...request, limit, ...(after === undefined ? {} : { after }) })
         if (options.json) return printJson(page)
-        for (const line of page.lines)
-          printLine(
-            Object.entries(line)
-              .map(([name, value]) => `${name}=${value}`)
-              .join(' '),
-          )
+        for (const line of page.lines) printLine(lineInWords(line))
         left -= page.lines.length
         after = page.next
       } while (after !== undefined && left > 0)
     })
+}
+
+/** A mirror's line is words already, and begins with the object or fact that it is about. */
+function lineInWords(line: DumpPage['lines'][number]): string {
+  if (typeof line['line'] === 'string') return line['line']
+  return Object.entries(line)
+    .map(([name, value]) => `${name}=${value}`)
+    .join(' ')
 }

@@ -1,4 +1,3 @@
-import type { LogMark } from '../aging/service.ts'
 import type { VpgId } from '../base/ids.ts'
 import type { DumpPage, Finding } from '../control/service.ts'
 import type { StoreConfig } from '../store/object-store.ts'
@@ -8,18 +7,24 @@ import type { StoreConfig } from '../store/object-store.ts'
 export interface VerifyService {
   verifyJournal(argument: {
     readonly dataDirectory: string
-    readonly durable: LogMark
-    readonly vpg: VpgId | undefined
+    /** Every VPG that is served, for its name. */
+    readonly vpgs: readonly NamedVpg[]
+    /** Findings of others are left out; what nobody can say whose it is, is not. */
+    readonly only: VpgId | undefined
   }): Promise<void>
-  verifyMirror(argument: {
-    readonly store: StoreConfig
-    readonly vpgs: readonly { readonly id: VpgId; readonly name: string }[]
-  }): Promise<void>
+  verifyMirror(argument: { readonly store: StoreConfig; readonly vpgs: readonly NamedVpg[] }): Promise<void>
   /** Lines `from` to `from + limit` of the whole dump. */
-  dumpJournal(argument: DumpArgument & { readonly dataDirectory: string; readonly durable: LogMark }): Promise<DumpPage>
+  dumpJournal(
+    argument: DumpArgument & { readonly dataDirectory: string; readonly only: VpgId | undefined },
+  ): Promise<DumpPage>
   dumpMirror(
     argument: DumpArgument & { readonly store: StoreConfig; readonly vpgs: readonly VpgId[] },
   ): Promise<DumpPage>
+}
+
+export interface NamedVpg {
+  readonly id: VpgId
+  readonly name: string
 }
 
 export interface DumpArgument {

@@ -6,7 +6,6 @@ import { formatCheckpointId, newVpgId, parseCheckpointId } from '../base/ids.ts'
 import type { Clock } from '../base/clock.ts'
 import type * as api from '../control/service.ts'
 import type { Ingest } from '../ingest/ingest.ts'
-import type { Journal } from '../journal/journal.ts'
 import type { StoreConfig } from '../store/object-store.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import { checkpointFacts, Checkpoints } from './checkpoints.ts'
@@ -24,7 +23,6 @@ export interface VraControlParts {
   readonly dataDirectory: string
   readonly exports: Exports
   readonly ingest: Ingest
-  readonly journal: Journal
   readonly report: StatusReport
   readonly store: StoreConfig
   readonly table: VpgTable
@@ -155,15 +153,14 @@ export class DaemonControl implements api.VraControl {
   }
 
   async startVerify(request: api.VerifyRequest): Promise<api.VerifyJob> {
-    const { dataDirectory, journal, store, table, verifies } = this.#parts
-    const entries = request.vpg === undefined ? table.all() : [table.named(request.vpg)]
-    if (request.what === 'journal') {
-      const vpg = request.vpg === undefined ? undefined : entries[0]?.definition.id
+    const { dataDirectory, store, table, verifies } = this.#parts
+    const only = request.vpg === undefined ? undefined : table.named(request.vpg)
+    const named = table.all().map(({ definition: { id, name } }) => ({ id, name }))
+    if (request.what === 'journal')
       return verifies.start('journal', request.vpg, client =>
-        client.call('verifyJournal', { dataDirectory, durable: journal.durable(), vpg }),
+        client.call('verifyJournal', { dataDirectory, vpgs: named, only: only?.definition.id }),
       )
-    }
-    const vpgs = entries.map(entry => ({ id: entry.definition.id, name: entry.definition.name }))
+    const vpgs = only === undefined ? named : named.filter(({ id }) => id === only.definition.id)
     return verifies.start('mirror', request.vpg, client => client.call('verifyMirror', { store, vpgs }))
   }
 
@@ -180,14 +177,16 @@ export class DaemonControl implements api.VraControl {
   }
 
   async dump(request: api.DumpRequest): Promise<api.DumpPage> {
-    const { dataDirectory, journal, store, table } = this.#parts
+    const { dataDirectory, store, table } = this.#parts
     const from = request.after === undefined ? 0 : Number(request.after)
     if (!Number.isSafeInteger(from) || from < 0)
       throw new Failure('REQUEST_INVALID', `"${request.after}" is not a page of a dump`)
     const page = { from, limit: request.limit }
-    if (request.what === 'journal')
-      return dumpInThread(client => client.call('dumpJournal', { ...page, dataDirectory, durable: journal.durable() }))
     const entries = request.vpg === undefined ? table.all() : [table.named(request.vpg)]
+    if (request.what === 'journal') {
+      const only = request.vpg === undefined ? undefined : entries[0]?.definition.id
+      return dumpInThread(client => client.call('dumpJournal', { ...page, dataDirectory, only }))
+    }
     return dumpInThread(client =>
       client.call('dumpMirror', { ...page, store, vpgs: entries.map(entry => entry.definition.id) }),
     )

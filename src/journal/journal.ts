@@ -37,7 +37,7 @@ import type { AppendFields, JournalWriter, Slot } from './writer.ts'
 // its stream before it, or its loss is reported as damage. A record whose onDurable was not called may be found as well,
 // but never one after a missing one. The formats, and the rule that tells a torn tail from damage, are in README.md.
 
-export type { LogMark, RecordPlace } from './log-file.ts'
+export { logFilePath, type LogMark, type RecordPlace } from './log-file.ts'
 export type { LogDamage, LogRecordPlace, MissingRecords, RecoveredLog, RecoveredStream } from './recovered.ts'
 export { dumpLog, verifyLog, type LogFact, type LogFault, type LogTotals } from './verify.ts'
 

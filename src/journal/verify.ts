@@ -1,3 +1,4 @@
+import type { VpgId } from '../base/ids.ts'
 import type { Disk } from '../disk/disk.ts'
 import {
   decodeFileHeader,
@@ -17,6 +18,8 @@ export interface LogFault {
   readonly type: 'fault'
   readonly fileIdentity: number
   readonly offsetBytes: number
+  /** Whose records are lost by it, where anything tells. */
+  readonly vpgs: readonly VpgId[]
   readonly sentence: string
 }
 
@@ -39,12 +42,17 @@ const scanCountMax = 10
 /** Every file and record of the log in order, each frame checked, and what is wrong where it is met. */
 export function* dumpLog(disk: Disk, directory: string): Generator<LogFact> {
   const { recovered, endsBytes } = scanBesideWriter(disk, directory)
-  for (const { fileIdentity, offsetBytes, sentence } of recovered.damage) {
-    yield { type: 'fault', fileIdentity, offsetBytes, sentence }
+  const told = new Set<string>()
+  for (const { fileIdentity, offsetBytes, missing, sentence } of recovered.damage) {
+    told.add(`${fileIdentity}/${offsetBytes}`)
+    const vpgs = [...new Set(missing.map(records => records.vpg))]
+    yield { type: 'fault', fileIdentity, offsetBytes, vpgs, sentence }
   }
   for (const [fileIdentity, endBytes] of endsBytes) {
     try {
-      yield* dumpFile(disk, directory, { fileIdentity, endBytes })
+      for (const fact of dumpFile(disk, directory, { fileIdentity, endBytes })) {
+        if (fact.type !== 'fault' || !told.has(`${fileIdentity}/${fact.offsetBytes}`)) yield fact
+      }
     } catch (error) {
       if (!isMissing(error)) throw error
     }
@@ -73,9 +81,9 @@ function* dumpFile(
 ): Generator<LogFact> {
   const path = logFilePath(directory, fileIdentity)
   const file = disk.open(path, 'read')
-  const fault = (offsetBytes: number, what: string): LogFault => {
+  const fault = (offsetBytes: number, vpgs: readonly VpgId[], what: string): LogFault => {
     const sentence = `log file ${fileIdentity}, offset ${offsetBytes}: ${what}`
-    return { type: 'fault', fileIdentity, offsetBytes, sentence }
+    return { type: 'fault', fileIdentity, offsetBytes, vpgs, sentence }
   }
   try {
     const block = new Uint8Array(fileHeaderSizeBytes)
@@ -83,7 +91,7 @@ function* dumpFile(
     const createdMicros = header === undefined || header === 'other-version' ? 0 : header.createdMicros
     yield { type: 'file', fileIdentity, sizeBytes: file.sizeBytes(), createdMicros }
     const stray = block.findIndex((byte, index) => index >= fileHeaderFieldsSizeBytes && byte !== 0)
-    if (stray >= 0) yield fault(stray, 'the rest of the header block is not zero')
+    if (stray >= 0) yield fault(stray, [], 'the rest of the header block is not zero')
     const records = new LogFileRecords(file, fileIdentity)
     for (const piece of records.walk(openingOffsetBytes, endBytes)) {
       if (piece.kind === 'bad') continue // told among the damage
@@ -91,7 +99,11 @@ function* dumpFile(
       const frameIsGood = records.frame(piece) !== undefined
       if (piece.kind === 'pad') yield { type: 'pad', fileIdentity, offsetBytes, sizeBytes: sizeOf(piece) }
       else yield { type: 'record', frameIsGood, ...placeOf(piece) }
-      if (!frameIsGood && disk.exists(path)) yield fault(offsetBytes, `the ${piece.kind} there fails its checksum`)
+      if (frameIsGood || !disk.exists(path)) continue
+      const { kind, stream, generation, firstSequence, lastSequence, vpg } = piece
+      const what = `the ${kind} there fails its checksum`
+      const lost = `VPG ${vpg} stream ${stream} generation ${generation} sequences ${firstSequence} to ${lastSequence}`
+      yield kind === 'pad' ? fault(offsetBytes, [], what) : fault(offsetBytes, [vpg], `${what}; lost: ${lost}`)
     }
   } finally {
     file.close()

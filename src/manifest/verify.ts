@@ -9,13 +9,15 @@ import { readCheckpointPage, readManifest, type NumberedObject, type ReadManifes
 
 export interface VerifyReport {
   /** An object that was read and is whole. */
-  whole(key: string): void
+  whole(object: ObjectRef): void
   /** Something is wrong: where, what, and what it affects. */
   damage(finding: Finding): void
 }
 
 export interface Finding {
   readonly key: string
+  /** In the object; undefined where it is missing. */
+  readonly offsetBytes: number | undefined
   readonly sentence: string
   readonly affects: string
 }
@@ -25,7 +27,12 @@ export type VerifySegment = (
   store: ObjectStore,
   object: ObjectRef,
   signal: AbortSignal,
-) => Promise<{ readonly faults: readonly string[] }>
+) => Promise<{ readonly faults: readonly PlacedFault[] }>
+
+export interface PlacedFault {
+  readonly offsetBytes: number | undefined
+  readonly sentence: string
+}
 
 /** Goes on after damage; fails only as the store does. */
 export async function verifyVpg(
@@ -37,16 +44,16 @@ export async function verifyVpg(
 ): Promise<void> {
   const manifest = await attempted(report, `${vpg}/commit/`, 'the whole VPG', () => readManifest(store, vpg, signal))
   if (manifest === undefined) return
-  for (const key of [manifest.rootObject.key, ...pageKeys(manifest)]) report.whole(key)
+  for (const object of [manifest.rootObject, ...pagesOf(manifest)]) report.whole(object)
   const { state } = manifest.contents
   for (const segment of [...state.segments, ...manifest.after.map(spanlessSegment)]) {
-    await checkParts(report, segment.object.key, affectedBySegment(segment), async () => {
+    await checkParts(report, segment.object, affectedBySegment(segment), async () => {
       return (await verifySegment(store, segment.object, signal)).faults
     })
   }
   for (const delta of state.deltas) {
     const span = `checkpoints ${formatCheckpointId(delta.fromOrdinal)} to ${formatCheckpointId(delta.toOrdinal)}`
-    await checkParts(report, delta.checkpoints.key, `the list of ${span}`, async () => {
+    await checkParts(report, delta.checkpoints, `the list of ${span}`, async () => {
       await readCheckpointPage(store, vpg, delta.checkpoints, signal)
       return []
     })
@@ -61,9 +68,9 @@ export async function verifyVpg(
   }
 }
 
-function pageKeys(manifest: ReadManifest): string[] {
+function pagesOf(manifest: ReadManifest): ObjectRef[] {
   const { written, indexes } = manifest.pageSet
-  return [...indexes, ...written.values()].map(page => page.place.page.key)
+  return [...indexes, ...written.values()].map(page => page.place.page)
 }
 
 interface CheckedSegment {
@@ -93,19 +100,20 @@ async function checkPack(
   affects: string,
   signal: AbortSignal,
 ): Promise<void> {
-  await checkParts(report, pack.object.key, affects, async () => (await verifyPack(store, pack.object, signal)).faults)
+  await checkParts(report, pack.object, affects, async () => (await verifyPack(store, pack.object, signal)).faults)
 }
 
 async function checkParts(
   report: VerifyReport,
-  key: string,
+  object: ObjectRef,
   affects: string,
-  check: () => Promise<readonly string[]>,
+  check: () => Promise<readonly PlacedFault[]>,
 ): Promise<void> {
+  const { key } = object
   const faults = await attempted(report, key, affects, check)
   if (faults === undefined) return
-  if (faults.length === 0) report.whole(key)
-  for (const sentence of faults) report.damage({ key, sentence, affects })
+  if (faults.length === 0) report.whole(object)
+  for (const fault of faults) report.damage({ key, ...fault, affects })
 }
 
 /** What `read` returns; undefined where the object is damaged, of another version or missing, which is then reported. */
@@ -119,8 +127,13 @@ async function attempted<T>(
     return await read()
   } catch (error) {
     if (!isDamage(error)) throw error
-    const named = error.details['key']
-    report.damage({ key: typeof named === 'string' ? named : key, sentence: error.message, affects })
+    const { key: named, offsetBytes } = error.details
+    report.damage({
+      key: typeof named === 'string' ? named : key,
+      offsetBytes: typeof offsetBytes === 'number' ? offsetBytes : undefined,
+      sentence: error.message,
+      affects,
+    })
     return undefined
   }
 }

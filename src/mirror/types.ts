@@ -63,10 +63,17 @@ export interface RewriteRequest extends MirrorTools {
   readonly regionSizeBytes: number
 }
 
+/** Something that is wrong with a pack. */
+export interface PackFault {
+  /** In the object; undefined where the whole of it is missing or cannot be read. */
+  readonly offsetBytes: number | undefined
+  readonly sentence: string
+}
+
 /** What is wrong with a pack, each fault with its place; none when it is whole. */
 export interface PackReport {
   readonly object: ObjectRef
   readonly extentCount: number
   readonly blockCount: number
-  readonly faults: readonly string[]
+  readonly faults: readonly PackFault[]
 }

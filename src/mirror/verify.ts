@@ -4,53 +4,67 @@ import { extentSizeBytesMax } from '../base/limits.ts'
 import { sectorSizeBytes } from '../base/units.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import type { ObjectRef } from '../timeline/state.ts'
-import { headerFault, packHeaderSizeBytes } from './pack-format.ts'
+import { headerFault, packHeaderSizeBytes, packTrailerSizeBytes } from './pack-format.ts'
 import { PackReader, readExactly, type RegionExtents } from './pack-reader.ts'
-import type { PackReport } from './types.ts'
+import type { PackFault, PackReport } from './types.ts'
 
 /**
  * Reads the whole pack and checks every byte of it: header, index, fence, trailer, and each block to its last raw byte. What is wrong
  * with it is in the report; what is wrong with the way to it (STORE_UNAVAILABLE) is thrown.
  */
 export async function verifyPack(store: ObjectStore, object: ObjectRef, signal: AbortSignal): Promise<PackReport> {
-  const faults: string[] = []
+  const faults: PackFault[] = []
   const reader = await collect(faults, () => PackReader.open(store, object, signal))
   if (reader === undefined) return { object, extentCount: 0, blockCount: 0, faults }
   const { extentCount, blockCount } = reader.trailer
   await collect(faults, async () => {
     const header = await readExactly(store, object.key, 0, packHeaderSizeBytes, signal)
     const fault = headerFault(header, reader.trailerBytes)
-    if (fault !== undefined) faults.push(`${object.key} at byte 0: ${fault}`)
+    if (fault !== undefined) faults.push({ offsetBytes: 0, sentence: fault })
   })
   const seen = { extentCount: 0, blockCount: 0, endOffsetBytes: packHeaderSizeBytes, region: -1 }
   for (const entry of reader.fence) {
-    const where = `${object.key}, region ${entry.region} of volume ${reader.trailer.identity.volume}`
-    if (entry.region <= seen.region) faults.push(`${where}: the fence is not in order`)
+    const note = (what: string): void => {
+      const sentence = `region ${entry.region} of volume ${reader.trailer.identity.volume}: ${what}`
+      faults.push({ offsetBytes: entry.sectionOffsetBytes, sentence })
+    }
+    if (entry.region <= seen.region) note('the fence is not in order')
     seen.region = entry.region
     seen.extentCount += entry.extentCount
     seen.blockCount += entry.blockCount
     const extents = await collect(faults, async () => await reader.readRegion(entry.region, signal))
     if (extents === undefined) continue
-    faults.push(...orderFaults(extents).map(fault => `${where}: ${fault}`))
+    orderFaults(extents).forEach(note)
     for (let block = 0; block < extents.blocks.count; block++) {
       if (extents.blocks.offsetBytes[block] !== seen.endOffsetBytes)
-        faults.push(`${where}: block ${extents.blocks.firstBlock + block} does not follow the one before`)
+        note(`block ${extents.blocks.firstBlock + block} does not follow the one before`)
       seen.endOffsetBytes = extents.blocks.offsetBytes[block]! + extents.blocks.storedSizeBytes[block]!
     }
     await verifyBlocks(reader, extents, faults, signal)
   }
   if (seen.extentCount !== extentCount || seen.blockCount !== blockCount)
-    faults.push(`${object.key}: fence and trailer do not agree on the number of extents or blocks`)
+    faults.push({
+      offsetBytes: object.sizeBytes - packTrailerSizeBytes,
+      sentence: 'fence and trailer do not agree on the number of extents or blocks',
+    })
   return { object, extentCount, blockCount, faults }
 }
 
-async function collect<T>(faults: string[], work: () => Promise<T>): Promise<T | undefined> {
+async function collect<T>(faults: PackFault[], work: () => Promise<T>): Promise<T | undefined> {
   try {
     return await work()
   } catch (error) {
     if (!(error instanceof Failure) || error.reaction === 'retry' || error.reaction === 'cancelled') throw error
-    faults.push(error.message)
+    faults.push(faultOf(error))
     return undefined
+  }
+}
+
+/** Whoever reads the report has the object's name beside the fault. */
+function faultOf({ message, details: { fault, offsetBytes } }: Failure): PackFault {
+  return {
+    offsetBytes: typeof offsetBytes === 'number' ? offsetBytes : undefined,
+    sentence: typeof fault === 'string' ? fault : message,
   }
 }
 
@@ -74,7 +88,7 @@ function orderFaults({ count, start, length, zero, ordinalIndex }: RegionExtents
 async function verifyBlocks(
   reader: PackReader,
   { blocks }: RegionExtents,
-  faults: string[],
+  faults: PackFault[],
   signal: AbortSignal,
 ): Promise<void> {
   const all = Uint32Array.from({ length: blocks.count }, (_, block) => block)

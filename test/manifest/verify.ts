@@ -10,11 +10,14 @@ async function verified(model: AgingModel): Promise<{ whole: string[]; damage: F
   const whole: string[] = []
   const damage: Finding[] = []
   const report = {
-    whole: (key: string) => void whole.push(key),
+    whole: ({ key }: { readonly key: string }) => void whole.push(key),
     damage: (finding: Finding) => void damage.push(finding),
   }
   const faultsOf: Parameters<typeof verifyVpg>[3] = async (store, { key, sizeBytes }, signal) => ({
-    faults: (await verifySegment(store, key, sizeBytes, signal)).map(finding => finding.what),
+    faults: (await verifySegment(store, key, sizeBytes, signal)).map(({ what, offsetBytes }) => ({
+      offsetBytes,
+      sentence: what,
+    })),
   })
   await verifyVpg(model.memory, model.vpg, report, faultsOf, never)
   return { whole, damage }
@@ -52,7 +55,10 @@ t.test(
       const middle = Math.floor(body.length / 2)
       body[middle] = (body[middle] ?? 0) ^ 0x10
       const found = await verified(model)
-      const named = found.damage.some(finding => finding.key === key && finding.affects.length > 0)
+      const named = found.damage.some(
+        ({ key: damaged, affects, offsetBytes }) =>
+          damaged === key && affects.length > 0 && offsetBytes !== undefined && offsetBytes < body.length,
+      )
       if (!named) t.fail(`${key}: ${JSON.stringify(found.damage)}`)
       body[middle] = (body[middle] ?? 0) ^ 0x10
       model.memory.objects.delete(key)

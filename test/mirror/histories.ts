@@ -65,7 +65,7 @@ async function faultsOf(seed: number, scratchDirectory: string): Promise<string[
   }
   for (const [key, bytes] of timeline.store.objects) {
     const report = await verifyPack(timeline.store, { key, sizeBytes: bytes.length }, signal)
-    faults.push(...report.faults)
+    faults.push(...report.faults.map(fault => `${fault.offsetBytes}: ${fault.sentence}`))
   }
   return faults
 }
