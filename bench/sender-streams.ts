@@ -175,7 +175,7 @@ export class VraStream extends Stream {
   #credit = 0
   #stream = 0
   #frameSizeBytes = 0
-  #coordinator: Coordinator = { agent: '', term: 0, counter: 0, checkpointIntervalMillis: 0 }
+  #coordinator: Coordinator = { agent: '', term: 0, counter: 0, checkpointIntervalMillis: 0, participants: [] }
   #counter = 0
   #markerDueMillis = 0
   #heartbeatDueMillis = 0
@@ -211,10 +211,12 @@ export class VraStream extends Stream {
         sessionNumber: Date.now() * 1000,
         epoch: 0,
         incarnation: 0,
-        volumes: [{ name: this.job.volumeName, sizeBytes: this.job.volumeSizeBytes }],
+        volumes: [{ name: this.job.volumeName, sizeBytes: this.job.volumeSizeBytes, sync: 'none' }],
         resumableFrom: vpg.durable as Position,
         lastNumbered: vpg.durable as Position,
         software: 'bench',
+        openGeneration: 0,
+        peerAddress: '',
       }),
     ])
     const welcome = await this.#opened

@@ -387,10 +387,16 @@ export class Agent implements Closable {
       sessionNumber,
       epoch: state.epoch,
       incarnation: state.incarnation,
-      volumes: this.#config.volumes.map(({ name }, index) => ({ name, sizeBytes: this.#files[index]!.sizeBytes })),
+      volumes: this.#config.volumes.map(({ name }, index) => ({
+        name,
+        sizeBytes: this.#files[index]!.sizeBytes,
+        sync: 'none' as const,
+      })),
       resumableFrom: { generation, sequence: sequence(this.#stream.durable) },
       lastNumbered: { generation, sequence: sequence(this.#stream.helloLastNumbered) },
       software: 'recovery-site-vra agent',
+      openGeneration: 0,
+      peerAddress: '',
     }
   }
 
@@ -446,10 +452,11 @@ export class Agent implements Closable {
       const mark = this.#needsSync.get(name)
       if (number === undefined || this.#indexOf(name) === -1) return []
       const { reason = '', sinceTimestampMicros = 0 } = mark ?? {}
-      return [{ number, needsSync: mark !== undefined, reason, sinceTimestampMicros }]
+      const sync = { sync: 'none' as const, syncTotalBytes: 0, syncDoneBytes: 0, syncSentBytes: 0, dirtyBytes: 0 }
+      return [{ number, needsSync: mark !== undefined, reason, sinceTimestampMicros, ...sync }]
     })
     const { queuedBytes, queuedRecords } = this.#stream
-    return { type: 'agent-status', queuedBytes, queuedRecords, volumes }
+    return { type: 'agent-status', queuedBytes, queuedRecords, volumes, noCheckpointsBecause: '' }
   }
 
   #noteNumbers(): void {

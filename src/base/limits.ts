@@ -32,6 +32,15 @@ export const heartbeatIntervalMillis = 2_000
 export const heartbeatTimeoutMillis = 15_000
 export const handshakeTimeoutMillis = 10_000
 
+// Synchronising and holds.
+/** Of a block of a delta synchronisation: the first half of its SHA-256. */
+export const hashSizeBytes = 16
+export const hashBlockSizeBytesMin = 4 * KiB
+export const hashBlockSizeBytesMax = 1 * MiB
+/** In one question: a region of 128 MiB in blocks of 64 KiB. */
+export const hashBlockCountMax = 2048
+export const holdTimeoutMillisMax = 10_000
+
 // The commit log.
 export const logFileSizeBytes = 64 * MiB
 /** A group of records starts on such a boundary, so that a torn sector cannot reach back into acknowledged records. */

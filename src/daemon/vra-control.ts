@@ -220,10 +220,12 @@ function definitionOf(request: api.CreateVpgRequest, nowMicros: number): VpgDefi
     id: newVpgId(),
     name: request.name,
     incarnation: 1,
-    volumes: request.volumes.map((volume, index) => ({ number: index + 1, ...volume })),
+    volumes: request.volumes.map((volume, index) => ({ number: index + 1, ...volume, stream: 1 })),
     streams: request.agents.map((agent, index) => ({ number: index + 1, agent })),
     historyMillis: request.historyMillis,
     checkpointIntervalMillis: request.checkpointIntervalMillis,
+    syncRateBytesPerSecond: 0,
+    paused: false,
     createdAtMicros: nowMicros,
   }
 }

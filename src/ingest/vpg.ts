@@ -89,6 +89,7 @@ export class ServedVpg {
           term: this.term,
           counter: this.#counter,
           checkpointIntervalMillis: this.#definition.checkpointIntervalMillis,
+          participants: [],
         }
   }
 

@@ -93,7 +93,7 @@ export function contentsOf(fields: RootFields, commitNumber: number, parts: read
   const [definition] = all<VpgDefinition>('definition')
   assert(definition !== undefined, 'a manifest has a definition')
   const state: VpgState = {
-    definition,
+    definition: withDefaults(definition),
     epoch: fields.epoch,
     commitNumber,
     deltas: all<VpgState['deltas'][number]>('deltas').sort((a, b) => a.toOrdinal - b.toOrdinal),
@@ -112,5 +112,16 @@ export function contentsOf(fields: RootFields, commitNumber: number, parts: read
     pendingMarkers: all('markers'),
     segmentsFrom: fields.segmentsFrom,
     deletedAtMicros: fields.deletedAtMicros,
+  }
+}
+
+/** A definition of before there were several streams, a rate and a pause says what was so then. */
+function withDefaults(definition: VpgDefinition): VpgDefinition {
+  const written: Partial<VpgDefinition> = definition
+  return {
+    ...definition,
+    volumes: definition.volumes.map(volume => ({ ...volume, stream: (volume as { stream?: number }).stream ?? 1 })),
+    syncRateBytesPerSecond: written.syncRateBytesPerSecond ?? 0,
+    paused: written.paused ?? false,
   }
 }

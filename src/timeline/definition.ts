@@ -9,6 +9,10 @@ export interface VpgDefinition {
   readonly streams: readonly StreamDefinition[]
   readonly historyMillis: number
   readonly checkpointIntervalMillis: number
+  /** What agents read of their disks for a synchronisation at most; 0 for no limit. */
+  readonly syncRateBytesPerSecond: number
+  /** Agents send nothing; their dirty maps take what is written. */
+  readonly paused: boolean
   readonly createdAtMicros: number
 }
 
@@ -17,6 +21,8 @@ export interface VolumeDefinition {
   readonly number: number
   readonly name: string
   readonly sizeBytes: number
+  /** The stream that writes it. */
+  readonly stream: number
 }
 
 /** Stream numbers start at 1; each has exactly one agent that may write it. */

@@ -4,7 +4,7 @@ import type { VpgId } from '../base/ids.ts'
 import { frameHeaderSizeBytes } from '../base/limits.ts'
 import { controlBodySizeBytesMax, invalidFrame, sealFrame, type FrameType } from './frame.ts'
 import { assert } from '../base/assert.ts'
-import type { ControlMessage } from './messages.ts'
+import { syncKinds, type ControlMessage } from './messages.ts'
 import * as read from './control-rules.ts'
 
 type ControlType = ControlMessage['type']
@@ -19,6 +19,17 @@ const messageNames: Readonly<Record<ControlType, string>> = {
   'agent-status': 'AgentStatus',
   error: 'Error',
   goodbye: 'Goodbye',
+  'sync-request': 'SyncRequest',
+  'hash-request': 'HashRequest',
+  'hash-reply': 'HashReply',
+  directive: 'Directive',
+  'peer-hello': 'PeerHello',
+  hold: 'Hold',
+  'hold-answer': 'HoldAnswer',
+  cut: 'Cut',
+  'cut-answer': 'CutAnswer',
+  release: 'Release',
+  'coordinator-changed': 'CoordinatorChanged',
 }
 
 /** The schema is read once, at first use; seen from dist/src/wire it lies at the package's root. */
@@ -57,9 +68,20 @@ function fieldsIn(frameType: ControlType, body: Uint8Array): read.Fields {
   }
 }
 
-/** Our names are those of the schema; only ids differ. */
+/** Our names are those of the schema; only ids and kinds of synchronisation differ. */
 function fieldsOf(message: ControlMessage): Record<string, unknown> {
-  return message.type === 'welcome' ? { ...message, vpgId: bytesOfId(message.vpg) } : { ...message }
+  switch (message.type) {
+    case 'welcome':
+    case 'peer-hello':
+      return { ...message, vpgId: bytesOfId(message.vpg) }
+    case 'hello':
+    case 'agent-status':
+      return { ...message, volumes: message.volumes.map(each => ({ ...each, sync: syncKinds.indexOf(each.sync) })) }
+    case 'sync-request':
+      return { ...message, kind: syncKinds.indexOf(message.kind) }
+    default:
+      return { ...message }
+  }
 }
 
 function bytesOfId(id: VpgId): Buffer {

@@ -1,18 +1,38 @@
 import { sequence, type Position, type VpgId } from '../base/ids.ts'
-import { nameSizeCharactersMax, streamsPerVpgMax, volumeSizeBytesMax, volumesPerVpgMax } from '../base/limits.ts'
+import {
+  hashBlockCountMax,
+  hashBlockSizeBytesMax,
+  hashBlockSizeBytesMin,
+  hashSizeBytes,
+  holdTimeoutMillisMax,
+  nameSizeCharactersMax,
+  streamsPerVpgMax,
+  volumeSizeBytesMax,
+  volumesPerVpgMax,
+} from '../base/limits.ts'
 import { sectorSizeBytes } from '../base/units.ts'
 import { assertNever } from '../base/assert.ts'
 import { invalidFrame } from './frame.ts'
-import type {
-  Ack,
-  AgentStatus,
-  ControlMessage,
-  Coordinator,
-  ErrorMessage,
-  Hello,
-  Marker,
-  VolumeStatus,
-  Welcome,
+import {
+  syncKinds,
+  type Ack,
+  type AgentStatus,
+  type ControlMessage,
+  type Coordinator,
+  type Cut,
+  type ErrorMessage,
+  type HashReply,
+  type HashRequest,
+  type Hello,
+  type HoldAnswer,
+  type HoldId,
+  type Marker,
+  type MarkerVolume,
+  type Participant,
+  type SyncKind,
+  type SyncRequest,
+  type VolumeStatus,
+  type Welcome,
 } from './messages.ts'
 
 // What a peer may say in a control message, whoever the peer is. Every function takes what protobufjs made of the bytes,
@@ -22,6 +42,7 @@ import type {
 export type Fields = Readonly<Record<string, unknown>>
 
 const sentenceSizeCharactersMax = 1000
+const addressSizeCharactersMax = 300
 const termMax = 2 ** 20
 
 export function controlMessage(type: ControlMessage['type'], fields: Fields): ControlMessage {
@@ -44,6 +65,38 @@ export function controlMessage(type: ControlMessage['type'], fields: Fields): Co
       return error(fields)
     case 'goodbye':
       return { type }
+    case 'sync-request':
+      return syncRequest(fields)
+    case 'hash-request':
+      return hashRequest(fields)
+    case 'hash-reply':
+      return hashReply(fields)
+    case 'directive':
+      return {
+        type,
+        syncRateBytesPerSecond: number(fields, 'syncRateBytesPerSecond'),
+        paused: fields['paused'] === true,
+      }
+    case 'coordinator-changed':
+      return { type, coordinator: coordinator(message(fields, 'coordinator')) }
+    case 'peer-hello':
+      return {
+        type,
+        vpg: id(fields, 'vpgId'),
+        agent: name(fields, 'agent'),
+        stream: numberFrom(fields, 'stream', 1),
+        term: unsignedTerm(fields, 'term'),
+      }
+    case 'hold':
+      return { type, ...holdId(fields), timeoutMillis: within(fields, 'timeoutMillis', 1, holdTimeoutMillisMax) }
+    case 'hold-answer':
+      return holdAnswer(fields)
+    case 'cut':
+      return cut(fields)
+    case 'cut-answer':
+      return { type, ...holdId(fields), refusal: text(fields, 'refusal', sentenceSizeCharactersMax) }
+    case 'release':
+      return { type, ...holdId(fields) }
     default:
       return assertNever(type)
   }
@@ -53,6 +106,7 @@ function hello(fields: Fields): Hello {
   const volumes = list(fields, 'volumes', volumesPerVpgMax).map(volume => ({
     name: name(volume, 'name'),
     sizeBytes: volumeSize(volume),
+    sync: syncKind(volume, 'sync'),
   }))
   refuseRepetition(volumes.map(volume => volume.name))
   return {
@@ -68,6 +122,8 @@ function hello(fields: Fields): Hello {
     resumableFrom: position(fields, 'resumableFrom'),
     lastNumbered: position(fields, 'lastNumbered'),
     software: text(fields, 'software', nameSizeCharactersMax),
+    openGeneration: number(fields, 'openGeneration'),
+    peerAddress: text(fields, 'peerAddress', addressSizeCharactersMax),
   }
 }
 
@@ -101,18 +157,25 @@ function coordinator(fields: Fields): Coordinator {
     term: term(fields),
     counter: number(fields, 'counter'),
     checkpointIntervalMillis: numberFrom(fields, 'checkpointIntervalMillis', 1),
+    participants: participants(fields),
   }
 }
 
-function marker(fields: Fields): Marker {
-  const participants = values(fields, 'participants', streamsPerVpgMax).map(value => unsigned(value, 'participants'))
-  refuseRepetition(participants)
-  const volumes = list(fields, 'volumes', volumesPerVpgMax).map(volume => ({
-    number: numberFrom(volume, 'number', 1),
-    sizeBytes: volumeSize(volume),
-    included: volume['included'] === true,
+function participants(fields: Fields): readonly Participant[] {
+  const all = list(fields, 'participants', streamsPerVpgMax).map(each => ({
+    stream: numberFrom(each, 'stream', 1),
+    agent: name(each, 'agent'),
+    peerAddress: text(each, 'peerAddress', addressSizeCharactersMax),
+    volumes: values(each, 'volumes', volumesPerVpgMax).map(value => unsigned(value, 'volumes')),
   }))
-  refuseRepetition(volumes.map(volume => volume.number))
+  refuseRepetition(all.map(each => each.stream))
+  refuseRepetition(all.flatMap(each => each.volumes))
+  return all
+}
+
+function marker(fields: Fields): Marker {
+  const participants = streamNumbers(fields)
+  const volumes = markerVolumes(fields)
   return {
     type: 'marker',
     generation: numberFrom(fields, 'generation', 1),
@@ -124,6 +187,22 @@ function marker(fields: Fields): Marker {
     volumes,
     requestId: number(fields, 'requestId'),
   }
+}
+
+function streamNumbers(fields: Fields): readonly number[] {
+  const numbers = values(fields, 'participants', streamsPerVpgMax).map(value => unsigned(value, 'participants'))
+  refuseRepetition(numbers)
+  return numbers
+}
+
+function markerVolumes(fields: Fields): readonly MarkerVolume[] {
+  const volumes = list(fields, 'volumes', volumesPerVpgMax).map(volume => ({
+    number: numberFrom(volume, 'number', 1),
+    sizeBytes: volumeSize(volume),
+    included: volume['included'] === true,
+  }))
+  refuseRepetition(volumes.map(volume => volume.number))
+  return volumes
 }
 
 function ack(fields: Fields): Ack {
@@ -141,6 +220,11 @@ function agentStatus(fields: Fields): AgentStatus {
     needsSync: volume['needsSync'] === true,
     reason: text(volume, 'reason', sentenceSizeCharactersMax),
     sinceTimestampMicros: number(volume, 'sinceTimestampMicros'),
+    sync: syncKind(volume, 'sync'),
+    syncTotalBytes: number(volume, 'syncTotalBytes'),
+    syncDoneBytes: number(volume, 'syncDoneBytes'),
+    syncSentBytes: number(volume, 'syncSentBytes'),
+    dirtyBytes: number(volume, 'dirtyBytes'),
   }))
   refuseRepetition(volumes.map(volume => volume.number))
   return {
@@ -148,7 +232,75 @@ function agentStatus(fields: Fields): AgentStatus {
     queuedBytes: number(fields, 'queuedBytes'),
     queuedRecords: number(fields, 'queuedRecords'),
     volumes,
+    noCheckpointsBecause: text(fields, 'noCheckpointsBecause', sentenceSizeCharactersMax),
   }
+}
+
+function syncRequest(fields: Fields): SyncRequest {
+  const kind = syncKind(fields, 'kind')
+  if (kind !== 'full' && kind !== 'delta') throw invalidFrame(`a synchronisation of kind "${kind}" cannot be asked for`)
+  const volumes = values(fields, 'volumes', volumesPerVpgMax).map(value => unsigned(value, 'volumes'))
+  refuseRepetition(volumes)
+  if (volumes.length === 0) throw invalidFrame('a synchronisation of no volume')
+  return { type: 'sync-request', kind, volumes }
+}
+
+function hashRequest(fields: Fields): HashRequest {
+  const blockSizeBytes = within(fields, 'blockSizeBytes', hashBlockSizeBytesMin, hashBlockSizeBytesMax)
+  if (!Number.isInteger(Math.log2(blockSizeBytes))) throw invalidFrame(`blocks of ${blockSizeBytes} bytes`)
+  const offsetBytes = number(fields, 'offsetBytes')
+  if (offsetBytes % blockSizeBytes !== 0) throw invalidFrame(`offset ${offsetBytes} is not at the start of a block`)
+  return {
+    type: 'hash-request',
+    requestId: numberFrom(fields, 'requestId', 1),
+    volume: numberFrom(fields, 'volume', 1),
+    offsetBytes,
+    blockSizeBytes,
+    blockCount: within(fields, 'blockCount', 1, hashBlockCountMax),
+  }
+}
+
+function hashReply(fields: Fields): HashReply {
+  const hashes = fields['hashes']
+  if (!(hashes instanceof Uint8Array) || hashes.length % hashSizeBytes !== 0)
+    throw invalidFrame(`hashes are not of ${hashSizeBytes} bytes each`)
+  return {
+    type: 'hash-reply',
+    requestId: numberFrom(fields, 'requestId', 1),
+    hashes,
+    failure: text(fields, 'failure', sentenceSizeCharactersMax),
+  }
+}
+
+function holdId(fields: Fields): HoldId {
+  return { term: term(fields), counter: numberFrom(fields, 'counter', 1) }
+}
+
+function holdAnswer(fields: Fields): HoldAnswer {
+  return {
+    type: 'hold-answer',
+    ...holdId(fields),
+    refusal: text(fields, 'refusal', sentenceSizeCharactersMax),
+    highestTerm: unsignedTerm(fields, 'highestTerm'),
+    volumes: markerVolumes(fields),
+  }
+}
+
+function cut(fields: Fields): Cut {
+  return {
+    type: 'cut',
+    ...holdId(fields),
+    timestampMicros: number(fields, 'timestampMicros'),
+    participants: streamNumbers(fields),
+    volumes: markerVolumes(fields),
+    requestId: number(fields, 'requestId'),
+  }
+}
+
+function syncKind(fields: Fields, field: string): SyncKind {
+  const kind = syncKinds[number(fields, field)]
+  if (kind === undefined) throw invalidFrame(`there is no kind of synchronisation ${String(fields[field])}`)
+  return kind
 }
 
 function error(fields: Fields): ErrorMessage {
@@ -173,6 +325,17 @@ function numberFrom(fields: Fields, field: string, min: number): number {
   const value = number(fields, field)
   if (value < min) throw invalidFrame(`${field} is ${value}, the least is ${min}`)
   return value
+}
+
+function within(fields: Fields, field: string, min: number, max: number): number {
+  const value = numberFrom(fields, field, min)
+  if (value > max) throw invalidFrame(`${field} is ${value}, the most is ${max}`)
+  return value
+}
+
+/** A term that may be 0, "none seen yet". */
+function unsignedTerm(fields: Fields, field: string): number {
+  return within(fields, field, 0, termMax - 1)
 }
 
 function term(fields: Fields): number {

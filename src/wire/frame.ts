@@ -24,6 +24,17 @@ export type FrameType =
   | 'agent-status'
   | 'error'
   | 'goodbye'
+  | 'sync-request'
+  | 'hash-request'
+  | 'hash-reply'
+  | 'directive'
+  | 'peer-hello'
+  | 'hold'
+  | 'hold-answer'
+  | 'cut'
+  | 'cut-answer'
+  | 'release'
+  | 'coordinator-changed'
 
 const typeNames: readonly (FrameType | undefined)[] = [
   undefined,
@@ -37,6 +48,19 @@ const typeNames: readonly (FrameType | undefined)[] = [
   'agent-status',
   'error',
   'goodbye',
+  'sync-request',
+  'hash-request',
+  'hash-reply',
+  'directive',
+  undefined,
+  'peer-hello',
+  'hold',
+  'hold-answer',
+  'cut',
+  'cut-answer',
+  'release',
+  undefined,
+  'coordinator-changed',
 ]
 
 export interface FrameHeader {

@@ -12,10 +12,12 @@ const definition = {
   id: vpgId('5a'.repeat(16)),
   name: 'orders',
   incarnation: 1,
-  volumes: [{ number: 1, name: 'root', sizeBytes: 1024 * 1024 }],
+  volumes: [{ number: 1, name: 'root', sizeBytes: 1024 * 1024, stream: 1 }],
   streams: [{ number: 1, agent: 'a' }],
   historyMillis: 10_000,
   checkpointIntervalMillis: 1_000,
+  syncRateBytesPerSecond: 0,
+  paused: false,
   createdAtMicros: 1,
 }
 const none = { tags: [], holes: [], segments: [] }

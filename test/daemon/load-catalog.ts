@@ -15,10 +15,12 @@ t.test('an index that is rebuilt from a long log has every batch of it', async t
     id,
     name: 'orders',
     incarnation: 1,
-    volumes: [{ number: 1, name: 'root', sizeBytes: 4096 }],
+    volumes: [{ number: 1, name: 'root', sizeBytes: 4096, stream: 1 }],
     streams: [{ number: 1, agent: 'a' }],
     historyMillis: 10_000,
     checkpointIntervalMillis: 1_000,
+    syncRateBytesPerSecond: 0,
+    paused: false,
     createdAtMicros: 1,
   }
   const offloaded = [{ stream: 1, generation: 1, sequence: sequence(50_000) }]

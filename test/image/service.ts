@@ -47,7 +47,13 @@ async function planIn(directory: string): Promise<ImagePlan> {
   })
   await store.close()
   const definition = { id, name: 'a', incarnation: 1, volumes: [], streams: [] }
-  const times = { historyMillis: 1, checkpointIntervalMillis: 1, createdAtMicros: 0 }
+  const times = {
+    historyMillis: 1,
+    checkpointIntervalMillis: 1,
+    createdAtMicros: 0,
+    syncRateBytesPerSecond: 0,
+    paused: false,
+  }
   const checkpoints = { key: 'none', sizeBytes: 0 }
   const [fromOrdinal, toOrdinal] = [ordinal(0), ordinal(1)]
   const delta = { kind: 'delta', fromOrdinal, toOrdinal, packs, checkpoints, checkpointCount: 1, rawSizeBytes } as const

@@ -139,7 +139,7 @@ t.test('a checkpoint that is asked for is the one that the agent makes for it', 
   const unanswered = t.rejects(bench.ingest.requestCheckpoint(id), { code: 'TIMED_OUT' }, 'no marker comes')
   for (let beat = 0; beat < 4; beat++) {
     await bench.clock.advance(10_000)
-    peer.send({ type: 'agent-status', queuedBytes: beat, queuedRecords: 0, volumes: [] })
+    peer.send({ type: 'agent-status', queuedBytes: beat, queuedRecords: 0, volumes: [], noCheckpointsBecause: '' })
     await until('it is heard', () => bench.events.statusCount === beat + 1)
   }
   await unanswered
@@ -154,13 +154,14 @@ t.test('a VPG says why it has no checkpoints', async t => {
   t.match(why(), /"orders-host" is not connected/)
   const peer = await TestPeer.open(bench)
   t.equal(why(), undefined)
-  const volume = { number: 1, needsSync: true, reason: 'the queue was full', sinceTimestampMicros: 1 }
-  peer.send({ type: 'agent-status', queuedBytes: 0, queuedRecords: 0, volumes: [volume] })
+  const sync = { sync: 'none', syncTotalBytes: 0, syncDoneBytes: 0, syncSentBytes: 0, dirtyBytes: 0 } as const
+  const volume = { number: 1, needsSync: true, reason: 'the queue was full', sinceTimestampMicros: 1, ...sync }
+  peer.send({ type: 'agent-status', queuedBytes: 0, queuedRecords: 0, volumes: [volume], noCheckpointsBecause: '' })
   await until('it is known', () => why() !== undefined)
   t.match(why(), /"root" needs a synchronisation: the queue was full/)
   const refused = { code: 'SYNC_REQUIRED', message: /"root" needs a synchronisation: the queue was full/ }
   await t.rejects(bench.ingest.requestCheckpoint(id), refused, 'one that is asked for is refused at once')
-  peer.send({ type: 'agent-status', queuedBytes: 0, queuedRecords: 0, volumes: [] })
+  peer.send({ type: 'agent-status', queuedBytes: 0, queuedRecords: 0, volumes: [], noCheckpointsBecause: '' })
   peer.sendBytes(batchAt(1))
   await until('it is appended', () => bench.journal.waitingCount === 1)
   await bench.clock.advance(14_000)

@@ -65,12 +65,12 @@ function write(offsetBytes: number, lengthBytes: number, volume = 1): Buffer {
 
 t.test('a Hello that cannot be served is refused by code', async t => {
   const { bench, write } = await benchWithBystander(t)
-  const volume = { name: 'root', sizeBytes: volumeSizeBytes }
+  const volume = { name: 'root', sizeBytes: volumeSizeBytes, sync: 'none' } as const
   const cases: readonly [string, string, Partial<Hello>][] = [
     ['no common version', 'VERSION_UNSUPPORTED', { protocolVersionMin: 2, protocolVersionMax: 9 }],
     ['another VPG', 'UNKNOWN_VPG', { vpg: 'payroll' }],
     ['another agent', 'IDENTITY_REFUSED', { agent: 'intruder' }],
-    ['an unknown volume', 'UNKNOWN_VOLUME', { volumes: [volume, { name: 'data', sizeBytes: 512 }] }],
+    ['an unknown volume', 'UNKNOWN_VOLUME', { volumes: [volume, { ...volume, name: 'data', sizeBytes: 512 }] }],
     ['a volume of another size', 'UNKNOWN_VOLUME', { volumes: [{ ...volume, sizeBytes: 512 }] }],
     ['a volume missing', 'UNKNOWN_VOLUME', { volumes: [] }],
     ['a newer epoch', 'EPOCH_SUPERSEDED', { epoch: 4 }],

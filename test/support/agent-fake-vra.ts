@@ -173,6 +173,7 @@ export class FakeVra {
         term: 1,
         counter: this.counter,
         checkpointIntervalMillis: this.checkpointIntervalMillis,
+        participants: [],
       },
     })
   }

@@ -62,10 +62,12 @@ export class AgingModel {
       id: vpg,
       name: 'orders',
       incarnation: 1,
-      volumes: streams.map(number => ({ number, name: `disk${number}`, sizeBytes: volumeSizeBytes })),
+      volumes: streams.map(number => ({ number, name: `disk${number}`, sizeBytes: volumeSizeBytes, stream: number })),
       streams: streams.map(number => ({ number, agent: `agent${number}` })),
       historyMillis,
       checkpointIntervalMillis: 1000,
+      syncRateBytesPerSecond: 0,
+      paused: false,
       createdAtMicros: 1,
     }
     this.#config = {

@@ -53,6 +53,8 @@ export class TestTimeline {
         streams: [],
         historyMillis: 1,
         checkpointIntervalMillis: 1,
+        syncRateBytesPerSecond: 0,
+        paused: false,
         createdAtMicros: 0,
       },
       epoch: 1,

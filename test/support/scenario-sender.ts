@@ -176,10 +176,12 @@ export class Sender {
       sessionNumber: Date.now() * 1000 + this.sessionCount,
       epoch: 0,
       incarnation: 0,
-      volumes: [{ name: volume, sizeBytes: this.model.length }],
+      volumes: [{ name: volume, sizeBytes: this.model.length, sync: 'none' }],
       resumableFrom: { generation: this.acked === 0 ? 0 : 1, sequence: sequence(this.acked) },
       lastNumbered: here,
       software: 'a test',
+      openGeneration: 0,
+      peerAddress: '',
     } as const
     socket.write(encodeFrame(hello))
     this.#heartbeats = setInterval(() => this.#send({ type: 'heartbeat', timestampMicros: Date.now() * 1000 }), 1000)

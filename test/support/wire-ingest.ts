@@ -19,10 +19,12 @@ export function sampleVpg(changes: Partial<IngestVpg> & { readonly name?: string
     id: vpgId(Buffer.from(name.padEnd(16, '.').slice(0, 16)).toString('hex')),
     name,
     incarnation: 1,
-    volumes: [{ number: 1, name: 'root', sizeBytes: volumeSizeBytes }],
+    volumes: [{ number: 1, name: 'root', sizeBytes: volumeSizeBytes, stream: 1 }],
     streams: [{ number: 1, agent: `${name}-host` }],
     historyMillis: 3_600_000,
     checkpointIntervalMillis: 5_000,
+    syncRateBytesPerSecond: 0,
+    paused: false,
     createdAtMicros: 1,
   }
   return {
@@ -207,10 +209,12 @@ export function hello(changes: Partial<Hello> = {}): Hello {
     sessionNumber: lastSessionNumber,
     epoch: 0,
     incarnation: 0,
-    volumes: [{ name: 'root', sizeBytes: volumeSizeBytes }],
+    volumes: [{ name: 'root', sizeBytes: volumeSizeBytes, sync: 'none' }],
     resumableFrom: position(0, 0),
     lastNumbered: position(0, 0),
     software: 'test',
+    openGeneration: 0,
+    peerAddress: '',
     ...changes,
   }
 }

@@ -15,7 +15,7 @@ t.test(
       ['magic', 0, 0x57, 'FRAME_INVALID'],
       ['version', 4, 2, 'VERSION_UNSUPPORTED'],
       ['type 0', 5, 0, 'FRAME_INVALID'],
-      ['type 11', 5, 11, 'FRAME_INVALID'],
+      ['type 15', 5, 15, 'FRAME_INVALID'],
       ['reserved', 7, 1, 'FRAME_INVALID'],
       ['a control body over 64 KiB', 10, 1, 'FRAME_INVALID'],
       ['a body of 4 GiB', 11, 255, 'FRAME_INVALID'],
@@ -42,13 +42,21 @@ t.test('a control message that breaks a rule is refused', async t => {
   t.ok(hello?.type === 'hello' && welcome?.type === 'welcome' && marker?.type === 'marker')
   if (hello?.type !== 'hello' || welcome?.type !== 'welcome' || marker?.type !== 'marker') return
   const volume = { number: 1, sizeBytes: 1024, included: true }
+  const question = {
+    type: 'hash-request',
+    requestId: 1,
+    volume: 1,
+    offsetBytes: 0,
+    blockSizeBytes: 65536,
+    blockCount: 1,
+  } as const
   const broken = [
     { ...hello, vpg: '' },
     { ...hello, agent: 'x'.repeat(65) },
     { ...hello, sessionNumber: 0 },
     { ...hello, sessionNumber: 2 ** 60 },
     { ...hello, volumes: [...hello.volumes, ...hello.volumes] },
-    { ...hello, volumes: [{ name: 'root', sizeBytes: 1000 }] },
+    { ...hello, volumes: [{ name: 'root', sizeBytes: 1000, sync: 'none' as const }] },
     { ...hello, resumableFrom: { generation: 0, sequence: hello.resumableFrom.sequence } },
     { ...marker, counter: 0 },
     { ...marker, term: 2 ** 20 },
@@ -57,6 +65,16 @@ t.test('a control message that breaks a rule is refused', async t => {
     { ...marker, sequence: 0 },
     { ...welcome, heartbeatIntervalMillis: 0 },
     { type: 'checkpoint-request', requestId: 0 } as const,
+    { type: 'sync-request', kind: 'bitmap', volumes: [1] } as const,
+    { type: 'sync-request', kind: 'full', volumes: [] } as const,
+    { ...question, blockSizeBytes: 65537 },
+    { ...question, blockSizeBytes: 2 * 2 ** 20 },
+    { ...question, blockCount: 2049 },
+    { ...question, blockCount: 0 },
+    { ...question, offsetBytes: 4096 },
+    { type: 'hash-reply', requestId: 1, hashes: Buffer.alloc(17), failure: '' } as const,
+    { type: 'hold', term: 1, counter: 1, timeoutMillis: 10_001 } as const,
+    { type: 'hold', term: 0, counter: 1, timeoutMillis: 1 } as const,
   ]
   for (const message of broken)
     t.throws(() => decodeFrame(encodeFrame(message)), { code: 'FRAME_INVALID' }, JSON.stringify(message).slice(0, 200))
