@@ -81,6 +81,7 @@ export class Aging {
   readonly tag: Call<'tag'> = argument => this.#client.call('tag', argument)
   readonly untag: Call<'untag'> = argument => this.#client.call('untag', argument)
   readonly closeImage: Call<'closeImage'> = argument => this.#client.call('closeImage', argument)
+  readonly generationOpened: Call<'generationOpened'> = argument => this.#client.call('generationOpened', argument)
   readonly status: Call<'status'> = argument => this.#client.call('status', argument)
 
   /** The thread first reads the log up to what was durable when this was called. */

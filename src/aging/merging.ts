@@ -1,10 +1,14 @@
+import { sequence } from '../base/ids.ts'
 import { regionsPerCommitMax, regionSizeBytes } from '../base/limits.ts'
 import { defaultFoldLimits, fold, rewriteRegion } from '../mirror/mirror.ts'
 import { openSegment } from '../segment/segment.ts'
-import { lastDeltaEnd, planFold, type FoldPlan } from '../timeline/fold-plan.ts'
+import { lastDeltaEnd } from '../timeline/deltas.ts'
+import { liesBefore, planFold, type FoldPlan } from '../timeline/fold-plan.ts'
 import { planRegionRewrites } from '../timeline/region-plan.ts'
-import { retention, withdrawnFrom } from '../timeline/retention.ts'
-import type { DeltaSpan, RegionVersion } from '../timeline/state.ts'
+import { holeOver, retention } from '../timeline/retention.ts'
+import { liesWithin } from '../timeline/positions.ts'
+import type { DeltaSpan, Hole, RegionVersion } from '../timeline/state.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgContents } from '../manifest/manifest.ts'
 import { patientStore } from './patient-store.ts'
 import type { AgingTools } from './tools.ts'
@@ -32,7 +36,7 @@ export async function foldWaiting(tools: AgingTools, writer: VpgWriter): Promise
       epoch: before.epoch,
       fromOrdinal: plan.fromOrdinal,
       fromVector: plan.fromVector,
-      checkpoints: plan.checkpoints,
+      checkpoints: plan.open === undefined ? plan.checkpoints : [openEnd(plan)],
       sources: plan.segments.map(segment => openSegment(store, segment)),
       holes: before.holes,
       disk: tools.disk,
@@ -45,6 +49,7 @@ export async function foldWaiting(tools: AgingTools, writer: VpgWriter): Promise
       kind: 'delta',
       fromOrdinal: plan.fromOrdinal,
       toOrdinal: plan.toOrdinal,
+      ...(plan.open === undefined ? {} : { open: plan.open }),
       packs: result.packs,
       checkpoints: { key: page.key, sizeBytes: page.bytes.length },
       checkpointCount: plan.checkpoints.length,
@@ -67,8 +72,13 @@ export async function foldWaiting(tools: AgingTools, writer: VpgWriter): Promise
   })
 }
 
-function planOf(tools: AgingTools, { state, segmentsFrom, recent }: VpgContents): FoldPlan | undefined {
-  return planFold(state, segmentsFrom, recent, tools.config)
+function planOf(tools: AgingTools, { state, segmentsFrom, recent, pendingMarkers }: VpgContents): FoldPlan | undefined {
+  return planFold(state, { fromVector: segmentsFrom, checkpoints: recent, pendingMarkers }, tools.config)
+}
+
+/** What an open delta ends at, as a fold wants it: a cut that nobody is offered. */
+function openEnd({ toOrdinal, toVector }: FoldPlan): Checkpoint {
+  return { ordinal: toOrdinal, timestampMicros: 0, historyMillis: 0, vector: toVector, volumes: [] }
 }
 
 /** False when what the fold was made for is not so any more: a checkpoint that it does not hold is retained, or a hole came. */
@@ -78,17 +88,31 @@ async function commitFold(writer: VpgWriter, plan: FoldPlan, delta: DeltaSpan): 
     const { state } = contents
     const held = new Set(plan.checkpoints.map(checkpoint => checkpoint.ordinal))
     const isRetained = retention(state)
-    const missed = contents.recent.some(
-      ({ ordinal }) => ordinal <= plan.toOrdinal && isRetained(ordinal) && !held.has(ordinal),
-    )
+    const missed =
+      plan.open === undefined
+        ? contents.recent.some(
+            ({ ordinal }) =>
+              ordinal <= plan.toOrdinal &&
+              isRetained(ordinal) &&
+              !held.has(ordinal) &&
+              holeOver(state.holes, ordinal) === undefined,
+          )
+        : contents.recent.some(({ vector }) => !liesBefore(plan.toVector, vector))
     const lost = contents.deletedAtMicros !== undefined || lastDeltaEnd(state) !== plan.fromOrdinal
-    if (lost || missed || withdrawnFrom(state.holes) <= plan.toOrdinal) return false
+    const holed =
+      plan.open === undefined
+        ? holeOver(state.holes, plan.toOrdinal) !== undefined
+        : state.holes.some(hole => hole.repairedFromOrdinal === undefined && holeStartsWithin(hole, plan))
+    if (lost || missed || holed) return false
     const folded = plan.checkpoints.filter(checkpoint => isRetained(checkpoint.ordinal))
     const change = writer.trimmed(
       {
         ...contents,
         state: { ...state, deltas: [...state.deltas, delta] },
-        recent: contents.recent.filter(checkpoint => checkpoint.ordinal > plan.toOrdinal),
+        recent:
+          plan.open === undefined
+            ? contents.recent.filter(checkpoint => checkpoint.ordinal > plan.toOrdinal)
+            : contents.recent,
         segmentsFrom: plan.toVector,
       },
       folded,
@@ -96,6 +120,10 @@ async function commitFold(writer: VpgWriter, plan: FoldPlan, delta: DeltaSpan): 
     await turn.commitManifest(change, folded)
     return true
   })
+}
+
+function holeStartsWithin({ stream, generation, firstSequence }: Hole, { toVector }: FoldPlan): boolean {
+  return liesWithin(toVector, stream, { generation, sequence: sequence(firstSequence) })
 }
 
 /** Rewrites the fullest regions, a few at a time, if deltas outweigh the base. */

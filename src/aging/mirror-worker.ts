@@ -11,6 +11,7 @@ import { encodeCheckpoints, listVpgs, removeRemains, VpgCommits, type WriterIden
 import { removeScratch, Workspace } from '../mirror/mirror.ts'
 import { openStore, type ObjectStore, type StoreConfig } from '../store/store.ts'
 import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
+import type { WholeSync } from '../timeline/repair.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import { LogFiles } from './log-files.ts'
 import { LogTail } from './log-tail.ts'
@@ -194,6 +195,10 @@ export class MirrorWorker implements RpcMethods<AgingService> {
 
   async closeImage({ vpg, pinId }: { readonly vpg: VpgId; readonly pinId: string }): Promise<void> {
     await this.#bounded(this.#known(vpg).closeImage(pinId))
+  }
+
+  async generationOpened({ vpg, ...sync }: { readonly vpg: VpgId } & WholeSync): Promise<void> {
+    await this.#bounded(this.#known(vpg).generationOpened(sync))
   }
 
   async status({ vpg }: { readonly vpg: VpgId }): Promise<VpgMirrorStatus> {

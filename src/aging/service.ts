@@ -3,6 +3,7 @@ import type { PaceFlag } from './turns.ts'
 import type { StoreConfig } from '../store/object-store.ts'
 import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
+import type { WholeSync } from '../timeline/repair.ts'
 import type { Hole, SegmentSpan, VpgState } from '../timeline/state.ts'
 
 // The aging thread, seen from the daemon: it tails the commit log, checks payloads, seals segments, commits them to the object store,
@@ -18,6 +19,8 @@ export interface AgingConfig {
   readonly segmentSizeBytesTarget: number
   readonly segmentAgeMillisMax: number
   readonly foldSizeBytesMin: number
+  /** Smaller bounds of one fold, for tests; see FoldLimits. */
+  readonly foldSizeBytesMax?: number
   readonly deltaShareMax: number
   readonly garbageGraceMillis: number
   /** Above this much unsealed log, VPGs that hold the oldest log file are sealed early. */
@@ -52,6 +55,11 @@ export interface AgingService {
   /** Drops the pin and the hold on log files. */
   closeImage(argument: { readonly vpg: VpgId; readonly pinId: string }): Promise<void>
   status(argument: { readonly vpg: VpgId }): Promise<VpgMirrorStatus>
+  /**
+   * An agent opened a generation of its stream in which it synchronises these volumes whole, by sending or by comparing all of their blocks: holes
+   * known by now in them are repaired by the first checkpoint of that generation that includes them.
+   */
+  generationOpened(argument: { readonly vpg: VpgId } & WholeSync): Promise<void>
   /** Seals and commits what the VPG has in the log up to now, whatever its size and age; returns what is offloaded then. */
   seal(argument: { readonly vpg: VpgId }): Promise<readonly StreamPosition[]>
   close(argument: undefined): Promise<void>
@@ -151,6 +159,8 @@ export interface AgingNotices {
   /** Checkpoints below the edge, but for the kept ones, are gone. */
   historyEdgeMoved: { readonly vpg: VpgId; readonly edge: Ordinal; readonly kept: readonly Ordinal[] }
   holeFound: { readonly vpg: VpgId; readonly hole: Hole }
+  /** Some were repaired, or are history: these are left, in place of all before. */
+  holesChanged: { readonly vpg: VpgId; readonly holes: readonly Hole[] }
   /** No reader and no unsealed record needs the log file any more: it may be recycled. */
   logFileFree: { readonly fileIdentity: number }
   garbageRemoved: { readonly vpg: VpgId; readonly objectCount: number }

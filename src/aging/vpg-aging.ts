@@ -6,7 +6,9 @@ import { idleSegmentAgeMillis, ownershipCheckMillis } from '../base/limits.ts'
 import type { RecordHeader } from '../journal/record.ts'
 import type { VpgCommits, VpgContents } from '../manifest/manifest.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
+import { lastDeltaEnd } from '../timeline/deltas.ts'
 import { covers, liesWithin } from '../timeline/positions.ts'
+import { withClosed, withRepairs, type WholeSync } from '../timeline/repair.ts'
 import { isOffered } from '../timeline/retention.ts'
 import { objectKeys } from '../timeline/reach.ts'
 import type { Hole } from '../timeline/state.ts'
@@ -44,13 +46,15 @@ export class VpgAging {
   /** Contents that no merge was due for: only time can make more to do of them. */
   #settled: VpgContents | undefined
   #gone = false
+  /** True while the tail holds a marker that may close a hole: nobody should wait for a full segment to see that. */
+  #closesHole = false
 
   constructor(tools: AgingTools, commits: VpgCommits, folded: readonly Checkpoint[]) {
     this.#tools = tools
     this.writer = new VpgWriter(tools, commits, folded)
     this.#unsealed = new UnsealedRecords(commits.vpg)
-    const newest = commits.contents.recent.at(-1)?.ordinal ?? commits.contents.state.deltas.at(-1)?.toOrdinal
-    this.#tail = new StreamTail(commits.contents.state.offloaded, newest ?? (0 as Ordinal))
+    const { recent, state } = commits.contents
+    this.#tail = new StreamTail(state.offloaded, recent.at(-1)?.ordinal ?? lastDeltaEnd(state))
   }
 
   get vpg(): VpgId {
@@ -90,6 +94,7 @@ export class VpgAging {
     this.#tools.logFiles.hold(place.fileIdentity)
     const nowMillis = this.#tools.clock.monotonicMillis()
     this.#age ??= { firstRecordMillis: nowMillis, firstWriteMillis: undefined }
+    if (header.kind === 'marker') this.#closesHole ||= this.#awaitsRepair(header)
     if (header.kind === 'batch') this.#age = { ...this.#age, firstWriteMillis: this.#age.firstWriteMillis ?? nowMillis }
   }
 
@@ -101,6 +106,7 @@ export class VpgAging {
     const { firstRecordMillis, firstWriteMillis } = this.#age
     return (
       this.#unsealed.sizeBytes >= config.segmentSizeBytesTarget ||
+      this.#closesHole ||
       (firstWriteMillis !== undefined && nowMillis - firstWriteMillis >= config.segmentAgeMillisMax) ||
       nowMillis - firstRecordMillis >= Math.max(idleSegmentAgeMillis, config.segmentAgeMillisMax) ||
       this.#unsealed.at(0).place.fileIdentity === oldestFileUnderPressure
@@ -147,6 +153,7 @@ export class VpgAging {
           putMillis,
         })
         for (const file of files) logFiles.release(file)
+        await this.#replaceHoles(turn, withClosed(turn.contents.state.holes, turn.contents.recent))
       } catch (error) {
         if (!failedWith(error, 'RECORD_CORRUPT') || segment.wasBuilt) throw error
         await this.#leaveOut(turn, error)
@@ -194,6 +201,16 @@ export class VpgAging {
       await this.#commitHoles(turn)
       const contents = change(turn.contents)
       if (contents !== undefined) await turn.commitManifest({ contents })
+    })
+  }
+
+  /** Marks the holes that a synchronisation, which has just begun, will repair. */
+  async generationOpened(sync: WholeSync): Promise<void> {
+    await this.writer.exclusively(async turn => {
+      if (this.isDeleted) return
+      await this.#commitHoles(turn)
+      const { state } = turn.contents
+      await this.#replaceHoles(turn, withRepairs(state.holes, sync, state.definition))
     })
   }
 
@@ -262,7 +279,7 @@ export class VpgAging {
   /** True when a checkpoint of this ordinal is in the store or may be in the log, and is offered. */
   requireRetained(contents: VpgContents, at: Ordinal): void {
     const { state, recent } = contents
-    const newestCommitted = recent.at(-1)?.ordinal ?? state.deltas.at(-1)?.toOrdinal ?? 0
+    const newestCommitted = recent.at(-1)?.ordinal ?? lastDeltaEnd(state)
     const exists =
       at > newestCommitted || this.writer.history.has(at) || recent.some(checkpoint => checkpoint.ordinal === at)
     if (exists && isOffered(state, at)) return
@@ -341,6 +358,13 @@ export class VpgAging {
     this.#newHoles = this.#newHoles.filter(hole => !holes.includes(hole))
   }
 
+  async #replaceHoles(turn: Exclusive, holes: readonly Hole[]): Promise<void> {
+    const { contents } = turn
+    if (holes === contents.state.holes) return
+    await turn.commitManifest({ contents: { ...contents, state: { ...contents.state, holes } } })
+    this.#tools.notify('holesChanged', { vpg: this.vpg, holes })
+  }
+
   /** A record that was whole when the tail was read and is not any more: a hole instead of it. */
   async #leaveOut(turn: Exclusive, failure: Failure): Promise<void> {
     const index = failure.details[unreadableDetail]
@@ -353,7 +377,15 @@ export class VpgAging {
     this.#tools.logFiles.release(place.fileIdentity)
   }
 
+  #awaitsRepair({ stream, generation }: RecordHeader): boolean {
+    return this.contents.state.holes.some(
+      ({ repair, repairedFromOrdinal }) =>
+        repairedFromOrdinal === undefined && repair?.stream === stream && generation >= repair.generation,
+    )
+  }
+
   #restartAge(): void {
+    if (this.#unsealed.count === 0) this.#closesHole = false
     const nowMillis = this.#tools.clock.monotonicMillis()
     if (this.#unsealed.count === 0) this.#age = undefined
     else this.#age = { firstRecordMillis: nowMillis, firstWriteMillis: nowMillis }

@@ -1,11 +1,12 @@
 import { Failure } from '../base/failure.ts'
-import type { VpgId } from '../base/ids.ts'
+import { sequence, type Ordinal, type PositionVector, type VpgId } from '../base/ids.ts'
 import { Permits } from '../base/permits.ts'
 import { createOnce, type VpgCommits, type VpgContents } from '../manifest/manifest.ts'
+import { liesWithin } from '../timeline/positions.ts'
 import { historyEdge, keptOrdinals, retention } from '../timeline/retention.ts'
 import { unread } from '../timeline/reach.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
-import type { SegmentSpan } from '../timeline/state.ts'
+import type { Hole, SegmentSpan } from '../timeline/state.ts'
 import { CheckpointHistory } from './checkpoint-history.ts'
 import type { SegmentCommit } from './sealing.ts'
 import { StorePatience } from './store-patience.ts'
@@ -135,6 +136,7 @@ export class VpgWriter {
       ...contents.state,
       historyEdge: due > contents.state.historyEdge ? due : contents.state.historyEdge,
     }
+    state.holes = state.holes.filter(hole => !isHistory(hole, state.historyEdge, contents.segmentsFrom))
     const ordinals = points.map(point => point.ordinal)
     const { deltas, segments, regions, leftKeys } = unread(state, ordinals, contents.segmentsFrom)
     const isRetained = retention(state)
@@ -161,6 +163,8 @@ export class VpgWriter {
     const { state } = this.contents
     this.history.add(folded)
     this.history.keep(retention(state))
+    if (state.holes.length < before.holes.length)
+      this.#tools.notify('holesChanged', { vpg: this.vpg, holes: state.holes })
     if (state.historyEdge !== before.historyEdge) {
       const kept = keptOrdinals(state).filter(ordinal => ordinal < state.historyEdge)
       this.#tools.notify('historyEdgeMoved', { vpg: this.vpg, edge: state.historyEdge, kept })
@@ -192,4 +196,11 @@ export class VpgWriter {
     const sentence = `${failure.message}; VPG "${name}" ${consequence} until that is mended`
     this.#tools.notify('damageFound', { vpg: this.vpg, sentence })
   }
+}
+
+/** True of a hole that was repaired before the history begins and whose records no segment that counts holds any more. */
+function isHistory(hole: Hole, edge: Ordinal, segmentsFrom: PositionVector): boolean {
+  const { stream, generation, lastSequence, repairedFromOrdinal } = hole
+  if (repairedFromOrdinal === undefined || repairedFromOrdinal > edge) return false
+  return liesWithin(segmentsFrom, stream, { generation, sequence: sequence(lastSequence) })
 }

@@ -1,3 +1,4 @@
+import { holeOver } from '../timeline/retention.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import { Failure } from '../base/failure.ts'
 import { formatCheckpointId, ordinal, parseCheckpointId, type Ordinal } from '../base/ids.ts'
@@ -18,14 +19,13 @@ export class Checkpoints {
   async find(entry: VpgEntry, reference: string, nowMicros: number): Promise<Checkpoint> {
     const meant = parseCheckpointReference(reference, nowMicros)
     const vpg = entry.definition.id
-    const before = entry.withdrawnFrom
-    const bounded = before === undefined ? {} : { before }
     switch (meant.kind) {
       case 'latest':
-        return this.#required(entry, reference, await this.#catalog.latestCheckpoint({ vpg, ...bounded }))
+        return this.#required(entry, reference, await this.latest(entry))
       case 'time': {
         const { timestampMicros } = meant
-        return this.#required(entry, reference, await this.#catalog.checkpointAt({ vpg, timestampMicros, ...bounded }))
+        const at = (bound: Bound) => this.#catalog.checkpointAt({ vpg, timestampMicros, ...bound })
+        return this.#required(entry, reference, await newestOffered(entry, at))
       }
       case 'id':
         return this.#required(entry, reference, await this.#catalog.checkpoint({ vpg, ordinal: meant.ordinal }))
@@ -82,8 +82,7 @@ export class Checkpoints {
   }
 
   async latest(entry: VpgEntry): Promise<Checkpoint | undefined> {
-    const before = entry.withdrawnFrom
-    return this.#catalog.latestCheckpoint({ vpg: entry.definition.id, ...(before === undefined ? {} : { before }) })
+    return newestOffered(entry, bound => this.#catalog.latestCheckpoint({ vpg: entry.definition.id, ...bound }))
   }
 
   async #required(entry: VpgEntry, reference: string, found: Checkpoint | undefined): Promise<Checkpoint> {
@@ -96,7 +95,7 @@ export class Checkpoints {
     if (!isRecoverable(entry, found.ordinal))
       throw new Failure(
         'CHECKPOINT_MISSING',
-        `checkpoint ${describe(found)} of ${name} is withdrawn: ${whyWithdrawn(entry)}`,
+        `checkpoint ${describe(found)} of ${name} is withdrawn: ${whyWithdrawn(entry, found.ordinal)}`,
       )
     if (!entry.isRetained(found.ordinal))
       throw new Failure('CHECKPOINT_MISSING', `checkpoint ${describe(found)} of ${name} has left the history`)
@@ -105,13 +104,31 @@ export class Checkpoints {
 }
 
 function isRecoverable(entry: VpgEntry, at: Ordinal): boolean {
-  return at < (entry.withdrawnFrom ?? Infinity)
+  return holeOver(entry.holes, at) === undefined
 }
 
-function whyWithdrawn(entry: VpgEntry): string {
-  const from = entry.withdrawnFrom ?? ordinal(0)
-  const hole = entry.holes.find(candidate => candidate.fromOrdinal === from)
-  return `${hole?.reason ?? 'damage'}; those before ${formatCheckpointId(from)} are whole`
+function whyWithdrawn(entry: VpgEntry, at: Ordinal): string {
+  const hole = holeOver(entry.holes, at)
+  const from = formatCheckpointId(hole?.fromOrdinal ?? ordinal(0))
+  const repaired = hole?.repairedFromOrdinal
+  const later = repaired === undefined ? '' : `, and so are those from ${formatCheckpointId(repaired)} on`
+  return `${hole?.reason ?? 'damage'}; those before ${from} are whole${later}`
+}
+
+interface Bound {
+  /** Exclusive. */
+  readonly before?: Ordinal
+}
+
+/** The newest that `find` gives and no hole withdraws. */
+async function newestOffered(
+  entry: VpgEntry,
+  find: (bound: Bound) => Promise<Checkpoint | undefined>,
+): Promise<Checkpoint | undefined> {
+  let found = await find({})
+  for (let hole; found !== undefined && (hole = holeOver(entry.holes, found.ordinal)) !== undefined;)
+    found = await find({ before: hole.fromOrdinal })
+  return found
 }
 
 function describe(checkpoint: Checkpoint): string {

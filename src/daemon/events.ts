@@ -175,6 +175,14 @@ export function agingHandlers({
       if (entry !== undefined) entry.historyEdge = edge
       catalog.dropCheckpoints({ vpg, edge, kept }).catch(indexFailed)
     }),
+    holesChanged: counted('holesChanged', ({ vpg, holes }) => {
+      const entry = entryOf(vpg)
+      if (entry !== undefined) entry.holes = holes
+      log.info(
+        { vpg: nameOf(vpg), openHoles: holes.filter(hole => hole.repairedFromOrdinal === undefined).length },
+        'holesChanged',
+      )
+    }),
     holeFound: counted('holeFound', ({ vpg, hole }) => {
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.holes = [...entry.holes, hole]

@@ -105,7 +105,10 @@ export class StatusReport {
         tag: tag.name,
         taggedAtMicros: tag.taggedAtMicros,
       })),
-      holes: entry.holes.map(hole => ({ fromCheckpoint: formatCheckpointId(hole.fromOrdinal), reason: hole.reason })),
+      holes: entry.openHoles.map(hole => ({
+        fromCheckpoint: formatCheckpointId(hole.fromOrdinal),
+        reason: hole.reason,
+      })),
       ...entry.meter.rates(),
       writesTotal,
       bytesTotal,
@@ -170,7 +173,7 @@ function stateOf(
   stalledBecause: string | undefined,
 ): { readonly state: api.VpgState; readonly stateReason: string | undefined } {
   if (entry.fenced !== undefined) return { state: 'fenced', stateReason: entry.fenced }
-  const hole = entry.holes[0]
+  const [hole] = entry.openHoles
   if (hole !== undefined)
     return {
       state: 'damaged',

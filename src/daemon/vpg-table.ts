@@ -2,7 +2,6 @@ import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
 import type { OpenedVpg } from '../aging/service.ts'
-import { withdrawnFrom } from '../timeline/retention.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { Hole, VpgState } from '../timeline/state.ts'
 import { Meter } from './meter.ts'
@@ -32,10 +31,9 @@ export class VpgEntry {
     this.meter = new Meter(clock)
   }
 
-  /** The first ordinal that a hole withdraws, or undefined where there is no hole. */
-  get withdrawnFrom(): Ordinal | undefined {
-    const from = withdrawnFrom(this.holes)
-    return from === Infinity ? undefined : (from as Ordinal)
+  /** The holes that nothing has repaired: from the first of them on nothing new is offered. */
+  get openHoles(): readonly Hole[] {
+    return this.holes.filter(hole => hole.repairedFromOrdinal === undefined)
   }
 
   addDamage(sentence: string): void {

@@ -6,6 +6,7 @@ import { sectorSizeBytes } from '../base/units.ts'
 import { indexWrites, Layers, PackReader, type Bucket, type WriteIndex } from '../mirror/mirror.ts'
 import type { RecordSource } from '../segment/record-source.ts'
 import type { Checkpoint, CheckpointVolume } from '../timeline/checkpoint.ts'
+import { lastDeltaEnd } from '../timeline/deltas.ts'
 import type { PackRef, SegmentSpan, StreamRange } from '../timeline/state.ts'
 import { firstEndingAfter, hasData, imagePace, resolveRegion, type ResolvedRegion } from './resolved-region.ts'
 import { scatterVolume } from './scatter.ts'
@@ -44,8 +45,7 @@ export async function openImage(plan: ImagePlan, tools: ImageTools, signal: Abor
 /** Segments and log records that may hold a write after the last delta and before the checkpoint, in order. */
 function unfoldedSources(plan: ImagePlan, tools: ImageTools): RecordSource[] {
   const { checkpoint, state, segmentsFrom, tail } = plan
-  const foldedThrough = state.deltas.at(-1)?.toOrdinal ?? 0
-  if (checkpoint.ordinal <= foldedThrough) return []
+  if (checkpoint.ordinal <= lastDeltaEnd(state)) return []
   const counts = (range: StreamRange): boolean => reachesInto(range, segmentsFrom, checkpoint.vector)
   const segments: SegmentSpan[] = state.segments.filter(segment => segment.ranges.some(counts))
   const records: LogRecordRef[] = tail.filter(counts)

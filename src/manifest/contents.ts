@@ -3,7 +3,7 @@ import { assert } from '../base/assert.ts'
 import type { DurableMarker } from '../timeline/assembler.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
-import type { GarbageObject, VpgState } from '../timeline/state.ts'
+import type { DeltaSpan, GarbageObject, VpgState } from '../timeline/state.ts'
 
 // What a manifest says, cut into named parts. A part is a list of items; it is written again only when one of its items is
 // another object than at the last manifest. (Items are immutable, so being the same object is being equal.)
@@ -11,7 +11,7 @@ import type { GarbageObject, VpgState } from '../timeline/state.ts'
 //   part                       items
 //   definition                 one: VpgDefinition
 //   segments/<number / 64>     SegmentSpan, those that wait for a fold
-//   deltas/<toOrdinal>         one: DeltaSpan
+//   deltas/<toOrdinal>         one: DeltaSpan; of an open one deltas/<toOrdinal>/<its number>
 //   regions/<volume>/<region / 256>   RegionVersion
 //   tags, pins, holes          Tag, Pin, Hole
 //   recent/<ordinal / 256>     Checkpoint: complete, after the last delta's end
@@ -63,7 +63,9 @@ export function partsOf({ state, recent, pendingMarkers }: VpgContents): Part[] 
   }
   add('definition', state.definition)
   for (const segment of state.segments) add(`segments/${Math.floor(segment.commitNumber / segmentsPerPart)}`, segment)
-  for (const delta of state.deltas) add(`deltas/${delta.toOrdinal}`, delta)
+  for (const delta of state.deltas) {
+    add(delta.open === undefined ? `deltas/${delta.toOrdinal}` : `deltas/${delta.toOrdinal}/${delta.open}`, delta)
+  }
   for (const version of state.regions) {
     add(`regions/${version.volume}/${Math.floor(version.region / regionsPerPart)}`, version)
   }
@@ -96,7 +98,9 @@ export function contentsOf(fields: RootFields, commitNumber: number, parts: read
     definition: withDefaults(definition),
     epoch: fields.epoch,
     commitNumber,
-    deltas: all<VpgState['deltas'][number]>('deltas').sort((a, b) => a.toOrdinal - b.toOrdinal),
+    deltas: all<DeltaSpan>('deltas').sort(
+      (a, b) => a.toOrdinal - b.toOrdinal || (a.open ?? Infinity) - (b.open ?? Infinity),
+    ),
     segments: all<VpgState['segments'][number]>('segments').sort((a, b) => a.commitNumber - b.commitNumber),
     regions: all<VpgState['regions'][number]>('regions'),
     offloaded: fields.offloaded,

@@ -6,11 +6,13 @@ import {
   foldWriteCountMax,
   segmentsBeforeFoldMax,
 } from '../base/limits.ts'
-import type { Ordinal, PositionVector } from '../base/ids.ts'
+import { comparePositions, sequence, type Ordinal, type PositionVector } from '../base/ids.ts'
+import type { DurableMarker } from './assembler.ts'
 import type { Checkpoint } from './checkpoint.ts'
-import { covers, segmentStartsWithin } from './positions.ts'
+import { lastDeltaEnd } from './deltas.ts'
+import { advanced, covers, positionIn, segmentStartsWithin } from './positions.ts'
 import { mirrorBytes } from './region-plan.ts'
-import { retention, withdrawnFrom } from './retention.ts'
+import { holeOver, retention } from './retention.ts'
 import type { SegmentSpan, VpgState } from './state.ts'
 
 // When the waiting segments become a delta. By bytes, not by time: every byte is written once more by a fold, and a
@@ -18,10 +20,15 @@ import type { SegmentSpan, VpgState } from './state.ts'
 
 export interface FoldLimits {
   readonly foldSizeBytesMin: number
+  /** What one fold takes at most; foldSizeBytesMax and foldWriteCountMax where not given. */
+  readonly foldSizeBytesMax?: number
+  readonly foldWriteCountMax?: number
 }
 
 /** The delta (fromOrdinal, toOrdinal] that is due. */
 export interface FoldPlan {
+  /** The number of an open delta, see DeltaSpan; undefined for one that ends at a checkpoint. */
+  readonly open: number | undefined
   readonly fromOrdinal: Ordinal
   readonly toOrdinal: Ordinal
   /** Where the last delta ends and where this one will, as positions. */
@@ -29,7 +36,7 @@ export interface FoldPlan {
   readonly toVector: PositionVector
   /** Those with records before the end, in commit order. */
   readonly segments: readonly SegmentSpan[]
-  /** Every retained checkpoint in (fromOrdinal, toOrdinal], ascending; the delta holds the last write before each. */
+  /** Every retained checkpoint in (fromOrdinal, toOrdinal], ascending; the delta holds the last write before each. None in an open one. */
   readonly checkpoints: readonly Checkpoint[]
 }
 
@@ -41,10 +48,10 @@ export function foldThresholdBytes(state: VpgState, limits: FoldLimits): number 
 
 /** Guest bytes of segments that no delta holds yet. One that straddles the last delta's end was counted by that delta. */
 export function waitingBytes(segments: readonly SegmentSpan[], fromVector: PositionVector): number {
-  return waiting(segments, fromVector).rawSizeBytes
+  return waitingIn(segments, fromVector).rawSizeBytes
 }
 
-function waiting(
+function waitingIn(
   segments: readonly SegmentSpan[],
   fromVector: PositionVector,
 ): { readonly rawSizeBytes: number; readonly writeCount: number } {
@@ -57,17 +64,23 @@ function waiting(
   return { rawSizeBytes, writeCount }
 }
 
+/** What waits for a fold, beside the segments of the state. */
+export interface Waiting {
+  /** Where the last delta ends. */
+  readonly fromVector: PositionVector
+  /** The complete checkpoints after the last closed delta's end, ascending. */
+  readonly checkpoints: readonly Checkpoint[]
+  /** Of checkpoints that may still become complete. */
+  readonly pendingMarkers: readonly DurableMarker[]
+}
+
 /**
- * The fold that is due, or undefined. `checkpoints` are the complete ones after the last delta's end, ascending;
- * `fromVector` is that end. It never reaches into a hole: what is there cannot be decompressed, and nobody is offered it.
+ * The fold that is due, or undefined. It ends at a checkpoint that is retained; where none can be reached within what a fold takes at once, it is
+ * an open one. It never ends inside a hole that is not repaired: what is there cannot be decompressed, and nobody is offered it.
  */
-export function planFold(
-  state: VpgState,
-  fromVector: PositionVector,
-  checkpoints: readonly Checkpoint[],
-  limits: FoldLimits,
-): FoldPlan | undefined {
-  const { rawSizeBytes, writeCount } = waiting(state.segments, fromVector)
+export function planFold(state: VpgState, waiting: Waiting, limits: FoldLimits): FoldPlan | undefined {
+  const { fromVector, checkpoints } = waiting
+  const { rawSizeBytes, writeCount } = waitingIn(state.segments, fromVector)
   const due =
     rawSizeBytes > foldThresholdBytes(state, limits) ||
     writeCount > foldWriteCountMax ||
@@ -76,15 +89,19 @@ export function planFold(
   if (!due) return undefined
   const fromOrdinal = lastDeltaEnd(state)
   const isRetained = retention(state)
-  const limit = withdrawnFrom(state.holes)
   const retained = checkpoints
-    .filter(checkpoint => checkpoint.ordinal > fromOrdinal && checkpoint.ordinal < limit)
+    .filter(({ ordinal }) => ordinal > fromOrdinal && holeOver(state.holes, ordinal) === undefined)
     .filter(checkpoint => isRetained(checkpoint.ordinal) && covers(state.offloaded, checkpoint.vector))
     .slice(0, checkpointsPerDeltaMax)
-  const held = withinBounds(retained, state.segments)
+  const boundedCount = countWithinBounds(state.segments, fromVector, limits)
+  const within = reachable(retained, state.segments[boundedCount])
+  const open = within.length > 0 ? undefined : planOpenFold(state, waiting, boundedCount)
+  if (open !== undefined) return open
+  const held = within.length > 0 ? within : retained.slice(0, 1)
   const to = held.at(-1)
   if (to === undefined) return undefined
   return {
+    open: undefined,
     fromOrdinal,
     toOrdinal: to.ordinal,
     fromVector,
@@ -96,21 +113,73 @@ export function planFold(
 
 /**
  * The checkpoints that one fold can reach. After an outage, or when more comes in than is folded, far more waits than memory and
- * scratch have room for: the rest is left to the next fold. One checkpoint is reached whatever lies before it.
+ * scratch have room for: the rest is left to the next fold.
  */
-function withinBounds(checkpoints: readonly Checkpoint[], segments: readonly SegmentSpan[]): readonly Checkpoint[] {
-  let [rawSizeBytes, writeCount] = [0, 0]
-  const beyond = segments.find(segment => {
-    rawSizeBytes += segment.rawSizeBytes
-    writeCount += segment.writeCount
-    return rawSizeBytes > foldSizeBytesMax || writeCount > foldWriteCountMax
-  })
+function reachable(checkpoints: readonly Checkpoint[], beyond: SegmentSpan | undefined): readonly Checkpoint[] {
   if (beyond === undefined) return checkpoints
   const last = checkpoints.findLastIndex(checkpoint => !segmentStartsWithin(beyond, checkpoint.vector))
-  return checkpoints.slice(0, Math.max(1, last + 1))
+  return checkpoints.slice(0, last + 1)
 }
 
-/** Where the last delta ends; before the first, the beginning of history. */
-export function lastDeltaEnd(state: VpgState): Ordinal {
-  return state.deltas.at(-1)?.toOrdinal ?? (0 as Ordinal)
+/** How many segments, from the first, a fold takes at once. One that an earlier fold has begun was counted by that. */
+function countWithinBounds(segments: readonly SegmentSpan[], fromVector: PositionVector, limits: FoldLimits): number {
+  let [rawSizeBytes, writeCount] = [0, 0]
+  const beyond = segments.findIndex(segment => {
+    if (segmentStartsWithin(segment, fromVector)) return false
+    rawSizeBytes += segment.rawSizeBytes
+    writeCount += segment.writeCount
+    return (
+      rawSizeBytes > (limits.foldSizeBytesMax ?? foldSizeBytesMax) ||
+      writeCount > (limits.foldWriteCountMax ?? foldWriteCountMax)
+    )
+  })
+  return beyond < 0 ? segments.length : beyond
+}
+
+/**
+ * An open delta of as many whole segments as a fold takes, when more than that waits. No checkpoint, complete or to be, lies inside it, and no
+ * hole that nothing has repaired.
+ */
+function planOpenFold(state: VpgState, waiting: Waiting, countMax: number): FoldPlan | undefined {
+  const { fromVector } = waiting
+  if (countMax === state.segments.length) return undefined
+  const cuts: PositionVector[] = [
+    ...waiting.checkpoints.map(checkpoint => checkpoint.vector),
+    ...waiting.pendingMarkers.map(marker => [positionOf(marker)]),
+    ...state.holes
+      .filter(hole => hole.repairedFromOrdinal === undefined)
+      .map(hole => [positionOf({ ...hole, sequence: hole.firstSequence })]),
+  ]
+  let toVector = fromVector
+  let count = 0
+  for (const segment of state.segments.slice(0, Math.max(1, countMax))) {
+    const next = advanced(toVector, segment.ranges)
+    if (!cuts.every(cut => liesBefore(next, cut))) break
+    toVector = next
+    count++
+  }
+  if (count === 0) return undefined
+  const fromOrdinal = lastDeltaEnd(state)
+  return {
+    open: (state.deltas.at(-1)?.open ?? 0) + 1,
+    fromOrdinal,
+    toOrdinal: (fromOrdinal + 1) as Ordinal,
+    fromVector,
+    toVector,
+    segments: state.segments.slice(0, count),
+    checkpoints: [],
+  }
+}
+
+function positionOf(at: { readonly stream: number; readonly generation: number; readonly sequence: number }) {
+  const { stream, generation } = at
+  return { stream, generation, sequence: sequence(at.sequence) }
+}
+
+/** True when nothing at or after the cut is within the vector: an open delta may end there. */
+export function liesBefore(vector: PositionVector, cut: PositionVector): boolean {
+  return cut.every(position => {
+    const end = positionIn(vector, position.stream)
+    return end === undefined || comparePositions(end, position) < 0
+  })
 }

@@ -1,6 +1,7 @@
 import type { Ordinal } from '../base/ids.ts'
 import { assert } from '../base/assert.ts'
 import { regionSizeBytes } from '../base/limits.ts'
+import { closedDeltas } from './deltas.ts'
 import type { DeltaSpan, RegionVersion, VpgState } from './state.ts'
 
 // Which base regions are rewritten. The budget is one per volume: the fullest regions, while the volume's mean of delta
@@ -93,16 +94,17 @@ export function mirrorBytes(state: Pick<VpgState, 'regions' | 'deltas'>): { live
 
 /**
  * The regions to rewrite now, the fullest first, at most `countMax`; all as of the newest delta's end. After them the
- * mean of each volume is at most `deltaShareMax`, unless the count cut the list.
+ * mean of each volume is at most `deltaShareMax`, unless the count cut the list. Open deltas wait for the one that closes them.
  */
 export function planRegionRewrites(
   state: Pick<VpgState, 'regions' | 'deltas'>,
   limits: { readonly deltaShareMax: number; readonly countMax: number },
 ): RegionPlan[] {
-  const newestDelta = state.deltas.at(-1)
+  const deltas = closedDeltas(state.deltas)
+  const newestDelta = deltas.at(-1)
   if (newestDelta === undefined) return []
   const volumes = new Map<number, RegionLoad[]>()
-  for (const load of regionLoads(state)) {
+  for (const load of regionLoads({ ...state, deltas })) {
     const loads = volumes.get(load.volume)
     if (loads === undefined) volumes.set(load.volume, [load])
     else loads.push(load)

@@ -20,9 +20,14 @@ export interface RetentionState {
   readonly holes: readonly Hole[]
 }
 
-/** The first ordinal that is withdrawn, or Infinity: a hole takes every checkpoint from its own on. */
-export function withdrawnFrom(holes: readonly Hole[]): number {
-  return holes.reduce((least, hole) => Math.min(least, hole.fromOrdinal), Infinity)
+/** The hole that withdraws a checkpoint: one that opened at or before it and was not repaired by then. The first of them. */
+export function holeOver(holes: readonly Hole[], ordinal: number): Hole | undefined {
+  return holes
+    .filter(hole => hole.fromOrdinal <= ordinal && ordinal < (hole.repairedFromOrdinal ?? Infinity))
+    .reduce<Hole | undefined>(
+      (first, hole) => (first !== undefined && first.fromOrdinal <= hole.fromOrdinal ? first : hole),
+      undefined,
+    )
 }
 
 /**
@@ -35,8 +40,7 @@ export function historyEdge(
   historyMillis: number,
   holes: readonly Hole[],
 ): Ordinal | undefined {
-  const limit = withdrawnFrom(holes)
-  const offered = points.filter(point => point.ordinal < limit)
+  const offered = points.filter(point => holeOver(holes, point.ordinal) === undefined)
   const newest = offered.at(-1)
   if (newest === undefined) return undefined
   const startMillis = newest.historyMillis - historyMillis
@@ -58,5 +62,5 @@ export function keptOrdinals(state: RetentionState): Ordinal[] {
 
 /** True when the checkpoint may be recovered: retained, and no hole withdraws it. */
 export function isOffered(state: RetentionState, ordinal: Ordinal): boolean {
-  return retention(state)(ordinal) && ordinal < withdrawnFrom(state.holes)
+  return retention(state)(ordinal) && holeOver(state.holes, ordinal) === undefined
 }

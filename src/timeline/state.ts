@@ -35,11 +35,20 @@ export interface SegmentSpan {
   readonly lastOrdinal: Ordinal
 }
 
-/** The last write to each place, per checkpoint that was retained when it was made: (fromOrdinal, toOrdinal]. */
+/**
+ * The last write to each place, per checkpoint that was retained when it was made: (fromOrdinal, toOrdinal].
+ *
+ * While a synchronisation is open no checkpoint comes, and what it sends may be far more than one delta takes. Then *open* deltas
+ * are made, one behind the other: each ends at a place where no checkpoint is, is (C, C + 1] of the last checkpoint C that a delta ended
+ * at, and counts for whatever checkpoint comes next. Open deltas and the one that closes them start at the same checkpoint; what they hold
+ * lies over one another in the order of the list.
+ */
 export interface DeltaSpan {
   readonly kind: 'delta'
   readonly fromOrdinal: Ordinal
   readonly toOrdinal: Ordinal
+  /** Of an open delta: its number since the last closed one, from 1. */
+  readonly open?: number
   /** Ascending by volume and offset; no two overlap in range. */
   readonly packs: readonly PackRef[]
   /** Every checkpoint in (fromOrdinal, toOrdinal] that was retained when it was made, as a checkpoint page. */
@@ -80,6 +89,10 @@ export interface Hole {
   readonly lastSequence: number
   /** The first checkpoint that contains it; every later one is withdrawn until a sync repairs it. */
   readonly fromOrdinal: Ordinal
+  /** A synchronisation of its volumes that began after it was known: the first checkpoint in that generation that includes them repairs it. */
+  readonly repair?: { readonly stream: number; readonly generation: number; readonly volumes: readonly number[] }
+  /** The checkpoint that repaired it: from there on checkpoints are whole again. */
+  readonly repairedFromOrdinal?: Ordinal
   readonly reason: string
   readonly ranges: readonly { readonly volume: number; readonly offsetBytes: number; readonly sizeBytes: number }[]
 }
@@ -95,7 +108,7 @@ export interface VpgState {
   readonly definition: VpgDefinition
   readonly epoch: number
   readonly commitNumber: number
-  /** Oldest first; each starts where the one before it ends. All before the segments. */
+  /** Oldest first; each starts where the closed one before it ends. All before the segments. */
   readonly deltas: readonly DeltaSpan[]
   /** In commit order. Only records after the last delta's end count in them. */
   readonly segments: readonly SegmentSpan[]

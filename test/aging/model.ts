@@ -10,6 +10,7 @@ import { randomFrom } from '../support/segment-records.ts'
 //   - an image that stays open shows that, whatever is folded, rewritten and removed meanwhile
 //   - the history that the VPG asks for is covered
 //   - what is not offered is refused by CHECKPOINT_MISSING, never served
+//   - a synchronisation far larger than a fold, with no checkpoint inside, is folded all the same, and harms no checkpoint before it
 //   - a log file is freed only when all its records are in committed segments: records that a restart needs are there
 
 const historyMillis = 12_000
@@ -27,7 +28,14 @@ async function randomHistory(t: Test, seed: number, steps: number): Promise<void
   await model.worker.createVpg(model.definition)
   for (let step = 0; step < steps; step++) {
     const choice = model.random()
-    if (choice < 0.5) model.write(streams[model.below(2)] ?? 1, 1 + model.below(8))
+    if (choice < 0.01) {
+      // A synchronisation: a generation of its own, and more than a fold takes without any checkpoint inside.
+      model.openGeneration(streams[model.below(2)] ?? 1)
+      for (let batch = 0; batch < 60; batch++) {
+        model.write(streams[model.below(2)] ?? 1, 1 + model.below(8))
+        if (batch % 10 === 9) await model.age()
+      }
+    } else if (choice < 0.5) model.write(streams[model.below(2)] ?? 1, 1 + model.below(8))
     else if (choice < 0.72) model.checkpoint()
     else if (choice < 0.86) await model.age()
     else if (choice < 0.89) model.clock.advance(model.below(40_000))
@@ -73,6 +81,7 @@ async function randomHistory(t: Test, seed: number, steps: number): Promise<void
   ]) {
     t.ok(done.has(name), `seed ${seed} came to ${name}`)
   }
+  t.ok(model.openDeltaCount > 0, `seed ${seed} came to open deltas`)
   t.notOk(done.has('damageFound') || done.has('fenced') || done.has('holeFound'), `seed ${seed} found nothing wrong`)
 }
 
@@ -112,3 +121,49 @@ for (const seed of [1, 2, 3, 4]) {
     await randomHistory(t, seed, 420)
   })
 }
+
+t.test('a hole is repaired by a synchronisation that began after it was known, and by no other', async t => {
+  const model = new AgingModel(randomFrom(9), t.testdir(), historyMillis)
+  await model.worker.open(model.config)
+  await model.worker.follow({ durable: model.log.mark })
+  await model.worker.createVpg(model.definition)
+  model.write(1, 5)
+  const before = model.checkpoint()
+  model.writeBad(1)
+  const inside = model.checkpoint()
+  await model.age()
+  const refused = { code: 'CHECKPOINT_MISSING' }
+  await t.rejects(model.open(inside), refused)
+  const partly = model.openGeneration(1)
+  model.write(1, 3)
+  await model.worker.generationOpened({ vpg: model.vpg, stream: 1, generation: partly, wholeVolumes: [2] })
+  const unrepaired = model.checkpoint()
+  await model.age()
+  await t.rejects(model.open(unrepaired), refused, 'another volume was synchronised')
+  const generation = model.openGeneration(1)
+  await model.worker.generationOpened({ vpg: model.vpg, stream: 1, generation, wholeVolumes: [1] })
+  model.writeOver(1, 4096, 16 * 1024)
+  await model.restart()
+  const repaired = model.checkpoint()
+  await model.age()
+  for (const whole of [before, repaired]) {
+    const plan = await model.open(whole)
+    t.equal(await model.difference(plan), undefined, `checkpoint ${whole.checkpoint.ordinal}`)
+    await model.close(plan)
+  }
+  await t.rejects(model.open(inside), refused, 'between them nothing is offered')
+  for (let turn = 0; turn < 40; turn++) {
+    for (let batch = 0; batch < 8; batch++) model.write(streams[batch % 2] ?? 1, 8)
+    model.checkpoint()
+    await model.age()
+  }
+  const newest = model.checkpoints.at(-1)
+  if (newest !== undefined)
+    t.equal(await model.difference(await model.open(newest)), undefined, 'it is folded, over the bad record')
+  t.ok(
+    model.notices.some(
+      ({ name, notice }) => name === 'holesChanged' && (notice as { holes: unknown[] }).holes.length === 0,
+    ),
+    'when the history is past it, it is forgotten',
+  )
+})

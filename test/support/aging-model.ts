@@ -49,6 +49,7 @@ export class AgingModel {
   worker: MirrorWorker
   store: FatefulStore
   readonly #positions = new Map<number, number>(streams.map(stream => [stream, 0]))
+  readonly #generations = new Map<number, number>(streams.map(stream => [stream, 1]))
   readonly #sectors: Sectors = new Map()
   readonly #config: AgingConfig
   #writeNumber = 0
@@ -78,6 +79,7 @@ export class AgingModel {
       segmentSizeBytesTarget: 64 * 1024,
       segmentAgeMillisMax: 10_000,
       foldSizeBytesMin: 192 * 1024,
+      foldSizeBytesMax: 320 * 1024,
       deltaShareMax: 0.45,
       garbageGraceMillis: 60_000,
       logSizeBytesPressure: 2 ** 40,
@@ -137,9 +139,26 @@ export class AgingModel {
         else this.#sectors.set(`${stream}/${sector}`, number)
       }
     }
-    const frame = builder.finish({ generation: 1, firstSequence, timestampMicros: 1 })
+    const frame = builder.finish({ generation: this.#generation(stream), firstSequence, timestampMicros: 1 })
     this.#append('batch', stream, firstSequence, firstSequence + writeCount - 1, frame, 0)
     this.#positions.set(stream, firstSequence + writeCount - 1)
+  }
+
+  /** One write of this place, as a synchronisation sends it. */
+  writeOver(stream: (typeof streams)[number], offsetBytes: number, lengthBytes: number): void {
+    const number = ++this.#writeNumber
+    const firstSequence = this.#next(stream)
+    const builder = new BatchBuilder()
+    const data = Buffer.alloc(lengthBytes)
+    for (let at = 0; at < lengthBytes; at += sectorBytes) {
+      data.writeUInt32LE(number, at)
+      data.writeUInt32LE(number, at + sectorBytes - 4)
+      this.#sectors.set(`${stream}/${(offsetBytes + at) / sectorBytes}`, number)
+    }
+    builder.add({ volume: stream, offsetBytes, data })
+    const frame = builder.finish({ generation: this.#generation(stream), firstSequence, timestampMicros: 1 })
+    this.#append('batch', stream, firstSequence, firstSequence, frame, 0)
+    this.#positions.set(stream, firstSequence)
   }
 
   /** A batch whose payload is not what its columns say. */
@@ -148,11 +167,35 @@ export class AgingModel {
     const firstSequence = this.#next(stream)
     const data = Buffer.alloc(16 * 1024, 'abcdefgh')
     builder.add({ volume: stream, offsetBytes: 4096, data })
-    const frame = Buffer.from(builder.finish({ generation: 1, firstSequence, timestampMicros: 1 }))
+    const generation = this.#generation(stream)
+    const frame = Buffer.from(builder.finish({ generation, firstSequence, timestampMicros: 1 }))
     frame.fill(0xff, frame.length - 40)
     frame.writeUInt32LE(crc32c(frame.subarray(16), crc32c(frame.subarray(0, 12))), 12)
     this.#append('batch', stream, firstSequence, firstSequence, frame, 0)
     this.#positions.set(stream, firstSequence)
+  }
+
+  /** Open deltas of any manifest that an image was opened on. */
+  openDeltaCount = 0
+
+  /** The agent of this stream cannot continue exactly: what follows is numbered anew. */
+  openGeneration(stream: (typeof streams)[number]): number {
+    const generation = this.#generation(stream) + 1
+    this.#generations.set(stream, generation)
+    this.#positions.set(stream, 0)
+    return generation
+  }
+
+  /** One stream's marker of a checkpoint that the other stream never gets. */
+  halfCheckpoint(): void {
+    const stream = 1
+    const sequence = this.#next(stream)
+    const volumes = this.definition.volumes.map(({ number, sizeBytes }) => ({ number, sizeBytes, included: true }))
+    const generation = this.#generation(stream)
+    const at = { generation, sequence, term: 1, counter: ++this.#counter, timestampMicros: this.#counter }
+    const frame = encodeFrame({ type: 'marker', ...at, participants: [...streams], volumes, requestId: 0 })
+    this.#append('marker', stream, sequence, sequence, frame, this.historyClockMillis)
+    this.#positions.set(stream, sequence)
   }
 
   checkpoint(): ModelCheckpoint {
@@ -164,7 +207,7 @@ export class AgingModel {
       const sequence = this.#next(stream)
       const frame = encodeFrame({
         type: 'marker',
-        generation: 1,
+        generation: this.#generation(stream),
         sequence,
         term: 1,
         counter,
@@ -175,7 +218,7 @@ export class AgingModel {
       })
       this.#append('marker', stream, sequence, sequence, frame, this.historyClockMillis)
       this.#positions.set(stream, sequence)
-      vector.push({ stream, generation: 1, sequence: sequence as Sequence })
+      vector.push({ stream, generation: this.#generation(stream), sequence: sequence as Sequence })
       // The other stream goes on before its own marker: the cut is at different places of the log.
       if (stream !== 2 && this.random() < 0.5) this.write(2, 1 + this.below(3))
     }
@@ -194,7 +237,9 @@ export class AgingModel {
 
   async open({ checkpoint }: ModelCheckpoint): Promise<ImagePlan> {
     this.worker.durable(this.log.mark)
-    return await this.worker.openImage({ vpg: this.vpg, checkpoint, owner: 'model' })
+    const plan = await this.worker.openImage({ vpg: this.vpg, checkpoint, owner: 'model' })
+    this.openDeltaCount += plan.state.deltas.filter(delta => delta.open !== undefined).length
+    return plan
   }
 
   async close(plan: ImagePlan): Promise<void> {
@@ -242,6 +287,10 @@ export class AgingModel {
     return this.below(3) * regionSizeBytes + this.below(300) * sectorBytes + this.below(3) * 512 * 1024
   }
 
+  #generation(stream: number): number {
+    return this.#generations.get(stream) ?? 1
+  }
+
   #next(stream: number): number {
     return (this.#positions.get(stream) ?? 0) + 1
   }
@@ -261,7 +310,7 @@ export class AgingModel {
       vpg: this.vpg,
       stream,
       epoch: 1,
-      generation: 1,
+      generation: this.#generation(stream),
       firstSequence,
       lastSequence,
       durableOffsetBytes: 0,

@@ -60,7 +60,7 @@ t.test('a fold of a backlog takes no more than fits in memory and scratch, and t
     { rawSizeBytes: MiB, writeCount: foldWriteCountMax / 4 },
   ]) {
     const { state, checkpoints } = backlog(100, 1, size)
-    const plan = planFold(state, [], checkpoints, limits)
+    const plan = planFold(state, { fromVector: [], checkpoints: checkpoints, pendingMarkers: [] }, limits)
     t.ok(plan)
     const rawSizeBytes = plan?.segments.reduce((sum, one) => sum + one.rawSizeBytes, 0) ?? Infinity
     const writeCount = plan?.segments.reduce((sum, one) => sum + one.writeCount, 0) ?? Infinity
@@ -68,19 +68,81 @@ t.test('a fold of a backlog takes no more than fits in memory and scratch, and t
     t.ok(writeCount <= foldWriteCountMax, `${writeCount} writes`)
     t.equal(plan?.checkpoints.at(-1)?.ordinal, plan?.toOrdinal)
     t.equal(plan?.segments.length, plan?.checkpoints.length, 'whole segments, with all their checkpoints')
-    const rest = planFold(state, plan?.toVector ?? [], checkpoints, limits)
+    const rest = planFold(
+      state,
+      { fromVector: plan?.toVector ?? [], checkpoints: checkpoints, pendingMarkers: [] },
+      limits,
+    )
     t.ok(rest, 'what is left is due at once')
   }
 })
 
-t.test('a fold takes what lies before the next checkpoint, whatever that is', async t => {
+t.test('what lies before the next checkpoint is folded in open deltas while it is more than one takes', async t => {
   const { state, checkpoints } = backlog(100, 50, { rawSizeBytes: GiB, writeCount: 1000 })
-  t.equal(planFold(state, [], checkpoints, limits)?.toOrdinal, 50)
+  let at: VpgState = state
+  let fromVector: VpgState['offloaded'] = []
+  for (let open = 1; open <= 6; open++) {
+    const plan = planFold(at, { fromVector, checkpoints, pendingMarkers: [] }, limits)
+    t.match(plan, { open, fromOrdinal: 0, toOrdinal: 1, checkpoints: [] })
+    t.equal(plan?.segments.length, 8)
+    if (plan === undefined) return
+    const { fromOrdinal, toOrdinal } = plan
+    const page = { key: `page${open}`, sizeBytes: 1 }
+    const delta = { kind: 'delta', fromOrdinal, toOrdinal, open, packs: [], checkpoints: page } as const
+    at = {
+      ...at,
+      segments: at.segments.slice(8),
+      deltas: [...at.deltas, { ...delta, checkpointCount: 0, rawSizeBytes: 1 }],
+    }
+    fromVector = plan.toVector as VpgState['offloaded']
+  }
+  const closed = planFold(at, { fromVector, checkpoints, pendingMarkers: [] }, limits)
+  t.match(closed, { open: undefined, fromOrdinal: 0, toOrdinal: 50 })
+  t.equal(closed?.segments.length, 2)
+})
+
+t.test('no open delta goes past a marker whose checkpoint may still come, nor into a hole', async t => {
+  const { state } = backlog(100, 200, { rawSizeBytes: GiB, writeCount: 1000 })
+  const volumes = { participants: [1, 2], volumes: [] }
+  const marker = {
+    stream: 1,
+    generation: 1,
+    sequence: 3500,
+    term: 1,
+    counter: 7,
+    timestampMicros: 1,
+    historyMillis: 1,
+    ...volumes,
+  }
+  const held = planFold(state, { fromVector: [], checkpoints: [], pendingMarkers: [marker] }, limits)
+  t.equal(held?.segments.length, 3)
+  const hole = {
+    stream: 1,
+    generation: 1,
+    firstSequence: 2001,
+    lastSequence: 2001,
+    fromOrdinal: 5 as Ordinal,
+    reason: '',
+    ranges: [],
+  }
+  const holed = planFold({ ...state, holes: [hole] }, { fromVector: [], checkpoints: [], pendingMarkers: [] }, limits)
+  t.equal(holed?.segments.length, 2)
+})
+
+t.test('a segment that holds the next checkpoint is folded up to it, however large it is', async t => {
+  const { state, checkpoints } = backlog(100, 1, { rawSizeBytes: 9 * GiB, writeCount: 1000 })
+  t.equal(planFold(state, { fromVector: [], checkpoints: checkpoints, pendingMarkers: [] }, limits)?.toOrdinal, 1)
 })
 
 t.test('a quiet VPG is folded for its checkpoints, which wait in memory', async t => {
   const quiet = backlog(checkpointsBeforeFoldMax + 1, 1, { rawSizeBytes: 0, writeCount: 0 })
   const state = { ...quiet.state, segments: [{ ...segment(0, { rawSizeBytes: 0, writeCount: 0 }), ranges: [] }] }
-  t.equal(planFold(state, [], quiet.checkpoints.slice(1), limits), undefined)
-  t.equal(planFold(state, [], quiet.checkpoints, limits)?.checkpoints.length, checkpointsBeforeFoldMax + 1)
+  t.equal(
+    planFold(state, { fromVector: [], checkpoints: quiet.checkpoints.slice(1), pendingMarkers: [] }, limits),
+    undefined,
+  )
+  t.equal(
+    planFold(state, { fromVector: [], checkpoints: quiet.checkpoints, pendingMarkers: [] }, limits)?.checkpoints.length,
+    checkpointsBeforeFoldMax + 1,
+  )
 })
