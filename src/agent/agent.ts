@@ -6,8 +6,9 @@ import { checkpointIntervalMillisMax, volumesPerVpgMax } from '../base/limits.ts
 import type { Closable } from '../base/shutdown.ts'
 import { MiB } from '../base/units.ts'
 import { openVolumeFile, realDisk, type VolumeFile } from '../disk/disk.ts'
-import { NbdServer, type NbdEvents } from '../nbd/nbd.ts'
+import { NbdServer, type NbdEvents, type NbdServerOptions } from '../nbd/nbd.ts'
 import type { Ack, AgentStatus, Hello, Welcome } from '../wire/wire.ts'
+import { connectSocket } from './connect.ts'
 import type { AgentEvents } from './events.ts'
 import { Link } from './link.ts'
 import {
@@ -17,7 +18,9 @@ import {
   type AgentConfig,
   type AgentDeps,
   type AgentStatusReport,
+  type GuestServer,
 } from './options.ts'
+import { openGate } from './numbering-gate.ts'
 import type { SessionOwner } from './session.ts'
 import { inspectVolumes } from './inspect.ts'
 import { StateDirectory, type AgentState, type NeedsSync } from './state.ts'
@@ -40,13 +43,16 @@ import { Volume, type SectorChange, type VolumeTap } from './volume.ts'
 // and in words, as needing a synchronisation; no records and no markers are made from then on; guests go on undisturbed.
 
 export type * from './options.ts'
+export type { AgentTls, Connect, Connection, ConnectionEnd, ConnectionEvents, VraTarget } from './connect.ts'
 export { silentAgentEvents, type AgentEvents } from './events.ts'
+export type { NumberingGate } from './numbering-gate.ts'
 
 /** Markers that a kill may leave behind without a write, beyond what the state says; saved again when they are used up. */
 const markerReserve = 4096
 
 export class Agent implements Closable {
   readonly #config: AgentConfig
+  readonly #deps: AgentDeps
   readonly #events: AgentEvents
   readonly #clock: Clock
   readonly #directory: StateDirectory
@@ -56,7 +62,7 @@ export class Agent implements Closable {
   readonly #written: Set<string>
   readonly #needsSync = new Map<string, NeedsSync>()
   readonly #stop = new AbortController()
-  #nbd: NbdServer | undefined
+  #nbd: GuestServer | undefined
   /** The VRA's numbers of the volumes, in the configuration's order. */
   #numbers: (number | undefined)[] = []
   #markersThrough = 0
@@ -75,13 +81,13 @@ export class Agent implements Closable {
     checkConfig(config)
     const disk = deps.disk ?? realDisk
     const owner = { agent: config.agentId, vpg: config.vpg }
-    const directory = await StateDirectory.open(disk, config.stateDirectory, owner)
+    const directory = await StateDirectory.open(disk, config.stateDirectory, owner, deps.lockDirectory)
     const files: VolumeFile[] = []
     try {
       for (const volume of config.volumes) files.push((deps.openVolumeFile ?? openVolumeFile)(volume.path))
       const clock = deps.clock ?? systemClock
       await inspectVolumes(directory, config.volumes, files, clock)
-      const agent = new Agent(config, deps.events, clock, directory, files)
+      const agent = new Agent(config, deps, clock, directory, files)
       await agent.#start()
       return agent
     } catch (error) {
@@ -93,12 +99,14 @@ export class Agent implements Closable {
 
   private constructor(
     config: AgentConfig,
-    events: AgentEvents,
+    deps: AgentDeps,
     clock: Clock,
     directory: StateDirectory,
     files: readonly VolumeFile[],
   ) {
+    const { events } = deps
     this.#config = config
+    this.#deps = deps
     this.#events = events
     this.#clock = clock
     this.#directory = directory
@@ -133,7 +141,7 @@ export class Agent implements Closable {
     }
     for (const { name, needsSync } of volumes) if (needsSync !== undefined) this.#needsSync.set(name, needsSync)
     if (this.#needsSync.size > 0) this.#stream.stop('deliver')
-    this.#link = new Link(config, this.#sessionOwner(), events, clock)
+    this.#link = new Link(config, this.#sessionOwner(), events, deps.random ?? Math.random)
     if (frames === undefined) this.#markAll('the queue that was kept when the agent stopped cannot be read', 'drop')
   }
 
@@ -181,10 +189,12 @@ export class Agent implements Closable {
   async #start(): Promise<void> {
     const { listen, clients } = this.#config.nbd
     const exports = this.#config.volumes.map(
-      ({ name, path }, index) => new Volume(name, this.#files[index]!, path, this.#tapOf(index)),
+      ({ name, path }, index) =>
+        new Volume(name, this.#files[index]!, path, this.#tapOf(index), this.#deps.gate ?? openGate),
     )
     const options = clients === undefined ? {} : { clients }
-    this.#nbd = await NbdServer.open({ listen, exports, events: this.#nbdEvents(), ...options })
+    const open = this.#deps.openGuestServer ?? ((server: NbdServerOptions) => NbdServer.open(server))
+    this.#nbd = await open({ listen, exports, events: this.#nbdEvents(), ...options })
     this.#link.start()
     this.#coordinating = this.#coordinate()
   }
@@ -357,6 +367,7 @@ export class Agent implements Closable {
     return {
       stream: this.#stream,
       clock: this.#clock,
+      connect: this.#deps.connect ?? connectSocket,
       hello: () => this.#hello(),
       welcomed: welcome => this.#welcomed(welcome),
       opened: address => {

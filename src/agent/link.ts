@@ -15,16 +15,18 @@ export class Link {
   readonly #owner: SessionOwner
   readonly #events: AgentEvents
   readonly #clock: Clock
+  readonly #random: () => number
   readonly #stop = new AbortController()
   #session: Session | undefined
   #running: Promise<void> | undefined
   #problem: Failure | undefined
 
-  constructor(config: AgentConfig, owner: SessionOwner, events: AgentEvents, clock: Clock) {
+  constructor(config: AgentConfig, owner: SessionOwner, events: AgentEvents, random: () => number) {
     this.#config = config
     this.#owner = owner
     this.#events = events
-    this.#clock = clock
+    this.#clock = owner.clock
+    this.#random = random
   }
 
   start(): void {
@@ -63,7 +65,7 @@ export class Link {
       this.#session = undefined
       this.#owner.ended(this.#problem)
       if (signal.aborted) return
-      const waitMillis = (isRefusal(this.#problem) ? refusedDelayMillis : delayMillis) * (0.5 + Math.random() / 2)
+      const waitMillis = (isRefusal(this.#problem) ? refusedDelayMillis : delayMillis) * (0.5 + this.#random() / 2)
       const { code, message: sentence } = this.#problem
       this.#events.linkDown({ code, sentence, retryDelayMillis: Math.round(waitMillis) })
       await this.#clock.sleep(waitMillis, signal).catch(() => undefined) // aborted: the loop ends

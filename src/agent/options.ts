@@ -1,17 +1,11 @@
 import { MiB } from '../base/units.ts'
 import type { Clock } from '../base/clock.ts'
+import type { Closable } from '../base/shutdown.ts'
 import type { Disk, OpenVolumeFile } from '../disk/disk.ts'
-import type { NbdListen } from '../nbd/nbd.ts'
+import type { NbdListen, NbdServerOptions } from '../nbd/nbd.ts'
+import type { Connect, VraTarget } from './connect.ts'
 import type { AgentEvents } from './events.ts'
-
-/** PEM texts, not paths: whoever reads the configuration reads the files. */
-export interface AgentTls {
-  readonly certificateAuthority: string
-  readonly certificate: string
-  readonly privateKey: string
-  /** The name that the VRA's certificate must bear, where it is not the host that is connected to. */
-  readonly serverName?: string
-}
+import type { NumberingGate } from './numbering-gate.ts'
 
 export interface AgentVolumeConfig {
   readonly name: string
@@ -22,7 +16,7 @@ export interface AgentVolumeConfig {
 export interface AgentConfig {
   readonly agentId: string
   readonly vpg: string
-  readonly vra: { readonly host: string; readonly port: number; readonly tls?: AgentTls }
+  readonly vra: VraTarget
   /** Belongs to one agent and one VPG; a second agent that wants it is refused. */
   readonly stateDirectory: string
   readonly volumes: readonly AgentVolumeConfig[]
@@ -39,12 +33,29 @@ export const queueSizeBytesMaxDefault = 256 * MiB
 export const batchDelayMillisMaxDefault = 2
 export const drainTimeoutMillisDefault = 10_000
 
-/** What an agent stands on; a test puts a failing disk or another clock in. */
+/** Serves exports to guests until it is closed; NbdServer is one. */
+export interface GuestServer {
+  address(): NbdListen
+  connectionCount(exportName: string): number
+  close(): Promise<void>
+}
+
+/**
+ * What an agent stands on, all that it knows of the world: with a clock, a network and a disk of a test's own, and guests that call
+ * the exports, the whole agent runs without the machine's.
+ */
 export interface AgentDeps {
   readonly events: AgentEvents
   readonly clock?: Clock
+  /** In [0, 1): so that many agents do not come back at once. */
+  readonly random?: () => number
+  readonly connect?: Connect
   readonly disk?: Disk
   readonly openVolumeFile?: OpenVolumeFile
+  /** Keeps a state directory to one agent; fails BUSY. */
+  readonly lockDirectory?: (directory: string) => Promise<Closable>
+  readonly openGuestServer?: (options: NbdServerOptions) => Promise<GuestServer>
+  readonly gate?: NumberingGate
 }
 
 export interface AgentVolumeStatus {

@@ -1,5 +1,3 @@
-import * as net from 'node:net'
-import * as tls from 'node:tls'
 import type { Clock } from '../base/clock.ts'
 import { Failure, type FailureCode, reactionTo } from '../base/failure.ts'
 import { handshakeTimeoutMillis } from '../base/limits.ts'
@@ -14,13 +12,14 @@ import {
   type Hello,
   type Welcome,
 } from '../wire/wire.ts'
-import type { AgentConfig } from './options.ts'
+import type { Connect, Connection, ConnectionEnd, VraTarget } from './connect.ts'
 import type { Stream } from './stream.ts'
 
 /** What a session asks and tells the agent. */
 export interface SessionOwner {
   readonly stream: Stream
   readonly clock: Clock
+  readonly connect: Connect
   hello(): Hello
   /** Throws a Failure where this VRA cannot be continued with. */
   welcomed(welcome: Welcome): void
@@ -44,8 +43,10 @@ const goodbyeTimeoutMillis = 1_000
  */
 export class Session {
   readonly #owner: SessionOwner
-  readonly #socket: net.Socket
+  readonly #clock: Clock
+  readonly #connection: Connection
   readonly #reader = new FrameReader()
+  readonly #onWelcome: () => void
   #welcome: Welcome | undefined
   #creditBytes = 0
   #sentBytes = 0
@@ -53,30 +54,29 @@ export class Session {
   #lastHeardMillis = 0
   #lastStatus = ''
   #lastStatusMillis = 0
-  #timer: NodeJS.Timeout | undefined
+  #isDestroyed = false
+  #isClosed = false
+  #clearTimer: () => void
   #problem: Failure | undefined
   readonly #ended: Promise<Failure>
+  #tellEnded: (problem: Failure) => void = () => undefined
 
-  constructor(target: AgentConfig['vra'], owner: SessionOwner, onWelcome: () => void) {
+  constructor(target: VraTarget, owner: SessionOwner, onWelcome: () => void) {
     this.#owner = owner
-    this.#lastHeardMillis = this.#lastSentMillis = owner.clock.monotonicMillis()
-    const socket = connect(target)
-    this.#socket = socket
-    socket.setNoDelay(true)
-    socket.setTimeout(handshakeTimeoutMillis, () => this.#end(new Failure('TIMED_OUT', 'the VRA does not answer')))
-    socket.once(target.tls === undefined ? 'connect' : 'secureConnect', () => this.#greet())
-    socket.on('data', chunk => this.#receive(chunk, onWelcome))
-    socket.on('drain', () => this.#pump())
-    socket.on('end', () => this.#end(new Failure('PEER_LOST', 'the VRA closed the connection')))
+    this.#clock = owner.clock
+    this.#onWelcome = onWelcome
+    this.#lastHeardMillis = this.#lastSentMillis = this.#clock.monotonicMillis()
     this.#ended = new Promise(resolve => {
-      socket.on('error', cause => {
-        this.#problem ??= new Failure('PEER_LOST', `the connection failed: ${cause.message}`, {}, { cause })
-      })
-      socket.on('close', () => {
-        clearInterval(this.#timer)
-        owner.stream.suspend()
-        resolve(this.#problem ?? new Failure('PEER_LOST', 'the connection was closed'))
-      })
+      this.#tellEnded = resolve
+    })
+    this.#clearTimer = this.#clock.after(handshakeTimeoutMillis, () =>
+      this.#end(new Failure('TIMED_OUT', 'the VRA does not answer')),
+    )
+    this.#connection = owner.connect(target, {
+      opened: () => this.#greet(),
+      received: chunk => this.#receive(chunk),
+      drained: () => this.#pump(),
+      closed: end => this.#closed(end),
     })
   }
 
@@ -86,25 +86,37 @@ export class Session {
   }
 
   get isOpen(): boolean {
-    return this.#welcome !== undefined && !this.#socket.destroyed
+    return this.#welcome !== undefined && !this.#isDestroyed && !this.#isClosed
   }
 
   /** Says goodbye and closes. */
   close(): void {
     this.#problem ??= new Failure('CLOSING', 'the agent is stopping')
     if (!this.isOpen) {
-      this.#socket.destroy()
+      this.#connection.destroy()
       return
     }
     this.#sendStatus()
     this.#send({ type: 'goodbye' })
-    this.#socket.end()
-    this.#socket.setTimeout(goodbyeTimeoutMillis, () => this.#socket.destroy())
+    this.#connection.end()
+    this.#clearTimer()
+    this.#clearTimer = this.#clock.after(goodbyeTimeoutMillis, () => this.#connection.destroy())
   }
 
   #end(problem: Failure): void {
     this.#problem ??= problem
-    this.#socket.destroy()
+    this.#isDestroyed = true
+    this.#connection.destroy()
+  }
+
+  #closed({ by, cause }: ConnectionEnd): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#clearTimer()
+    this.#owner.stream.suspend()
+    const why =
+      by === 'peer' ? 'the VRA closed the connection' : `the connection failed: ${cause?.message ?? 'it is gone'}`
+    this.#tellEnded(this.#problem ?? new Failure('PEER_LOST', why, {}, { cause }))
   }
 
   #greet(): void {
@@ -116,14 +128,15 @@ export class Session {
     }
   }
 
-  #receive(chunk: Buffer, onWelcome: () => void): void {
-    this.#lastHeardMillis = this.#owner.clock.monotonicMillis()
+  #receive(chunk: Buffer): void {
+    if (this.#isDestroyed) return
+    this.#lastHeardMillis = this.#clock.monotonicMillis()
     try {
       for (const frame of this.#reader.push(chunk)) {
         const message = decodeFrame(frame)
         if (message.type === 'write-batch') throw new Failure('FRAME_INVALID', 'the VRA sent a write batch')
-        this.#take(message, onWelcome)
-        if (this.#socket.destroyed) return
+        this.#take(message)
+        if (this.#isDestroyed) return
       }
     } catch (error) {
       if (!(error instanceof Failure)) throw error
@@ -131,12 +144,12 @@ export class Session {
     }
   }
 
-  #take(message: ControlMessage, onWelcome: () => void): void {
+  #take(message: ControlMessage): void {
     if (message.type === 'error') throw failureFromPeer(message.code, message.sentence)
     if (this.#welcome === undefined) {
       if (message.type !== 'welcome') throw new Failure('FRAME_INVALID', `the VRA answered Hello with ${message.type}`)
       this.#begin(message)
-      onWelcome()
+      this.#onWelcome()
       return
     }
     switch (message.type) {
@@ -159,28 +172,35 @@ export class Session {
     this.#owner.welcomed(welcome)
     this.#welcome = welcome
     this.#creditBytes = welcome.creditBytes
-    this.#socket.setTimeout(0)
     if (!this.#owner.stream.resume(welcome.durable.sequence, () => this.#pump()))
       throw new Failure(
         'SYNC_REQUIRED',
         `the VRA has records up to ${welcome.durable.sequence}, from where the agent cannot continue: it has acknowledgements up to ` +
           `${this.#owner.stream.durable} and numbers up to ${this.#owner.stream.lastNumbered}`,
       )
-    const tickMillis = Math.max(10, Math.min(welcome.heartbeatIntervalMillis, statusIntervalMillis) / 4)
-    this.#timer = setInterval(() => this.#tick(welcome), tickMillis)
+    this.#planTick(welcome)
     this.#sendStatus()
     this.#pump()
   }
 
+  #planTick(welcome: Welcome): void {
+    const tickMillis = Math.max(10, Math.min(welcome.heartbeatIntervalMillis, statusIntervalMillis) / 4)
+    this.#clearTimer()
+    this.#clearTimer = this.#clock.after(tickMillis, () => {
+      this.#planTick(welcome)
+      this.#tick(welcome)
+    })
+  }
+
   #tick(welcome: Welcome): void {
-    const now = this.#owner.clock.monotonicMillis()
+    const now = this.#clock.monotonicMillis()
     if (now - this.#lastHeardMillis > welcome.heartbeatTimeoutMillis) {
       this.#end(new Failure('TIMED_OUT', `the VRA was silent for ${welcome.heartbeatTimeoutMillis} ms`))
       return
     }
     if (now - this.#lastStatusMillis >= statusIntervalMillis) this.#sendStatus()
     if (now - this.#lastSentMillis >= welcome.heartbeatIntervalMillis)
-      this.#send({ type: 'heartbeat', timestampMicros: this.#owner.clock.timestampMicros() })
+      this.#send({ type: 'heartbeat', timestampMicros: this.#clock.timestampMicros() })
   }
 
   /** Sends what the stream has, as far as credit and socket allow. */
@@ -189,7 +209,7 @@ export class Session {
     for (let frame = stream.nextFrame(); frame !== undefined; frame = stream.nextFrame()) {
       const sizeBytes = frame.bytes.length
       if (this.#sentBytes + sizeBytes > this.#creditBytes) return // an Ack brings more
-      if (this.#socket.destroyed || this.#socket.writableLength > sendBufferSizeBytesMax) return // 'drain' goes on
+      if (this.#isDestroyed || this.#isClosed || this.#connection.bufferedBytes > sendBufferSizeBytesMax) return // drained() goes on
       stream.frameSent()
       this.#sentBytes += sizeBytes
       this.#write(frame.bytes)
@@ -201,7 +221,7 @@ export class Session {
     const text = JSON.stringify(status)
     if (text === this.#lastStatus) return
     this.#lastStatus = text
-    this.#lastStatusMillis = this.#owner.clock.monotonicMillis()
+    this.#lastStatusMillis = this.#clock.monotonicMillis()
     this.#send(status)
   }
 
@@ -210,24 +230,9 @@ export class Session {
   }
 
   #write(bytes: Buffer): void {
-    this.#lastSentMillis = this.#owner.clock.monotonicMillis()
-    this.#socket.write(bytes)
+    this.#lastSentMillis = this.#clock.monotonicMillis()
+    this.#connection.write(bytes)
   }
-}
-
-function connect(target: AgentConfig['vra']): net.Socket {
-  const { host, port } = target
-  if (target.tls === undefined) return net.connect({ host, port })
-  const { certificateAuthority, certificate, privateKey, serverName } = target.tls
-  return tls.connect({
-    host,
-    port,
-    minVersion: 'TLSv1.3',
-    ca: certificateAuthority,
-    cert: certificate,
-    key: privateKey,
-    ...(serverName === undefined ? {} : { servername: serverName }),
-  })
 }
 
 function failureFromPeer(code: string, sentence: string): Failure {

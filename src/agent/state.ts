@@ -2,6 +2,7 @@ import * as fs from 'node:fs'
 import * as net from 'node:net'
 import * as path from 'node:path'
 import { Failure } from '../base/failure.ts'
+import type { Closable } from '../base/shutdown.ts'
 import { readWholeFile, replaceFile, type Disk, type VolumeFileIdentity } from '../disk/disk.ts'
 import { decodeFrame, type Coordinator } from '../wire/wire.ts'
 import type { QueuedFrame } from './stream.ts'
@@ -75,10 +76,10 @@ export interface KeptFrame {
 export class StateDirectory {
   readonly #disk: Disk
   readonly #directory: string
-  readonly #lock: net.Server
+  readonly #lock: Closable
   #state: AgentState
 
-  private constructor(disk: Disk, directory: string, lock: net.Server, state: AgentState) {
+  private constructor(disk: Disk, directory: string, lock: Closable, state: AgentState) {
     this.#disk = disk
     this.#directory = directory
     this.#lock = lock
@@ -86,7 +87,12 @@ export class StateDirectory {
   }
 
   /** Fails BUSY where another agent holds it, CONFIG_INVALID where it belongs to another agent or VPG. */
-  static async open(disk: Disk, directory: string, owner: { agent: string; vpg: string }): Promise<StateDirectory> {
+  static async open(
+    disk: Disk,
+    directory: string,
+    owner: { agent: string; vpg: string },
+    lockDirectory = lockByAbstractSocket,
+  ): Promise<StateDirectory> {
     disk.makeDirectory(directory)
     const lock = await lockDirectory(directory)
     try {
@@ -98,7 +104,7 @@ export class StateDirectory {
         )
       return new StateDirectory(disk, directory, lock, state)
     } catch (error) {
-      lock.close()
+      await lock.close()
       throw error
     }
   }
@@ -142,7 +148,7 @@ export class StateDirectory {
   }
 
   close(): Promise<void> {
-    return new Promise(resolve => this.#lock.close(() => resolve()))
+    return this.#lock.close()
   }
 
   get #stateFile(): string {
@@ -204,7 +210,7 @@ function readState(disk: Disk, directory: string): AgentState | undefined {
  * An abstract socket's name, made of the directory's identity: the kernel gives it to one process of the host, and takes it back
  * however that process ends, so there is no stale lock.
  */
-async function lockDirectory(directory: string): Promise<net.Server> {
+async function lockByAbstractSocket(directory: string): Promise<Closable> {
   const { dev, ino } = fs.statSync(directory, { bigint: true })
   const server = net.createServer(socket => socket.destroy())
   await new Promise<void>((resolve, reject) => {
@@ -214,5 +220,5 @@ async function lockDirectory(directory: string): Promise<net.Server> {
     server.listen({ path: `\0vra-agent-${dev}-${ino}` }, () => resolve())
   })
   server.unref()
-  return server
+  return { close: () => new Promise(resolve => server.close(() => resolve())) }
 }

@@ -75,7 +75,7 @@ export class Stream {
   #stopped = false
   #floatingThrough: number | undefined
   #sealScheduled = false
-  #sealTimer: NodeJS.Timeout | undefined
+  #takeBackTimer: (() => void) | undefined
   #onFrame: (() => void) | undefined
   /** Told when the queue was past its bound and has been dropped. */
   onOverflow: (volumesWithUnsentWrites: readonly number[]) => void = () => undefined
@@ -265,9 +265,10 @@ export class Stream {
     if (full || this.#pendingMarkerCount > 0 || (this.#onFrame !== undefined && this.#frames.length === 0)) {
       this.#clearTimer()
       this.#sealScheduled = true
-      setImmediate(() => this.#sealNow())
+      this.#options.clock.after(0, () => this.#sealNow())
     } else if (this.#onFrame !== undefined) {
-      this.#sealTimer ??= setTimeout(() => this.#sealNow(), this.#options.batchDelayMillisMax)
+      const { clock, batchDelayMillisMax } = this.#options
+      this.#takeBackTimer ??= clock.after(batchDelayMillisMax, () => this.#sealNow())
     }
   }
 
@@ -331,8 +332,8 @@ export class Stream {
   }
 
   #clearTimer(): void {
-    clearTimeout(this.#sealTimer)
-    this.#sealTimer = undefined
+    this.#takeBackTimer?.()
+    this.#takeBackTimer = undefined
   }
 }
 

@@ -2,6 +2,7 @@ import { alignDown, alignUp, MiB, sectorSizeBytes } from '../base/units.ts'
 import { isZero } from '../codec/zeros.ts'
 import type { VolumeFile } from '../disk/disk.ts'
 import type { NbdExport, NbdExtent, NbdWriteOptions } from '../nbd/nbd.ts'
+import { passGate, type NumberingGate } from './numbering-gate.ts'
 import { RangeLock } from './range-lock.ts'
 
 /** One change of the disk, in whole sectors: `data`, or that the range reads as zeros now. */
@@ -24,7 +25,7 @@ export interface VolumeTap {
 const zeroPiece = Buffer.alloc(1 * MiB)
 
 /**
- * One disk of the guest, as an NBD export. Every write goes lock, disk, number, answer (the NBD server answers when the promise
+ * One disk of the guest, as an NBD export. Every write goes lock, disk, gate, number, answer (the NBD server answers when the promise
  * resolves), so the numbers of overlapping writes are in the order in which the disk has them.
  */
 export class Volume implements NbdExport {
@@ -34,11 +35,13 @@ export class Volume implements NbdExport {
   readonly readOnly = false
   readonly #file: VolumeFile
   readonly #tap: VolumeTap
+  readonly #gate: NumberingGate
   readonly #locks = new RangeLock()
   #queuedSync: Promise<void> | undefined
   #lastSync: Promise<void> = Promise.resolve()
 
-  constructor(name: string, file: VolumeFile, description: string, tap: VolumeTap) {
+  constructor(name: string, file: VolumeFile, description: string, tap: VolumeTap, gate: NumberingGate) {
+    this.#gate = gate
     this.name = name
     this.description = description
     this.sizeBytes = file.sizeBytes
@@ -105,6 +108,7 @@ export class Volume implements NbdExport {
         this.#tap.failed(command, error)
         throw error
       }
+      if (this.#gate.isHeld) await passGate(this.#gate)
       this.#tap.changed(changes)
     } finally {
       hold.release()

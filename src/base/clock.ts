@@ -8,6 +8,11 @@ export interface Clock {
   monotonicMillis(): number
   /** Resolves after the delay; rejects with the signal's reason when aborted. */
   sleep(delayMillis: number, signal: AbortSignal): Promise<void>
+  /**
+   * Calls once after the delay, never within this call; with a delay of 0 as soon as this turn of the event loop is over. What it
+   * returns takes the call back, at any time.
+   */
+  after(delayMillis: number, call: () => void): () => void
 }
 
 export const systemClock: Clock = {
@@ -15,5 +20,13 @@ export const systemClock: Clock = {
   monotonicMillis: () => performance.now(),
   sleep: async (delayMillis, signal) => {
     await delay(delayMillis, undefined, { signal })
+  },
+  after: (delayMillis, call) => {
+    if (delayMillis <= 0) {
+      const immediate = setImmediate(call)
+      return () => clearImmediate(immediate)
+    }
+    const timer = setTimeout(call, delayMillis)
+    return () => clearTimeout(timer)
   },
 }

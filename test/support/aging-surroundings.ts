@@ -33,6 +33,11 @@ export class SteppedClock implements Clock {
     await new Promise(resolve => setImmediate(resolve))
     signal.throwIfAborted()
   }
+
+  after(_delayMillis: number, call: () => void): () => void {
+    const immediate = setImmediate(call)
+    return () => clearImmediate(immediate)
+  }
 }
 
 /** What happens to a call of the store: it works, fails without effect, fails with its effect, or the process dies there. */

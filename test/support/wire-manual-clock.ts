@@ -31,6 +31,14 @@ export class ManualClock implements Clock {
     })
   }
 
+  after(delayMillis: number, call: () => void): () => void {
+    const sleeper = { wakeMillis: this.#nowMillis + delayMillis, wake: call }
+    this.#sleepers.push(sleeper)
+    return () => {
+      this.#sleepers = this.#sleepers.filter(other => other !== sleeper)
+    }
+  }
+
   /** Moves on in steps that no sleeper's next sleep is missed by. */
   async advance(byMillis: number): Promise<void> {
     const endMillis = this.#nowMillis + byMillis
