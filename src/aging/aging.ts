@@ -3,7 +3,7 @@ import { assert } from '../base/assert.ts'
 import { Failure, failedWith } from '../base/failure.ts'
 import { agingHeapSizeMiBMax, durableNoticeIntervalMillis, threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
-import { decodeCheckpoints } from '../manifest/manifest.ts'
+import { decodeCheckpoints } from '../manifest/checkpoint-page.ts'
 import type { AgingConfig, AgingNotices, AgingService, LogMark, OpenedVpg, PackedVpg } from './service.ts'
 
 // Journal to mirror, seen from the daemon. The work itself runs in one thread (aging-worker.ts), so that ingest never

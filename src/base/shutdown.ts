@@ -12,6 +12,13 @@ export class Shutdown {
     return part
   }
 
+  /** Owns parts that are being opened side by side, in their order. Rejects as the first that failed, when the others are owned. */
+  async ownAll<T extends readonly Closable[]>(opening: { readonly [K in keyof T]: Promise<T[K]> }): Promise<T> {
+    const settled = await Promise.allSettled(opening)
+    for (const outcome of settled) if (outcome.status === 'fulfilled') this.own(outcome.value)
+    return (await Promise.all(opening)) as unknown as T
+  }
+
   /** Closes every part, the last first, each after the one before it has closed; throws the first error at the end. */
   async closeAll(): Promise<void> {
     const errors: unknown[] = []

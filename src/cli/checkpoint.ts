@@ -48,7 +48,7 @@ function listCommand(): Command {
       const listed = await listPages(clientOf(options), query, options.limit)
       if (options.json) printJson(listed)
       else {
-        printTable(['CHECKPOINT', 'TIME', 'AGE', 'RECOVERABLE', 'TAGS'], listed.checkpoints.map(rowOf))
+        await printTable(['CHECKPOINT', 'TIME', 'AGE', 'RECOVERABLE', 'TAGS'], listed.checkpoints.map(rowOf))
         if (listed.more) say(`more: --after ${listed.checkpoints.at(-1)?.checkpoint}, or a larger --limit`)
       }
     })

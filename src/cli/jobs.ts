@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { SingleBar } from 'cli-progress'
+import type { SingleBar } from 'cli-progress'
 import { failureFromRecord } from '../base/failure.ts'
 import type { ExportJob, VerifyJob } from '../control/service.ts'
 import { durationInWords, sizeInWords } from '../control/words.ts'
@@ -27,7 +27,7 @@ export async function untilEnded<J extends ExportJob | VerifyJob>(
   const interrupt = (): void => interrupted.abort()
   process.once('SIGINT', interrupt)
   process.once('SIGTERM', interrupt)
-  const bar = barFor(calls.progressOf(job))
+  const bar = await barFor(calls.progressOf(job))
   try {
     let current = job
     while (current.state === 'running') {
@@ -46,8 +46,9 @@ export async function untilEnded<J extends ExportJob | VerifyJob>(
   }
 }
 
-function barFor({ doneBytes, totalBytes }: Progress): SingleBar | undefined {
+async function barFor({ doneBytes, totalBytes }: Progress): Promise<SingleBar | undefined> {
   if (process.stderr.isTTY !== true) return undefined
+  const { SingleBar } = await import('cli-progress')
   const bar = new SingleBar({
     format: (_, { progress, eta }, { done, total }: { done: string; total: boolean }) => {
       if (!total) return `${done} checked`

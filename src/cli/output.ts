@@ -1,5 +1,3 @@
-import Table from 'cli-table3'
-
 // Facts on stdout, talk on stderr. On a terminal tables have rules where they fit, else none, and what is wider still is a block a row; elsewhere
 // columns are separated by tabs, one fact a line, for cut and awk.
 
@@ -19,7 +17,7 @@ export function printJson(value: unknown): void {
   printLine(JSON.stringify(value, undefined, 2))
 }
 
-export function printTable(head: readonly string[], rows: readonly (readonly string[])[]): void {
+export async function printTable(head: readonly string[], rows: readonly (readonly string[])[]): Promise<void> {
   if (!onTerminal()) {
     for (const row of [head, ...rows]) printLine(row.map(plain).join('\t'))
     return
@@ -29,6 +27,7 @@ export function printTable(head: readonly string[], rows: readonly (readonly str
   const textWidth = widths.reduce((sum, width) => sum + width, 0)
   const terminalWidth = process.stdout.columns || Infinity // 0 where nobody has told the terminal's size
   if (textWidth + 3 * head.length + 1 <= terminalWidth) {
+    const { default: Table } = await import('cli-table3') // only where somebody looks
     const table = new Table({
       head: [...head],
       style: { head: ['bold'], border: ['gray'] },

@@ -10,12 +10,12 @@ export function statusCommand(): Command {
     async (options: ClientOptions) => {
       const status = await clientOf(options).status()
       if (options.json) printJson(status)
-      else printStatus(status)
+      else await printStatus(status)
     },
   )
 }
 
-function printStatus(status: VraStatus): void {
+async function printStatus(status: VraStatus): Promise<void> {
   const { ingest, journal } = status
   printFacts([
     ['daemon', `${status.software}, up ${durationInWords((status.nowMicros - status.startedAtMicros) / 1000)}`],
@@ -39,11 +39,11 @@ function printStatus(status: VraStatus): void {
   ])
   if (status.vpgs.length > 0) {
     printLine()
-    printVpgTable(status.vpgs)
+    await printVpgTable(status.vpgs)
   }
   if (status.exports.length > 0) {
     printLine()
-    printTable(
+    await printTable(
       ['EXPORT', 'STATE', 'VPG', 'VOLUME', 'CHECKPOINT', 'DONE', 'FILE'],
       status.exports.map(job => [
         job.id,

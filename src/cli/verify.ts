@@ -28,16 +28,16 @@ function verifyCommand(what: VerifyRequest['what']): Command {
         }),
       })
       if (options.json) printJson(job)
-      else printFindings(job)
+      else await printFindings(job)
       if (job.state === 'cancelled') throw new Failure('CLOSING', 'the verification was cancelled')
       const count = job.findings.length + job.moreFindings
       if (count > 0) throw new Failure('RECORD_CORRUPT', `damage in ${countInWords(count)} places`)
     })
 }
 
-function printFindings(job: VerifyJob): void {
+async function printFindings(job: VerifyJob): Promise<void> {
   if (job.findings.length > 0)
-    printTable(
+    await printTable(
       ['VPG', 'PLACE', 'OFFSET', 'WHAT'],
       job.findings.map(({ vpg, place, offsetBytes, sentence }) => [
         vpg ?? '-',

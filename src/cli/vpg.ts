@@ -72,13 +72,13 @@ function listCommand(): Command {
   return clientCommand('list', 'every group, one a line').action(async (options: ClientOptions) => {
     const vpgs = await clientOf(options).listVpgs()
     if (options.json) printJson(vpgs)
-    else printVpgTable(vpgs)
+    else await printVpgTable(vpgs)
   })
 }
 
 /** Also what `vra status` shows. */
-export function printVpgTable(vpgs: readonly VpgStatus[]): void {
-  printTable(
+export async function printVpgTable(vpgs: readonly VpgStatus[]): Promise<void> {
+  await printTable(
     ['VPG', 'STATE', 'RPO', 'CHECKPOINTS', 'WRITES/S', 'BYTES/S', 'VOLUMES', 'MIRROR', 'AGENTS'],
     vpgs.map(vpg => [
       vpg.name,

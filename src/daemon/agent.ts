@@ -1,13 +1,12 @@
-import { readFileSync } from 'node:fs'
 import { Agent, type AgentConfig as AgentOptions, type AgentTls } from '../agent/agent.ts'
 import type { AgentEvents } from '../agent/events.ts'
-import { Failure } from '../base/failure.ts'
 import { Shutdown } from '../base/shutdown.ts'
 import type { AgentConfig } from '../config/config.ts'
-import { AgentApi } from '../control/control.ts'
-import { AgentMetrics } from '../metrics/metrics.ts'
+import { AgentApi } from '../control/agent-api.ts'
+import { AgentMetrics } from '../metrics/agent-metrics.ts'
 import type { Log } from './log.ts'
 import { untilAborted } from './lifetime.ts'
+import { readText } from './read-text.ts'
 import { software } from './software.ts'
 
 /** Runs the agent of one host until the signal: the protected site's daemon. Rejects when it cannot go on. */
@@ -61,15 +60,6 @@ function readTls(files: NonNullable<AgentConfig['vra']['tls']>): AgentTls {
     certificateAuthority: readText(files.authorityFile),
     certificate: readText(files.certificateFile),
     privateKey: readText(files.privateKeyFile),
-  }
-}
-
-/** Fails CONFIG_INVALID, naming the file. */
-export function readText(file: string): string {
-  try {
-    return readFileSync(file, 'utf8')
-  } catch (error) {
-    throw new Failure('CONFIG_INVALID', `cannot read ${file}: ${(error as Error).message}`, { file }, { cause: error })
   }
 }
 

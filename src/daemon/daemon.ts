@@ -1,19 +1,20 @@
 import type { AgentConfig, VraConfig } from '../config/config.ts'
-import { openAgent } from './agent.ts'
 import { openLog, type Log, type LogOptions } from './log.ts'
 import { software } from './software.ts'
 import { SystemdNotifier } from './systemd-notify.ts'
-import { openVra } from './vra.ts'
 
 // The roles of the program, each a list of parts started in order and closed backwards (vra.ts, agent.ts).
+// Each is loaded only where it is run: what the other needs would be half of a start.
 
 /** Runs the VRA until the signal. Rejects when it cannot start, or cannot go on; whoever started it starts it again. */
 export async function runVra(config: VraConfig, signal: AbortSignal): Promise<void> {
+  const { openVra } = await import('./vra.ts')
   await runRole(config.log, (log, onReady) => openVra(config, log, onReady, signal))
 }
 
 /** Runs the agent of one host until the signal; rejects as runVra does. */
 export async function runAgent(config: AgentConfig, signal: AbortSignal): Promise<void> {
+  const { openAgent } = await import('./agent.ts')
   await runRole(config.log, (log, onReady) => openAgent(config, log, onReady, signal))
 }
 

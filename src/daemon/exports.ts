@@ -40,15 +40,7 @@ export class Exports {
   >()
   #thread: Promise<ImageThread> | undefined
 
-  private constructor(config: ImageConfig, aging: ImageOpener, clock: Clock, newWorker: () => Worker) {
-    this.#config = config
-    this.#aging = aging
-    this.#clock = clock
-    this.#newWorker = newWorker
-  }
-
-  /** Fails as the object store fails to open. */
-  static async open(
+  constructor(
     config: ImageConfig,
     aging: ImageOpener,
     clock: Clock,
@@ -56,10 +48,16 @@ export class Exports {
       new Worker(new URL('../image/image-worker.js', import.meta.url), {
         resourceLimits: { maxYoungGenerationSizeMb: threadYoungSizeMiBMax },
       }),
-  ): Promise<Exports> {
-    const exports = new Exports(config, aging, clock, newWorker)
-    await exports.#openThread()
-    return exports
+  ) {
+    this.#config = config
+    this.#aging = aging
+    this.#clock = clock
+    this.#newWorker = newWorker
+  }
+
+  /** Starts the thread, so that the first export need not wait for it. Where it cannot be started now, that export says why. */
+  prepare(): void {
+    void this.#openThread().catch(() => undefined)
   }
 
   /** Pins the checkpoint, then copies as a job. Fails ALREADY_EXISTS before anything is pinned where the file exists. */
@@ -161,6 +159,7 @@ export class Exports {
     try {
       await client.call('open', this.#config)
     } catch (error) {
+      this.#thread = undefined
       await worker.terminate()
       throw error
     }

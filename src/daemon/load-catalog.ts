@@ -1,31 +1,42 @@
 import type { Catalog } from '../catalog/catalog.ts'
+import type { StreamPosition, VpgId } from '../base/ids.ts'
 import type { RecoveredLog } from '../journal/journal.ts'
 import type { ReconciledVpg } from './reconcile.ts'
 
 /** Rows on their way to the index at a time: it drops those of the log's tail that it cannot take soon. */
-const rowsPerFlush = 20_000
+const rowsPerFlush = 5_000
 
-/** Makes the index say what the store and the log say. */
-export async function loadCatalog(
-  catalog: Catalog,
-  vpgs: readonly ReconciledVpg[],
-  records: RecoveredLog['records'],
-): Promise<void> {
+/** Makes the index say what the store and the log say of segments and checkpoints: what agents and people ask for at once. */
+export async function loadHistory(catalog: Catalog, vpgs: readonly ReconciledVpg[]): Promise<void> {
   for (const { opened, logCheckpoints } of vpgs) {
     const { definition, segments, checkpoints, offloaded } = opened
     await catalog.loadVpg({ vpg: definition.id, segments, checkpoints, offloaded })
     catalog.addCheckpoints(definition.id, logCheckpoints)
   }
-  const known = new Map(vpgs.map(({ opened }) => [opened.definition.id, opened.offloaded]))
-  const rows = records.filter(record => {
-    const position = known.get(record.vpg)?.find(candidate => candidate.stream === record.stream)
-    const covered =
-      position !== undefined && position.generation === record.generation && record.lastSequence <= position.sequence
-    return record.kind === 'batch' && known.has(record.vpg) && !covered
-  })
-  for (let start = 0; start < rows.length; start += rowsPerFlush) {
-    catalog.addTail(rows.slice(start, start + rowsPerFlush))
+  await catalog.flush()
+}
+
+/**
+ * Makes the index say where the batches of the log's tail are. They may be many, so that is done beside serving: `offloadedOf`
+ * says how far a VPG's segments reach by now (undefined: there is no such VPG), since rows of what they hold are not wanted.
+ * Stops between two portions when the signal is aborted: the next start does it again.
+ */
+export async function loadTail(
+  catalog: Catalog,
+  records: RecoveredLog['records'],
+  offloadedOf: (vpg: VpgId) => readonly StreamPosition[] | undefined,
+  signal: AbortSignal,
+): Promise<void> {
+  for (let start = 0; start < records.length && !signal.aborted; start += rowsPerFlush) {
+    const rows = records.slice(start, start + rowsPerFlush).filter(record => {
+      const offloaded = offloadedOf(record.vpg)
+      const position = offloaded?.find(candidate => candidate.stream === record.stream)
+      const covered =
+        position !== undefined && position.generation === record.generation && record.lastSequence <= position.sequence
+      return record.kind === 'batch' && offloaded !== undefined && !covered
+    })
+    // In one step with the look at what is offloaded: a segment that is committed from now on drops these rows again.
+    catalog.addTail(rows)
     await catalog.flush()
   }
-  await catalog.flush()
 }

@@ -3,16 +3,16 @@ import { Aging, newPaceFlag, type AgingHandlers } from '../aging/aging.ts'
 import { Catalog } from '../catalog/catalog.ts'
 import { systemClock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
+import type { StreamPosition, VpgId } from '../base/ids.ts'
 import { MiB } from '../base/units.ts'
 import { Shutdown } from '../base/shutdown.ts'
 import type { VraConfig, VraStoreConfig } from '../config/config.ts'
-import { ControlApi } from '../control/control.ts'
 import { realDisk } from '../disk/disk.ts'
 import { Ingest } from '../ingest/ingest.ts'
 import { Journal } from '../journal/journal.ts'
 import { Metrics } from '../metrics/metrics.ts'
-import { readText } from './agent.ts'
 import { Checkpoints } from './checkpoints.ts'
+import { flushCompileCacheNow, useCompileCache } from './compile-cache.ts'
 import { DataDirectory } from './data-directory.ts'
 import { agingHandlers, catalogEvents, catchUp, earlyAgingHandlers, ingestEvents, journalEvents } from './events.ts'
 import { Exports } from './exports.ts'
@@ -20,7 +20,8 @@ import { untilAborted } from './lifetime.ts'
 import type { Log } from './log.ts'
 import { Meter } from './meter.ts'
 import { Pacer } from './pacer.ts'
-import { loadCatalog } from './load-catalog.ts'
+import { loadHistory, loadTail } from './load-catalog.ts'
+import { readText } from './read-text.ts'
 import { newestOfEachName, reconcile } from './reconcile.ts'
 import { software } from './software.ts'
 import { StatusReport } from './status-report.ts'
@@ -40,6 +41,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
   const parts = new Shutdown()
   try {
     const data = parts.own(DataDirectory.open(realDisk, config.dataDirectory))
+    useCompileCache(data.directory)
     const table = new VpgTable()
     const meter = new Meter(clock)
     let report: StatusReport | undefined
@@ -53,32 +55,31 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       }),
     )
 
-    // What the store knows, what the log has beyond it, and an index that says the same.
+    // What the store knows, what the log has beyond it, and an index that says the same. Each has a thread of its own: they are
+    // opened side by side, while the modules of the HTTP API, which are most of this program's, are loaded here.
     const paceFlag = newPaceFlag()
     const handlers: { later: AgingHandlers } = { later: earlyAgingHandlers(log) }
-    const aging = parts.own(await Aging.open({ ...agingConfig(config, data), paceFlag }, lateHandlers(handlers)))
-    const journal = parts.own(
-      await Journal.open({
+    const indexLost = untilLost()
+    const opening = parts.ownAll<[Aging, Journal, Catalog]>([
+      Aging.open({ ...agingConfig(config, data), paceFlag }, lateHandlers(handlers)),
+      Journal.open({
         directory: data.directory,
         logSizeBytesMax: config.journal.logSizeBytesMax,
         clock,
         events: journalEvents(metrics, log),
       }),
-    )
-    const indexLost = untilLost()
-    const catalog = parts.own(
-      await Catalog.open({ file: data.indexFile, events: catalogEvents(log, indexLost.reject) }),
-    )
+      Catalog.open({ file: data.indexFile, events: catalogEvents(log, indexLost.reject) }),
+    ])
+    const [[aging, journal, catalog], { ControlApi }] = await Promise.all([opening, import('../control/control.ts')])
     if (catalog.begunAnew && aging.vpgs.length > 0) log.warn({ reason: catalog.reason }, 'indexBegunAnew')
     const { served, replaced } = newestOfEachName(aging.vpgs)
     for (const { definition } of replaced)
       log.error({ vpg: definition.name, id: definition.id }, 'vpgOfSameNameLeftAlone')
     const vpgs = reconcile(served, journal.recovered)
     for (const vpg of vpgs) table.add(new VpgEntry(vpg.opened, clock))
-    await loadCatalog(catalog, vpgs, journal.recovered.records)
+    await loadHistory(catalog, vpgs)
     const { untoldCount } = journal.recovered
     if (untoldCount > 0) log.warn({ count: untoldCount }, 'indexRowsDropped')
-    journal.forgetRecords()
 
     // From here on aging moves what the log holds, and agents are served.
     let serving: Ingest | undefined
@@ -113,7 +114,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     serving = ingest
     catchUp(ingest, table)
     const exports = parts.own(
-      await Exports.open(
+      new Exports(
         { store: config.store, dataDirectory: data.directory, cacheSizeBytes: imageCacheSizeBytes },
         aging,
         clock,
@@ -167,6 +168,18 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       'vraReady',
     )
     onReady()
+    flushCompileCacheNow()
+    exports.prepare()
+    const offloadedOf = (vpg: VpgId): readonly StreamPosition[] | undefined => table.get(vpg)?.offloaded
+    const loading = new AbortController()
+    const tailLoaded = loadTail(catalog, journal.recovered.records, offloadedOf, loading.signal)
+    journal.forgetRecords() // they are the loading's now, and go with it
+    parts.own({
+      close: async () => {
+        loading.abort()
+        await tailLoaded
+      },
+    })
     await untilAborted(signal, [endOf('aging', aging.ended), indexLost.promise])
   } finally {
     await parts.closeAll()

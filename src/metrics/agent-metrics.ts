@@ -1,5 +1,6 @@
 import { Counter, Registry } from 'prom-client'
 import type { AgentEvents } from '../agent/events.ts'
+import { watchLoopDelay } from './loop-delay.ts'
 import { counter, gauge, registerProcessMetrics } from './process.ts'
 
 /** The agent's events as Prometheus text. */
@@ -21,11 +22,11 @@ export class AgentMetrics {
     refusals: 0,
   }
   readonly #now = { linkUp: 0, queuedBytes: 0, clients: 0 }
-  readonly #stop: () => void
+  readonly #loopDelay = watchLoopDelay()
 
   constructor(options: { readonly version: string }) {
     this.events = this.#agentEvents()
-    this.#stop = registerProcessMetrics(this.#registry, options.version)
+    registerProcessMetrics(this.#registry, options.version, this.#loopDelay)
     this.#register()
   }
 
@@ -34,7 +35,7 @@ export class AgentMetrics {
   }
 
   async close(): Promise<void> {
-    this.#stop()
+    this.#loopDelay.disable()
   }
 
   #agentEvents(): AgentEvents {

@@ -1,9 +1,9 @@
 import { readdirSync } from 'node:fs'
-import { monitorEventLoopDelay } from 'node:perf_hooks'
+import type { IntervalHistogram } from 'node:perf_hooks'
 import { Counter, Gauge, type Registry } from 'prom-client'
 
-/** The process itself. prom-client's own default set is not used: some of its names fail `promtool check metrics`. Returns what stops it. */
-export function registerProcessMetrics(registry: Registry, version: string): () => void {
+/** The process itself. prom-client's own default set is not used: some of its names fail `promtool check metrics`. */
+export function registerProcessMetrics(registry: Registry, version: string, loopDelay: IntervalHistogram): void {
   const registers = [registry]
   new Gauge({
     name: 'vra_build_info',
@@ -34,13 +34,11 @@ export function registerProcessMetrics(registry: Registry, version: string): () 
     () => process.memoryUsage().heapUsed,
   )
   gauge(registry, 'process_open_fds', 'Open file descriptors.', openDescriptorCount)
-  return registerEventLoopDelay(registry)
+  registerLoopDelay(registry, loopDelay)
 }
 
 /** How late the main thread's loop runs its timers, between two scrapes. */
-function registerEventLoopDelay(registry: Registry): () => void {
-  const delay = monitorEventLoopDelay({ resolution: 10 })
-  delay.enable()
+function registerLoopDelay(registry: Registry, delay: IntervalHistogram): void {
   const seconds = (nanoseconds: number): number => (Number.isFinite(nanoseconds) ? nanoseconds / 1e9 : 0)
   const help = (what: string): string => `${what} delay of the event loop since the last scrape, in seconds.`
   gauge(registry, 'vra_event_loop_delay_p50_seconds', help('Median'), () => seconds(delay.percentile(50)))
@@ -52,7 +50,6 @@ function registerEventLoopDelay(registry: Registry): () => void {
     delay.reset() // the last of the three to be collected
     return max
   })
-  return () => delay.disable()
 }
 
 export function gauge(registry: Registry, name: string, help: string, value: () => number): void {

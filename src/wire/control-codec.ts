@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
-import protobuf from 'protobufjs'
+import { createRequire } from 'node:module'
+import type protobuf from 'protobufjs'
 import type { VpgId } from '../base/ids.ts'
 import { frameHeaderSizeBytes } from '../base/limits.ts'
 import { controlBodySizeBytesMax, invalidFrame, sealFrame, type FrameType } from './frame.ts'
@@ -32,14 +33,19 @@ const messageNames: Readonly<Record<ControlType, string>> = {
   'coordinator-changed': 'CoordinatorChanged',
 }
 
-/** The schema is read once, at first use; seen from dist/src/wire it lies at the package's root. */
+/** Schema and library are read once, at first use: most threads decode batches only. Seen from dist/src/wire it lies at the package's root. */
 const schemaFile = new URL('../../../proto/vra.proto', import.meta.url)
 let schema: protobuf.Root | undefined
 
 /** A message type of vra.proto by its name there, e.g. for a test that encodes what the program would not. */
 export function lookupMessage(name: string): protobuf.Type {
-  schema ??= protobuf.parse(readFileSync(schemaFile, 'utf8')).root
+  schema ??= loadProtobuf().parse(readFileSync(schemaFile, 'utf8')).root
   return schema.lookupType(`vra.v1.${name}`)
+}
+
+/** The library in one file, which it has beside the 46 of its entry. */
+function loadProtobuf(): typeof protobuf {
+  return createRequire(import.meta.url)('protobufjs/dist/protobuf.js') as typeof protobuf
 }
 
 /** The whole frame of a control message. */

@@ -59,7 +59,7 @@ t.test('an export that ends with its thread says so, gives its pin back, and the
     dataDirectory: path.join(directory, 'data'),
     cacheSizeBytes: 1024 * 1024,
   }
-  const exports = await Exports.open(config, aging, systemClock, () => {
+  const exports = new Exports(config, aging, systemClock, () => {
     const worker = new Worker(new URL('../../src/image/image-worker.js', import.meta.url))
     workers.push(worker)
     return worker

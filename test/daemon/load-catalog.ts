@@ -2,7 +2,7 @@ import * as path from 'node:path'
 import t from 'tap'
 import { ordinal, sequence, vpgId } from '../../src/base/ids.ts'
 import { Catalog } from '../../src/catalog/catalog.ts'
-import { loadCatalog } from '../../src/daemon/load-catalog.ts'
+import { loadHistory, loadTail } from '../../src/daemon/load-catalog.ts'
 import { freshIngestVpg, type ReconciledVpg } from '../../src/daemon/reconcile.ts'
 import { HeardEvents, tailRows } from '../support/catalog-rows.ts'
 
@@ -28,7 +28,8 @@ t.test('an index that is rebuilt from a long log has every batch of it', async t
   const opened = { definition, epoch: 1, offloaded, historyEdge: ordinal(0), ...none }
   const vpg: ReconciledVpg = { opened, ingest: freshIngestVpg(opened), logCheckpoints: [] }
   const records = tailRows(id, 130_000).map(row => ({ ...row, kind: 'batch' as const, epoch: 1 }))
-  await loadCatalog(catalog, [vpg], records)
+  await loadHistory(catalog, [vpg])
+  await loadTail(catalog, records, asked => (asked === id ? offloaded : undefined), new AbortController().signal)
   t.equal(events.droppedCount, 0)
   t.equal((await catalog.statistics({ vpg: id })).tailRowCount, 125_000, 'but for those that are in segments')
 })

@@ -1,7 +1,8 @@
 import { spawnSync } from 'node:child_process'
 import t from 'tap'
 import { newVpgId, ordinal } from '../../src/base/ids.ts'
-import { AgentMetrics, Metrics } from '../../src/metrics/metrics.ts'
+import { AgentMetrics } from '../../src/metrics/agent-metrics.ts'
+import { Metrics } from '../../src/metrics/metrics.ts'
 import { populated } from '../support/control-fake.ts'
 
 /** The value of a series, or undefined where it is not there. */

@@ -37,7 +37,9 @@ export const doors: Readonly<Record<string, readonly string[]>> = {
   segment: ['record-source'],
   ingest: ['registry'],
   config: ['*'],
-  control: ['client', 'reference', 'words'],
+  control: ['agent-api', 'client', 'reference', 'words'],
+  manifest: ['checkpoint-page'],
+  metrics: ['agent-metrics'],
   cli: [],
   '*': ['events', 'service'],
 }
