@@ -125,6 +125,7 @@ function openWhole(file: string): Database.Database {
 
 function begin(file: string, reason: string): OpenedFile {
   const database = new Database(file)
+  database.pragma('auto_vacuum = INCREMENTAL') // before all else: it is a property of the file's pages
   configure(database)
   const create = database.transaction(() => {
     database.exec(schema)
@@ -145,6 +146,14 @@ function configure(database: Database.Database): void {
 export function sizeBytesOf(database: Database.Database): number {
   const pageCount = Number(database.pragma('page_count', { simple: true }))
   return pageCount * Number(database.pragma('page_size', { simple: true }))
+}
+
+/** Gives pages without rows back to the file system, at most so many; returns how many. None where the file was begun without that. */
+export function giveBackPages(database: Database.Database, pageCountMax: number): number {
+  const free = (): number => Number(database.pragma('freelist_count', { simple: true }))
+  const before = free()
+  if (before > 0) database.pragma(`incremental_vacuum(${pageCountMax})`)
+  return before - free()
 }
 
 /** One file is kept for whoever wants to look; an older one goes. */

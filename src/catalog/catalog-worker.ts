@@ -7,7 +7,7 @@ import { Failure } from '../base/failure.ts'
 import { pageSizeMax } from '../base/limits.ts'
 import { serveRpc, type RpcMethods } from '../base/rpc.ts'
 import { MiB } from '../base/units.ts'
-import { beginAnew, isDamage, openCatalogFile, sqliteCode, type OpenedFile } from './catalog-file.ts'
+import { beginAnew, giveBackPages, isDamage, openCatalogFile, sqliteCode, type OpenedFile } from './catalog-file.ts'
 import { CatalogTables } from './catalog-tables.ts'
 import type { CatalogService } from './service.ts'
 
@@ -16,6 +16,9 @@ import type { CatalogService } from './service.ts'
 
 /** Beyond it the WAL is moved into the file: 2 to 3 ms; a WAL that is left to grow costs hundreds at once. */
 const walSizeBytesMax = 4 * MiB
+
+/** Pages that one step gives back: some milliseconds. */
+const vacuumPagesMax = 256
 
 class CatalogThread implements RpcMethods<CatalogService> {
   #file = ''
@@ -65,6 +68,10 @@ class CatalogThread implements RpcMethods<CatalogService> {
 
   settle: CatalogService['settle'] = () =>
     this.#inTurn(async () => {
+      while (this.#with(() => this.#database !== undefined && giveBackPages(this.#database, vacuumPagesMax) > 0)) {
+        this.#boundWal()
+        await yieldToOthers()
+      }
       this.#with(() => this.#database?.pragma('wal_checkpoint(TRUNCATE)'))
     })
 

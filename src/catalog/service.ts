@@ -54,7 +54,7 @@ export interface CatalogService {
   statistics(argument: { readonly vpg: VpgId }): Promise<CatalogStatistics>
   /** Where the record with this sequence is. */
   locate(argument: { readonly vpg: VpgId; readonly at: StreamPosition }): Promise<TailRow | SegmentSpan | undefined>
-  /** Moves the WAL into the file and empties it: called when nothing has been written for a while. */
+  /** Gives back pages without rows, moves the WAL into the file and empties it: called when nothing has been written for a while. */
   settle(argument: undefined): Promise<void>
   close(argument: undefined): Promise<void>
 }

@@ -3,6 +3,8 @@ import * as path from 'node:path'
 import Database from 'better-sqlite3'
 import t from 'tap'
 import { newVpgId } from '../../src/base/ids.ts'
+import { giveBackPages, openCatalogFile, sizeBytesOf } from '../../src/catalog/catalog-file.ts'
+import { CatalogTables } from '../../src/catalog/catalog-tables.ts'
 import { Catalog } from '../../src/catalog/catalog.ts'
 import {
   HeardEvents,
@@ -62,6 +64,23 @@ t.test('a segment takes over the rows of the tail that it covers, and a fold tho
   await catalog.forgetVpg({ vpg })
   t.match(await catalog.statistics({ vpg }), { checkpointCount: 0, segmentCount: 0, tailRowCount: 0 })
   t.equal((await catalog.statistics({ vpg: otherVpg })).tailRowCount, 30)
+})
+
+t.test('pages whose rows a segment has taken over are given back to the file system', async t => {
+  const { database } = openCatalogFile(path.join(t.testdir(), 'index.sqlite'))
+  t.teardown(() => database.close())
+  const emptyBytes = sizeBytesOf(database)
+  const tables = new CatalogTables(database)
+  tables.add(tailRows(vpg, 20_000), [])
+  const fullBytes = sizeBytesOf(database)
+  t.ok(fullBytes > emptyBytes + 500_000, `${fullBytes} bytes with 20,000 rows`)
+  for (const _ of tables.load({ vpg, segments: [], checkpoints: [], offloaded: [position(1, 1, 200_000)] })) continue
+  t.equal(tables.statistics(vpg).tailRowCount, 0)
+  t.equal(sizeBytesOf(database), fullBytes, 'deleting alone gives nothing back')
+  let steps = 0
+  while (giveBackPages(database, 64) > 0) steps++
+  t.ok(steps > 1, 'in bounded steps')
+  t.ok(sizeBytesOf(database) < emptyBytes + 16_384, `${sizeBytesOf(database)} bytes, ${emptyBytes} when it was begun`)
 })
 
 t.test('what was added is there after closing and opening again', async t => {
