@@ -28,6 +28,10 @@ export const ingestPoolSizeBytes = 64 * MiB
 export const creditPerStreamBytesMin = frameSizeBytesMax + 64 * KiB
 export const creditPerStreamBytesMax = 16 * MiB
 export const sessionsMax = 256
+/** What begins a frame, and small frames, are received into one buffer of this size... */
+export const receiveBufferSizeBytes = 64 * KiB
+/** ...and copied; where so much of a frame is still to come, it is received where it belongs. */
+export const receiveDirectSizeBytesMin = 16 * KiB
 export const heartbeatIntervalMillis = 2_000
 export const heartbeatTimeoutMillis = 15_000
 export const handshakeTimeoutMillis = 10_000

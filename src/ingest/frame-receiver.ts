@@ -1,7 +1,8 @@
 import { assert } from '../base/assert.ts'
-import { frameHeaderSizeBytes } from '../base/limits.ts'
+import { frameHeaderSizeBytes, receiveBufferSizeBytes, receiveDirectSizeBytesMin } from '../base/limits.ts'
 import { crc32c } from '../codec/crc32c.ts'
 import type { JournalWriter, Slot } from '../journal/writer.ts'
+import type { ByteTaker } from './socket-reader.ts'
 import {
   checkFrameChecksum,
   frameChecksumStart,
@@ -39,11 +40,15 @@ export function isStreamFrame(type: FrameType): type is StreamFrameType {
   return type === 'write-batch' || type === 'marker'
 }
 
+/** What is received goes here first, whichever connection it is of: it is used up before the next is read. */
+const sharedBuffer = new Uint8Array(receiveBufferSizeBytes)
+
 /**
  * Takes the bytes of one connection as they come. A stream frame is gathered in the memory that the commit thread writes
- * from, so each byte is copied once, and its checksum is computed on the way; a control frame in memory of its own.
+ * from, and its checksum is computed on the way; a control frame in memory of its own. What begins a frame comes through the
+ * shared buffer; the rest of a large one is received where it belongs, without another copy.
  */
-export class FrameReceiver {
+export class FrameReceiver implements ByteTaker {
   readonly #journal: JournalWriter
   readonly #sink: FrameSink
   readonly #headerBytes = Buffer.alloc(frameHeaderSizeBytes)
@@ -53,6 +58,8 @@ export class FrameReceiver {
   #frame: Uint8Array | undefined
   #filled = 0
   #checksum = 0
+  /** The rest of #frame, where it was given out to be received into. */
+  #direct: Uint8Array | undefined
   /** Bytes that came while there was no room: at most what the socket had read when it was paused. */
   #held: Uint8Array[] = []
   #waitsForRoom = false
@@ -72,26 +79,40 @@ export class FrameReceiver {
     return this.#waitsForRoom
   }
 
+  /** The rest of the frame that is being gathered, where that is much; else the buffer that all connections share. */
+  nextBuffer(): Uint8Array {
+    const frame = this.#slot === undefined ? undefined : this.#frame
+    const isLarge = frame !== undefined && frame.length - this.#filled >= receiveDirectSizeBytesMin
+    this.#direct = isLarge ? frame.subarray(this.#filled) : undefined
+    return this.#direct ?? sharedBuffer
+  }
+
   /** Passes every frame that these bytes complete to the sink. Fails with what the frame, or the sink, fails with. */
-  push(chunk: Uint8Array): void {
+  take(buffer: Uint8Array, sizeBytes: number): void {
+    if (buffer === this.#direct) this.#extendFrame(buffer.subarray(0, sizeBytes))
+    else this.#push(buffer.subarray(0, sizeBytes))
+  }
+
+  #push(chunk: Uint8Array): void {
     if (this.#waitsForRoom) {
-      this.#held.push(chunk)
+      this.#held.push(chunk.slice())
       return
     }
     let rest = chunk
     while (rest.length > 0 && !this.#closed) {
       rest = this.#frame === undefined ? this.#fillHeader(rest) : this.#fillFrame(this.#frame, rest)
       if (this.#waitsForRoom) {
-        if (rest.length > 0) this.#held.push(rest)
+        if (rest.length > 0) this.#held.push(rest.slice())
         return
       }
     }
   }
 
-  /** Gives back what a partial frame holds; nothing reaches the sink any more. */
+  /** Gives back what a partial frame holds: nothing may be received into it any more. Nothing reaches the sink. */
   close(): void {
     this.#closed = true
     this.#held = []
+    this.#direct = undefined
     if (this.#slot !== undefined) this.#journal.release(this.#slot)
     this.#slot = undefined
   }
@@ -143,17 +164,24 @@ export class FrameReceiver {
     this.#waitsForRoom = false
     const held = this.#held
     this.#held = []
-    for (const chunk of held) this.push(chunk)
+    for (const chunk of held) this.#push(chunk)
     if (!this.#waitsForRoom && !this.#closed) this.#sink.pauseReading(false)
   }
 
   #fillFrame(frame: Uint8Array, chunk: Uint8Array): Uint8Array {
     const piece = chunk.subarray(0, frame.length - this.#filled)
     copyInto(frame, this.#filled, piece)
+    this.#extendFrame(piece)
+    return chunk.subarray(piece.length)
+  }
+
+  /** These bytes have come, and stand in the frame. */
+  #extendFrame(piece: Uint8Array): void {
+    const frame = this.#frame
+    assert(frame !== undefined, 'a frame is being gathered')
     this.#checksum = crc32c(piece, this.#checksum)
     this.#filled += piece.length
     if (this.#filled === frame.length) this.#finishFrame(frame)
-    return chunk.subarray(piece.length)
   }
 
   #finishFrame(frame: Uint8Array): void {

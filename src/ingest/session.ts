@@ -19,6 +19,7 @@ import {
 } from './frame-receiver.ts'
 import { checkHello, checkIdentity, checkPositions, checkVersion } from './handshake.ts'
 import { takeStreamFrame } from './intake.ts'
+import { readSocket, type SocketReader } from './socket-reader.ts'
 import type { OpenSession } from './status.ts'
 import type { Stream, StreamSession } from './stream.ts'
 import type { ServedVpg } from './vpg.ts'
@@ -68,6 +69,7 @@ export class Session implements FrameSink, StreamSession {
   readonly #certifiedName: string | undefined
   readonly #address: string
   readonly #receiver: FrameReceiver
+  readonly #reader: SocketReader
   readonly #credit = new CreditAccount()
   #state: State = 'hello'
   #claim: Claim | undefined
@@ -94,12 +96,15 @@ export class Session implements FrameSink, StreamSession {
     this.#sentAtMillis = now
     socket.setNoDelay(true)
     socket.setKeepAlive(true, 30_000) // a peer that dies while we are not reading is noticed as well
-    socket.on('data', chunk => this.#takeBytes(chunk))
     socket.on('error', error => this.#end('PEER_LOST', error.message))
     socket.on('end', () => this.#end('PEER_LOST', 'the peer closed the connection'))
     socket.on('close', () => {
       this.#end('PEER_LOST', 'the connection is closed')
       host.forget(this)
+    })
+    this.#reader = readSocket(socket, {
+      nextBuffer: () => this.#receiver.nextBuffer(),
+      take: (buffer, sizeBytes) => this.#takeBytes(buffer, sizeBytes),
     })
   }
 
@@ -114,11 +119,11 @@ export class Session implements FrameSink, StreamSession {
 
   // Incoming
 
-  #takeBytes(chunk: Buffer): void {
+  #takeBytes(buffer: Uint8Array, sizeBytes: number): void {
     if (this.#state === 'ended') return
     this.#heardAtMillis = this.#host.clock.monotonicMillis()
     try {
-      this.#receiver.push(chunk)
+      this.#receiver.take(buffer, sizeBytes)
     } catch (error) {
       this.fail(error)
     }
@@ -326,6 +331,7 @@ export class Session implements FrameSink, StreamSession {
     this.#enter('ended')
     this.#facts = undefined
     this.#receiver.close()
+    this.#reader.renew()
     if (this.#readingPaused) this.pauseReading(false)
     if (end !== 'GOODBYE' && end !== 'PEER_ERROR' && end !== 'PEER_LOST') this.#sendError(end, sentence)
     this.#socket.end()

@@ -4,7 +4,7 @@ import { sequence } from '../../src/base/ids.ts'
 import { heartbeatIntervalMillis, heartbeatTimeoutMillis, sessionsMax } from '../../src/base/limits.ts'
 import { creditWindowBytes } from '../../src/ingest/credit.ts'
 import { encodeFrame } from '../../src/wire/wire.ts'
-import { batchAt, hello, marker, openBench, sampleVpg, TestPeer, until } from '../support/wire-ingest.ts'
+import { batchAt, hello, largeBatchAt, marker, openBench, sampleVpg, TestPeer, until } from '../support/wire-ingest.ts'
 import { buildBatch, guestBytes, position, seededRandom } from '../support/wire-samples.ts'
 
 t.test('a batch is acknowledged when it is durable, not before, and stands in the journal as it was sent', async t => {
@@ -53,6 +53,41 @@ t.test('bytes that come one at a time make the same records', async t => {
   for (const frame of frames) await drip(frame)
   await until('an Ack', () => peer.acked === 4)
   t.ok(Buffer.concat(bench.journal.durable.map(record => record.frame)).equals(Buffer.concat(frames)))
+})
+
+t.test('large frames are stored as they were sent, wherever the connection cuts them', async t => {
+  const bench = await openBench(t, { automatic: true })
+  const peer = await TestPeer.open(bench)
+  const frames = [largeBatchAt(1), batchAt(9), largeBatchAt(10), largeBatchAt(18)]
+  const bytes = Buffer.concat(frames)
+  const random = seededRandom(7)
+  for (let at = 0; at < bytes.length;) {
+    const sizeBytes = 1 + Math.floor(random() * 100_000)
+    peer.sendBytes(bytes.subarray(at, at + sizeBytes))
+    await new Promise(resolve => setImmediate(resolve))
+    at += sizeBytes
+  }
+  await until('an Ack', () => peer.acked === 25)
+  t.ok(Buffer.concat(bench.journal.durable.map(record => record.frame)).equals(bytes))
+})
+
+t.test('what is received after the end of a session changes nothing in the room that its frame gave back', async t => {
+  const bench = await openBench(t, { automatic: true })
+  const peer = await TestPeer.open(bench)
+  const frame = largeBatchAt(1)
+  const cut = 100_000
+  peer.sendBytes(frame.subarray(0, cut))
+  await until('room for the frame', () => bench.journal.openSlots.size === 1)
+  const [slot] = bench.journal.openSlots
+  await until('the first bytes', () => slot?.frame[cut - 1] === frame[cut - 1])
+  await TestPeer.open(bench) // a newer session of the same agent ends the older one
+  t.equal(bench.journal.openSlots.size, 0)
+  const before = Buffer.from(slot?.frame ?? [])
+  peer.sendBytes(frame.subarray(cut))
+  peer.socket.end()
+  await until('the end of the first connection', () => bench.ingest.sessionCount === 1)
+  t.equal(peer.error, 'SESSION_SUPERSEDED')
+  t.ok(before.equals(Buffer.from(slot?.frame ?? [])))
 })
 
 t.test('a lost Ack costs nothing: the agent resumes, and what it sends twice is stored once', async t => {

@@ -1,7 +1,7 @@
 import { connect as connectTls } from 'node:tls'
 import t, { type Test } from 'tap'
 import { createAuthority, issueCertificate, type Certificate } from '../../src/certs/certs.ts'
-import { batchAt, hello, openBench, TestPeer, until, type Bench } from '../support/wire-ingest.ts'
+import { batchAt, hello, largeBatchAt, openBench, TestPeer, until, type Bench } from '../support/wire-ingest.ts'
 
 const authority = await createAuthority({ name: 'the site', validDays: 1 })
 const stranger = await createAuthority({ name: 'the site', validDays: 1 })
@@ -41,7 +41,10 @@ t.test('an agent with a certificate of its name is served over TLS 1.3', async t
   await peer.greet()
   peer.sendBytes(batchAt(1, 8))
   await until('an Ack', () => peer.acked === 8)
+  peer.sendBytes(largeBatchAt(9))
+  await until('an Ack', () => peer.acked === 16)
   t.ok(bench.journal.durable[0]?.frame.equals(batchAt(1, 8)))
+  t.ok(bench.journal.durable[1]?.frame.equals(largeBatchAt(9)))
 })
 
 t.test('an agent is who its certificate says, whatever it says itself', async t => {

@@ -9,7 +9,7 @@ import { decodeFrame, encodeFrame, FrameReader } from '../../src/wire/wire.ts'
 import type { ControlMessage, Hello, Marker, Welcome } from '../../src/wire/messages.ts'
 import { FakeJournal } from './wire-fake-journal.ts'
 import { ManualClock } from './wire-manual-clock.ts'
-import { buildBatch, position, type SampleWrite } from './wire-samples.ts'
+import { buildBatch, guestBytes, position, seededRandom, type SampleWrite } from './wire-samples.ts'
 
 export const volumeSizeBytes = 1024 * 1024
 
@@ -249,4 +249,14 @@ export function batchAt(firstSequence: number, writeCount = 1, generation = 1): 
       data: Buffer.alloc(512, firstSequence + index),
     })
   return buildBatch(writes, { generation, firstSequence })
+}
+
+/** Eight writes of 32 KiB from the sequence on; some 200 KiB as a frame. */
+export function largeBatchAt(firstSequence: number): Buffer {
+  const random = seededRandom(firstSequence)
+  const writes = Array.from({ length: 8 }, (_, index) => {
+    const data = guestBytes(random, 32 * 1024)
+    return { volume: 1, offsetBytes: index * data.length, lengthBytes: data.length, data }
+  })
+  return buildBatch(writes, { generation: 1, firstSequence })
 }
