@@ -1,4 +1,4 @@
-import { setTimeout as delay } from 'node:timers/promises'
+import { onAbort } from './abort.ts'
 
 /** The only source of time. Wall-clock values are labels; every wait and every age is measured on the monotonic one. */
 export interface Clock {
@@ -18,9 +18,19 @@ export interface Clock {
 export const systemClock: Clock = {
   timestampMicros: () => Date.now() * 1000,
   monotonicMillis: () => performance.now(),
-  sleep: async (delayMillis, signal) => {
-    await delay(delayMillis, undefined, { signal })
-  },
+  sleep: (delayMillis, signal) =>
+    new Promise((resolve, reject) => {
+      signal.throwIfAborted()
+      const wake = (): void => {
+        forget()
+        resolve()
+      }
+      const timer = setTimeout(wake, delayMillis)
+      const forget = onAbort(signal, () => {
+        clearTimeout(timer)
+        reject(signal.reason as Error)
+      })
+    }),
   after: (delayMillis, call) => {
     if (delayMillis <= 0) {
       const immediate = setImmediate(call)

@@ -1,4 +1,4 @@
-import { setMaxListeners } from 'node:events'
+import { onAbort } from '../base/abort.ts'
 import { AssertionFailed } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
@@ -81,8 +81,7 @@ export class Attempts {
     const timeoutMillis = this.#requestTimeoutMillis + sizeBytes / transferBytesPerMilliMin
     const ending = new AbortController()
     const end = (): void => ending.abort()
-    setMaxListeners(0, signal) // one signal ends all the requests of its owner, however many: that is no leak
-    signal.addEventListener('abort', end, { once: true })
+    const forget = onAbort(signal, end)
     this.#underWay.add(ending)
     const timer = setTimeout(end, timeoutMillis)
     try {
@@ -95,7 +94,7 @@ export class Attempts {
       throw failureOfAttempt(error, key)
     } finally {
       clearTimeout(timer)
-      signal.removeEventListener('abort', end)
+      forget()
       this.#underWay.delete(ending)
     }
   }

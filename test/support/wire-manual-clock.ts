@@ -1,3 +1,4 @@
+import { onAbort } from '../../src/base/abort.ts'
 import type { Clock } from '../../src/base/clock.ts'
 
 /** A clock that stands still until it is told to move; sleepers wake when it passes them. */
@@ -21,13 +22,14 @@ export class ManualClock implements Clock {
         reject(new DOMException('aborted', 'AbortError'))
       }
       const wake = (): void => {
-        signal.removeEventListener('abort', stop)
+        forget()
         resolve()
       }
       const sleeper = { wakeMillis: this.#nowMillis + delayMillis, wake }
       this.#sleepers.push(sleeper)
+      let forget = (): void => undefined
       if (signal.aborted) stop()
-      else signal.addEventListener('abort', stop, { once: true })
+      else forget = onAbort(signal, stop)
     })
   }
 
