@@ -1,8 +1,7 @@
-import * as fs from 'node:fs'
-import * as net from 'node:net'
 import * as path from 'node:path'
 import { Failure } from '../base/failure.ts'
 import type { Closable } from '../base/shutdown.ts'
+import { lockDirectory } from '../disk/directory-lock.ts'
 import { readWholeFile, replaceFile, type Disk, type VolumeFileIdentity } from '../disk/disk.ts'
 import { decodeFrame, type Coordinator } from '../wire/wire.ts'
 import type { QueuedFrame } from './stream.ts'
@@ -86,15 +85,15 @@ export class StateDirectory {
     this.#state = state
   }
 
-  /** Fails BUSY where another agent holds it, CONFIG_INVALID where it belongs to another agent or VPG. */
+  /** Fails BUSY where another process holds it, CONFIG_INVALID where it belongs to another agent or VPG. */
   static async open(
     disk: Disk,
     directory: string,
     owner: { agent: string; vpg: string },
-    lockDirectory = lockByAbstractSocket,
+    lock = lockDirectory,
   ): Promise<StateDirectory> {
     disk.makeDirectory(directory)
-    const lock = await lockDirectory(directory)
+    const held = await lock(directory)
     try {
       const state = readState(disk, directory) ?? firstState(owner)
       if (state.agent !== owner.agent || state.vpg !== owner.vpg)
@@ -102,9 +101,9 @@ export class StateDirectory {
           'CONFIG_INVALID',
           `the state directory ${directory} belongs to agent "${state.agent}" of VPG "${state.vpg}": give "${owner.agent}" of "${owner.vpg}" one of its own`,
         )
-      return new StateDirectory(disk, directory, lock, state)
+      return new StateDirectory(disk, directory, held, state)
     } catch (error) {
-      await lock.close()
+      await held.close()
       throw error
     }
   }
@@ -204,21 +203,4 @@ function readState(disk: Disk, directory: string): AgentState | undefined {
   if (state.formatVersion !== 1)
     throw new Failure('VERSION_UNSUPPORTED', `${file} is of version ${String(state.formatVersion)}, this agent knows 1`)
   return state as AgentState
-}
-
-/**
- * An abstract socket's name, made of the directory's identity: the kernel gives it to one process of the host, and takes it back
- * however that process ends, so there is no stale lock.
- */
-async function lockByAbstractSocket(directory: string): Promise<Closable> {
-  const { dev, ino } = fs.statSync(directory, { bigint: true })
-  const server = net.createServer(socket => socket.destroy())
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', cause =>
-      reject(new Failure('BUSY', `another agent is running on the state directory ${directory}`, {}, { cause })),
-    )
-    server.listen({ path: `\0vra-agent-${dev}-${ino}` }, () => resolve())
-  })
-  server.unref()
-  return { close: () => new Promise(resolve => server.close(() => resolve())) }
 }

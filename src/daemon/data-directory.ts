@@ -10,23 +10,23 @@ export class DataDirectory implements Closable {
   readonly directory: string
   /** Made once, at the first start; VPGs in the object store name it as their owner. */
   readonly applianceId: string
-  readonly #unlock: () => void
+  readonly #lock: Closable
 
-  private constructor(directory: string, applianceId: string, unlock: () => void) {
+  private constructor(directory: string, applianceId: string, lock: Closable) {
     this.directory = directory
     this.applianceId = applianceId
-    this.#unlock = unlock
+    this.#lock = lock
   }
 
   /** Makes the directory where there is none. Fails BUSY while another process holds it, CONFIG_INVALID where it is not ours. */
-  static open(disk: Disk, directory: string): DataDirectory {
+  static async open(disk: Disk, directory: string): Promise<DataDirectory> {
     disk.makeDirectory(directory)
     disk.syncDirectory(path.dirname(directory))
-    const unlock = lockDirectory(directory)
+    const lock = await lockDirectory(directory)
     try {
-      return new DataDirectory(directory, readApplianceId(disk, directory), unlock)
+      return new DataDirectory(directory, readApplianceId(disk, directory), lock)
     } catch (error) {
-      unlock()
+      await lock.close()
       throw error
     }
   }
@@ -40,7 +40,7 @@ export class DataDirectory implements Closable {
   }
 
   async close(): Promise<void> {
-    this.#unlock()
+    await this.#lock.close()
   }
 }
 

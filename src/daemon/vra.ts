@@ -40,7 +40,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
   const startedAtMicros = clock.timestampMicros()
   const parts = new Shutdown()
   try {
-    const data = parts.own(DataDirectory.open(realDisk, config.dataDirectory))
+    const data = parts.own(await DataDirectory.open(realDisk, config.dataDirectory))
     useCompileCache(data.directory)
     const table = new VpgTable()
     const meter = new Meter(clock)

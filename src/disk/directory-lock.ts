@@ -1,65 +1,119 @@
+import { randomBytes } from 'node:crypto'
 import * as fs from 'node:fs'
+import * as net from 'node:net'
 import * as path from 'node:path'
+import { systemClock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
+import type { Closable } from '../base/shutdown.ts'
 
-const lockName = 'lock'
+// One process a directory, kept by the kernel: the holder listens on a socket whose name is in the directory.
+//
+//   .claim-<number>-<random>   bound, and not listening yet
+//   lock-<number>-<random>     listening: whoever connects finds its process alive
+//
+// A connect succeeds exactly as long as the process lives, even stopped or busy, and is refused however it ended. Names in a
+// file system do not belong to a PID or a network namespace, so this holds between containers that share the directory; it does
+// not between hosts, which must not share one.
+//
+// Who wants the directory shows itself first and looks for others then. Of two that come at a time at least one sees the other, so
+// both may give way, never both hold; who gave way looks again a few times. A name is never used twice, so that of a dead
+// process can be removed at any time.
 
-/** A process in a way that a later process with the same number is not. */
-function identityOf(processId: number): string | undefined {
+const claimPrefix = '.claim-'
+const lockPrefix = 'lock-'
+const attemptsMax = 6
+const delayMillisFirst = 20
+
+/** Closing gives the directory back. Fails BUSY while another holds it, CONFIG_INVALID where it cannot hold a socket. */
+export async function lockDirectory(directory: string): Promise<Closable> {
+  const descriptor = fs.openSync(directory, 'r')
+  // By this way its names are short, wherever it is: the name of a socket has 107 bytes at most.
+  const way = `/proc/self/fd/${descriptor}`
+  const never = new AbortController().signal
   try {
-    const stat = fs.readFileSync(`/proc/${processId}/stat`, 'utf8')
-    // The command's name, in parentheses, may hold blanks; the start time is the 20th field behind it.
-    const startTime = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
-    const boot = fs.readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
-    return `${processId} ${startTime} ${boot}`
-  } catch {
-    return undefined
-  }
-}
-
-/**
- * Keeps a directory to one process: writes a lock file that names it. A lock whose process is gone (killed, or before a
- * reboot) is taken over. Returns what gives the directory back. Fails BUSY while another process holds it.
- */
-export function lockDirectory(directory: string): () => void {
-  const file = path.join(directory, lockName)
-  const own = identityOf(process.pid) ?? String(process.pid)
-  for (let attempt = 0; attempt < 10; attempt++) {
-    try {
-      fs.writeFileSync(file, own, { flag: 'wx' })
-      return () => fs.rmSync(file, { force: true })
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    for (let attempt = 1, delayMillis = delayMillisFirst; ; attempt++, delayMillis *= 2) {
+      const own = await show(directory, way)
+      const other = await livingOther(way, own.name)
+      if (other === undefined)
+        return {
+          close: async () => {
+            own.withdraw()
+            fs.closeSync(descriptor)
+          },
+        }
+      own.withdraw()
+      if (attempt === attemptsMax) throw inUse(directory, other)
+      await systemClock.sleep(Math.random() * delayMillis, never)
     }
-    const held = readLock(file)
-    const holder = Number(held.split(' ')[0])
-    if (held !== '' && holder !== process.pid && identityOf(holder) === held)
-      throw new Failure('BUSY', `${directory} is in use by process ${holder}: stop that one first`, {
-        directory,
-        holder,
-      })
-    removeStale(file, held)
-  }
-  throw new Failure('BUSY', `${directory} is being taken by another process at this moment`, { directory })
-}
-
-function readLock(file: string): string {
-  try {
-    return fs.readFileSync(file, 'utf8')
-  } catch {
-    return ''
+  } catch (error) {
+    fs.closeSync(descriptor)
+    throw error
   }
 }
 
-/** Two processes may find the same stale lock: moving it away first shows which of them has removed what. */
-function removeStale(file: string, expected: string): void {
-  const aside = `${file}.${process.pid}`
+interface Shown {
+  readonly name: string
+  withdraw(): void
+}
+
+/** On return every other process that looks finds this one. */
+async function show(directory: string, way: string): Promise<Shown> {
+  const id = `${process.pid}-${randomBytes(8).toString('hex')}`
+  const [claim, name] = [`${claimPrefix}${id}`, `${lockPrefix}${id}`]
+  const server = net.createServer(socket => socket.destroy())
   try {
-    fs.renameSync(file, aside)
-  } catch {
-    return
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      // Writable by all, so that a daemon of another user that may see the directory can ask, too.
+      server.listen({ path: path.join(way, claim), writableAll: true }, resolve)
+    })
+    fs.renameSync(path.join(way, claim), path.join(way, name))
+  } catch (cause) {
+    server.close()
+    const why = cause instanceof Error ? cause.message : String(cause)
+    throw new Failure('CONFIG_INVALID', `${directory} cannot be locked: ${why}`, { directory }, { cause })
   }
-  const moved = readLock(aside)
-  if (moved !== expected && !fs.existsSync(file)) fs.renameSync(aside, file)
-  else fs.rmSync(aside, { force: true })
+  server.on('error', () => undefined) // it could not accept; who has connected knows all the same
+  server.unref()
+  return {
+    name,
+    withdraw: () => {
+      fs.rmSync(path.join(way, name), { force: true })
+      server.close()
+    },
+  }
+}
+
+/** The name of a living process's lock, if there is another one than our own. Those of dead ones are removed. */
+async function livingOther(way: string, own: string): Promise<string | undefined> {
+  for (const name of fs.readdirSync(way)) {
+    if (!name.startsWith(lockPrefix) || name === own) continue
+    if (await isAlive(path.join(way, name))) return name
+    try {
+      fs.rmSync(path.join(way, name), { force: true })
+    } catch {
+      // Another user's: it stays, and says that it is dead to whoever asks.
+    }
+  }
+  return undefined
+}
+
+/** Whatever is not surely dead is alive: a queue of connections that is full, one that we may not ask. */
+function isAlive(file: string): Promise<boolean> {
+  return new Promise(resolve => {
+    const socket = net.connect(file)
+    socket.once('connect', () => {
+      socket.destroy()
+      resolve(true)
+    })
+    socket.once('error', error => resolve(!isDead.has((error as NodeJS.ErrnoException).code)))
+  })
+}
+
+const isDead: ReadonlySet<string | undefined> = new Set(['ECONNREFUSED', 'ENOENT'])
+
+function inUse(directory: string, name: string): Failure {
+  const holder = Number(name.split('-')[1])
+  const sentence = `${directory} is in use by process ${holder} (of another container, if no such process is here): stop that one first`
+  return new Failure('BUSY', sentence, { directory, holder })
 }
