@@ -4,7 +4,7 @@ import { Failure, failedWith } from '../base/failure.ts'
 import { agingHeapSizeMiBMax, durableNoticeIntervalMillis, threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
 import { decodeCheckpoints } from '../manifest/checkpoint-page.ts'
-import type { AgingConfig, AgingNotices, AgingService, LogMark, OpenedVpg, PackedVpg } from './service.ts'
+import type { AgingConfig, AgingEvents, AgingService, LogMark, OpenedVpg, PackedVpg } from './service.ts'
 
 // Journal to mirror, seen from the daemon. The work itself runs in one thread (aging-worker.ts), so that ingest never
 // waits for an upload, a merge or a checksum:
@@ -22,7 +22,7 @@ import type { AgingConfig, AgingNotices, AgingService, LogMark, OpenedVpg, Packe
 export { newPaceFlag, setPaced, type PaceFlag } from './turns.ts'
 
 /** What the daemon does with each notice; one that is left out is dropped. */
-export type AgingHandlers = { readonly [K in keyof AgingNotices]?: (notice: AgingNotices[K]) => void }
+export type AgingHandlers = Partial<AgingEvents>
 
 /** The calls that a client of the thread may make after open; see AgingService for their promises. */
 type Call<K extends keyof AgingService> = (

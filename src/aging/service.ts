@@ -132,6 +132,21 @@ export interface VpgMirrorStatus {
   readonly storeFailure: string | undefined
 }
 
+/** What people and their tools are told of it. */
+export type MirrorFacts = Pick<
+  VpgMirrorStatus,
+  | 'segmentCount'
+  | 'segmentSizeBytes'
+  | 'deltaCount'
+  | 'deltaSizeBytes'
+  | 'regionCount'
+  | 'baseSizeBytes'
+  | 'garbageCount'
+  | 'unsealedSizeBytes'
+  | 'unfoldedRawSizeBytes'
+  | 'storeFailure'
+>
+
 /** Notices from the thread, by name. */
 export interface AgingNotices {
   segmentCommitted: {
@@ -171,3 +186,6 @@ export interface AgingNotices {
   /** Another appliance owns the VPG: this one has stopped writing it. */
   fenced: { readonly vpg: VpgId; readonly sentence: string }
 }
+
+/** Who hears every notice. */
+export type AgingEvents = { readonly [K in keyof AgingNotices]: (notice: AgingNotices[K]) => void }

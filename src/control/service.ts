@@ -1,3 +1,4 @@
+import type { MirrorFacts } from '../aging/service.ts'
 import type { FailureCode, FailureRecord } from '../base/failure.ts'
 
 // What the HTTP API asks of the daemon. Everything is plain data that goes into JSON as it is: checkpoint ids as text
@@ -118,7 +119,7 @@ export interface VpgStatus {
   readonly bytesPerSecond: number
   readonly writesTotal: number
   readonly bytesTotal: number
-  readonly mirror: MirrorStatus
+  readonly mirror: MirrorFacts
 }
 
 export interface AgentFacts {
@@ -133,21 +134,6 @@ export interface AgentFacts {
   readonly queuedBytes: number
   readonly durable: { readonly generation: number; readonly sequence: number }
   readonly offloaded: { readonly generation: number; readonly sequence: number }
-}
-
-export interface MirrorStatus {
-  readonly segmentCount: number
-  readonly segmentSizeBytes: number
-  readonly deltaCount: number
-  readonly deltaSizeBytes: number
-  readonly regionCount: number
-  readonly baseSizeBytes: number
-  readonly garbageCount: number
-  /** In the commit log, not in the store yet. */
-  readonly unsealedSizeBytes: number
-  /** In segments that wait for a fold. */
-  readonly unfoldedRawSizeBytes: number
-  readonly storeFailure: string | undefined
 }
 
 export interface CheckpointFacts {

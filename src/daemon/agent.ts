@@ -4,6 +4,7 @@ import { Shutdown } from '../base/shutdown.ts'
 import type { AgentConfig } from '../config/config.ts'
 import { AgentApi } from '../control/agent-api.ts'
 import { AgentMetrics } from '../metrics/agent-metrics.ts'
+import { both } from './events.ts'
 import type { Log } from './log.ts'
 import { untilAborted } from './lifetime.ts'
 import { readText } from './read-text.ts'
@@ -63,21 +64,7 @@ function readTls(files: NonNullable<AgentConfig['vra']['tls']>): AgentTls {
   }
 }
 
-/** Every event to the first, then to the second. */
-function both(first: AgentEvents, second: AgentEvents): AgentEvents {
-  const names = Object.keys(second) as (keyof AgentEvents)[]
-  const joined = names.map(name => {
-    const [a, b] = [first[name], second[name]] as [(...facts: unknown[]) => void, (...facts: unknown[]) => void]
-    const tell = (...facts: unknown[]): void => {
-      a(...facts)
-      b(...facts)
-    }
-    return [name, tell]
-  })
-  return Object.fromEntries(joined) as AgentEvents
-}
-
-function agentLog(log: Log): AgentEvents {
+function agentLog(log: Log): Partial<AgentEvents> {
   return {
     linkUp: link => log.info(link, 'linkUp'),
     linkDown: reason => log.warn(reason, 'linkDown'),
@@ -85,10 +72,7 @@ function agentLog(log: Log): AgentEvents {
     localDiskFailed: (volume, { command, error }) =>
       log.error({ volume, command, error: String(error) }, 'localDiskFailed'),
     stateNotSaved: error => log.error({ error: String(error) }, 'stateNotSaved'),
-    writeNumbered: () => undefined,
-    batchSealed: () => undefined,
     markerNumbered: marker => log.debug(marker, 'markerNumbered'),
-    acknowledged: () => undefined,
     clientConnected: (volume, address) => log.info({ volume, address }, 'clientConnected'),
     clientGone: (volume, address) => log.info({ volume, address }, 'clientGone'),
     clientRefused: (address, reason) => log.warn({ address, reason }, 'clientRefused'),

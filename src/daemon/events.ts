@@ -1,5 +1,4 @@
 import type { AgingHandlers } from '../aging/aging.ts'
-import type { AgingNotices } from '../aging/service.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import type { CatalogEvents } from '../catalog/events.ts'
 import { Failure } from '../base/failure.ts'
@@ -17,35 +16,32 @@ import type { VpgTable } from './vpg-table.ts'
 // Who hears of what: events of the parts go to metrics (all of them), to the log (what a person wants to read), and to the
 // parts that act on them.
 
+/** Every event to the first, then to the second where that listens to it. */
+export function both<Events extends object>(first: Events, second: Partial<Events>): Events {
+  const names = Object.keys(first) as (keyof Events & string)[]
+  const joined = names.map(name => {
+    const [a, b] = [first[name], second[name]] as [Listener, Listener | undefined]
+    if (b === undefined) return [name, a]
+    const tell: Listener = (...facts) => {
+      a(...facts)
+      b(...facts)
+    }
+    return [name, tell]
+  })
+  return Object.fromEntries(joined) as Events
+}
+
+type Listener = (...facts: unknown[]) => void
+
 export function journalEvents(metrics: Metrics, log: Log): JournalEvents {
-  const counted = metrics.journal
-  return {
-    ...counted,
-    fileRotated: file => {
-      counted.fileRotated(file)
-      log.debug(file, 'logFileRotated')
-    },
-    journalFull: state => {
-      counted.journalFull(state)
-      log.error(state, 'journalFull')
-    },
-    journalResumed: state => {
-      counted.journalResumed(state)
-      log.info(state, 'journalResumed')
-    },
-    diskFailed: file => {
-      counted.diskFailed(file)
-      log.error(file, 'journalDiskFailed')
-    },
-    tornTailCut: tail => {
-      counted.tornTailCut(tail)
-      log.info(tail, 'tornTailCut')
-    },
-    damageFound: damage => {
-      counted.damageFound(damage)
-      log.error(damage, 'journalDamageFound')
-    },
-  }
+  return both(metrics.journal, {
+    fileRotated: file => log.debug(file, 'logFileRotated'),
+    journalFull: state => log.error(state, 'journalFull'),
+    journalResumed: state => log.info(state, 'journalResumed'),
+    diskFailed: file => log.error(file, 'journalDiskFailed'),
+    tornTailCut: tail => log.info(tail, 'tornTailCut'),
+    damageFound: damage => log.error(damage, 'journalDamageFound'),
+  })
 }
 
 /** An index that had to be begun anew while in use is filled by a start of the daemon, so that is what is asked for. */
@@ -70,36 +66,26 @@ export interface IngestListeners {
 }
 
 export function ingestEvents({ table, meter, metrics, pacer, catalog, log }: IngestListeners): IngestEvents {
-  const counted = metrics.ingest
   const nameOf = (vpg: VpgId | undefined): string | undefined =>
     vpg === undefined ? undefined : table.get(vpg)?.definition.name
-  return {
-    ...counted,
-    sessionOpened: session => {
-      counted.sessionOpened(session)
-      log.info({ ...session, vpg: nameOf(session.vpg) }, 'sessionOpened')
-    },
-    sessionClosed: (session, end, sentence) => {
-      counted.sessionClosed(session, end, sentence)
-      log.info({ agent: session?.agent, address: session?.address, end, sentence }, 'sessionClosed')
-    },
+  return both(metrics.ingest, {
+    sessionOpened: session => log.info({ ...session, vpg: nameOf(session.vpg) }, 'sessionOpened'),
+    sessionClosed: (session, end, sentence) =>
+      log.info({ agent: session?.agent, address: session?.address, end, sentence }, 'sessionClosed'),
     batchDurable: (vpg, batch) => {
-      counted.batchDurable(vpg, batch)
       pacer.observe(batch.ackLatencyMillis)
       meter.add(batch.writeCount, batch.rawSizeBytes)
       table.get(vpg)?.meter.add(batch.writeCount, batch.rawSizeBytes)
     },
     checkpointComplete: (vpg, checkpoint) => {
-      counted.checkpointComplete(vpg, checkpoint)
       catalog.addCheckpoints(vpg, [checkpoint])
       log.debug({ vpg: nameOf(vpg), ordinal: checkpoint.ordinal }, 'checkpointComplete')
     },
     agentStatusChanged: (vpg, stream, status) => {
-      counted.agentStatusChanged(vpg, stream, status)
       const ailing = status.volumes.filter(volume => volume.needsSync)
       if (ailing.length > 0) log.warn({ vpg: nameOf(vpg), stream, volumes: ailing }, 'agentNeedsSync')
     },
-  }
+  })
 }
 
 /** While the parts that act are being opened: a VPG that is left alone is told of, or nobody knows why its agents are refused. */
@@ -139,14 +125,8 @@ export function agingHandlers({
   const nameOf = (vpg: VpgId): string => entryOf(vpg)?.definition.name ?? vpg
   // The index can be rebuilt, so a row that could not be written stops nothing.
   const indexFailed = (error: unknown): void => log.warn({ error: String(error) }, 'indexFailing')
-  const counted =
-    <K extends keyof AgingNotices>(name: K, act: (notice: AgingNotices[K]) => void) =>
-    (notice: AgingNotices[K]): void => {
-      metrics.aging(name, notice)
-      act(notice)
-    }
-  return {
-    segmentCommitted: counted('segmentCommitted', ({ vpg, segment, offloaded, buildMillis, putMillis }) => {
+  return both(metrics.aging, {
+    segmentCommitted: ({ vpg, segment, offloaded, buildMillis, putMillis }) => {
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.offloaded = offloaded
       ingest()?.offloaded(vpg, offloaded)
@@ -162,28 +142,26 @@ export function agingHandlers({
         },
         'segmentCommitted',
       )
-    }),
-    folded: counted('folded', ({ vpg, segmentsThroughCommit, ...facts }) => {
+    },
+    folded: ({ vpg, segmentsThroughCommit, ...facts }) => {
       catalog.dropSegments({ vpg, throughCommitNumber: segmentsThroughCommit }).catch(indexFailed)
       log.info({ vpg: nameOf(vpg), ...rounded(facts) }, 'folded')
-    }),
-    regionRewritten: counted('regionRewritten', ({ vpg, ...facts }) =>
-      log.info({ vpg: nameOf(vpg), ...rounded(facts) }, 'regionRewritten'),
-    ),
-    historyEdgeMoved: counted('historyEdgeMoved', ({ vpg, edge, kept }) => {
+    },
+    regionRewritten: ({ vpg, ...facts }) => log.info({ vpg: nameOf(vpg), ...rounded(facts) }, 'regionRewritten'),
+    historyEdgeMoved: ({ vpg, edge, kept }) => {
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.historyEdge = edge
       catalog.dropCheckpoints({ vpg, edge, kept }).catch(indexFailed)
-    }),
-    holesChanged: counted('holesChanged', ({ vpg, holes }) => {
+    },
+    holesChanged: ({ vpg, holes }) => {
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.holes = holes
       log.info(
         { vpg: nameOf(vpg), openHoles: holes.filter(hole => hole.repairedFromOrdinal === undefined).length },
         'holesChanged',
       )
-    }),
-    holeFound: counted('holeFound', ({ vpg, hole }) => {
+    },
+    holeFound: ({ vpg, hole }) => {
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.holes = [...entry.holes, hole]
       log.error(
@@ -196,32 +174,30 @@ export function agingHandlers({
         },
         'holeFound',
       )
-    }),
+    },
     logFileFree: ({ fileIdentity }) => journal.freeFile(fileIdentity),
-    garbageRemoved: counted('garbageRemoved', ({ vpg, objectCount }) =>
-      log.debug({ vpg: nameOf(vpg), objectCount }, 'garbageRemoved'),
-    ),
-    damageFound: counted('damageFound', ({ vpg, sentence }) => {
+    garbageRemoved: ({ vpg, objectCount }) => log.debug({ vpg: nameOf(vpg), objectCount }, 'garbageRemoved'),
+    damageFound: ({ vpg, sentence }) => {
       entryOf(vpg)?.addDamage(sentence)
       log.error({ vpg: nameOf(vpg), sentence }, 'damageFound')
-    }),
-    storeFailing: counted('storeFailing', ({ vpg, sentence }) => {
+    },
+    storeFailing: ({ vpg, sentence }) => {
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.storeFailure ??= { sentence, sinceMicros: nowMicros() }
       log.warn({ vpg: nameOf(vpg), sentence }, 'storeFailing')
-    }),
-    storeRecovered: counted('storeRecovered', ({ vpg }) => {
+    },
+    storeRecovered: ({ vpg }) => {
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.storeFailure = undefined
       log.info({ vpg: nameOf(vpg) }, 'storeRecovered')
-    }),
-    fenced: counted('fenced', ({ vpg, sentence }) => {
+    },
+    fenced: ({ vpg, sentence }) => {
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.fenced = sentence
       ingest()?.removeVpg(vpg)
       log.fatal({ vpg: nameOf(vpg), sentence }, 'fenced')
-    }),
-  }
+    },
+  })
 }
 
 function rounded<T extends { readonly millis: number }>(facts: T): T {

@@ -1,4 +1,5 @@
 import type { Aging } from '../aging/aging.ts'
+import type { MirrorFacts } from '../aging/service.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
@@ -212,7 +213,7 @@ function alertsOf(vpg: api.VpgStatus): api.Alert[] {
 }
 
 /** The aging thread has given the VPG up (fenced, damaged): the rest of the status is still worth showing. */
-function noMirror(error: unknown): api.MirrorStatus {
+function noMirror(error: unknown): MirrorFacts {
   if (!(error instanceof Failure)) throw error
   return {
     segmentCount: 0,

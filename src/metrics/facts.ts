@@ -1,3 +1,5 @@
+import type { MirrorFacts } from '../aging/service.ts'
+
 /** What is asked at a scrape, because somebody else counts it: what the daemon's status says, seen from here. */
 export interface MetricsFacts {
   readonly journal: {
@@ -21,16 +23,5 @@ export interface VpgFacts {
   readonly latestCheckpoint: { readonly timestampMicros: number } | undefined
   readonly agents: readonly { readonly state: string; readonly queuedBytes: number }[]
   readonly holes: readonly unknown[]
-  readonly mirror: {
-    readonly segmentCount: number
-    readonly segmentSizeBytes: number
-    readonly deltaCount: number
-    readonly deltaSizeBytes: number
-    readonly regionCount: number
-    readonly baseSizeBytes: number
-    readonly garbageCount: number
-    readonly unsealedSizeBytes: number
-    readonly unfoldedRawSizeBytes: number
-    readonly storeFailure: string | undefined
-  }
+  readonly mirror: MirrorFacts
 }

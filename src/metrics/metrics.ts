@@ -1,4 +1,4 @@
-import type { AgingNotices } from '../aging/service.ts'
+import type { AgingEvents } from '../aging/service.ts'
 import type { FailureCode } from '../base/failure.ts'
 import type { IngestEvents } from '../ingest/events.ts'
 import type { JournalEvents } from '../journal/events.ts'
@@ -17,6 +17,7 @@ export class Metrics {
   readonly ingest: IngestEvents
   readonly journal: JournalEvents
   readonly #version: string
+  readonly aging: AgingEvents
   readonly #facts: () => Promise<MetricsFacts>
   readonly #byVpg = new Map<string, VpgCounts>()
   readonly #refused = new Map<FailureCode, number>()
@@ -45,39 +46,7 @@ export class Metrics {
     this.#facts = options.facts
     this.ingest = this.#ingestEvents()
     this.journal = this.#journalEvents()
-  }
-
-  /** A notice of the aging thread. */
-  aging<K extends keyof AgingNotices>(name: K, notice: AgingNotices[K]): void {
-    if (!('vpg' in notice)) return
-    const counts = this.#countsOf(notice.vpg)
-    switch (name) {
-      case 'segmentCommitted':
-        counts.segments++
-        counts.segmentBytes += (notice as AgingNotices['segmentCommitted']).segment.object.sizeBytes
-        break
-      case 'folded':
-        counts.folds++
-        counts.foldRawBytes += (notice as AgingNotices['folded']).rawSizeBytes
-        break
-      case 'regionRewritten':
-        counts.regions++
-        counts.regionRawBytes += (notice as AgingNotices['regionRewritten']).rawSizeBytes
-        break
-      case 'garbageRemoved':
-        counts.garbage += (notice as AgingNotices['garbageRemoved']).objectCount
-        break
-      case 'holeFound':
-      case 'damageFound':
-        counts.damage++
-        break
-      case 'storeFailing':
-        counts.storeFailures++
-        break
-      case 'fenced':
-        counts.fenced++
-        break
-    }
+    this.aging = this.#agingEvents()
   }
 
   /** Since the start, as upper bounds of the histogram's buckets. */
@@ -153,6 +122,35 @@ export class Metrics {
       diskFailed: () => void this.#totals.diskFailures++,
       tornTailCut: () => void this.#totals.torn++,
       damageFound: () => void this.#totals.damage++,
+    }
+  }
+
+  #agingEvents(): AgingEvents {
+    return {
+      segmentCommitted: ({ vpg, segment }) => {
+        const counts = this.#countsOf(vpg)
+        counts.segments++
+        counts.segmentBytes += segment.object.sizeBytes
+      },
+      folded: ({ vpg, rawSizeBytes }) => {
+        const counts = this.#countsOf(vpg)
+        counts.folds++
+        counts.foldRawBytes += rawSizeBytes
+      },
+      regionRewritten: ({ vpg, rawSizeBytes }) => {
+        const counts = this.#countsOf(vpg)
+        counts.regions++
+        counts.regionRawBytes += rawSizeBytes
+      },
+      historyEdgeMoved: () => undefined,
+      holesChanged: () => undefined,
+      holeFound: ({ vpg }) => void this.#countsOf(vpg).damage++,
+      logFileFree: () => undefined,
+      garbageRemoved: ({ vpg, objectCount }) => void (this.#countsOf(vpg).garbage += objectCount),
+      damageFound: ({ vpg }) => void this.#countsOf(vpg).damage++,
+      storeFailing: ({ vpg }) => void this.#countsOf(vpg).storeFailures++,
+      storeRecovered: () => undefined,
+      fenced: ({ vpg }) => void this.#countsOf(vpg).fenced++,
     }
   }
 

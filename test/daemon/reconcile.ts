@@ -1,38 +1,14 @@
 import t from 'tap'
 import type { OpenedVpg } from '../../src/aging/service.ts'
-import { checkpointOrdinal, ordinal, sequence, vpgId } from '../../src/base/ids.ts'
+import { checkpointOrdinal, sequence, vpgId } from '../../src/base/ids.ts'
 import { newestOfEachName, reconcile } from '../../src/daemon/reconcile.ts'
 import type { RecoveredLog } from '../../src/journal/journal.ts'
 import type { RecordHeader } from '../../src/journal/record.ts'
 import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
 import { encodeFrame } from '../../src/wire/wire.ts'
+import { openedVpg } from '../support/opened-vpg.ts'
 
-const id = vpgId('5a'.repeat(16))
-
-function openedVpg(changes: Partial<OpenedVpg> = {}): OpenedVpg {
-  return {
-    definition: {
-      id,
-      name: 'orders',
-      incarnation: 1,
-      volumes: [{ number: 1, name: 'root', sizeBytes: 4096, stream: 1 }],
-      streams: [{ number: 1, agent: 'a' }],
-      historyMillis: 10_000,
-      checkpointIntervalMillis: 1_000,
-      syncRateBytesPerSecond: 0,
-      paused: false,
-      createdAtMicros: 1,
-    },
-    epoch: 1,
-    offloaded: [],
-    historyEdge: ordinal(0),
-    tags: [],
-    holes: [],
-    checkpoints: [],
-    segments: [],
-    ...changes,
-  }
-}
+const { id } = openedVpg().definition
 
 function checkpoint(counter: number): Checkpoint {
   return {

@@ -1,5 +1,4 @@
 import t from 'tap'
-import type { OpenedVpg } from '../../src/aging/service.ts'
 import { systemClock } from '../../src/base/clock.ts'
 import { Failure } from '../../src/base/failure.ts'
 import { ordinal, sequence, vpgId, type VpgId } from '../../src/base/ids.ts'
@@ -7,29 +6,9 @@ import { checkpointFacts } from '../../src/daemon/checkpoints.ts'
 import { catchUp } from '../../src/daemon/events.ts'
 import { DaemonControl, type VraControlParts } from '../../src/daemon/vra-control.ts'
 import { VpgEntry, VpgTable } from '../../src/daemon/vpg-table.ts'
+import { openedVpg } from '../support/opened-vpg.ts'
 
-const id = vpgId('5a'.repeat(16))
-const opened: OpenedVpg = {
-  definition: {
-    id,
-    name: 'orders',
-    incarnation: 1,
-    volumes: [{ number: 1, name: 'root', sizeBytes: 4096, stream: 1 }],
-    streams: [{ number: 1, agent: 'a' }],
-    historyMillis: 10_000,
-    checkpointIntervalMillis: 1_000,
-    syncRateBytesPerSecond: 0,
-    paused: false,
-    createdAtMicros: 1,
-  },
-  epoch: 1,
-  offloaded: [],
-  historyEdge: ordinal(0),
-  tags: [],
-  holes: [],
-  checkpoints: [],
-  segments: [],
-}
+const opened = openedVpg()
 
 /** The parts that a deletion touches; the others are not there. */
 function deletable(failures: (Failure | undefined)[]) {
@@ -89,7 +68,7 @@ t.test('what aging told before ingest was open takes effect when it is', t => {
     table,
   )
   t.same(told, [
-    ['removed', id],
+    ['removed', opened.definition.id],
     ['offloaded', other.id, 7],
   ])
   t.end()

@@ -30,7 +30,7 @@ async function populatedMetrics(t: {
   metrics.ingest.sessionClosed(undefined, 'PEER_LOST', 'gone')
   metrics.journal.groupDurable({ recordCount: 3, sizeBytes: 400_000, syncMillis: 1.2 })
   metrics.journal.fileRotated({ fileIdentity: 1, prepared: false })
-  metrics.aging('folded', {
+  metrics.aging.folded({
     vpg: known,
     rawSizeBytes: 1000,
     storedSizeBytes: 600,
@@ -38,8 +38,8 @@ async function populatedMetrics(t: {
     segmentsThroughCommit: 1,
     millis: 5,
   })
-  metrics.aging('historyEdgeMoved', { vpg: known, edge: ordinal(5), kept: [] })
-  metrics.aging('damageFound', { vpg: known, sentence: 'a record failed its check' })
+  metrics.aging.historyEdgeMoved({ vpg: known, edge: ordinal(5), kept: [] })
+  metrics.aging.damageFound({ vpg: known, sentence: 'a record failed its check' })
   return { metrics, text: () => metrics.render() }
 }
 
