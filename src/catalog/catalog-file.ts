@@ -64,6 +64,37 @@ const schema = `
     PRIMARY KEY (historyId, stream, generation, firstSequence)
   ) STRICT, WITHOUT ROWID;`
 
+/**
+ * What this thread has made of better-sqlite3, kept to its end: from 24.19 on Node ends the process where such an object is collected as
+ * garbage while no JavaScript runs. It is some seventy statements for every time that the index is opened, which is once, or
+ * once more where it had to be begun anew. So no statement may be made but by this function, and pragma() of a database not be used.
+ */
+const kept = new Map<Database.Database, Map<string, Database.Statement<unknown[]>>>()
+
+export function statementOf(database: Database.Database, sql: string): Database.Statement<unknown[]> {
+  const statements = kept.get(database) ?? new Map<string, Database.Statement<unknown[]>>()
+  kept.set(database, statements)
+  const statement = statements.get(sql) ?? database.prepare(sql)
+  statements.set(sql, statement)
+  return statement
+}
+
+/** The first value that it answers. */
+function pragma(database: Database.Database, text: string): unknown {
+  return statementOf(database, `PRAGMA ${text}`).pluck().get()
+}
+
+/** Moves the WAL into the file; with TRUNCATE nothing is left of it. */
+export function walCheckpoint(database: Database.Database, how: 'PASSIVE' | 'TRUNCATE'): void {
+  pragma(database, `wal_checkpoint(${how})`)
+}
+
+function openDatabase(file: string): Database.Database {
+  const database = new Database(file)
+  kept.set(database, new Map())
+  return database
+}
+
 export interface OpenedFile {
   readonly database: Database.Database
   readonly begunAnew: boolean
@@ -104,16 +135,16 @@ export function sqliteCode(error: unknown): string {
 class Unusable extends Error {}
 
 function openWhole(file: string): Database.Database {
-  const database = new Database(file)
+  const database = openDatabase(file)
   try {
-    const identity = Number(database.pragma('application_id', { simple: true }))
-    const version = Number(database.pragma('user_version', { simple: true }))
+    const identity = Number(pragma(database, 'application_id'))
+    const version = Number(pragma(database, 'user_version'))
     if (identity !== applicationId) throw new Unusable('the file is not an index of this program')
     if (version !== schemaVersion)
       throw new Unusable(`the index has version ${version}, this program reads version ${schemaVersion}`)
     configure(database)
     if (sizeBytesOf(database) <= checkSizeBytesMax) {
-      const found = String(database.pragma('quick_check(1)', { simple: true }))
+      const found = String(pragma(database, 'quick_check(1)'))
       if (found !== 'ok') throw new Unusable(`the index is damaged: ${found}`)
     }
     return database
@@ -124,13 +155,13 @@ function openWhole(file: string): Database.Database {
 }
 
 function begin(file: string, reason: string): OpenedFile {
-  const database = new Database(file)
-  database.pragma('auto_vacuum = INCREMENTAL') // before all else: it is a property of the file's pages
+  const database = openDatabase(file)
+  database.exec('PRAGMA auto_vacuum = INCREMENTAL') // before all else: it is a property of the file's pages
   configure(database)
   const create = database.transaction(() => {
     database.exec(schema)
-    database.pragma(`application_id = ${applicationId}`)
-    database.pragma(`user_version = ${schemaVersion}`)
+    database.exec(`PRAGMA application_id = ${applicationId}`)
+    database.exec(`PRAGMA user_version = ${schemaVersion}`)
   })
   create()
   return { database, begunAnew: true, reason }
@@ -138,21 +169,21 @@ function begin(file: string, reason: string): OpenedFile {
 
 /** NORMAL: a power cut may lose the last rows, never the file's order; the log has them still. */
 function configure(database: Database.Database): void {
-  database.pragma('journal_mode = WAL')
-  database.pragma('synchronous = NORMAL')
-  database.pragma('wal_autocheckpoint = 0')
+  database.exec('PRAGMA journal_mode = WAL')
+  database.exec('PRAGMA synchronous = NORMAL')
+  database.exec('PRAGMA wal_autocheckpoint = 0')
 }
 
 export function sizeBytesOf(database: Database.Database): number {
-  const pageCount = Number(database.pragma('page_count', { simple: true }))
-  return pageCount * Number(database.pragma('page_size', { simple: true }))
+  const pageCount = Number(pragma(database, 'page_count'))
+  return pageCount * Number(pragma(database, 'page_size'))
 }
 
 /** Gives pages without rows back to the file system, at most so many; returns how many. None where the file was begun without that. */
 export function giveBackPages(database: Database.Database, pageCountMax: number): number {
-  const free = (): number => Number(database.pragma('freelist_count', { simple: true }))
+  const free = (): number => Number(pragma(database, 'freelist_count'))
   const before = free()
-  if (before > 0) database.pragma(`incremental_vacuum(${pageCountMax})`)
+  if (before > 0) database.exec(`PRAGMA incremental_vacuum(${pageCountMax})`)
   return before - free()
 }
 

@@ -2,7 +2,7 @@ import type Database from 'better-sqlite3'
 import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { SegmentSpan } from '../timeline/state.ts'
-import { sizeBytesOf } from './catalog-file.ts'
+import { sizeBytesOf, statementOf } from './catalog-file.ts'
 import { checkpointToRow, checkpointsFromRows, type CheckpointRow } from './checkpoint-codec.ts'
 import type { CatalogStatistics, CheckpointPage, CheckpointQuery, TailRow } from './service.ts'
 
@@ -118,7 +118,6 @@ type Counts = Partial<Record<'checkpointCount' | 'segmentCount' | 'tailRowCount'
 
 export class CatalogTables {
   readonly #database: Database.Database
-  readonly #statements = new Map<string, Database.Statement<[Parameters]>>()
   /** Ids of lists of volumes by their text; few, and forgotten all at once when they are not. */
   readonly #volumeLists = new Map<string, number>()
 
@@ -421,12 +420,8 @@ export class CatalogTables {
     return this.#statement(sql).all(parameters) as R[]
   }
 
-  #statement(sql: string): Database.Statement<[Parameters]> {
-    const known = this.#statements.get(sql)
-    if (known !== undefined) return known
-    const statement = this.#database.prepare<[Parameters]>(sql)
-    this.#statements.set(sql, statement)
-    return statement
+  #statement(sql: string): Database.Statement<unknown[]> {
+    return statementOf(this.#database, sql)
   }
 }
 

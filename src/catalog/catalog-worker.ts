@@ -7,7 +7,15 @@ import { Failure } from '../base/failure.ts'
 import { pageSizeMax } from '../base/limits.ts'
 import { serveRpc, type RpcMethods } from '../base/rpc.ts'
 import { MiB } from '../base/units.ts'
-import { beginAnew, giveBackPages, isDamage, openCatalogFile, sqliteCode, type OpenedFile } from './catalog-file.ts'
+import {
+  beginAnew,
+  giveBackPages,
+  isDamage,
+  openCatalogFile,
+  sqliteCode,
+  walCheckpoint,
+  type OpenedFile,
+} from './catalog-file.ts'
 import { CatalogTables } from './catalog-tables.ts'
 import type { CatalogService } from './service.ts'
 
@@ -72,12 +80,12 @@ class CatalogThread implements RpcMethods<CatalogService> {
         this.#boundWal()
         await yieldToOthers()
       }
-      this.#with(() => this.#database?.pragma('wal_checkpoint(TRUNCATE)'))
+      this.#checkpointWal('TRUNCATE')
     })
 
   close: CatalogService['close'] = () =>
     this.#inTurn(async () => {
-      this.#with(() => this.#database?.pragma('wal_checkpoint(TRUNCATE)'))
+      this.#checkpointWal('TRUNCATE')
       this.#database?.close()
       this.#database = undefined
       this.#tables = undefined
@@ -134,8 +142,13 @@ class CatalogThread implements RpcMethods<CatalogService> {
 
   #boundWal(): void {
     const wal = statSync(`${this.#file}-wal`, { throwIfNoEntry: false })
-    if (wal !== undefined && wal.size > walSizeBytesMax)
-      this.#with(() => this.#database?.pragma('wal_checkpoint(PASSIVE)'))
+    if (wal !== undefined && wal.size > walSizeBytesMax) this.#checkpointWal('PASSIVE')
+  }
+
+  #checkpointWal(how: 'PASSIVE' | 'TRUNCATE'): void {
+    const database = this.#database
+    assert(database !== undefined, 'the index is open')
+    this.#with(() => walCheckpoint(database, how))
   }
 }
 

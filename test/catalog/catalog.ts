@@ -20,6 +20,15 @@ import {
 // Some of these wait for a disk that others use as well.
 t.setTimeout(120_000)
 
+/** Never garbage: see src/catalog/catalog-file.ts. */
+const databases: Database.Database[] = []
+
+function openDatabase(file: string): Database.Database {
+  const database = new Database(file)
+  databases.push(database)
+  return database
+}
+
 const vpg = newVpgId()
 const otherVpg = newVpgId()
 
@@ -99,13 +108,13 @@ t.test('an index that is missing, foreign, damaged or of another version is set 
   const cases: Record<string, (file: string) => void> = {
     'a foreign file': file => writeFileSync(file, 'not a database at all, but of some length'.repeat(100)),
     'a foreign database': file => {
-      const database = new Database(file)
+      const database = openDatabase(file)
       database.exec('CREATE TABLE precious (value TEXT)')
       database.close()
     },
     'a newer version': file => {
-      const database = new Database(file)
-      database.pragma('user_version = 99')
+      const database = openDatabase(file)
+      database.exec('PRAGMA user_version = 99')
       database.close()
     },
     'a damaged page': file => {
@@ -144,7 +153,7 @@ t.test('damage that is found in use costs the index, not the program, and the ca
   const contents = readFileSync(file)
   for (let at = 10 * 4096; at < contents.length; at += 4096) contents.fill(0xff, at, at + 64)
   writeFileSync(file, contents)
-  const other = new Database(file) // whose write makes the thread forget the pages that it holds
+  const other = openDatabase(file) // whose write makes the thread forget the pages that it holds
   other.exec('UPDATE counter SET next = next + 1')
   other.close()
   await t.rejects(everyPage(second, { vpg, order: 'oldest-first' }), { code: 'RECORD_CORRUPT' })

@@ -1,0 +1,34 @@
+import * as path from 'node:path'
+import t from 'tap'
+import { newVpgId } from '../../src/base/ids.ts'
+import { openCatalogFile, walCheckpoint } from '../../src/catalog/catalog-file.ts'
+import { CatalogTables } from '../../src/catalog/catalog-tables.ts'
+import { checkpointNumber, position, segmentSpan, tailRows } from '../support/catalog-rows.ts'
+
+t.test('a statement is made once and kept: Node may not survive one that is collected as garbage', t => {
+  const { database } = openCatalogFile(path.join(t.testdir(), 'index.sqlite'))
+  const prepare = database.prepare.bind(database)
+  let madeCount = 0
+  const counting = (sql: string): unknown => {
+    madeCount++
+    return prepare(sql)
+  }
+  const refused = (): never => t.fail('pragma() makes a statement and lets it go') as never
+  Object.assign(database, { prepare: counting, pragma: refused })
+  const vpg = newVpgId()
+  const use = (round: number): void => {
+    const tables = new CatalogTables(database)
+    tables.add(tailRows(vpg, 10), [{ vpg, checkpoint: checkpointNumber(round + 1) }])
+    for (const step of tables.addSegment(vpg, segmentSpan(round + 1, 1, 20), [position(1, 1, 20)])) void step
+    tables.list({ vpg, order: 'oldest-first', limit: 10 })
+    tables.statistics(vpg)
+    walCheckpoint(database, 'PASSIVE')
+  }
+  for (let round = 0; round < 3; round++) use(round)
+  const madeAtFirst = madeCount
+  t.ok(madeAtFirst > 0)
+  for (let round = 3; round < 8; round++) use(round)
+  t.equal(madeCount, madeAtFirst)
+  database.close()
+  t.end()
+})

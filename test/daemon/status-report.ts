@@ -1,0 +1,66 @@
+import t from 'tap'
+import type { Clock } from '../../src/base/clock.ts'
+import { sequence } from '../../src/base/ids.ts'
+import { StatusReport, type StatusFacts, type StatusReportParts } from '../../src/daemon/status-report.ts'
+import { VpgEntry, VpgTable } from '../../src/daemon/vpg-table.ts'
+import type { Refusal } from '../../src/ingest/ingest.ts'
+import { openedVpg } from '../support/opened-vpg.ts'
+
+const nowMicros = 1_790_000_000_000_000
+const clock: Clock = { timestampMicros: () => nowMicros, monotonicMillis: () => 0, sleep: async () => undefined }
+
+function refusal(changes: Partial<Refusal>): Refusal {
+  return {
+    vpg: 'orders',
+    agent: 'a',
+    address: '10.0.0.9:5000',
+    code: 'UNKNOWN_VOLUME',
+    sentence: 'the volume is of another size',
+    count: 3,
+    firstTimestampMicros: nowMicros - 60_000_000,
+    lastTimestampMicros: nowMicros - 10_000_000,
+    ...changes,
+  }
+}
+
+/** The report of a VPG whose agent is not connected. */
+async function reported(refusals: { readonly ofVpg: readonly Refusal[]; readonly ofNone: readonly Refusal[] }) {
+  const table = new VpgTable()
+  table.add(new VpgEntry(openedVpg(), clock))
+  const position = { generation: 0, sequence: sequence(0) }
+  const stream = { stream: 1, agent: 'a', durable: position, offloaded: position, waitingFrameCount: 0 }
+  const rates = { writesPerSecond: 0, bytesPerSecond: 0 }
+  const parts = {
+    table,
+    clock,
+    aging: { status: async () => ({ segmentCount: 0 }) },
+    catalog: { statistics: async () => ({ checkpointCount: 0, fileSizeBytes: 0 }) },
+    checkpoints: { latest: async () => undefined, oldest: async () => undefined },
+    disk: { freeBytes: () => 0 },
+    exports: { list: () => [] },
+    ingest: { status: () => ({ streams: [stream], refusals: refusals.ofVpg }), refusals: () => refusals.ofNone },
+    journal: { status: () => ({ stalledBecause: undefined }) },
+    meter: { rates: () => rates },
+    metrics: { ackLatency: () => ({}) },
+  }
+  return await new StatusReport(parts as unknown as StatusReportParts, {} as StatusFacts).status()
+}
+
+t.test('an agent that is refused is not merely away', async t => {
+  const status = await reported({ ofVpg: [refusal({})], ofNone: [] })
+  const because =
+    /agent a is not connected: refused \(UNKNOWN_VOLUME\) 3 times, last at 2026-.*: the volume is of another size/
+  t.match(status.vpgs[0], { state: 'waiting-for-agent', stateReason: because, refusals: [{ agent: 'a' }] })
+  t.match(status.vpgs[0]?.agents[0], { state: 'disconnected', reason: /^refused/ })
+  t.equal(status.alerts.length, 1, 'said once')
+})
+
+t.test('an agent that nobody knows is told of while it tries; whoever only tries the port is listed', async t => {
+  const stranger = refusal({ vpg: 'payroll', agent: 'b', code: 'UNKNOWN_VPG' })
+  const old = refusal({ vpg: 'gone', lastTimestampMicros: nowMicros - 3_600_000_000 })
+  const scanner = refusal({ vpg: undefined, agent: undefined })
+  const status = await reported({ ofVpg: [refusal({ agent: 'c' })], ofNone: [stranger, old, scanner] })
+  t.same(status.refusals, [stranger, old, scanner])
+  const sentences = status.alerts.map(alert => alert.sentence).filter(sentence => sentence.includes('refused'))
+  t.match(sentences, [/^agent "b" of VPG "payroll" at .*UNKNOWN_VPG/, /^agent "c" of VPG "orders" at/])
+})
