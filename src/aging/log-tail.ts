@@ -3,6 +3,7 @@ import { MiB } from '../base/units.ts'
 import type { LogFiles } from './log-files.ts'
 import type { LogMark, AgingNotices } from './service.ts'
 import type { TailedLog } from './tools.ts'
+import type { Strangers } from './strangers.ts'
 import type { Turns } from './turns.ts'
 import type { VpgAging } from './vpg-aging.ts'
 
@@ -16,6 +17,7 @@ export interface TailOptions {
   readonly turns: Turns
   readonly logFiles: LogFiles
   readonly vpgs: ReadonlyMap<VpgId, VpgAging>
+  readonly strangers: Strangers
   readonly unsealedCountMax?: number | undefined
   readonly damageFound: (notice: AgingNotices['damageFound']) => void
 }
@@ -23,7 +25,6 @@ export interface TailOptions {
 /** Follows the commit log up to what is durable, and hands every record to its VPG. */
 export class LogTail {
   readonly #options: TailOptions
-  readonly #strangers = new Set<VpgId>()
   #limit: LogMark | undefined
   #enteredFile = -1
 
@@ -79,17 +80,15 @@ export class LogTail {
   }
 
   #hand(vpg: VpgId, fileIdentity: number, take: (vpg: VpgAging) => void): void {
-    const { vpgs, logFiles, damageFound } = this.#options
+    const { vpgs, logFiles, strangers, damageFound } = this.#options
     logFiles.note(fileIdentity, vpg)
     const aging = vpgs.get(vpg)
     if (aging !== undefined) {
       take(aging)
       return
     }
-    logFiles.hold(fileIdentity) // nobody may drop what nobody knows
-    if (this.#strangers.has(vpg)) return
-    this.#strangers.add(vpg)
-    const sentence = `the log holds records of VPG ${vpg}, which the store does not know; they are kept, and their log files with them`
+    if (!strangers.meet(vpg, fileIdentity)) return
+    const sentence = `the log holds records of VPG ${vpg}, which the store does not know; they are kept, and their log files with them, until it is certain that the VPG is gone`
     damageFound({ vpg, sentence })
   }
 

@@ -17,6 +17,7 @@ import { LogFiles } from './log-files.ts'
 import { LogTail } from './log-tail.ts'
 import { SegmentMemory } from './segment-memory.ts'
 import type { AgingConfig, AgingService, ImagePlan, LogMark, OpenedVpg, PackedVpg, VpgMirrorStatus } from './service.ts'
+import { Strangers } from './strangers.ts'
 import type { AgingTools, Notify, TailedLog } from './tools.ts'
 import { Turns } from './turns.ts'
 import { VpgAging } from './vpg-aging.ts'
@@ -25,6 +26,8 @@ import { VpgAging } from './vpg-aging.ts'
 const segmentSlackBytes = 2 * frameSizeBytesMax + 2 * MiB
 /** A loop that finds nothing to do looks again after this, or when the log goes on. */
 const idleMillis = 500
+/** A VPG that the store does not know is looked for again at this pace, or that of the garbage's grace period if that is longer. */
+const strangersLookMillis = 10_000
 /** Large buffers that nobody has used for this long are given back. */
 const unusedMemoryMillis = 5_000
 /** How long a call waits for the log to be read up to its checkpoint, and for the store to take a decision. */
@@ -49,6 +52,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   readonly #tailPermit = new Permits(1)
   #tools: AgingTools | undefined
   #tail: LogTail | undefined
+  #strangers: Strangers | undefined
   #started = false
   readonly #logs: TailedLog[] = []
 
@@ -95,6 +99,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       await this.readTail()
       this.#started = true
       for (const vpg of this.#vpgs.values()) this.#runVpg(vpg)
+      this.#run(() => this.#strangersLoop())
       await this.#tailLoop()
     })
   }
@@ -106,11 +111,14 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }
 
   #openTail(durable: LogMark): void {
-    const { disk, config, turns, logFiles } = this.#ready()
+    const { disk, config, turns, logFiles, store } = this.#ready()
     const reader = this.#openLog(disk, config.logDirectory)
     const damageFound = this.#notify.bind(undefined, 'damageFound')
     const { unsealedCountMax } = this.#surroundings
-    this.#tail = new LogTail({ reader, turns, logFiles, vpgs: this.#vpgs, damageFound, unsealedCountMax })
+    const clock = this.#clock
+    const strangers = new Strangers({ store, clock, logFiles, graceMillis: config.garbageGraceMillis })
+    this.#strangers = strangers
+    this.#tail = new LogTail({ reader, turns, logFiles, vpgs: this.#vpgs, strangers, damageFound, unsealedCountMax })
     this.#tail.moveLimit(durable)
   }
 
@@ -232,7 +240,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       worked = (await vpg.sealStep(this.#fileUnderPressure())) || worked
       worked = (await this.#mergeStep(vpg)) || worked
     }
-    return worked
+    return (await this.#strangersStep()) || worked
   }
 
   async #openVpg(vpg: VpgId): Promise<PackedVpg | undefined> {
@@ -260,6 +268,25 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       this.#ready().workspace.releaseUnused(unusedMemoryMillis)
       this.#ready().segmentMemory.releaseUnused(unusedMemoryMillis)
       await this.#clock.sleep(idleMillis / 5, this.#closing.signal)
+    }
+  }
+
+  async #strangersLoop(): Promise<void> {
+    for (;;) {
+      await this.#clock.sleep(strangersLookMillis, this.#closing.signal)
+      await this.#strangersStep()
+    }
+  }
+
+  /** Gives back the log files of VPGs that are gone; false where there are none, or the store does not say so. */
+  async #strangersStep(): Promise<boolean> {
+    try {
+      const gone = (await this.#strangers?.forgetGone(this.#vpgs.keys(), this.#closing.signal)) ?? []
+      for (const vpg of gone) this.#notify('recordsForgotten', { vpg })
+      return gone.length > 0
+    } catch (error) {
+      if (!(error instanceof Failure) || this.#closing.signal.aborted) throw error
+      return false
     }
   }
 

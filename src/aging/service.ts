@@ -179,6 +179,8 @@ export interface AgingNotices {
   /** No reader and no unsealed record needs the log file any more: it may be recycled. */
   logFileFree: { readonly fileIdentity: number }
   garbageRemoved: { readonly vpg: VpgId; readonly objectCount: number }
+  /** The VPG, whose records were kept because the store did not know it, is gone; they need not be kept any more. */
+  recordsForgotten: { readonly vpg: VpgId }
   /** An object or a log record failed its checks; the sentence names it, where, and what it affects. */
   damageFound: { readonly vpg: VpgId; readonly sentence: string }
   storeFailing: { readonly vpg: VpgId; readonly sentence: string }

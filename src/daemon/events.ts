@@ -176,6 +176,7 @@ export function agingHandlers({
       )
     },
     logFileFree: ({ fileIdentity }) => journal.freeFile(fileIdentity),
+    recordsForgotten: ({ vpg }) => log.warn({ vpg }, 'recordsForgotten'),
     garbageRemoved: ({ vpg, objectCount }) => log.debug({ vpg: nameOf(vpg), objectCount }, 'garbageRemoved'),
     damageFound: ({ vpg, sentence }) => {
       entryOf(vpg)?.addDamage(sentence)

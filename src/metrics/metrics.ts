@@ -146,6 +146,7 @@ export class Metrics {
       holesChanged: () => undefined,
       holeFound: ({ vpg }) => void this.#countsOf(vpg).damage++,
       logFileFree: () => undefined,
+      recordsForgotten: () => undefined,
       garbageRemoved: ({ vpg, objectCount }) => void (this.#countsOf(vpg).garbage += objectCount),
       damageFound: ({ vpg }) => void this.#countsOf(vpg).damage++,
       storeFailing: ({ vpg }) => void this.#countsOf(vpg).storeFailures++,

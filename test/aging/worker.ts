@@ -200,3 +200,58 @@ t.test('a damaged manifest stops its VPG at the start, in words, and no other', 
   t.ok(failedWith(refused, 'UNKNOWN_VPG'))
   t.ok(await model.worker.status({ vpg: other }))
 })
+
+/** A start on a store that has lost the VPG, whose records are in the log still; and one that it knows. */
+async function lostVpg(t: { testdir(): string }, seed: number): Promise<{ model: AgingModel; lose: () => void }> {
+  const model = await running(t, seed)
+  for (let index = 0; index < 30; index++) model.write(1, 6)
+  model.log.nextFile()
+  const ours = vpgId('d'.repeat(32))
+  await model.worker.createVpg({ ...model.definition, id: ours, name: 'other' })
+  const lose = (): void => {
+    for (const key of [...model.memory.objects.keys()]) if (key.includes(model.vpg)) model.memory.objects.delete(key)
+  }
+  return { model, lose }
+}
+
+async function ageFor(model: AgingModel, graces: number): Promise<void> {
+  for (let look = 0; look < graces; look++) {
+    model.clock.advance(model.config.garbageGraceMillis)
+    await model.age()
+  }
+}
+
+t.test('records of a VPG that is gone keep their log files for a grace period and no longer', async t => {
+  const { model, lose } = await lostVpg(t, 10)
+  lose()
+  await model.restart()
+  await model.age()
+  t.match(told(model, 'damageFound'), [{ vpg: model.vpg, sentence: /which the store does not know/ }])
+  t.strictSame(told(model, 'logFileFree'), [], 'kept at first')
+  await ageFor(model, 2)
+  t.strictSame(told(model, 'recordsForgotten'), [{ vpg: model.vpg }])
+  t.ok(told(model, 'logFileFree').length > 0)
+  model.write(1, 6)
+  await model.age()
+  t.equal(told(model, 'damageFound').length, 1, 'what comes of it later is no news')
+})
+
+t.test(
+  'records are kept while the store does not answer, shows nothing, or has anything left of their VPG',
+  async t => {
+    const { model, lose } = await lostVpg(t, 11)
+    const objects = new Map(model.memory.objects)
+    let isAway = false
+    lose()
+    await model.restart((_, key) => (isAway && key === 'vpg/' ? 'fails-before' : 'works'))
+    isAway = true
+    await ageFor(model, 4)
+    isAway = false
+    for (const key of [...model.memory.objects.keys()]) model.memory.objects.delete(key)
+    await ageFor(model, 4).catch(() => undefined) // another bucket: our own VPG stops at it
+    t.strictSame(told(model, 'logFileFree'), [], 'a store without any VPG of ours may be another one')
+    for (const [key, body] of objects) if (key !== `vpg/${model.vpg}`) model.memory.objects.set(key, body)
+    await ageFor(model, 4).catch(() => undefined)
+    t.strictSame(told(model, 'recordsForgotten'), [], 'nor when its objects are there without its registry')
+  },
+)
