@@ -6,6 +6,7 @@ import {
   fileHeaderSizeBytes,
   logFilePath,
   openingOffsetBytes,
+  type LogMark,
 } from './log-file.ts'
 import { type LogRecordPlace, placeOf } from './recovered.ts'
 import { type LogScan, scanLog } from './recovery.ts'
@@ -41,22 +42,42 @@ const scanCountMax = 10
 
 /** Every file and record of the log in order, each frame checked, and what is wrong where it is met. */
 export function* dumpLog(disk: Disk, directory: string): Generator<LogFact> {
-  const { recovered, endsBytes } = scanBesideWriter(disk, directory)
+  const { damage, endsBytes } = settledScan(disk, directory)
   const told = new Set<string>()
-  for (const { fileIdentity, offsetBytes, missing, sentence } of recovered.damage) {
-    told.add(`${fileIdentity}/${offsetBytes}`)
+  for (const { fileIdentity, offsetBytes, missing, sentence } of damage) {
+    told.add(placeInWords({ fileIdentity, offsetBytes }))
     const vpgs = [...new Set(missing.map(records => records.vpg))]
     yield { type: 'fault', fileIdentity, offsetBytes, vpgs, sentence }
   }
   for (const [fileIdentity, endBytes] of endsBytes) {
     try {
       for (const fact of dumpFile(disk, directory, { fileIdentity, endBytes })) {
-        if (fact.type !== 'fault' || !told.has(`${fileIdentity}/${fact.offsetBytes}`)) yield fact
+        if (fact.type !== 'fault' || !told.has(placeInWords({ fileIdentity, offsetBytes: fact.offsetBytes })))
+          yield fact
       }
     } catch (error) {
       if (!isMissing(error)) throw error
     }
   }
+}
+
+/**
+ * Beside a writer a file may be recycled while it is read, and a record be written between two looks at it: only what a second scan
+ * finds at the same place is damage.
+ */
+function settledScan(
+  disk: Disk,
+  directory: string,
+): Pick<LogScan, 'endsBytes'> & { readonly damage: LogScan['recovered']['damage'] } {
+  const { recovered, endsBytes } = scanBesideWriter(disk, directory)
+  if (recovered.damage.length === 0) return { damage: [], endsBytes }
+  const again = scanBesideWriter(disk, directory)
+  const first = new Set(recovered.damage.map(placeInWords))
+  return { damage: again.recovered.damage.filter(each => first.has(placeInWords(each))), endsBytes: again.endsBytes }
+}
+
+function placeInWords({ fileIdentity, offsetBytes }: LogMark): string {
+  return `${fileIdentity}/${offsetBytes}`
 }
 
 /** A file that was there when the folder was listed may be recycled before it is opened: then everything is looked at again. */
@@ -91,12 +112,12 @@ function* dumpFile(
     const createdMicros = header === undefined || header === 'other-version' ? 0 : header.createdMicros
     yield { type: 'file', fileIdentity, sizeBytes: file.sizeBytes(), createdMicros }
     const stray = block.findIndex((byte, index) => index >= fileHeaderFieldsSizeBytes && byte !== 0)
-    if (stray >= 0) yield fault(stray, [], 'the rest of the header block is not zero')
+    if (stray >= 0 && disk.exists(path)) yield fault(stray, [], 'the rest of the header block is not zero')
     const records = new LogFileRecords(file, fileIdentity)
     for (const piece of records.walk(openingOffsetBytes, endBytes)) {
       if (piece.kind === 'bad') continue // told among the damage
       const { offsetBytes } = piece
-      const frameIsGood = records.frame(piece) !== undefined
+      const frameIsGood = records.frame(piece) !== undefined || records.frame(piece) !== undefined // it may be being written
       if (piece.kind === 'pad') yield { type: 'pad', fileIdentity, offsetBytes, sizeBytes: sizeOf(piece) }
       else yield { type: 'record', frameIsGood, ...placeOf(piece) }
       if (frameIsGood || !disk.exists(path)) continue

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { failedWith } from '../../src/base/failure.ts'
 import { crc32c } from '../../src/codec/crc32c.ts'
+import type { Disk } from '../../src/disk/disk.ts'
 import { openLog } from '../../src/journal/commit-log.ts'
 import { encodeFileHeader, listLogFiles, logFilePath } from '../../src/journal/log-file.ts'
 import { LogReader } from '../../src/journal/log-reader.ts'
@@ -177,5 +178,42 @@ t.test('a log of more records than are kept in memory is recovered alike, but fo
     t.equal(few.untoldCount, recovered.records.length - 5)
     t.strictSame({ ...few, records: [], untoldCount: 0 }, { ...recovered, records: [], untoldCount: 0 })
   }
+  t.end()
+})
+
+t.test('what seems damaged beside a writer, and is not when it is looked at again, is no damage', t => {
+  const { disk, recovered } = logOf(31)
+  const places = recovered.records.filter(place => place.fileIdentity === recovered.files[0]?.fileIdentity)
+  const { fileIdentity, offsetBytes } = places[Math.floor(places.length / 2)]!
+  let looks = 0
+  const spoilt = (looksMax: number): Disk => ({
+    open: (file, mode) => {
+      const open = disk.open(file, mode)
+      if (file !== logFilePath(directory, fileIdentity) || ++looks > looksMax) return open
+      const read = (target: Uint8Array, startBytes: number): number => {
+        const count = open.read(target, startBytes)
+        const at = offsetBytes - startBytes
+        // The record's magic, as before it was written.
+        if (at + 8 > 0 && at < count) target.fill(0, Math.max(0, at), Math.min(count, at + 8))
+        return count
+      }
+      return { ...open, read }
+    },
+    list: of => disk.list(of),
+    makeDirectory: () => disk.makeDirectory(),
+    rename: (from, to) => disk.rename(from, to),
+    link: (from, to) => disk.link(from, to),
+    remove: file => disk.remove(file),
+    exists: file => disk.exists(file),
+    syncDirectory: of => disk.syncDirectory(of),
+    freeBytes: () => disk.freeBytes(),
+  })
+  const faults = (of: Disk): number => {
+    looks = 0
+    return verifyLog(of, directory, () => undefined).faultCount
+  }
+  t.equal(faults(spoilt(0)), 0)
+  t.equal(faults(spoilt(1)), 0, 'whole at the second look')
+  t.ok(faults(spoilt(Infinity)) > 0, 'damaged at every look')
   t.end()
 })

@@ -77,3 +77,49 @@ t.test(
     }
   },
 )
+
+t.test('what leaves the manifest while it is verified, and is removed, is not damaged', async t => {
+  for (const kind of ['/commit/', '/delta/', '/base/']) {
+    const model = new AgingModel(randomFrom(5), t.testdir(), 5000)
+    await model.worker.open(model.config)
+    await model.worker.follow({ durable: model.log.mark })
+    await model.worker.createVpg(model.definition)
+    const live = async (): Promise<void> => {
+      for (let index = 0; index < 60; index++) {
+        model.write(streams[index % 2] ?? 1, 8)
+        if (index % 4 === 3) model.checkpoint()
+        if (index % 20 === 19) await model.age()
+      }
+    }
+    await live()
+    model.write(1, 4)
+    await model.worker.seal({ vpg: model.vpg })
+    const doomed = (await verified(model)).whole.filter(key => key.includes(kind)).at(-1) ?? ''
+    t.ok(model.memory.objects.has(doomed), `${kind} is referred to`)
+    const readRange = model.memory.readRange.bind(model.memory)
+    let isRemoved = false
+    model.memory.readRange = async (key, range, signal) => {
+      if (key === doomed && !isRemoved) {
+        isRemoved = true
+        model.memory.readRange = readRange
+        while (model.memory.objects.has(doomed)) {
+          await live()
+          model.clock.advance(model.config.garbageGraceMillis * 2)
+          await model.age()
+        }
+      }
+      return await readRange(key, range, signal)
+    }
+    const { damage } = await verified(model)
+    t.ok(isRemoved, `${doomed} was removed before it could be read`)
+    t.strictSame(damage, [], kind)
+  }
+})
+
+t.test('a VPG that is deleted and gone when it is its turn is not damaged', async t => {
+  const model = new AgingModel(randomFrom(6), t.testdir(), 5000)
+  await model.worker.open(model.config)
+  await model.worker.createVpg(model.definition)
+  model.memory.objects.clear()
+  t.strictSame((await verified(model)).damage, [])
+})
