@@ -155,6 +155,7 @@ export class Agent implements Closable {
       nbd: nbd.address(),
       link: this.#link.state,
       linkProblem: this.#link.problem,
+      refusal: this.#link.refusal,
       generation: this.#directory.state.generation,
       lastNumbered: this.#stream.lastNumbered,
       durable: this.#stream.durable,

@@ -3,7 +3,13 @@ export interface AgentEvents {
   /** The session with the VRA is open; `resendRecordCount` numbered records wait for it. */
   linkUp(link: { readonly address: string; readonly epoch: number; readonly resendRecordCount: number }): void
   /** The session ended or could not be opened; the agent tries again after the delay. Guests do not feel it. */
-  linkDown(reason: { readonly code: string; readonly sentence: string; readonly retryDelayMillis: number }): void
+  linkDown(reason: {
+    readonly code: string
+    readonly sentence: string
+    readonly retryDelayMillis: number
+    /** A person has to mend it: who the agent is, what the VPG is, a sync. */
+    readonly refused: boolean
+  }): void
   /** The volume cannot be continued exactly any more; told once a volume. */
   needsSync(volume: string, reason: string): void
   /** The state directory could not be written; what it should have said still holds while the agent runs. */

@@ -1,7 +1,7 @@
 import type { Clock } from '../base/clock.ts'
 import type { Failure } from '../base/failure.ts'
 import type { AgentEvents } from './events.ts'
-import type { AgentConfig } from './options.ts'
+import type { AgentConfig, LinkRefusal } from './options.ts'
 import { Session, type SessionOwner } from './session.ts'
 
 const retryDelayMillisFirst = 200
@@ -20,6 +20,7 @@ export class Link {
   #session: Session | undefined
   #running: Promise<void> | undefined
   #problem: Failure | undefined
+  #refusal: LinkRefusal | undefined
 
   constructor(config: AgentConfig, owner: SessionOwner, events: AgentEvents, random: () => number) {
     this.#config = config
@@ -44,6 +45,11 @@ export class Link {
     return this.state === 'connected' ? '' : (this.#problem?.message ?? '')
   }
 
+  /** Undefined once a session was open again. */
+  get refusal(): LinkRefusal | undefined {
+    return this.#refusal
+  }
+
   /** Ends the session in order, and opens no other. */
   async close(): Promise<void> {
     this.#stop.abort()
@@ -58,19 +64,32 @@ export class Link {
       const session = new Session(this.#config.vra, this.#owner, () => {
         delayMillis = retryDelayMillisFirst
         this.#problem = undefined
+        this.#refusal = undefined
         this.#owner.opened(`${this.#config.vra.host}:${this.#config.vra.port}`)
       })
       this.#session = session
       this.#problem = await session.ended
       this.#session = undefined
+      if (isRefusal(this.#problem)) this.#noteRefusal(this.#problem)
       this.#owner.ended(this.#problem)
       if (signal.aborted) return
       const waitMillis = (isRefusal(this.#problem) ? refusedDelayMillis : delayMillis) * (0.5 + this.#random() / 2)
       const { code, message: sentence } = this.#problem
-      this.#events.linkDown({ code, sentence, retryDelayMillis: Math.round(waitMillis) })
+      this.#events.linkDown({
+        code,
+        sentence,
+        retryDelayMillis: Math.round(waitMillis),
+        refused: this.#refusal !== undefined,
+      })
       await this.#clock.sleep(waitMillis, signal).catch(() => undefined) // aborted: the loop ends
       delayMillis = Math.min(2 * delayMillis, retryDelayMillisMax)
     }
+  }
+
+  #noteRefusal({ code, message: sentence }: Failure): void {
+    const nowMicros = this.#clock.timestampMicros()
+    const { count = 0, firstTimestampMicros = nowMicros } = this.#refusal ?? {}
+    this.#refusal = { code, sentence, count: count + 1, firstTimestampMicros, lastTimestampMicros: nowMicros }
   }
 }
 

@@ -1,3 +1,4 @@
+import type { FailureCode } from '../base/failure.ts'
 import { MiB } from '../base/units.ts'
 import type { Clock } from '../base/clock.ts'
 import type { Closable } from '../base/shutdown.ts'
@@ -70,6 +71,15 @@ export interface AgentVolumeStatus {
   readonly sinceTimestampMicros: number
 }
 
+/** What the VRA refuses this agent for, since when, how often. */
+export interface LinkRefusal {
+  readonly code: FailureCode
+  readonly sentence: string
+  readonly count: number
+  readonly firstTimestampMicros: number
+  readonly lastTimestampMicros: number
+}
+
 export interface AgentStatusReport {
   readonly agentId: string
   readonly vpg: string
@@ -77,6 +87,8 @@ export interface AgentStatusReport {
   readonly link: 'connected' | 'connecting' | 'refused' | 'closed'
   /** Why the link is not connected, for people; empty where it is. */
   readonly linkProblem: string
+  /** Set while the VRA refuses this agent, or this agent the VRA: it does not pass by itself. */
+  readonly refusal: LinkRefusal | undefined
   readonly generation: number
   readonly lastNumbered: number
   readonly durable: number

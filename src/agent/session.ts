@@ -114,9 +114,10 @@ export class Session {
     this.#isClosed = true
     this.#clearTimer()
     this.#owner.stream.suspend()
-    const why =
-      by === 'peer' ? 'the VRA closed the connection' : `the connection failed: ${cause?.message ?? 'it is gone'}`
-    this.#tellEnded(this.#problem ?? new Failure('PEER_LOST', why, {}, { cause }))
+    this.#tellEnded(
+      this.#problem ??
+        (by === 'peer' ? new Failure('PEER_LOST', 'the VRA closed the connection') : connectionFailure(cause)),
+    )
   }
 
   #greet(): void {
@@ -238,4 +239,14 @@ export class Session {
 function failureFromPeer(code: string, sentence: string): Failure {
   const known = code in reactionTo ? (code as FailureCode) : 'FRAME_INVALID'
   return new Failure(known, sentence, { from: 'vra', code })
+}
+
+/** One of the two does not accept the other's certificate: nothing that passes by itself, as a lost connection does. */
+function connectionFailure(cause: NodeJS.ErrnoException | undefined): Failure {
+  const { code = '', message = 'it is gone' } = cause ?? {}
+  const refused = (sentence: string): Failure =>
+    new Failure('IDENTITY_REFUSED', `${sentence}: ${message}`, { code }, { cause })
+  if (/^ERR_SSL_.*ALERT/.test(code)) return refused('the VRA does not accept this agent')
+  if (/CERT|SIGNATURE|ISSUER/.test(code)) return refused("the VRA's certificate is not accepted")
+  return new Failure('PEER_LOST', `the connection failed: ${message}`, {}, { cause })
 }

@@ -28,6 +28,8 @@ export const ingestPoolSizeBytes = 64 * MiB
 export const creditPerStreamBytesMin = frameSizeBytesMax + 64 * KiB
 export const creditPerStreamBytesMax = 16 * MiB
 export const sessionsMax = 256
+/** Peers whose last refusal is remembered: of each VPG, and of those that belong to none. */
+export const refusalsKeptMax = 16
 /** What begins a frame, and small frames, are received into one buffer of this size... */
 export const receiveBufferSizeBytes = 64 * KiB
 /** ...and copied; where so much of a frame is still to come, it is received where it belongs. */

@@ -3,7 +3,7 @@ import type { VraStatus } from '../control/service.ts'
 import { countInWords, durationInWords, sizeInWords } from '../control/words.ts'
 import { clientCommand, clientOf, type ClientOptions } from './client.ts'
 import { printFacts, printJson, printLine, printTable } from './output.ts'
-import { printVpgTable } from './vpg.ts'
+import { printVpgTable, refusalInWords } from './vpg.ts'
 
 export function statusCommand(): Command {
   return clientCommand('status', 'the daemon, what it protects, and what a person should know now').action(
@@ -33,6 +33,7 @@ async function printStatus(status: VraStatus): Promise<void> {
       `${sizeInWords(journal.logSizeBytes)} of ${sizeInWords(journal.logSizeBytesMax)}, ${sizeInWords(journal.diskFreeBytes)} free on its disk`,
     ],
     ['journal full', journal.full],
+    ...status.refusals.map(refusal => ['refused', refusalInWords(refusal, status.nowMicros)] as const),
     ...status.alerts.map(
       alert => [alert.severity, alert.vpg === undefined ? alert.sentence : `${alert.vpg} ${alert.sentence}`] as const,
     ),

@@ -2,7 +2,7 @@ import { createInterface } from 'node:readline/promises'
 import { Command, Option } from 'commander'
 import { Failure } from '../base/failure.ts'
 import { checkpointIntervalMillisDefault, historyMillisDefault } from '../base/limits.ts'
-import type { VpgStatus } from '../control/service.ts'
+import type { Refusal, VpgStatus } from '../control/service.ts'
 import { agoInWords, countInWords, durationInWords, sizeInWords } from '../control/words.ts'
 import {
   clientCommand,
@@ -104,6 +104,12 @@ function showCommand(): Command {
     })
 }
 
+export function refusalInWords(refusal: Refusal, nowMicros: number): string {
+  const { vpg, agent, address, code, sentence, count, lastTimestampMicros } = refusal
+  const who = agent === undefined ? address : `${agent}${vpg === undefined ? '' : ` for ${vpg}`} at ${address}`
+  return `${who}, ${agoInWords(lastTimestampMicros, nowMicros)}, ${countInWords(count)} in all, ${code}: ${sentence}`
+}
+
 function printVpg(vpg: VpgStatus, nowMicros: number): void {
   const { latestCheckpoint: latest, oldestCheckpoint: oldest, mirror } = vpg
   printFacts([
@@ -136,6 +142,7 @@ function printVpg(vpg: VpgStatus, nowMicros: number): void {
       agent =>
         ['agent', `${agent.agent}: ${agent.state}${agent.reason === undefined ? '' : `, ${agent.reason}`}`] as const,
     ),
+    ...vpg.refusals.map(refusal => ['refused', refusalInWords(refusal, nowMicros)] as const),
     ...vpg.tags.map(tag => ['tag', `${tag.tag}: ${tag.checkpoint}`] as const),
     ...vpg.holes.map(hole => ['hole', `from ${hole.fromCheckpoint} on: ${hole.reason}`] as const),
   ])

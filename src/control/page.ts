@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { pageScript, pageStyle } from './page-assets.ts'
-import type { AgentFacts, Alert, ExportJob, VpgState, VpgStatus, VraStatus } from './service.ts'
+import type { AgentFacts, Alert, ExportJob, Refusal, VpgState, VpgStatus, VraStatus } from './service.ts'
 import { agoInWords, countInWords, durationInWords, instantInWords, sizeInWords } from './words.ts'
 
 // The status page: rendered here, whole, so that it says the same with and without JavaScript; the script only fetches the same facts again
@@ -74,6 +74,7 @@ export function renderFacts(status: VraStatus): string {
   return html`${header(status)}${status.alerts.map(alertLine)}${tiles(status)}
     <h2>Protection groups</h2>
     ${status.vpgs.length === 0 ? noVpgs : status.vpgs.map(vpg => vpgCard(vpg, status.nowMicros))}
+    ${refusedSection([...status.refusals, ...status.vpgs.flatMap(vpg => vpg.refusals)], status.nowMicros)}
     ${exportsSection(status.exports, status.nowMicros)}
     <footer>
       <span>data <code>${status.dataDirectory}</code></span
@@ -262,6 +263,39 @@ function agentRow(agent: AgentFacts, nowMicros: number): Html {
 
 function position({ generation, sequence }: AgentFacts['durable']): string {
   return generation === 0 ? '–' : `${generation}:${countInWords(sequence)}`
+}
+
+function refusedSection(refusals: readonly Refusal[], nowMicros: number): Html {
+  if (refusals.length === 0) return html``
+  return html`<h2>Refused</h2>
+    <div class="card">
+      <table>
+        <thead>
+          <tr>
+            <th>Agent</th>
+            <th>Group</th>
+            <th>Address</th>
+            <th>Last</th>
+            <th class="number">Times</th>
+            <th>Why</th>
+          </tr>
+        </thead>
+        <tbody>
+          ${refusals.map(refusal => refusedRow(refusal, nowMicros))}
+        </tbody>
+      </table>
+    </div>`
+}
+
+function refusedRow(refusal: Refusal, nowMicros: number): Html {
+  return html`<tr>
+    <td><b>${refusal.agent ?? '–'}</b></td>
+    <td>${refusal.vpg ?? '–'}</td>
+    <td>${refusal.address}</td>
+    <td>${agoInWords(refusal.lastTimestampMicros, nowMicros)}</td>
+    <td class="number">${countInWords(refusal.count)}</td>
+    <td><span class="dot bad"></span>${refusal.code}<br /><span class="reason">${refusal.sentence}</span></td>
+  </tr>`
 }
 
 function exportsSection(exports: readonly ExportJob[], nowMicros: number): Html {

@@ -92,6 +92,8 @@ const failure = z
     details: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]).optional()).readonly(),
   })
   .meta({ description: 'Why it was refused, or failed.' })
+const failureCode = z.enum(Object.keys(reactionTo) as [FailureCode])
+
 const jobState = z.enum(['running', 'done', 'failed', 'cancelled'])
 
 const checkpointFacts = z.object({
@@ -128,6 +130,17 @@ const agentFacts = z.object({
   offloaded: position,
 })
 
+const refusal = z.object({
+  vpg: z.string().optional(),
+  agent: z.string().optional(),
+  address: z.string(),
+  code: failureCode,
+  sentence: z.string(),
+  count,
+  firstTimestampMicros: micros,
+  lastTimestampMicros: micros,
+})
+
 const vpgStatus = z.object({
   id: z.string(),
   name: z.string(),
@@ -140,6 +153,7 @@ const vpgStatus = z.object({
   checkpointIntervalMillis: count,
   volumes: list(z.object({ number: count, name: z.string(), sizeBytes: count })),
   agents: list(agentFacts),
+  refusals: list(refusal),
   rpoMillis: z.number().optional().meta({ description: 'Age of the newest recoverable checkpoint.' }),
   latestCheckpoint: checkpointFacts.optional(),
   oldestCheckpoint: checkpointFacts.optional(),
@@ -220,6 +234,7 @@ const vraStatus = z.object({
     ackMillisP50: z.number(),
     ackMillisP99: z.number(),
   }),
+  refusals: list(refusal),
   vpgs: list(vpgStatus),
   exports: list(exportJob),
 })

@@ -1,5 +1,8 @@
 import type { MirrorFacts } from '../aging/service.ts'
 import type { FailureCode, FailureRecord } from '../base/failure.ts'
+import type { Refusal } from '../ingest/ingest.ts'
+
+export type { Refusal } from '../ingest/ingest.ts'
 
 // What the HTTP API asks of the daemon. Everything is plain data that goes into JSON as it is: checkpoint ids as text
 // ("term.counter"), times in microseconds since 1970, sizes in bytes. The API's clients see these very types.
@@ -60,6 +63,8 @@ export interface VraStatus {
   readonly alerts: readonly Alert[]
   readonly journal: JournalStatus
   readonly ingest: IngestStatus
+  /** Peers that were refused and belong to no VPG here, the newest first; bounded. */
+  readonly refusals: readonly Refusal[]
   readonly vpgs: readonly VpgStatus[]
   readonly exports: readonly ExportJob[]
 }
@@ -107,6 +112,8 @@ export interface VpgStatus {
   readonly checkpointIntervalMillis: number
   readonly volumes: readonly { readonly number: number; readonly name: string; readonly sizeBytes: number }[]
   readonly agents: readonly AgentFacts[]
+  /** Peers that asked for this VPG and were refused, the newest first, until they are let in; bounded. */
+  readonly refusals: readonly Refusal[]
   /** Age of the newest recoverable checkpoint; undefined before the first. */
   readonly rpoMillis: number | undefined
   readonly latestCheckpoint: CheckpointFacts | undefined
@@ -126,7 +133,7 @@ export interface AgentFacts {
   readonly agent: string
   readonly stream: number
   readonly state: 'connected' | 'disconnected' | 'needs-sync'
-  /** What the agent said of itself, where it is not as it should be. */
+  /** What the agent said of itself, where it is not as it should be; or why it was refused last. */
   readonly reason: string | undefined
   readonly address: string | undefined
   readonly software: string | undefined

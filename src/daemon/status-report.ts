@@ -6,8 +6,7 @@ import { Failure } from '../base/failure.ts'
 import { formatCheckpointId } from '../base/ids.ts'
 import type * as api from '../control/service.ts'
 import type { Disk } from '../disk/disk.ts'
-import type { Ingest, StreamStatus } from '../ingest/ingest.ts'
-
+import type { Ingest, Refusal, StreamStatus } from '../ingest/ingest.ts'
 import type { Journal } from '../journal/journal.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
@@ -50,16 +49,26 @@ export class StatusReport {
   }
 
   async status(): Promise<api.VraStatus> {
-    const { clock, exports } = this.#parts
+    const { clock, exports, ingest } = this.#parts
     const vpgs = await this.vpgs()
     const journal = await this.#journal()
+    const nowMicros = clock.timestampMicros()
+    const refusals = ingest.refusals()
+    const alerts = [
+      ...journalAlerts(journal),
+      ...vpgs.flatMap(alertsOf),
+      ...this.#storeAlerts(),
+      ...refusalAlerts(refusals, undefined, nowMicros),
+      ...vpgs.flatMap(vpg => refusalAlerts(strangersTo(vpg), vpg.name, nowMicros)),
+    ]
     return {
       ...this.#facts,
-      nowMicros: clock.timestampMicros(),
+      nowMicros,
       ready: true,
-      alerts: gravestFirst([...journalAlerts(journal), ...vpgs.flatMap(alertsOf), ...this.#storeAlerts()]),
+      alerts: gravestFirst(alerts),
       journal,
       ingest: this.#ingest(vpgs),
+      refusals,
       vpgs,
       exports: exports.list(),
     }
@@ -75,14 +84,14 @@ export class StatusReport {
     const { aging, catalog, checkpoints, clock, ingest, journal } = this.#parts
     const { definition } = entry
     const vpg = definition.id
-    const streams = entry.fenced === undefined ? ingest.status(vpg).streams : []
+    const { streams, refusals } = entry.fenced === undefined ? ingest.status(vpg) : { streams: [], refusals: [] }
     const [latest, oldest, statistics, mirror] = await Promise.all([
       checkpoints.latest(entry),
       checkpoints.oldest(entry),
       catalog.statistics({ vpg }),
       aging.status({ vpg }).catch(noMirror),
     ])
-    const agents = streams.map(stream => agentFacts(stream, definition.volumes))
+    const agents = streams.map(stream => agentFacts(stream, definition.volumes, refusals))
     const state = stateOf(entry, agents, journal.status().stalledBecause)
     const { writesTotal, bytesTotal } = entry.meter
     return {
@@ -96,6 +105,7 @@ export class StatusReport {
       checkpointIntervalMillis: definition.checkpointIntervalMillis,
       volumes: definition.volumes,
       agents,
+      refusals,
       rpoMillis:
         latest === undefined ? undefined : Math.max(0, (clock.timestampMicros() - latest.timestampMicros) / 1000),
       latestCheckpoint: latest === undefined ? undefined : checkpointFacts(entry, latest),
@@ -150,10 +160,16 @@ export class StatusReport {
   }
 }
 
-function agentFacts(stream: StreamStatus, volumes: VpgDefinition['volumes']): api.AgentFacts {
+function agentFacts(
+  stream: StreamStatus,
+  volumes: VpgDefinition['volumes'],
+  refusals: readonly Refusal[],
+): api.AgentFacts {
   const ailing = stream.agentStatus?.volumes.filter(volume => volume.needsSync) ?? []
   const nameOf = (number: number) => volumes.find(volume => volume.number === number)?.name ?? number
-  const reason = ailing.map(volume => `volume ${nameOf(volume.number)}: ${volume.reason}`).join('; ')
+  const ailment = ailing.map(volume => `volume ${nameOf(volume.number)}: ${volume.reason}`).join('; ')
+  const refusal = stream.session === undefined ? refusals.find(({ agent }) => agent === stream.agent) : undefined
+  const reason = [ailment, refusal === undefined ? '' : refusedInWords(refusal)].filter(Boolean).join('; ')
   return {
     agent: stream.agent,
     stream: stream.stream,
@@ -185,7 +201,10 @@ function stateOf(
   if (ailing !== undefined) return { state: 'needs-sync', stateReason: `${ailing.agent}: ${ailing.reason ?? ''}` }
   if (stalledBecause !== undefined) return { state: 'journal-full', stateReason: stalledBecause }
   const away = agents.find(agent => agent.state === 'disconnected')
-  if (away !== undefined) return { state: 'waiting-for-agent', stateReason: `agent ${away.agent} is not connected` }
+  if (away !== undefined) {
+    const why = away.reason === undefined ? '' : `: ${away.reason}`
+    return { state: 'waiting-for-agent', stateReason: `agent ${away.agent} is not connected${why}` }
+  }
   return { state: 'protected', stateReason: undefined }
 }
 
@@ -210,6 +229,30 @@ function alertsOf(vpg: api.VpgStatus): api.Alert[] {
     default:
       return []
   }
+}
+
+function refusedInWords({ code, sentence, count, lastTimestampMicros }: Refusal): string {
+  const times = count === 1 ? '' : `${count} times, `
+  return `refused (${code}) ${times}last at ${new Date(lastTimestampMicros / 1000).toISOString()}: ${sentence}`
+}
+
+/** Refused peers that are none of the VPG's agents; of those its state speaks. */
+function strangersTo({ agents, refusals }: api.VpgStatus): readonly Refusal[] {
+  return refusals.filter(refusal => !agents.some(({ agent }) => agent === refusal.agent))
+}
+
+/** An agent that is refused tries again within half a minute: what is much older is over. */
+const refusalNewsMicros = 5 * 60_000_000
+
+function refusalAlerts(refusals: readonly Refusal[], vpg: string | undefined, nowMicros: number): api.Alert[] {
+  return refusals
+    .filter(({ agent }) => agent !== undefined) // whoever tries a port is no news
+    .filter(({ lastTimestampMicros }) => nowMicros - lastTimestampMicros < refusalNewsMicros)
+    .map(refusal => ({ severity: 'warning', vpg, sentence: `${peerInWords(refusal)} is ${refusedInWords(refusal)}` }))
+}
+
+function peerInWords({ vpg, agent = '', address }: Refusal): string {
+  return vpg === undefined ? `agent "${agent}" at ${address}` : `agent "${agent}" of VPG "${vpg}" at ${address}`
 }
 
 /** The aging thread has given the VPG up (fenced, damaged): the rest of the status is still worth showing. */

@@ -11,7 +11,8 @@ import type { VpgDefinition } from '../timeline/definition.ts'
 import { creditWindowBytes } from './credit.ts'
 import type { IngestEvents } from './events.ts'
 import type { IngestVpg } from './registry.ts'
-import { Session, type SessionHost, type SessionPatience } from './session.ts'
+import { Refusals, type Refusal } from './refusals.ts'
+import { addressOf, Session, type SessionHost, type SessionPatience } from './session.ts'
 import type { VpgIngestStatus } from './status.ts'
 import { ServedVpg } from './vpg.ts'
 
@@ -25,6 +26,7 @@ import { ServedVpg } from './vpg.ts'
 // what that one sent is durable, and goes on from there. Everything from outside is refused by code and costs the peer its
 // session, nothing else. All runs on the main thread and nothing here waits: what must wait is a callback of the journal.
 
+export type { Refusal } from './refusals.ts'
 export type { OpenSession, StreamStatus, VpgIngestStatus } from './status.ts'
 
 export interface IngestOptions {
@@ -53,6 +55,7 @@ export class Ingest {
   readonly #sockets = new Set<Socket>()
   readonly #sessions = new Set<Session>()
   readonly #vpgs = new Map<VpgId, ServedVpg>()
+  readonly #refusals: Refusals
   readonly #closing = new AbortController()
   readonly #ticking: Promise<void>
   #onEmpty: (() => void) | undefined
@@ -61,12 +64,14 @@ export class Ingest {
     this.#options = options
     this.#patience = options.patience ?? defaultPatience
     this.#server = server
+    this.#refusals = new Refusals(options.clock)
     this.#host = {
       journal: options.journal,
       clock: options.clock,
       events: options.events,
       patience: this.#patience,
       findVpg: name => [...this.#vpgs.values()].find(vpg => vpg.definition.name === name),
+      refusals: this.#refusals,
       creditWindowBytes: () => creditWindowBytes(this.#sessions.size),
       forget: session => this.#forget(session),
     }
@@ -103,6 +108,7 @@ export class Ingest {
   removeVpg(id: VpgId): void {
     const vpg = this.#vpgs.get(id)
     this.#vpgs.delete(id)
+    this.#refusals.forget(id)
     this.#endSessions(vpg, 'the VPG was deleted')
     vpg?.requests.close()
   }
@@ -132,7 +138,12 @@ export class Ingest {
   }
 
   status(id: VpgId): VpgIngestStatus {
-    return this.#served(id).status()
+    return { ...this.#served(id).status(), refusals: this.#refusals.of(id) }
+  }
+
+  /** Of peers that belong to no VPG here, the newest first. */
+  refusals(): readonly Refusal[] {
+    return this.#refusals.of(undefined)
   }
 
   /** Ends every session with CLOSING. Nothing is appended after it returns; what was may still become durable. */
@@ -166,8 +177,9 @@ export class Ingest {
       if (tls === undefined) this.#accept(socket, undefined)
     })
     this.#server.on('secureConnection', (socket: TLSSocket) => this.#acceptCertified(socket))
-    this.#server.on('tlsClientError', (_error: Error, socket: TLSSocket) => {
+    this.#server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
       refuse()
+      this.#noteStranger(socket, `its certificate or its TLS is not accepted: ${error.message}`)
       socket.destroy()
     })
   }
@@ -177,8 +189,14 @@ export class Ingest {
     if (typeof name === 'string') this.#accept(socket, name)
     else {
       this.#options.events.frameRefused(undefined, 'IDENTITY_REFUSED')
+      this.#noteStranger(socket, 'its certificate has no common name')
       socket.destroy()
     }
+  }
+
+  #noteStranger(socket: Socket, sentence: string): void {
+    const address = addressOf(socket)
+    this.#refusals.add(undefined, { vpg: undefined, agent: undefined, address, code: 'IDENTITY_REFUSED', sentence })
   }
 
   #accept(socket: Socket, certifiedName: string | undefined): void {

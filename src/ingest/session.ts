@@ -19,6 +19,7 @@ import {
 } from './frame-receiver.ts'
 import { checkHello, checkIdentity, checkPositions, checkVersion } from './handshake.ts'
 import { takeStreamFrame } from './intake.ts'
+import type { Refusals } from './refusals.ts'
 import { readSocket, type SocketReader } from './socket-reader.ts'
 import type { OpenSession } from './status.ts'
 import type { Stream, StreamSession } from './stream.ts'
@@ -31,6 +32,8 @@ export interface SessionHost {
   readonly events: IngestEvents
   readonly patience: SessionPatience
   findVpg(name: string): ServedVpg | undefined
+  /** Who is refused, and who is let in. */
+  readonly refusals: Refusals
   /** A session began or ended to use credit; its share of the pool follows from how many do. */
   creditWindowBytes(): number
   /** The connection is gone. */
@@ -72,6 +75,8 @@ export class Session implements FrameSink, StreamSession {
   readonly #reader: SocketReader
   readonly #credit = new CreditAccount()
   #state: State = 'hello'
+  /** What it says it is, believed or not. */
+  #greeting: Hello | undefined
   #claim: Claim | undefined
   #facts: OpenSession | undefined
   #readingPaused = false
@@ -88,7 +93,7 @@ export class Session implements FrameSink, StreamSession {
     this.#host = host
     this.#socket = socket
     this.#certifiedName = certifiedName
-    this.#address = `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`
+    this.#address = addressOf(socket)
     this.#receiver = new FrameReceiver(host.journal, this)
     const now = host.clock.monotonicMillis()
     this.#stateSinceMillis = now
@@ -175,6 +180,7 @@ export class Session implements FrameSink, StreamSession {
   }
 
   #takeHello(hello: Hello): void {
+    this.#greeting = hello
     checkVersion(hello)
     checkIdentity(hello, this.#certifiedName)
     const vpg = this.#host.findVpg(hello.vpg)
@@ -226,6 +232,7 @@ export class Session implements FrameSink, StreamSession {
       heartbeatTimeoutMillis: this.#host.patience.heartbeatTimeoutMillis,
       coordinator,
     })
+    this.#host.refusals.letIn(definition.id, hello)
     this.#host.events.sessionOpened(this.#sessionFacts({ vpg, stream }))
   }
 
@@ -315,8 +322,16 @@ export class Session implements FrameSink, StreamSession {
   fail(error: unknown): void {
     if (!(error instanceof Failure)) throw error
     if (this.#state === 'ended') return
+    this.#noteRefusal(error)
     this.#host.events.frameRefused(this.vpg, error.code)
     this.#end(error.code, error.message)
+  }
+
+  #noteRefusal({ code, message: sentence }: Failure): void {
+    const named = this.#greeting
+    const owner = named === undefined ? undefined : this.#host.findVpg(named.vpg)?.definition.id
+    const agent = named?.agent ?? this.#certifiedName
+    this.#host.refusals.add(owner, { vpg: named?.vpg, agent, address: this.#address, code, sentence })
   }
 
   #giveUp(sentence: string): void {
@@ -364,4 +379,8 @@ export class Session implements FrameSink, StreamSession {
   #sessionFacts({ vpg, stream }: Pick<Claim, 'vpg' | 'stream'>): SessionFacts {
     return { vpg: vpg.definition.id, stream: stream.number, agent: stream.agent, address: this.#address }
   }
+}
+
+export function addressOf(socket: Socket): string {
+  return `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`
 }

@@ -1,5 +1,6 @@
 import type { Position } from '../base/ids.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { Refusal } from './refusals.ts'
 import type { AgentStatus } from '../wire/messages.ts'
 
 /** What ingest knows of a VPG now, for people. */
@@ -11,6 +12,8 @@ export interface VpgIngestStatus {
   readonly coordinator: string | undefined
   /** Why no checkpoints are made now, in a sentence; undefined when they are. */
   readonly noCheckpointsBecause: string | undefined
+  /** Peers that asked for this VPG and were refused, the newest first. */
+  readonly refusals: readonly Refusal[]
 }
 
 export interface StreamStatus {

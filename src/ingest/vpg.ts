@@ -148,7 +148,7 @@ export class ServedVpg {
     return this.requests.ask(requestId => session.requestCheckpoint(requestId))
   }
 
-  status(): VpgIngestStatus {
+  status(): Omit<VpgIngestStatus, 'refusals'> {
     return {
       streams: this.streams.map(stream => stream.status()),
       lastCheckpoint: this.#lastCheckpoint,

@@ -21,7 +21,7 @@ export class AgentMetrics {
     clients: 0,
     refusals: 0,
   }
-  readonly #now = { linkUp: 0, queuedBytes: 0, clients: 0 }
+  readonly #now = { linkUp: 0, refused: 0, queuedBytes: 0, clients: 0 }
   readonly #loopDelay = watchLoopDelay()
 
   constructor(options: { readonly version: string }) {
@@ -41,9 +41,13 @@ export class AgentMetrics {
   #agentEvents(): AgentEvents {
     const [counts, now] = [this.#counts, this.#now]
     return {
-      linkUp: () => void (now.linkUp = 1),
-      linkDown: ({ code }) => {
+      linkUp: () => {
+        now.linkUp = 1
+        now.refused = 0
+      },
+      linkDown: ({ code, refused }) => {
         now.linkUp = 0
+        now.refused = refused ? 1 : 0
         this.#linkLosses.set(code, (this.#linkLosses.get(code) ?? 0) + 1)
       },
       needsSync: volume => void this.#needSync.add(volume),
@@ -73,6 +77,12 @@ export class AgentMetrics {
     const registry = this.#registry
     const [counts, now, losses] = [this.#counts, this.#now, this.#linkLosses]
     gauge(registry, 'vra_agent_link_up', '1 while the session with the VRA is open.', () => now.linkUp)
+    gauge(
+      registry,
+      'vra_agent_link_refused',
+      '1 while the VRA refuses this agent, or the agent the VRA: /v1/status says why.',
+      () => now.refused,
+    )
     gauge(registry, 'vra_agent_queue_bytes', 'Bytes that wait for their acknowledgement.', () => now.queuedBytes)
     gauge(
       registry,

@@ -309,3 +309,20 @@ t.test('a VRA with the smallest credit gets everything', async t => {
   await site.vra.kill()
   t.same(site.differences(), [])
 })
+
+t.test('an agent that is refused says why, since when and how often, until it is let in', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 1 * MiB)
+  site.vra.refusal = { code: 'UNKNOWN_VPG', sentence: 'there is no VPG "v" here' }
+  const agent = await site.start()
+  await eventually('it is refused', () => agent.status().link === 'refused')
+  const { refusal } = agent.status()
+  t.match(refusal, { ...site.vra.refusal, count: 1 })
+  t.equal(refusal?.firstTimestampMicros, refusal?.lastTimestampMicros)
+  await agent.close()
+  site.vra.refusal = undefined
+  const again = await site.start()
+  await eventually('it is let in', () => again.status().link === 'connected')
+  t.equal(again.status().refusal, undefined)
+  await again.close()
+  await site.vra.kill()
+})

@@ -5,7 +5,7 @@ import { Failure } from '../../src/base/failure.ts'
 import { GiB, TiB } from '../../src/base/units.ts'
 import { ControlApi } from '../../src/control/control.ts'
 import { runCli, type Ended } from '../support/cli-run.ts'
-import { populated, type FakeVra } from '../support/control-fake.ts'
+import { nowMicros, populated, type FakeVra } from '../support/control-fake.ts'
 
 t.jobs = 2
 
@@ -158,9 +158,22 @@ t.test('the exit status says how it went', async t => {
     t.equal((await vraCommand(...argv)).status, 2, argv.join(' '))
 })
 
+const refusedAgent = {
+  vpg: 'payroll',
+  agent: 'host9',
+  address: '10.0.0.9:5000',
+  code: 'UNKNOWN_VPG',
+  sentence: 'there is no VPG "payroll" here',
+  count: 3,
+  firstTimestampMicros: nowMicros - 60_000_000,
+  lastTimestampMicros: nowMicros - 12_000_000,
+} as const
+
 t.test('status says what a person should know; --json is the API’s own answer', async t => {
   const { vra, vraCommand } = await open(t)
+  vra.refusals = [refusedAgent]
   const text = (await vraCommand('status')).stdout
+  t.match(text, /^refused\thost9 for payroll at 10.0.0.9:5000, 12 s ago, 3 in all, UNKNOWN_VPG: there is no VPG/m)
   t.match(text, /^critical\terp-database has had no new checkpoint/m)
   t.match(text, /^journal\t2.90 GiB of 8 GiB, 141 GiB free on its disk$/m)
   t.strictSame(

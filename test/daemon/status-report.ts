@@ -7,7 +7,12 @@ import type { Refusal } from '../../src/ingest/ingest.ts'
 import { openedVpg } from '../support/opened-vpg.ts'
 
 const nowMicros = 1_790_000_000_000_000
-const clock: Clock = { timestampMicros: () => nowMicros, monotonicMillis: () => 0, sleep: async () => undefined }
+const clock: Clock = {
+  timestampMicros: () => nowMicros,
+  monotonicMillis: () => 0,
+  sleep: async () => undefined,
+  after: () => () => undefined,
+}
 
 function refusal(changes: Partial<Refusal>): Refusal {
   return {

@@ -2,7 +2,7 @@ import t, { type Test } from 'tap'
 import { crc32c } from '../../src/codec/crc32c.ts'
 import { encodeFrame } from '../../src/wire/wire.ts'
 import { ordinal, sequence } from '../../src/base/ids.ts'
-import { frameSizeBytesMax } from '../../src/base/limits.ts'
+import { frameSizeBytesMax, refusalsKeptMax } from '../../src/base/limits.ts'
 import type { Hello } from '../../src/wire/messages.ts'
 import {
   batchAt,
@@ -207,3 +207,39 @@ function incompressibleBytes(seed: number): Buffer {
   }
   return bytes
 }
+
+t.test('who was refused, when and why is kept until it is let in, and no more than so many', async t => {
+  const bench = await openBench(t, { automatic: true })
+  const { definition } = sampleVpg()
+  const refused = async (changes: Partial<Hello>): Promise<void> => {
+    const peer = TestPeer.connect(bench.ingest.port)
+    peer.send(hello(changes))
+    await peer.refusal()
+  }
+  const ofVpg = () => bench.ingest.status(definition.id).refusals
+  await refused({ volumes: [] })
+  const firstTimestampMicros = bench.clock.timestampMicros()
+  await bench.clock.advance(1000)
+  await refused({ volumes: [] })
+  await refused({ agent: 'intruder' })
+  await refused({ vpg: 'payroll' })
+  t.match(ofVpg(), [
+    { vpg: 'orders', agent: 'intruder', code: 'IDENTITY_REFUSED', sentence: /does not list the agent/, count: 1 },
+    { vpg: 'orders', agent: 'orders-host', code: 'UNKNOWN_VOLUME', sentence: /"root"/, address: /^127\.0\.0\.1:\d+$/ },
+  ])
+  const lastTimestampMicros = firstTimestampMicros + 1_000_000
+  t.match(ofVpg()[1], { count: 2, firstTimestampMicros, lastTimestampMicros })
+  t.match(bench.ingest.refusals(), [{ vpg: 'payroll', agent: 'payroll-host', code: 'UNKNOWN_VPG' }])
+  await TestPeer.open(bench)
+  t.same(
+    ofVpg().map(({ agent }) => agent),
+    ['intruder'],
+  )
+  for (let number = 0; number < refusalsKeptMax + 3; number++) {
+    await refused({ agent: `intruder-${number}` })
+    await refused({ vpg: `nothing-${number}` })
+  }
+  t.equal(ofVpg().length, refusalsKeptMax)
+  t.equal(ofVpg()[0]?.agent, `intruder-${refusalsKeptMax + 2}`, 'the newest first')
+  t.equal(bench.ingest.refusals().length, refusalsKeptMax)
+})

@@ -70,6 +70,13 @@ t.test('no certificate, one of a stranger, one for servers, plain TCP or TLS 1.2
     t.equal(peer.welcome, undefined, `peer ${index}`)
   }
   await until('all are counted', () => bench.events.refused.length === peers.length)
+  const refusals = bench.ingest.refusals()
+  t.match(refusals[0], { agent: undefined, code: 'IDENTITY_REFUSED', sentence: /certificate/ })
+  t.equal(
+    refusals.reduce((sum, { count }) => sum + count, 0),
+    peers.length,
+    'and told',
+  )
   t.equal(bench.ingest.sessionCount, 0)
 })
 

@@ -112,10 +112,15 @@ t.test('the agent counts what its guests and its link do', async t => {
   t.equal(valueOf(up, 'vra_agent_written_bytes_total'), 8192)
   t.equal(valueOf(up, 'vra_agent_volumes_needing_sync'), 1)
   t.equal(valueOf(up, 'vra_agent_queue_bytes'), 512)
-  events.linkDown({ code: 'PEER_LOST', sentence: 'gone', retryDelayMillis: 100 })
+  events.linkDown({ code: 'PEER_LOST', sentence: 'gone', retryDelayMillis: 100, refused: false })
   const down = await metrics.render()
   t.equal(valueOf(down, 'vra_agent_link_up'), 0)
+  t.equal(valueOf(down, 'vra_agent_link_refused'), 0)
   t.equal(valueOf(down, 'vra_agent_link_losses_total{code="PEER_LOST"}'), 1)
+  events.linkDown({ code: 'UNKNOWN_VPG', sentence: 'no such VPG', retryDelayMillis: 100, refused: true })
+  t.equal(valueOf(await metrics.render(), 'vra_agent_link_refused'), 1)
+  events.linkUp({ address: 'vra:7420', epoch: 1, resendRecordCount: 0 })
+  t.equal(valueOf(await metrics.render(), 'vra_agent_link_refused'), 0)
 })
 
 const promtool = spawnSync('promtool', ['--version']).status === 0

@@ -40,6 +40,7 @@ export class FakeVra implements VraControl {
   /** What `startVerify` finds. */
   findings: VerifyJob['findings'] = []
   alerts: VraStatus['alerts'] = []
+  refusals: VraStatus['refusals'] = []
   ready = true
 
   async status(): Promise<VraStatus> {
@@ -72,6 +73,7 @@ export class FakeVra implements VraControl {
         ackMillisP50: 1.3,
         ackMillisP99: 6.8,
       },
+      refusals: this.refusals,
       vpgs,
       exports: [...this.jobs.values()],
     }
@@ -272,6 +274,7 @@ export class FakeVra implements VraControl {
       oldestCheckpoint: undefined,
       checkpointCount: 0,
       tags: [],
+      refusals: [],
       holes: [],
       writesPerSecond: 0,
       bytesPerSecond: 0,
