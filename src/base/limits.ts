@@ -46,6 +46,13 @@ export const hashBlockSizeBytesMax = 1 * MiB
 /** In one question: a region of 128 MiB in blocks of 64 KiB. */
 export const hashBlockCountMax = 2048
 export const holdTimeoutMillisMax = 10_000
+export const holdTimeoutMillisMin = 20
+/** Long for a LAN, short for a guest: what it waits for at worst when a coordinator dies in between. */
+export const holdTimeoutMillisDefault = 500
+/** Between agents; a connection that broke in silence costs the checkpoints of so long. */
+export const peerHeartbeatIntervalMillis = 1_000
+export const peerHeartbeatTimeoutMillis = 5_000
+export const peerConnectionsMax = 128
 
 // The commit log.
 export const logFileSizeBytes = 64 * MiB
@@ -119,6 +126,11 @@ export const historyMillisDefault = 24 * 3_600_000
 export const historyStepMillisMax = 2 * checkpointIntervalMillisMax
 export const pageSizeMax = 1000
 
+assert(
+  holdTimeoutMillisMin <= holdTimeoutMillisDefault && holdTimeoutMillisDefault <= holdTimeoutMillisMax,
+  'a hold is bounded',
+)
+assert(peerConnectionsMax >= 2 * streamsPerVpgMax, 'every other agent may connect again while its old connection dies')
 assert(frameBodySizeBytesMax % sectorSizeBytes === 0, 'a frame holds whole sectors')
 assert(batchRawSizeBytesTarget <= batchRawSizeBytesMax, 'the target is within the bound')
 assert(writeSizeBytesMax <= batchRawSizeBytesMax, 'one write fits in one batch')

@@ -283,6 +283,7 @@ function holdAnswer(fields: Fields): HoldAnswer {
     refusal: text(fields, 'refusal', sentenceSizeCharactersMax),
     highestTerm: unsignedTerm(fields, 'highestTerm'),
     volumes: markerVolumes(fields),
+    highestCounter: number(fields, 'highestCounter'),
   }
 }
 

@@ -196,6 +196,8 @@ export interface HoldAnswer extends HoldId {
   readonly refusal: string
   readonly highestTerm: number
   readonly volumes: readonly MarkerVolume[]
+  /** Every counter up to it is spent. */
+  readonly highestCounter: number
 }
 
 export interface Cut extends HoldId {

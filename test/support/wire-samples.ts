@@ -129,6 +129,7 @@ export const sampleMessages: readonly ControlMessage[] = [
     counter: 10,
     refusal: '',
     highestTerm: 2,
+    highestCounter: 9,
     volumes: [{ number: 1, sizeBytes: 512, included: false }],
   },
   {
