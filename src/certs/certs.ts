@@ -15,7 +15,7 @@ export interface Certificate {
 
 export interface CertificateRequest {
   readonly commonName: string
-  /** 'server' for the VRA, 'client' for an agent. */
+  /** 'server' for the VRA, 'client' for an agent, which is a server to the other agents of its VPG, too. */
   readonly kind: 'server' | 'client'
   /** Host names and IP addresses under which a server is reached. */
   readonly hosts: readonly string[]
@@ -27,7 +27,12 @@ const signingAlgorithm = { name: 'ECDSA', hash: 'SHA-256' } as const
 const dayMillis = 24 * 3_600_000
 /** Certificates are valid from a little before now, for hosts whose clock is behind. */
 const clockToleranceMillis = 10 * 60_000
-const purposeOf = { server: x509.ExtendedKeyUsage.serverAuth, client: x509.ExtendedKeyUsage.clientAuth } as const
+const purposesOf = {
+  server: [x509.ExtendedKeyUsage.serverAuth],
+  client: [x509.ExtendedKeyUsage.clientAuth, x509.ExtendedKeyUsage.serverAuth],
+} as const
+/** An agent is known by its common name to agents, and to nobody as a host: the VRA cannot be played with its certificate. */
+const agentHost = 'agent.vra.invalid'
 
 export async function createAuthority(authority: {
   readonly name: string
@@ -54,7 +59,8 @@ export async function issueCertificate(authority: Certificate, request: Certific
   const issuer = new x509.X509Certificate(authority.certificatePem)
   const signingKey = await importPrivateKey(authority.privateKeyPem)
   const keys = await webcrypto.subtle.generateKey(keyAlgorithm, true, ['sign', 'verify'])
-  const names = request.hosts.map(host => new x509.GeneralName(isIP(host) === 0 ? 'dns' : 'ip', host))
+  const hosts = request.kind === 'client' ? [...request.hosts, agentHost] : request.hosts
+  const names = hosts.map(host => new x509.GeneralName(isIP(host) === 0 ? 'dns' : 'ip', host))
   const certificate = await x509.X509CertificateGenerator.create({
     serialNumber: newSerialNumber(),
     subject: distinguishedName(request.commonName),
@@ -66,7 +72,7 @@ export async function issueCertificate(authority: Certificate, request: Certific
     extensions: [
       new x509.BasicConstraintsExtension(false, undefined, true),
       new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
-      new x509.ExtendedKeyUsageExtension([purposeOf[request.kind]]),
+      new x509.ExtendedKeyUsageExtension([...purposesOf[request.kind]]),
       await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
       await x509.AuthorityKeyIdentifierExtension.create(issuer),
       ...(names.length === 0 ? [] : [new x509.SubjectAlternativeNameExtension(names)]),

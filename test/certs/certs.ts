@@ -36,7 +36,7 @@ t.test('a server certificate names its hosts and addresses', async t => {
   t.equal(certificate.checkHost('other.example'), undefined)
 })
 
-t.test('openssl accepts the chain for its purpose only', async t => {
+t.test('openssl accepts the chain for its purposes only', async t => {
   try {
     execFileSync('openssl', ['version'])
   } catch {
@@ -45,10 +45,12 @@ t.test('openssl accepts the chain for its purpose only', async t => {
   }
   const directory = t.testdir()
   const authority = await createAuthority({ name: 'an authority', validDays: 30 })
+  const server = await issueCertificate(authority, { commonName: 'v', kind: 'server', hosts: ['v'], validDays: 7 })
   const client = await issueCertificate(authority, { commonName: 'a', kind: 'client', hosts: [], validDays: 7 })
+  writeFileSync(`${directory}/server.crt`, server.certificatePem)
   writeFileSync(`${directory}/authority.crt`, authority.certificatePem)
   writeFileSync(`${directory}/client.crt`, client.certificatePem)
-  const verify = (purpose: string): string =>
+  const verify = (kind: string, purpose: string): string =>
     execFileSync(
       'openssl',
       [
@@ -58,12 +60,15 @@ t.test('openssl accepts the chain for its purpose only', async t => {
         purpose,
         '-CAfile',
         `${directory}/authority.crt`,
-        `${directory}/client.crt`,
+        `${directory}/${kind}.crt`,
       ],
       { encoding: 'utf8', stdio: 'pipe' },
     )
-  t.match(verify('sslclient'), /OK/)
-  t.throws(() => verify('sslserver'))
+  t.match(verify('server', 'sslserver'), /OK/)
+  t.throws(() => verify('server', 'sslclient'))
+  t.match(verify('client', 'sslclient'), /OK/)
+  t.match(verify('client', 'sslserver'), /OK/, 'agents reach each other')
+  t.notOk(new X509Certificate(client.certificatePem).checkHost('a'), 'its name is not the name of a host')
 })
 
 t.test('a key that is not PEM is refused', async t => {
