@@ -5,7 +5,7 @@ export const levels: readonly (readonly string[])[] = [
   ['base'],
   ['codec', 'disk', 'config', 'certs'],
   ['store', 'wire', 'timeline', 'nbd'],
-  ['journal', 'catalog'],
+  ['journal', 'catalog', 'cut'],
   ['segment'],
   ['manifest', 'mirror'],
   ['aging', 'image'],
