@@ -1,6 +1,7 @@
 import type { AddressInfo } from 'node:net'
 import { fastify, type FastifyInstance } from 'fastify'
 import { Failure } from '../base/failure.ts'
+import { noCompilers } from './compilers.ts'
 
 export interface AgentApiOptions {
   readonly host: string
@@ -23,7 +24,13 @@ export class AgentApi {
 
   /** Listens on return. A port that is taken is CONFIG_INVALID. */
   static async open({ host, port, status, metrics }: AgentApiOptions): Promise<AgentApi> {
-    const server = fastify({ logger: false, bodyLimit: 1024, requestTimeout: 30_000, forceCloseConnections: true })
+    const server = fastify({
+      logger: false,
+      bodyLimit: 1024,
+      requestTimeout: 30_000,
+      forceCloseConnections: true,
+      schemaController: noCompilers,
+    })
     server.get('/v1/status', async () => status())
     server.get('/metrics', async (_, reply) =>
       reply.type('text/plain; version=0.0.4; charset=utf-8').send(await metrics()),

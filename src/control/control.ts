@@ -2,6 +2,7 @@ import type { AddressInfo } from 'node:net'
 import swagger from '@fastify/swagger'
 import { fastify, type FastifyInstance, type FastifyRequest } from 'fastify'
 import { Failure } from '../base/failure.ts'
+import { noCompilers } from './compilers.ts'
 import { answerToError } from './errors.ts'
 import { contentSecurityPolicy, renderFacts, renderPage } from './page.ts'
 import { components, jsonSchema, registerRoutes } from './routes.ts'
@@ -70,11 +71,9 @@ async function buildServer(options: ControlApiOptions): Promise<FastifyInstance>
     keepAliveTimeout: 10_000,
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 256 },
+    schemaController: noCompilers,
   })
   server.removeContentTypeParser('text/plain')
-  // The routes check with the schemas that the documentation is made of; see routes.ts.
-  server.setValidatorCompiler(() => () => true)
-  server.setSerializerCompiler(() => data => JSON.stringify(data))
   server.addHook('onRequest', async request => refuseForeign(request, options.host))
   server.setErrorHandler((error, request, reply) => {
     const { httpStatus, retryAfterSeconds, body } = answerToError(error)
