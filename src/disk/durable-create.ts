@@ -9,7 +9,10 @@ export type FileCalls = Pick<typeof promises, 'open' | 'link' | 'unlink' | 'mkdi
 
 export const realFileCalls: FileCalls = promises
 
-/** A piece takes a thread of the pool for a few milliseconds, and an abort is noticed between two of them. */
+/**
+ * A piece takes a thread of the pool for a few milliseconds, and an abort is noticed between two of them. Each is synced before the
+ * next is written: the disk is never given a whole object at once, behind which the commit log's next fdatasync would wait.
+ */
 const pieceSizeBytes = 4 * MiB
 
 export interface NewFile {
@@ -45,9 +48,10 @@ async function writeSynced(calls: FileCalls, file: string, contents: Uint8Array,
       signal.throwIfAborted()
       const piece = Math.min(pieceSizeBytes, contents.length - at)
       at += (await open.write(contents, at, piece, at)).bytesWritten // a short write is legal
+      signal.throwIfAborted()
+      await open.datasync()
     }
-    signal.throwIfAborted()
-    await open.datasync()
+    if (contents.length === 0) await open.datasync()
   } finally {
     await open.close()
   }
