@@ -25,6 +25,8 @@ export interface ControlApiOptions {
   readonly vra: VraControl
   /** The Prometheus text, made when it is asked for. */
   readonly metrics: () => Promise<string>
+  /** Called when all is built and before the first request can come. */
+  readonly beforeListening?: () => Promise<void>
   /** Told of requests that failed in a way that nobody expected: a bug. The request is answered with 500. */
   readonly onBug: (error: unknown, request: { readonly method: string; readonly url: string }) => void
 }
@@ -44,6 +46,7 @@ export class ControlApi {
   /** Listens on return. A port that is taken is CONFIG_INVALID. */
   static async open(options: ControlApiOptions): Promise<ControlApi> {
     const server = await buildServer(options)
+    await options.beforeListening?.()
     try {
       await server.listen({ host: options.host, port: options.port })
     } catch (error) {

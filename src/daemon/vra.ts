@@ -81,7 +81,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     const { untoldCount } = journal.recovered
     if (untoldCount > 0) log.warn({ count: untoldCount }, 'indexRowsDropped')
 
-    // From here on aging moves what the log holds, and agents are served.
+    // From here on agents are served.
     let serving: Ingest | undefined
     handlers.later = agingHandlers({
       table,
@@ -92,7 +92,6 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       ingest: () => serving,
       nowMicros: () => clock.timestampMicros(),
     })
-    await aging.start({ durable: journal.durable() })
     const stopTelling = journal.onDurable(group => {
       aging.durable(group.mark)
       catalog.addTail(group.records.filter(record => record.kind === 'batch'))
@@ -153,6 +152,8 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
         port: config.control.port,
         vra,
         metrics: () => metrics.render(),
+        // From its start on aging reads the whole log, which takes a core: when little is left to compute here, but before anybody can ask for an image.
+        beforeListening: () => aging.start({ durable: journal.durable() }),
         onBug: (error, request) =>
           log.error({ ...request, error: String(error instanceof Error ? error.stack : error) }, 'requestFailed'),
       }),
