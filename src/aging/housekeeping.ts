@@ -103,11 +103,17 @@ async function orphansOf(
   return orphans
 }
 
-/** True when nothing of a deleted VPG is left. Not before its grace period is over and the log has forgotten it. */
+/** Deleted VPGs of which only the manifest is left that says so. */
+const emptied = new WeakSet<VpgWriter>()
+
+/**
+ * True when nothing of a deleted VPG is left. Its objects go when its grace period is over; the manifest that says "deleted" stays
+ * until the log, too, has forgotten the VPG, or a start would find records of a VPG that nobody knows.
+ */
 export async function removeDeleted(tools: AgingTools, writer: VpgWriter): Promise<boolean> {
   const { clock, config, logFiles, notify, signal } = tools
   const deletedAtMicros = writer.contents.deletedAtMicros
-  if (deletedAtMicros === undefined || logFiles.has(writer.vpg)) return false
+  if (deletedAtMicros === undefined || (emptied.has(writer) && logFiles.has(writer.vpg))) return false
   if (clock.timestampMicros() < deletedAtMicros + config.garbageGraceMillis * 1000) return false
   await writer.checkOwnership()
   const all = await writer.patience.attempt(async each => {
@@ -119,13 +125,13 @@ export async function removeDeleted(tools: AgingTools, writer: VpgWriter): Promi
   // followed by one that goes on. The registry object, by which the VPG is found, is the last.
   const manifestKeys = writer.commits.manifestKeys()
   const last = new Set(manifestKeys)
-  await removeAll(
-    tools,
-    writer,
-    all.filter(key => !last.has(key)),
-  )
+  const others = all.filter(key => !last.has(key))
+  await removeAll(tools, writer, others)
+  emptied.add(writer)
+  if (others.length > 0) notify('garbageRemoved', { vpg: writer.vpg, objectCount: others.length })
+  if (logFiles.has(writer.vpg)) return false
   for (const key of [...manifestKeys, registryKey(writer.vpg)]) await removeAll(tools, writer, [key])
-  notify('garbageRemoved', { vpg: writer.vpg, objectCount: all.length + 1 })
+  notify('garbageRemoved', { vpg: writer.vpg, objectCount: manifestKeys.length + 1 })
   return true
 }
 
