@@ -19,8 +19,12 @@ export async function openAgent(
 ): Promise<void> {
   const parts = new Shutdown()
   try {
-    const metrics = parts.own(new AgentMetrics({ version: software }))
+    let opened: Agent | undefined
+    const metrics = parts.own(
+      new AgentMetrics({ version: software, queuedBytes: () => opened?.status().queuedBytes ?? 0 }),
+    )
     const agent = parts.own(await Agent.open(agentOptions(config), { events: both(metrics.events, agentLog(log)) }))
+    opened = agent
     const api = parts.own(
       await AgentApi.open({ ...config.control, status: () => agent.status(), metrics: () => metrics.render() }),
     )

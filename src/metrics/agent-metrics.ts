@@ -21,10 +21,13 @@ export class AgentMetrics {
     clients: 0,
     refusals: 0,
   }
-  readonly #now = { linkUp: 0, refused: 0, queuedBytes: 0, clients: 0 }
+  readonly #now = { linkUp: 0, refused: 0, clients: 0 }
+  readonly #queuedBytes: () => number
   readonly #loopDelay = watchLoopDelay()
 
-  constructor(options: { readonly version: string }) {
+  /** `queuedBytes` is asked at a scrape: while nothing is acknowledged no event tells how the queue grows. */
+  constructor(options: { readonly version: string; readonly queuedBytes: () => number }) {
+    this.#queuedBytes = options.queuedBytes
     this.events = this.#agentEvents()
     registerProcessMetrics(this.#registry, options.version, this.#loopDelay)
     this.#register()
@@ -63,7 +66,7 @@ export class AgentMetrics {
         counts.frameBytes += frameSizeBytes
       },
       markerNumbered: () => void counts.markers++,
-      acknowledged: ({ queuedBytes }) => void (now.queuedBytes = queuedBytes),
+      acknowledged: () => undefined,
       clientConnected: () => {
         counts.clients++
         now.clients++
@@ -83,7 +86,7 @@ export class AgentMetrics {
       '1 while the VRA refuses this agent, or the agent the VRA: /v1/status says why.',
       () => now.refused,
     )
-    gauge(registry, 'vra_agent_queue_bytes', 'Bytes that wait for their acknowledgement.', () => now.queuedBytes)
+    gauge(registry, 'vra_agent_queue_bytes', 'Bytes that wait for their acknowledgement.', this.#queuedBytes)
     gauge(
       registry,
       'vra_agent_volumes_needing_sync',
