@@ -95,6 +95,6 @@ export class LogTail {
   #tellDamage(fileIdentity: number, offsetBytes: number, sentence: string): void {
     const at = `log file ${fileIdentity}, byte ${offsetBytes}`
     // Whose records these were nobody can say: a VPG finds that records are missing when its next one does not follow.
-    for (const vpg of this.#options.vpgs.keys()) this.#options.damageFound({ vpg, sentence: `${at}: ${sentence}` })
+    this.#options.damageFound({ vpg: undefined, sentence: `${at}: ${sentence}` })
   }
 }

@@ -182,7 +182,8 @@ export interface AgingNotices {
   /** The VPG, whose records were kept because the store did not know it, is gone; they need not be kept any more. */
   recordsForgotten: { readonly vpg: VpgId }
   /** An object or a log record failed its checks; the sentence names it, where, and what it affects. */
-  damageFound: { readonly vpg: VpgId; readonly sentence: string }
+  /** Without a VPG: nobody can say whose bytes these were. */
+  damageFound: { readonly vpg: VpgId | undefined; readonly sentence: string }
   storeFailing: { readonly vpg: VpgId; readonly sentence: string }
   storeRecovered: { readonly vpg: VpgId }
   /** Another appliance owns the VPG: this one has stopped writing it. */

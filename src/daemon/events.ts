@@ -89,8 +89,17 @@ export function ingestEvents({ table, meter, metrics, pacer, catalog, log }: Ing
 }
 
 /** While the parts that act are being opened: a VPG that is left alone is told of, or nobody knows why its agents are refused. */
-export function earlyAgingHandlers(log: Log): AgingHandlers {
-  return { damageFound: notice => log.error(notice, 'damageFound') }
+export function earlyAgingHandlers(listeners: DamageListeners): AgingHandlers {
+  return { damageFound: ({ vpg, sentence }) => tellDamage(listeners, vpg, sentence) }
+}
+
+export type DamageListeners = Pick<AgingListeners, 'table' | 'metrics' | 'log'>
+
+/** Damage that anybody has met: in the log and the metrics once, and in the status until the next start. */
+export function tellDamage({ table, metrics, log }: DamageListeners, vpg: VpgId | undefined, sentence: string): void {
+  if (!table.addDamage(vpg, sentence)) return
+  metrics.aging.damageFound({ vpg, sentence })
+  log.error({ vpg: vpg === undefined ? undefined : (table.get(vpg)?.definition.name ?? vpg), sentence }, 'damageFound')
 }
 
 /** What aging told before there was an ingest to act on it: another appliance's VPG is not served, offloaded marks are raised. */
@@ -125,7 +134,7 @@ export function agingHandlers({
   const nameOf = (vpg: VpgId): string => entryOf(vpg)?.definition.name ?? vpg
   // The index can be rebuilt, so a row that could not be written stops nothing.
   const indexFailed = (error: unknown): void => log.warn({ error: String(error) }, 'indexFailing')
-  return both(metrics.aging, {
+  const acting = both(metrics.aging, {
     segmentCommitted: ({ vpg, segment, offloaded, buildMillis, putMillis }) => {
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.offloaded = offloaded
@@ -178,10 +187,6 @@ export function agingHandlers({
     logFileFree: ({ fileIdentity }) => journal.freeFile(fileIdentity),
     recordsForgotten: ({ vpg }) => log.warn({ vpg }, 'recordsForgotten'),
     garbageRemoved: ({ vpg, objectCount }) => log.debug({ vpg: nameOf(vpg), objectCount }, 'garbageRemoved'),
-    damageFound: ({ vpg, sentence }) => {
-      entryOf(vpg)?.addDamage(sentence)
-      log.error({ vpg: nameOf(vpg), sentence }, 'damageFound')
-    },
     storeFailing: ({ vpg, sentence }) => {
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.storeFailure ??= { sentence, sinceMicros: nowMicros() }
@@ -199,6 +204,7 @@ export function agingHandlers({
       log.fatal({ vpg: nameOf(vpg), sentence }, 'fenced')
     },
   })
+  return { ...acting, damageFound: ({ vpg, sentence }) => tellDamage({ table, metrics, log }, vpg, sentence) }
 }
 
 function rounded<T extends { readonly millis: number }>(facts: T): T {

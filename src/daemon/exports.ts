@@ -25,6 +25,9 @@ interface ImageThread {
   cause: Error | undefined
 }
 
+/** Hears of damage that an export met. */
+export type DamageHandler = (vpg: VpgId, sentence: string) => void
+
 type Changing<T> = { -readonly [K in keyof T]: T[K] }
 
 /** Exports of volumes to raw files: jobs in the image thread, so that no byte of an image passes the main thread. */
@@ -32,6 +35,7 @@ export class Exports {
   readonly #aging: ImageOpener
   readonly #clock: Clock
   readonly #config: ImageConfig
+  readonly #damageFound: DamageHandler
   readonly #newWorker: () => Worker
   readonly #jobs = new Map<string, Changing<ExportJob>>()
   readonly #running = new Map<
@@ -44,6 +48,7 @@ export class Exports {
     config: ImageConfig,
     aging: ImageOpener,
     clock: Clock,
+    damageFound: DamageHandler,
     newWorker = (): Worker =>
       new Worker(new URL('../image/image-worker.js', import.meta.url), {
         resourceLimits: { maxYoungGenerationSizeMb: threadYoungSizeMiBMax },
@@ -52,6 +57,7 @@ export class Exports {
     this.#config = config
     this.#aging = aging
     this.#clock = clock
+    this.#damageFound = damageFound
     this.#newWorker = newWorker
   }
 
@@ -188,6 +194,7 @@ export class Exports {
           : new Failure('PEER_LOST', `the export ended unexpectedly: ${String(thread.cause ?? error)}`)
       job.state = failure.code === 'CLOSING' ? 'cancelled' : 'failed'
       job.failure = failureToRecord(failure)
+      if (failure.reaction === 'quarantine') this.#damageFound(vpg, failure.message)
     } finally {
       job.endedAtMicros = this.#clock.timestampMicros()
       this.#running.delete(job.id)

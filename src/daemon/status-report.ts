@@ -58,6 +58,7 @@ export class StatusReport {
       ...journalAlerts(journal),
       ...vpgs.flatMap(alertsOf),
       ...this.#storeAlerts(),
+      ...this.#otherAlerts(),
       ...refusalAlerts(refusals, undefined, nowMicros),
       ...vpgs.flatMap(vpg => refusalAlerts(strangersTo(vpg), vpg.name, nowMicros)),
     ]
@@ -148,6 +149,10 @@ export class StatusReport {
     const { writesTotal, bytesTotal } = meter
     const { p50Millis, p99Millis } = metrics.ackLatency()
     return { sessionCount, ...meter.rates(), writesTotal, bytesTotal, ackMillisP50: p50Millis, ackMillisP99: p99Millis }
+  }
+
+  #otherAlerts(): api.Alert[] {
+    return this.#parts.table.damageElsewhere.map(sentence => ({ severity: 'critical', vpg: undefined, sentence }))
   }
 
   #storeAlerts(): api.Alert[] {

@@ -3,23 +3,27 @@ import { Worker } from 'node:worker_threads'
 import type { Clock } from '../base/clock.ts'
 import { Failure, failureToRecord } from '../base/failure.ts'
 import { RpcClient } from '../base/rpc.ts'
-import type { DumpPage, VerifyJob } from '../control/service.ts'
+import type { DumpPage, Finding, VerifyJob } from '../control/service.ts'
 import type { VerifyNotices, VerifyService } from './verify-service.ts'
 
 const findingsKeptMax = 1000
 const jobsKeptMax = 20
 
 type Changing<T> = { -readonly [K in keyof T]: T[K] }
+/** Hears of every finding, also of those that the job does not keep. */
+type FindingHandler = (what: VerifyJob['what'], finding: Finding) => void
 type Call<T> = (client: RpcClient<VerifyService>) => Promise<T>
 
 /** Verifications as jobs, each in a thread of its own that ends with it. */
 export class VerifyJobs {
   readonly #clock: Clock
+  readonly #onFinding: FindingHandler
   readonly #jobs = new Map<string, Changing<VerifyJob>>()
   readonly #running = new Map<string, { readonly worker: Worker; readonly done: Promise<void> }>()
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, onFinding: FindingHandler) {
     this.#clock = clock
+    this.#onFinding = onFinding
   }
 
   /** Fails BUSY while one of this kind is running. */
@@ -46,7 +50,10 @@ export class VerifyJobs {
       if (old.state !== 'running') this.#jobs.delete(id)
     }
     const worker = startThread()
-    const client = new RpcClient<VerifyService>(worker, (name, value) => note(job, name, value))
+    const client = new RpcClient<VerifyService>(worker, (name, value) => {
+      note(job, name, value)
+      if (name === 'finding') this.#onFinding(what, value as Finding)
+    })
     this.#running.set(job.id, { worker, done: this.#run(job, worker, () => call(client)) })
     return { ...job }
   }

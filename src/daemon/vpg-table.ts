@@ -36,8 +36,9 @@ export class VpgEntry {
     return this.holes.filter(hole => hole.repairedFromOrdinal === undefined)
   }
 
-  addDamage(sentence: string): void {
-    if (this.damage.length < damageKeptMax && !this.damage.includes(sentence)) this.damage.push(sentence)
+  /** False where it is known already. */
+  addDamage(sentence: string): boolean {
+    return addTo(this.damage, sentence)
   }
 
   tagsOf(ordinal: Ordinal): string[] {
@@ -51,9 +52,17 @@ export class VpgEntry {
 
 const damageKeptMax = 20
 
+function addTo(sentences: string[], sentence: string): boolean {
+  if (sentences.includes(sentence)) return false
+  if (sentences.length < damageKeptMax) sentences.push(sentence)
+  return true
+}
+
 /** The VPGs that this daemon serves. */
 export class VpgTable {
   readonly #byId = new Map<VpgId, VpgEntry>()
+  /** Damage of no VPG that is served: of one that could not be read at the start, or of bytes that nobody knows whose they were. */
+  readonly damageElsewhere: string[] = []
 
   add(entry: VpgEntry): void {
     this.#byId.set(entry.definition.id, entry)
@@ -61,6 +70,12 @@ export class VpgTable {
 
   remove(id: VpgId): void {
     this.#byId.delete(id)
+  }
+
+  /** False where it is known already. */
+  addDamage(id: VpgId | undefined, sentence: string): boolean {
+    const entry = id === undefined ? undefined : this.#byId.get(id)
+    return entry === undefined ? addTo(this.damageElsewhere, sentence) : entry.addDamage(sentence)
   }
 
   get(id: VpgId): VpgEntry | undefined {

@@ -14,7 +14,15 @@ import { Metrics } from '../metrics/metrics.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { flushCompileCacheNow, useCompileCache } from './compile-cache.ts'
 import { DataDirectory } from './data-directory.ts'
-import { agingHandlers, catalogEvents, catchUp, earlyAgingHandlers, ingestEvents, journalEvents } from './events.ts'
+import {
+  agingHandlers,
+  catalogEvents,
+  catchUp,
+  earlyAgingHandlers,
+  ingestEvents,
+  journalEvents,
+  tellDamage,
+} from './events.ts'
 import { Exports } from './exports.ts'
 import { untilAborted } from './lifetime.ts'
 import type { Log } from './log.ts'
@@ -58,7 +66,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     // What the store knows, what the log has beyond it, and an index that says the same. Each has a thread of its own: they are
     // opened side by side, while the modules of the HTTP API, which are most of this program's, are loaded here.
     const paceFlag = newPaceFlag()
-    const handlers: { later: AgingHandlers } = { later: earlyAgingHandlers(log) }
+    const handlers: { later: AgingHandlers } = { later: earlyAgingHandlers({ table, metrics, log }) }
     const indexLost = untilLost()
     const opening = parts.ownAll<[Aging, Journal, Catalog]>([
       Aging.open({ ...agingConfig(config, data), paceFlag }, lateHandlers(handlers)),
@@ -117,9 +125,18 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
         { store: config.store, dataDirectory: data.directory, cacheSizeBytes: imageCacheSizeBytes },
         aging,
         clock,
+        (vpg, sentence) => tellDamage({ table, metrics, log }, vpg, sentence),
       ),
     )
-    const verifies = parts.own(new VerifyJobs(clock))
+    const verifies = parts.own(
+      new VerifyJobs(clock, (what, finding) => {
+        log.error({ ...finding, what }, 'verifyFoundDamage')
+        const entry = table.all().find(({ definition }) => definition.name === finding.vpg)
+        // A record may be damaged that a segment holds as well; one that does not is found by who makes segments of the log.
+        if (what === 'mirror' && entry !== undefined)
+          tellDamage({ table, metrics, log }, entry.definition.id, `${finding.place}: ${finding.sentence}`)
+      }),
+    )
     const checkpoints = new Checkpoints(catalog)
     report = new StatusReport(
       { aging, catalog, checkpoints, clock, disk: realDisk, exports, ingest, journal, meter, metrics, table },

@@ -167,7 +167,12 @@ export class Exposition {
       'Incomplete groups cut at a start; they were never acknowledged.',
       () => totals.torn,
     )
-    counter(registry, 'vra_journal_damage_total', 'Durable records found unreadable at a start.', () => totals.damage)
+    counter(
+      registry,
+      'vra_journal_damage_total',
+      'Places in the log that were durable and cannot be read, whoever they belong to.',
+      () => totals.damage,
+    )
     gauge(registry, 'vra_journal_log_bytes', 'Size of the commit log.', () => journal()?.logSizeBytes ?? NaN)
     gauge(
       registry,

@@ -59,7 +59,8 @@ export class Metrics {
     this.#scraped = await this.#facts().catch(() => undefined)
     if (this.#scraped !== undefined) {
       const known = new Set(this.#scraped.vpgs.map(vpg => vpg.id))
-      for (const id of this.#byVpg.keys()) if (!known.has(id)) this.#byVpg.delete(id)
+      // A VPG that is damaged so far that it is not served keeps its damage.
+      for (const [id, { damage }] of this.#byVpg) if (!known.has(id) && damage === 0) this.#byVpg.delete(id)
     }
     this.#exposition ??= this.#openExposition()
     return (await this.#exposition).render()
@@ -148,7 +149,7 @@ export class Metrics {
       logFileFree: () => undefined,
       recordsForgotten: () => undefined,
       garbageRemoved: ({ vpg, objectCount }) => void (this.#countsOf(vpg).garbage += objectCount),
-      damageFound: ({ vpg }) => void this.#countsOf(vpg).damage++,
+      damageFound: ({ vpg }) => void (vpg === undefined ? this.#totals : this.#countsOf(vpg)).damage++,
       storeFailing: ({ vpg }) => void this.#countsOf(vpg).storeFailures++,
       storeRecovered: () => undefined,
       fenced: ({ vpg }) => void this.#countsOf(vpg).fenced++,

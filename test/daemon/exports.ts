@@ -59,11 +59,17 @@ t.test('an export that ends with its thread says so, gives its pin back, and the
     dataDirectory: path.join(directory, 'data'),
     cacheSizeBytes: 1024 * 1024,
   }
-  const exports = new Exports(config, aging, systemClock, () => {
-    const worker = new Worker(new URL('../../src/image/image-worker.js', import.meta.url))
-    workers.push(worker)
-    return worker
-  })
+  const exports = new Exports(
+    config,
+    aging,
+    systemClock,
+    (_, sentence) => t.fail(sentence),
+    () => {
+      const worker = new Worker(new URL('../../src/image/image-worker.js', import.meta.url))
+      workers.push(worker)
+      return worker
+    },
+  )
   t.teardown(() => exports.close())
   const entry = new VpgEntry(opened, systemClock)
   const request = { vpg: 'orders', checkpoint: 'latest', volume: 'root', overwrite: false }
