@@ -129,6 +129,11 @@ export class S3Simulator {
     this.#planned.push({ operation, fault, left: times })
   }
 
+  /** Forgets all faults that are still to come. */
+  mend(): void {
+    this.#planned.length = 0
+  }
+
   /** Resolves when the next request has arrived, whatever becomes of it. */
   async nextRequest(): Promise<void> {
     await new Promise<void>(resolve => this.#received.push(resolve))

@@ -114,6 +114,10 @@ export class Scenario {
     return agent
   }
 
+  get controlUrl(): string {
+    return `http://127.0.0.1:${this.controlPort}`
+  }
+
   spawnRole(argv: readonly string[], logName: string): RoleProcess {
     return this.#role(argv, logName)
   }
@@ -195,6 +199,7 @@ export class Scenario {
 export class AgentSite {
   readonly plan: AgentPlan
   readonly nbdPort: number
+  readonly controlUrl: string
   readonly #scenario: Scenario
   readonly #controlPort: number
   process: RoleProcess | undefined
@@ -204,6 +209,7 @@ export class AgentSite {
     this.plan = plan
     this.nbdPort = nbdPort
     this.#controlPort = controlPort
+    this.controlUrl = `http://127.0.0.1:${controlPort}`
   }
 
   get #stem(): string {
