@@ -191,8 +191,8 @@ class Daemons {
     const vra = await VraProcess.start({ directory, aging, journal, ...(tls === undefined ? {} : { tls: tls.vra }) })
     this.#running = { tls: one.tls, vra, agentTls: tls?.agent }
     this.#context.say('filling log files, to be recycled')
-    const vpgs = await vra.createVpgs(1, volumeSizeBytes)
-    const filling = { ...one, streams: 1, workload: workloadOf(65536, 'random') }
+    const vpgs = await vra.createVpgs(fillStreamCount, volumeSizeBytes)
+    const filling = { ...one, streams: fillStreamCount, workload: workloadOf(65536, 'random') }
     const fillSizeBytes = (this.#context.quick ? 4 : 8) * GiB // as much as any row can write
     await send({
       ...jobOf(this.#context, filling),
@@ -229,6 +229,8 @@ async function forget(vra: VraProcess, vpgs: readonly { readonly name: string }[
 
 const forgetTurnsMax = 600
 const fillMillisMax = 60_000
+/** So many that none fills a segment: what is being filled is the log. */
+const fillStreamCount = 32
 
 async function measureVra(
   context: BenchContext,
