@@ -258,22 +258,24 @@ class FieldReader {
   #varint(): void {
     let low = 0
     let high = 0
+    let scale = 1
     for (let index = 0; index < 10; index++) {
       const byte = this.#bytes[this.#at]
       if (byte === undefined) throw invalidFrame('a number runs past the end of its message')
       this.#at++
       const bits = byte % 128
-      if (index < 4) low += bits * 2 ** (7 * index)
+      if (index < 4) low += bits * scale
       else if (index === 4) {
         low += (bits % 16) * 2 ** 28
         high += Math.floor(bits / 16)
-      } else if (index < 9) high += bits * 2 ** (7 * index - 32)
+      } else if (index < 9) high += bits * scale
       else high += (bits % 2) * 2 ** 31
       if (byte < 128) {
         this.#low = low
         this.#high = high
         return
       }
+      scale = index === 4 ? 8 : scale * 128 // the fifth byte gave three bits to the high half
     }
     throw invalidFrame('a number of more than ten bytes')
   }
