@@ -1,3 +1,4 @@
+import type { MessagePort } from 'node:worker_threads'
 import type { FailureRecord } from '../base/failure.ts'
 import type { LogFileCounts } from './commit-log.ts'
 import type { JournalEvents } from './events.ts'
@@ -12,6 +13,10 @@ export interface CommitWorkerOptions {
   readonly fileSizeBytes: number
   readonly logSizeBytesMax: number
   readonly memory: SharedArrayBuffer
+  /** Once the log is open, everything the commit thread says comes through it. */
+  readonly port: MessagePort
+  /** One Int32: not 0 when it says, or is about to say, that the group in flight is durable. */
+  readonly durableSaid: SharedArrayBuffer
 }
 
 export type ToCommitWorker =

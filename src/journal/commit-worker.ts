@@ -24,9 +24,12 @@ const port = parentPort
 assert(port !== null, 'this file is the entry of a worker thread')
 const options = workerData as CommitWorkerOptions
 const memory = new Uint8Array(options.memory)
+const durableSaid = new Int32Array(options.durableSaid)
 const closing = new AbortController()
 
-const say = (message: FromCommitWorker): void => port.postMessage(message)
+const say = (message: FromCommitWorker): void => options.port.postMessage(message)
+/** The first word, which whoever starts the thread waits for. */
+const answer = (message: FromCommitWorker): void => port.postMessage(message)
 const tell = (event: JournalEventCall): void => say({ type: 'event', event })
 
 let preparer: Worker | undefined
@@ -58,7 +61,7 @@ function open(): void {
     },
   })
   log = opened.log
-  say({ type: 'opened', recovered: opened.recovered })
+  answer({ type: 'opened', recovered: opened.recovered })
   startPreparer()
   sayFiles()
 }
@@ -102,6 +105,7 @@ function tryGroup(): void {
     }
     kept = undefined
     const places = Float64Array.from(offsetsBytes)
+    Atomics.store(durableSaid, 0, 1) // before the message: a look too early finds nothing, one too late would stay for the next group
     say({ type: 'durable', mark, offsetsBytes: places, syncMillis: nowMillis - startedMillis })
     if (mark.fileIdentity !== fileIdentity) sayFiles()
   } catch (error) {
@@ -129,6 +133,7 @@ function close(): void {
   }
   preparer?.postMessage({ type: 'close' } satisfies ToPreparer)
   port?.close()
+  options.port.close()
 }
 
 port.on('message', (message: ToCommitWorker) => {
@@ -158,6 +163,6 @@ try {
     error instanceof Failure
       ? error
       : new Failure('DISK_FAILED', `the log in ${options.directory} cannot be opened: ${String(error)}`)
-  say({ type: 'failed', failure: failureToRecord(failure) })
+  answer({ type: 'failed', failure: failureToRecord(failure) })
   close()
 }

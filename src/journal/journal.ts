@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { Worker } from 'node:worker_threads'
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
 import { assert, assertNever } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { failureFromRecord } from '../base/failure.ts'
@@ -28,6 +28,9 @@ import type { AppendFields, JournalWriter, Slot } from './writer.ts'
 //   append ──> queue, a lane per stream
 //              takeGroup, turns of 256 KiB ───> place headers, one writev,    <───  zeroed or recycled
 //   onDurable <─────── one message a group ───  one fdatasync                       files, named and synced
+//
+// While sockets are being read the event loop takes no message, for tens of milliseconds where many are full. So after what
+// one of them brought, ingest looks at a shared flag whether the group in flight is durable, and fetches the message itself.
 //
 // A group is whatever waited while the one before was being synced: no timer, so a lone write waits for one sync and a
 // flood makes groups large. Frames are received into memory that the commit thread shares, behind room for the record's
@@ -87,6 +90,9 @@ interface WaitingRecord {
 export class Journal implements JournalWriter {
   #recovered: RecoveredLog
   readonly #worker: Worker
+  readonly #port: MessagePort
+  /** See CommitWorkerOptions. */
+  readonly #durableSaid: Int32Array
   readonly #options: JournalOptions
   readonly #fileSizeBytes: number
   readonly #pool: SlotPool
@@ -104,14 +110,19 @@ export class Journal implements JournalWriter {
   static async open(options: JournalOptions): Promise<Journal> {
     const fileSizeBytes = options.fileSizeBytes ?? logFileSizeBytes
     const pool = new SlotPool(ingestPoolSizeBytes)
+    const { port1: port, port2: workerPort } = new MessageChannel()
+    const durableSaid = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT)
     const workerOptions: CommitWorkerOptions = {
       directory: options.directory,
       fileSizeBytes,
       logSizeBytesMax: options.logSizeBytesMax,
       memory: pool.memory,
+      port: workerPort,
+      durableSaid,
     }
     const worker = new Worker(new URL('./commit-worker.js', import.meta.url), {
       workerData: workerOptions,
+      transferList: [workerPort],
       resourceLimits: { maxYoungGenerationSizeMb: threadYoungSizeMiBMax },
     })
     const [answer] = (await once(worker, 'message')) as [FromCommitWorker]
@@ -123,23 +134,32 @@ export class Journal implements JournalWriter {
     const { recovered } = answer
     if (recovered.tornTail !== undefined) options.events.tornTailCut(recovered.tornTail)
     for (const damage of recovered.damage) options.events.damageFound(damage)
-    return new Journal(options, { fileSizeBytes, pool, worker, recovered })
+    return new Journal(options, { fileSizeBytes, pool, worker, port, durableSaid, recovered })
   }
 
   private constructor(
     options: JournalOptions,
-    parts: { fileSizeBytes: number; pool: SlotPool; worker: Worker; recovered: RecoveredLog },
+    parts: {
+      fileSizeBytes: number
+      pool: SlotPool
+      worker: Worker
+      port: MessagePort
+      durableSaid: SharedArrayBuffer
+      recovered: RecoveredLog
+    },
   ) {
     this.#options = options
     this.#fileSizeBytes = parts.fileSizeBytes
     this.#pool = parts.pool
     this.#worker = parts.worker
+    this.#port = parts.port
+    this.#durableSaid = new Int32Array(parts.durableSaid)
     this.#recovered = parts.recovered
     this.#durable = parts.recovered.durable
     const groupSizeBytesMax = Math.min(logGroupSizeBytesMax, Math.floor(parts.fileSizeBytes / 4))
     assert(groupSizeBytesMax > frameSizeBytesMax + logRecordHeaderSizeBytes + 8, 'any record fits in a group')
     this.#queue = new GroupQueue(groupSizeBytesMax)
-    parts.worker.on('message', (message: FromCommitWorker) => this.#hear(message))
+    parts.port.on('message', (message: FromCommitWorker) => this.#hear(message))
     parts.worker.on('error', error => {
       throw error // a bug in the thread that makes things durable: nothing here can be trusted to go on
     })
@@ -174,12 +194,26 @@ export class Journal implements JournalWriter {
       onDurable,
     })
     // Whatever else arrives in this turn of the event loop goes along.
-    if (this.#pumpPlanned || this.#inFlight.length > 0) return
+    if (this.#pumpPlanned || (this.#inFlight.length > 0 && !this.#isMessageDue())) return
     this.#pumpPlanned = true
     queueMicrotask(() => {
       this.#pumpPlanned = false
+      this.#hearDurable()
       this.#pump()
     })
+  }
+
+  #isMessageDue(): boolean {
+    return Atomics.load(this.#durableSaid, 0) !== 0
+  }
+
+  /** Does not wait until the event loop brings the message that the group in flight is durable, where that was sent. */
+  #hearDurable(): void {
+    while (this.#isMessageDue()) {
+      const received = receiveMessageOnPort(this.#port) as { readonly message: FromCommitWorker } | undefined
+      if (received === undefined) return // it is being brought
+      this.#hear(received.message)
+    }
   }
 
   /** What the log held when it was opened. */
@@ -288,6 +322,7 @@ export class Journal implements JournalWriter {
   #finishGroup(mark: LogMark, offsetsBytes: Float64Array, syncMillis: number): void {
     const group = this.#inFlight
     this.#inFlight = []
+    Atomics.store(this.#durableSaid, 0, 0)
     this.#durable = mark
     this.#pump()
     let sizeBytes = 0

@@ -60,6 +60,22 @@ t.test(
   },
 )
 
+t.test('groups follow one another while the event loop is kept from taking messages', async t => {
+  const journal = await openJournal(t.testdir())
+  const appends: Promise<void>[] = []
+  let durableCount = 0
+  const deadlineMillis = systemClock.monotonicMillis() + 10_000
+  // Only microtasks run between two appends, as between two reads of many sockets.
+  for (let sequence = 1; durableCount < 5 && systemClock.monotonicMillis() < deadlineMillis; sequence++) {
+    appends.push(appendLoad(journal, 1, sequence).then(() => void durableCount++))
+    const nextMillis = systemClock.monotonicMillis() + 1
+    while (systemClock.monotonicMillis() < nextMillis) await undefined
+  }
+  t.ok(durableCount >= 5, `${durableCount} became durable`)
+  await Promise.all(appends)
+  await journal.close()
+})
+
 t.test('at its limit the journal acknowledges nothing, says so, and goes on when a file is freed', async t => {
   const directory = t.testdir()
   const events = new RecordedEvents()
