@@ -1,6 +1,7 @@
 import { parentPort } from 'node:worker_threads'
 import { assert } from '../base/assert.ts'
 import { systemClock } from '../base/clock.ts'
+import { standBehind } from '../base/priority.ts'
 import { serveRpc, type RpcMethods } from '../base/rpc.ts'
 import { MirrorWorker } from './mirror-worker.ts'
 import type { AgingService, LogMark } from './service.ts'
@@ -9,6 +10,7 @@ import type { AgingService, LogMark } from './service.ts'
 
 const port = parentPort
 assert(port !== null, 'aging-worker runs as a thread')
+standBehind()
 const worker = new MirrorWorker(systemClock, (name, value) => notify(name, value))
 const notify = serveRpc<AgingService>(port, worker satisfies RpcMethods<AgingService>)
 
