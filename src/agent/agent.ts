@@ -2,13 +2,15 @@ import { assert } from '../base/assert.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import { sequence } from '../base/ids.ts'
-import { checkpointIntervalMillisMax, volumesPerVpgMax } from '../base/limits.ts'
+import { volumesPerVpgMax } from '../base/limits.ts'
 import type { Closable } from '../base/shutdown.ts'
 import { MiB } from '../base/units.ts'
+import type { CutMarker, CutStream } from '../cut/cut.ts'
 import { openVolumeFile, realDisk, type VolumeFile } from '../disk/disk.ts'
 import { NbdServer, type NbdEvents, type NbdServerOptions } from '../nbd/nbd.ts'
 import type { Ack, AgentStatus, Hello, Welcome } from '../wire/wire.ts'
 import { connectSocket } from './connect.ts'
+import { Coordination } from './coordination.ts'
 import type { AgentEvents } from './events.ts'
 import { Link } from './link.ts'
 import {
@@ -20,7 +22,7 @@ import {
   type AgentStatusReport,
   type GuestServer,
 } from './options.ts'
-import { openGate } from './numbering-gate.ts'
+import { NumberingHold } from './numbering-gate.ts'
 import type { SessionOwner } from './session.ts'
 import { inspectVolumes } from './inspect.ts'
 import { StateDirectory, type AgentState, type NeedsSync } from './state.ts'
@@ -45,10 +47,11 @@ import { Volume, type SectorChange, type VolumeTap } from './volume.ts'
 export type * from './options.ts'
 export type { AgentTls, Connect, Connection, ConnectionEnd, ConnectionEvents, VraTarget } from './connect.ts'
 export { silentAgentEvents, type AgentEvents } from './events.ts'
-export type { NumberingGate } from './numbering-gate.ts'
 
 /** Markers that a kill may leave behind without a write, beyond what the state says; saved again when they are used up. */
 const markerReserve = 4096
+/** As proto/README.md, section 2, bounds them. */
+const sentenceSizeCharactersMax = 1_000
 
 export class Agent implements Closable {
   readonly #config: AgentConfig
@@ -62,6 +65,8 @@ export class Agent implements Closable {
   readonly #written: Set<string>
   readonly #needsSync = new Map<string, NeedsSync>()
   readonly #stop = new AbortController()
+  readonly #gate = new NumberingHold()
+  #coordination: Coordination | undefined
   #nbd: GuestServer | undefined
   /** The VRA's numbers of the volumes, in the configuration's order. */
   #numbers: (number | undefined)[] = []
@@ -88,7 +93,10 @@ export class Agent implements Closable {
       const clock = deps.clock ?? systemClock
       await inspectVolumes(directory, config.volumes, files, clock)
       const agent = new Agent(config, deps, clock, directory, files)
-      await agent.#start()
+      await agent.#start().catch(async (error: unknown) => {
+        await agent.#coordination?.close()
+        throw error
+      })
       return agent
     } catch (error) {
       for (const file of files) await file.close()
@@ -147,7 +155,7 @@ export class Agent implements Closable {
 
   status(): AgentStatusReport {
     const { agentId, vpg } = this.#config
-    assert(this.#nbd !== undefined, 'an agent that was opened')
+    assert(this.#nbd !== undefined && this.#coordination !== undefined, 'an agent that was opened')
     const nbd = this.#nbd
     return {
       agentId,
@@ -162,6 +170,8 @@ export class Agent implements Closable {
       offloaded: this.#offloaded,
       queuedBytes: this.#stream.queuedBytes,
       queuedRecords: this.#stream.queuedRecords,
+      noCheckpointsBecause: this.#whyNoCheckpoints(),
+      cut: this.#coordination.status(),
       lastCheckpoint: this.#lastCheckpoint,
       volumes: this.#config.volumes.map(({ name, path }, index) => {
         const mark = this.#needsSync.get(name)
@@ -190,22 +200,30 @@ export class Agent implements Closable {
   async #start(): Promise<void> {
     const { listen, clients } = this.#config.nbd
     const exports = this.#config.volumes.map(
-      ({ name, path }, index) =>
-        new Volume(name, this.#files[index]!, path, this.#tapOf(index), this.#deps.gate ?? openGate),
+      ({ name, path }, index) => new Volume(name, this.#files[index]!, path, this.#tapOf(index), this.#gate),
     )
     const options = clients === undefined ? {} : { clients }
+    this.#coordination = await Coordination.open({
+      config: this.#config,
+      clock: this.#clock,
+      events: this.#events,
+      directory: this.#directory,
+      stream: this.#cutStream(),
+      network: this.#deps.peerNetwork,
+    })
     const open = this.#deps.openGuestServer ?? ((server: NbdServerOptions) => NbdServer.open(server))
     this.#nbd = await open({ listen, exports, events: this.#nbdEvents(), ...options })
     this.#link.start()
-    this.#coordinating = this.#coordinate()
+    this.#coordinating = this.#coordination.run(this.#stop.signal)
   }
 
   async #close(): Promise<void> {
     await this.#nbd?.close()
     this.#stop.abort()
     await this.#coordinating
-    if (this.#writtenSinceMarker) this.#makeCheckpoint(0)
+    if (this.#writtenSinceMarker) await this.#coordination?.checkpoint(0)
     await this.#drain()
+    await this.#coordination?.close()
     await this.#link.close()
     try {
       for (const file of this.#files) await file.sync()
@@ -239,7 +257,7 @@ export class Agent implements Closable {
     if (stream.isFloating) return // still nothing but markers: the state says so already
     if (kept.length > 0) this.#directory.saveFrames(kept)
     this.#directory.save({
-      lastMarker: this.#lastCheckpoint ?? { term: 0, counter: 0 },
+      lastMarker: this.#lastMarker(),
       run: {
         kind: 'stopped',
         lastNumbered: stream.lastNumbered,
@@ -322,44 +340,52 @@ export class Agent implements Closable {
 
   // Checkpoints.
 
-  /** Makes one every interval, with the link up or down, as long as this agent is the coordinator and the stream exact. */
-  async #coordinate(): Promise<void> {
-    const signal = this.#stop.signal
-    let lastMillis = this.#clock.monotonicMillis()
-    while (!signal.aborted) {
-      const intervalMillis = this.#directory.state.coordinator?.checkpointIntervalMillis ?? checkpointIntervalMillisMax
-      const waitMillis = lastMillis + intervalMillis - this.#clock.monotonicMillis()
-      // A second at most, so that another interval that the VRA tells takes effect.
-      await this.#clock.sleep(Math.max(1, Math.min(waitMillis, 1_000)), signal).catch(() => undefined)
-      if (signal.aborted) return
-      const now = this.#clock.monotonicMillis()
-      if (now < lastMillis + (this.#directory.state.coordinator?.checkpointIntervalMillis ?? Infinity)) continue
-      lastMillis = now
-      this.#makeCheckpoint(0)
+  /** What a cut needs of this agent; every call is one synchronous step. */
+  #cutStream(): CutStream {
+    return {
+      whyNot: () => this.#whyNotExact(),
+      volumes: () =>
+        this.#numbers.map((number, index) => {
+          assert(number !== undefined, 'the VRA has named every volume')
+          return { number, sizeBytes: this.#files[index]!.sizeBytes, included: true }
+        }),
+      hold: () => this.#gate.hold(),
+      release: () => this.#gate.release(),
+      mark: marker => this.#mark(marker),
     }
   }
 
-  #makeCheckpoint(requestId: number): void {
-    const { coordinator, stream } = this.#directory.state
-    if (coordinator?.agent !== this.#config.agentId || stream === undefined) return
-    if (!this.#stream.isExact || this.#stream.isFloating) return
+  #whyNotExact(): string | undefined {
+    for (const [name, { reason }] of this.#needsSync) return `the volume "${name}" needs a synchronisation: ${reason}`
+    if (!this.#stream.isExact) return 'the stream of writes had to be stopped'
+    if (this.#directory.state.stream === undefined) return 'the VRA has not been reached yet'
+    if (this.#stream.isFloating) return 'the VRA has not been reached since this agent was started'
+    return undefined
+  }
+
+  #whyNoCheckpoints(): string {
+    return (this.#coordination?.whyNone() ?? '').slice(0, sentenceSizeCharactersMax)
+  }
+
+  /** On return the marker has its number. Throws where the state cannot be written. */
+  #mark(marker: CutMarker): void {
     try {
       this.#noteRunning(undefined)
     } catch (error) {
       this.#events.stateNotSaved(error)
-      return
+      throw error
     }
-    const term = coordinator.term
-    const counter = Math.max(this.#lastCheckpoint?.counter ?? 0, coordinator.counter) + 1
-    const timestampMicros = this.#clock.timestampMicros()
-    const members = this.#numbers.map((number, index) => {
-      assert(number !== undefined, 'the VRA has named every volume')
-      return { number, sizeBytes: this.#files[index]!.sizeBytes, included: true }
-    })
-    this.#stream.appendMarker({ term, counter, timestampMicros, participants: [stream], volumes: members, requestId })
+    this.#stream.appendMarker(marker)
+    const { term, counter, timestampMicros, requestId } = marker
     this.#lastCheckpoint = { term, counter, timestampMicros }
     this.#writtenSinceMarker = false
     this.#events.markerNumbered({ term, counter, requestId })
+  }
+
+  /** Counters that were spent without a marker are not used again either. */
+  #lastMarker(): AgentState['lastMarker'] {
+    const { term, counter } = this.#lastCheckpoint ?? { term: 0, counter: 0 }
+    return { term, counter: Math.max(counter, this.#coordination?.highestCounter ?? 0) }
   }
 
   // The session's questions.
@@ -376,7 +402,7 @@ export class Agent implements Closable {
         this.#events.linkUp({ address, epoch, resendRecordCount: this.#stream.queuedRecords })
       },
       acknowledged: ack => this.#acknowledged(ack),
-      checkpointRequested: requestId => this.#makeCheckpoint(requestId),
+      checkpointRequested: requestId => this.#coordination?.request(requestId),
       status: () => this.#statusMessage(),
       ended: problem => {
         if (problem.code === 'SYNC_REQUIRED') this.#markAll(problem.message, 'drop')
@@ -408,7 +434,7 @@ export class Agent implements Closable {
       lastNumbered: { generation, sequence: sequence(this.#stream.helloLastNumbered) },
       software: 'recovery-site-vra agent',
       openGeneration: 0,
-      peerAddress: '',
+      peerAddress: this.#coordination?.peerAddress ?? '',
     }
   }
 
@@ -439,6 +465,7 @@ export class Agent implements Closable {
     this.#offloaded = Math.max(this.#offloaded, welcome.offloaded.sequence)
     this.#saveForSession({ vpgId: welcome.vpg, epoch, incarnation, stream, coordinator, volumes })
     this.#noteNumbers()
+    this.#coordination?.appointed()
   }
 
   /** A state directory that cannot be written costs the session, which is tried again; never the guests their disks. */
@@ -468,7 +495,7 @@ export class Agent implements Closable {
       return [{ number, needsSync: mark !== undefined, reason, sinceTimestampMicros, ...sync }]
     })
     const { queuedBytes, queuedRecords } = this.#stream
-    return { type: 'agent-status', queuedBytes, queuedRecords, volumes, noCheckpointsBecause: '' }
+    return { type: 'agent-status', queuedBytes, queuedRecords, volumes, noCheckpointsBecause: this.#whyNoCheckpoints() }
   }
 
   #noteNumbers(): void {

@@ -1,5 +1,7 @@
+import { silentCutEvents, type CutEvents } from '../cut/events.ts'
+
 /** What the agent tells; the log and the metrics implement it. */
-export interface AgentEvents {
+export interface AgentEvents extends CutEvents {
   /** The session with the VRA is open; `resendRecordCount` numbered records wait for it. */
   linkUp(link: { readonly address: string; readonly epoch: number; readonly resendRecordCount: number }): void
   /** The session ended or could not be opened; the agent tries again after the delay. Guests do not feel it. */
@@ -32,6 +34,7 @@ export interface AgentEvents {
 }
 
 export const silentAgentEvents: AgentEvents = {
+  ...silentCutEvents,
   linkUp: () => undefined,
   linkDown: () => undefined,
   needsSync: () => undefined,

@@ -4,9 +4,9 @@ import type { Clock } from '../base/clock.ts'
 import type { Closable } from '../base/shutdown.ts'
 import type { Disk, OpenVolumeFile } from '../disk/disk.ts'
 import type { NbdListen, NbdServerOptions } from '../nbd/nbd.ts'
+import type { CutStatus, PeerListenAddress, PeerNetwork } from '../cut/cut.ts'
 import type { Connect, VraTarget } from './connect.ts'
 import type { AgentEvents } from './events.ts'
-import type { NumberingGate } from './numbering-gate.ts'
 
 export interface AgentVolumeConfig {
   readonly name: string
@@ -28,6 +28,17 @@ export interface AgentConfig {
   readonly batchDelayMillisMax?: number
   /** How long close() waits for the VRA to acknowledge what is queued. */
   readonly drainTimeoutMillis?: number
+  /** The other agents of the VPG, for checkpoints over all of them; with TLS where the VRA is reached with TLS. */
+  readonly peers?: AgentPeersConfig
+}
+
+export interface AgentPeersConfig {
+  /** Undefined: they do not reach this agent. */
+  readonly listen?: PeerListenAddress
+  /** `host:port` as they reach it, where that is not where it listens. */
+  readonly advertise?: string
+  /** How long guests' writes are held at most; see proto/README.md, section 8. */
+  readonly holdTimeoutMillis?: number
 }
 
 export const queueSizeBytesMaxDefault = 256 * MiB
@@ -56,7 +67,8 @@ export interface AgentDeps {
   /** Keeps a state directory to one agent; fails BUSY. */
   readonly lockDirectory?: (directory: string) => Promise<Closable>
   readonly openGuestServer?: (options: NbdServerOptions) => Promise<GuestServer>
-  readonly gate?: NumberingGate
+  /** To the other agents of the VPG. */
+  readonly peerNetwork?: PeerNetwork
 }
 
 export interface AgentVolumeStatus {
@@ -95,6 +107,10 @@ export interface AgentStatusReport {
   readonly offloaded: number
   readonly queuedBytes: number
   readonly queuedRecords: number
+  /** Why there are no checkpoints, a sentence for people; empty where there are. */
+  readonly noCheckpointsBecause: string
+  /** This agent's part in checkpoints over several agents. */
+  readonly cut: CutStatus
   readonly lastCheckpoint:
     { readonly term: number; readonly counter: number; readonly timestampMicros: number } | undefined
   readonly volumes: readonly AgentVolumeStatus[]

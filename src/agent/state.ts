@@ -1,5 +1,6 @@
 import * as path from 'node:path'
 import { Failure } from '../base/failure.ts'
+import type { VpgId } from '../base/ids.ts'
 import type { Closable } from '../base/shutdown.ts'
 import { lockDirectory } from '../disk/directory-lock.ts'
 import { readWholeFile, replaceFile, type Disk, type VolumeFileIdentity } from '../disk/disk.ts'
@@ -51,7 +52,7 @@ export interface AgentState {
   readonly agent: string
   readonly vpg: string
   /** 32 hexadecimal digits, once the VRA has said it. */
-  readonly vpgId?: string
+  readonly vpgId?: VpgId
   readonly sessionNumber: number
   /** The highest that any VRA has shown. */
   readonly epoch: number
@@ -59,6 +60,8 @@ export interface AgentState {
   readonly generation: number
   readonly stream?: number
   readonly coordinator?: Coordinator
+  /** A higher term than the VRA has told, heard of from another agent: it is obeyed after a restart, too. */
+  readonly seenTerm?: { readonly term: number; readonly coordinator: string }
   /** The newest marker that this agent made, as far as it was saved. */
   readonly lastMarker: { readonly term: number; readonly counter: number }
   readonly run: RunState

@@ -1,10 +1,57 @@
 import { z } from 'zod'
-import { frameSizeBytesMax, volumesPerVpgMax } from '../base/limits.ts'
+import {
+  frameSizeBytesMax,
+  holdTimeoutMillisDefault,
+  holdTimeoutMillisMax,
+  holdTimeoutMillisMin,
+  volumesPerVpgMax,
+} from '../base/limits.ts'
 import { GiB, MiB } from '../base/units.ts'
-import { described, file, host, isLoopback, name, port, related, sizeBytes } from './fields.ts'
+import {
+  address,
+  described,
+  file,
+  host,
+  isLoopback,
+  isWildcard,
+  millis,
+  name,
+  port,
+  related,
+  sizeBytes,
+} from './fields.ts'
 import { controlSchema, logSchema, tlsSchema } from './vra-config.ts'
 
-export const agentSchema = z.strictObject({
+const peersSchema = z
+  .strictObject({
+    listen: related(
+      z.strictObject({
+        host: described(host(), 'Where they reach this agent.', '10.0.0.11'),
+        port: described(port(), 'Its port.').default(7423),
+        allowPlaintextBeyondLoopback: described(
+          z.boolean(),
+          'Without vra.tls: whoever reaches it may hold writes for a moment, again and again.',
+        ).default(false),
+      }),
+      {
+        key: 'port',
+        message: 'must be a port from 1: the others must know it',
+        holds: listen => listen.port !== 0,
+      },
+    ).optional(),
+    advertise: described(
+      address(),
+      'host:port as they reach it, where that is not where it listens.',
+      'host1.lan:7423',
+    ).optional(),
+    holdTimeoutMillis: described(
+      millis({ min: holdTimeoutMillisMin, max: holdTimeoutMillisMax }),
+      "How long guests' writes wait at most while a checkpoint is cut.",
+    ).default(holdTimeoutMillisDefault),
+  })
+  .prefault({})
+
+const agentObject = z.strictObject({
   agentId: described(name(), "This agent's name, as the VPG lists it and as its certificate says.", 'host1'),
   vpg: described(name(), 'The VPG whose disks these are.', 'web'),
   vra: related(
@@ -36,6 +83,10 @@ export const agentSchema = z.strictObject({
       holds: nbd => nbd.allowBeyondLoopback || isLoopback(nbd.host),
     },
   ).prefault({}),
+  peers: described(
+    peersSchema,
+    'The other agents of the VPG, where it has several: their checkpoints are cut together. With TLS, as the VRA is reached.',
+  ),
   queueSizeBytesMax: described(
     sizeBytes({ min: 2 * frameSizeBytesMax, max: 64 * GiB }),
     'Writes that wait for the VRA, in memory; past it the volumes need a sync, the guest goes on.',
@@ -62,6 +113,25 @@ export const agentSchema = z.strictObject({
   control: controlSchema(7422, { serves: '/v1/status and /metrics listen', risk: 'sees what is protected' }),
   log: logSchema,
 })
+
+export const agentSchema = related(
+  related(agentObject, {
+    key: 'peers',
+    message:
+      'listens beyond loopback without vra.tls; configure vra.tls, or set peers.listen.allowPlaintextBeyondLoopback: true',
+    holds: ({ peers, vra }) => {
+      const listen = peers?.listen
+      if (listen === undefined || vra?.tls !== undefined) return true
+      return listen.allowPlaintextBeyondLoopback || isLoopback(listen.host)
+    },
+  }),
+  {
+    key: 'peers',
+    message: 'listens on every address: peers.advertise must say which one the others reach',
+    holds: ({ peers }) =>
+      peers?.listen === undefined || peers.advertise !== undefined || !isWildcard(peers.listen.host),
+  },
+)
 
 /** Paths are absolute; sizes in bytes; every relation between the values holds. */
 export type AgentConfig = z.output<typeof agentSchema>

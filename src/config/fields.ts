@@ -71,6 +71,16 @@ export function host() {
   })
 }
 
+/** `host:port` or `[IPv6]:port`. */
+export function address() {
+  return z.string().superRefine((value, context) => {
+    const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^:[\]\s]{1,253})):(\d{1,5})$/.exec(value)
+    const [v6, number] = [match?.[1], Number(match?.[3])]
+    if (match === null || number < 1 || number > 65_535 || (v6 !== undefined && isIP(v6) !== 6))
+      context.addIssue('must be an address of the form host:port')
+  })
+}
+
 /** The name of a VPG, an agent or a volume. */
 export function name() {
   return z.string().superRefine((value, context) => {
@@ -91,6 +101,11 @@ export function file() {
       if (value === '' || value.includes('\0')) context.addIssue('must be a path')
     })
     .meta({ path: true })
+}
+
+/** True where every address of the host is meant. */
+export function isWildcard(address: string): boolean {
+  return address === '0.0.0.0' || /^[0:]+$/.test(address)
 }
 
 /** True where only processes of the same host can connect. */

@@ -36,6 +36,9 @@ export interface CoordinatorOptions {
 /** What became of a checkpoint; with a failure it cost this one checkpoint and nothing else. */
 export type CutOutcome = HoldId & { readonly failure: RoundFailure | undefined }
 
+/** That wait for the one before them. */
+const askedMax = 16
+
 /** Makes the checkpoints of one term, one at a time, over connections to all other agents that it keeps open. */
 export class Coordinator implements Closable {
   readonly #options: CoordinatorOptions
@@ -46,6 +49,7 @@ export class Coordinator implements Closable {
   #onOver: (() => void) | undefined
   #last: Promise<unknown> = Promise.resolve()
   #closed = false
+  #asked = 0
 
   constructor(options: CoordinatorOptions) {
     this.#options = options
@@ -78,7 +82,12 @@ export class Coordinator implements Closable {
 
   /** A checkpoint in which every participant has its marker, or what kept it from that. Never rejects; bounded by two hold times. */
   checkpoint(requestId: number): Promise<CutOutcome> {
-    const outcome = this.#last.then(() => this.#run(requestId))
+    if (this.#asked >= askedMax) {
+      const failure = { reason: 'refused', sentence: `${askedMax} checkpoints are being made already` } as const
+      return Promise.resolve(this.#failed({ term: this.#options.term, counter: this.#lastCounter }, failure))
+    }
+    this.#asked++
+    const outcome = this.#last.then(() => this.#run(requestId)).finally(() => this.#asked--)
     this.#last = outcome
     return outcome
   }

@@ -104,7 +104,8 @@ export class Participant implements Closable {
 
   cut(message: Cut, from: { readonly agent: string; readonly holder: number }): CutAnswer {
     this.#expire()
-    const refusal = this.#takeCut(message, from.holder)
+    const { type: _cut, ...marker } = message
+    const refusal = this.#takeCut(marker, from.holder)
     if (refusal !== undefined) this.#tellRefusal(message, refusal, from.agent)
     return { type: 'cut-answer', ...idOf(message), refusal: refusal?.sentence ?? '' }
   }

@@ -48,7 +48,8 @@ export async function openAgent(
 }
 
 function agentOptions(config: AgentConfig): AgentOptions {
-  const { agentId, vpg, vra, stateDirectory, nbd, queueSizeBytesMax, volumes } = config
+  const { agentId, vpg, vra, stateDirectory, nbd, peers, queueSizeBytesMax, volumes } = config
+  const { listen, advertise, holdTimeoutMillis } = peers
   return {
     agentId,
     vpg,
@@ -57,6 +58,11 @@ function agentOptions(config: AgentConfig): AgentOptions {
     volumes,
     nbd: { listen: { host: nbd.host, port: nbd.port } },
     queueSizeBytesMax,
+    peers: {
+      holdTimeoutMillis,
+      ...(listen === undefined ? {} : { listen: { host: listen.host, port: listen.port } }),
+      ...(advertise === undefined ? {} : { advertise }),
+    },
   }
 }
 
@@ -79,6 +85,13 @@ function agentLog(log: Log): Partial<AgentEvents> {
     markerNumbered: marker => log.debug(marker, 'markerNumbered'),
     clientConnected: (volume, address) => log.info({ volume, address }, 'clientConnected'),
     clientGone: (volume, address) => log.info({ volume, address }, 'clientGone'),
+    holdRefused: refusal => log.warn(refusal, 'holdRefused'),
+    holdEnded: hold => (hold.end === 'cut' ? log.debug(hold, 'holdEnded') : log.warn(hold, 'holdEnded')),
+    checkpointFailed: failure => log.warn(failure, 'checkpointFailed'),
+    checkpointCut: checkpoint => log.debug(checkpoint, 'checkpointCut'),
+    peerUp: peer => log.info(peer, 'peerUp'),
+    peerDown: peer => log.warn(peer, 'peerDown'),
+    peerRefused: peer => log.warn(peer, 'peerRefused'),
     clientRefused: (address, reason) => log.warn({ address, reason }, 'clientRefused'),
   }
 }

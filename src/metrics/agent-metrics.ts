@@ -1,5 +1,6 @@
 import { Counter, Registry } from 'prom-client'
 import type { AgentEvents } from '../agent/events.ts'
+import { FastHistogram } from './histogram.ts'
 import { watchLoopDelay } from './loop-delay.ts'
 import { counter, gauge, registerProcessMetrics } from './process.ts'
 
@@ -9,6 +10,10 @@ export class AgentMetrics {
   readonly #registry = new Registry()
   readonly #needSync = new Set<string>()
   readonly #linkLosses = new Map<string, number>()
+  readonly #holds = new FastHistogram(holdBoundsSeconds)
+  readonly #holdEnds = new Map<string, number>()
+  readonly #holdRefusals = new Map<string, number>()
+  readonly #checkpointFailures = new Map<string, number>()
   readonly #counts = {
     records: 0,
     bytes: 0,
@@ -21,7 +26,7 @@ export class AgentMetrics {
     clients: 0,
     refusals: 0,
   }
-  readonly #now = { linkUp: 0, refused: 0, clients: 0 }
+  readonly #now = { linkUp: 0, refused: 0, clients: 0, peers: 0, lastMarkerSeconds: 0 }
   readonly #queuedBytes: () => number
   readonly #loopDelay = watchLoopDelay()
 
@@ -51,7 +56,7 @@ export class AgentMetrics {
       linkDown: ({ code, refused }) => {
         now.linkUp = 0
         now.refused = refused ? 1 : 0
-        this.#linkLosses.set(code, (this.#linkLosses.get(code) ?? 0) + 1)
+        countOne(this.#linkLosses, code)
       },
       needsSync: volume => void this.#needSync.add(volume),
       localDiskFailed: () => void counts.diskFailures++,
@@ -65,7 +70,20 @@ export class AgentMetrics {
         counts.rawBytes += rawSizeBytes
         counts.frameBytes += frameSizeBytes
       },
-      markerNumbered: () => void counts.markers++,
+      markerNumbered: () => {
+        counts.markers++
+        now.lastMarkerSeconds = Date.now() / 1000
+      },
+      holdEnded: ({ end, heldMillis }) => {
+        this.#holds.observe(heldMillis / 1000)
+        countOne(this.#holdEnds, end)
+      },
+      holdRefused: ({ reason }) => countOne(this.#holdRefusals, reason),
+      checkpointFailed: ({ reason }) => countOne(this.#checkpointFailures, reason),
+      checkpointCut: () => undefined,
+      peerUp: () => void now.peers++,
+      peerDown: () => void now.peers--,
+      peerRefused: () => countOne(this.#holdRefusals, 'peer'),
       acknowledged: () => undefined,
       clientConnected: () => {
         counts.clients++
@@ -134,15 +152,72 @@ export class AgentMetrics {
       'Times that the agent could not write down what it must remember.',
       () => counts.stateFailures,
     )
-    new Counter({
+    gauge(
+      registry,
+      'vra_agent_last_marker_timestamp_seconds',
+      'When the newest checkpoint marker was put into the stream; 0 before the first.',
+      () => now.lastMarkerSeconds,
+    )
+    gauge(
+      registry,
+      'vra_agent_peers',
+      'Connections to and from other agents of the VPG that are open.',
+      () => now.peers,
+    )
+    this.#holds.register(
+      registry,
+      'vra_agent_hold_seconds',
+      "How long guests' writes were held for a checkpoint over several agents.",
+    )
+    counterBy(registry, 'end', {
+      name: 'vra_agent_holds_total',
+      help: 'Holds by how they ended: cut with the marker, else without a checkpoint.',
+      counts: this.#holdEnds,
+    })
+    counterBy(registry, 'reason', {
+      name: 'vra_agent_hold_refusals_total',
+      help: 'Holds and cuts that this agent refused, and connections of who is no other agent.',
+      counts: this.#holdRefusals,
+    })
+    counterBy(registry, 'reason', {
+      name: 'vra_agent_checkpoint_failures_total',
+      help: 'Checkpoints that this agent coordinated and that came to nothing.',
+      counts: this.#checkpointFailures,
+    })
+    counterBy(registry, 'code', {
       name: 'vra_agent_link_losses_total',
       help: 'Times that the session with the VRA ended or could not be opened, by failure code.',
-      labelNames: ['code'],
-      registers: [registry],
-      collect() {
-        this.reset()
-        for (const [code, count] of losses) this.inc({ code }, count)
-      },
+      counts: losses,
     })
   }
+}
+
+/** From one step to the bound of a hold. */
+const holdBoundsSeconds: readonly number[] = [
+  0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 10,
+]
+
+function countOne(counts: Map<string, number>, label: string): void {
+  counts.set(label, (counts.get(label) ?? 0) + 1)
+}
+
+function counterBy(
+  registry: Registry,
+  label: string,
+  {
+    name,
+    help,
+    counts,
+  }: { readonly name: string; readonly help: string; readonly counts: ReadonlyMap<string, number> },
+): void {
+  new Counter({
+    name,
+    help,
+    labelNames: [label],
+    registers: [registry],
+    collect() {
+      this.reset()
+      for (const [value, count] of counts) this.inc({ [label]: value }, count)
+    },
+  })
 }

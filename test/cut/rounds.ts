@@ -19,6 +19,10 @@ t.test('three agents: every stream has the marker, with all participants and vol
     t.match(stream.records, [
       { term: 1, counter: 1, participants: [1, 2, 3], volumes: [1, 2, 3].map(number => ({ number })) },
     ])
+  t.notOk(
+    site.streams.some(stream => stream.records.some(record => Object.hasOwn(Object(record), 'type'))),
+    'a marker, not the message that asked for it',
+  )
   t.same(site.told.sort(), ['a: hold 1 cut', 'c: hold 1 cut'], 'the coordinator itself is never held')
   t.notOk(site.streams.some(stream => stream.held))
   t.match(await site.cuts[1]!.checkpoint(0), { counter: 2 })

@@ -10,6 +10,7 @@ import {
   type ControlMessage,
   type Hello,
   type Marker,
+  type Participant,
 } from '../../src/wire/wire.ts'
 
 export interface FakeCheckpoint {
@@ -32,6 +33,9 @@ export class FakeVra {
   duplicateCount = 0
   durable = 0
   epoch = 1
+  stream = 1
+  /** Of a VPG of several agents, each with a VRA like this one; empty: the agent is alone. */
+  participants: readonly Participant[] = []
   counter = 0
   checkpointIntervalMillis = 3_600_000
   creditBytes = 16 * 1024 * 1024
@@ -161,7 +165,7 @@ export class FakeVra {
       vpg: vpgId('0123456789abcdef0123456789abcdef'),
       epoch: this.epoch,
       incarnation: 1,
-      stream: 1,
+      stream: this.stream,
       volumes: this.volumes.map((volume, index) => ({ ...volume, number: index + 1 })),
       durable,
       offloaded: durable,
@@ -173,7 +177,7 @@ export class FakeVra {
         term: 1,
         counter: this.counter,
         checkpointIntervalMillis: this.checkpointIntervalMillis,
-        participants: [],
+        participants: this.participants,
       },
     })
   }
