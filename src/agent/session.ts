@@ -163,6 +163,8 @@ export class Session {
         this.#owner.checkpointRequested(message.requestId)
         return
       case 'heartbeat':
+      case 'directive':
+      case 'coordinator-changed':
         return
       default:
         throw new Failure('FRAME_INVALID', `the VRA sent ${message.type} inside a session`)

@@ -90,6 +90,12 @@ export class Aging {
     return this.#client.call('openImage', argument)
   }
 
+  /** As openImage. */
+  readonly openReading: Call<'openReading'> = argument => {
+    this.flush()
+    return this.#client.call('openReading', argument)
+  }
+
   /** As openImage: all that was durable at the call is in the segment. */
   readonly seal: Call<'seal'> = argument => {
     this.flush()

@@ -1,6 +1,6 @@
 import { Failure, failedWith } from '../base/failure.ts'
 import type { Clock } from '../base/clock.ts'
-import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
+import type { Ordinal, PositionVector, StreamPosition, VpgId } from '../base/ids.ts'
 import { frameSizeBytesMax, logFileSizeBytes } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
 import type { RpcMethods } from '../base/rpc.ts'
@@ -197,8 +197,14 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     readonly owner: string
   }): Promise<ImagePlan> {
     const vpg = this.#known(argument.vpg)
-    if (!vpg.hasRead(argument.checkpoint)) await this.#ready().turns.hurry(() => this.readTail())
+    if (!vpg.hasReadUpTo(argument.checkpoint.vector)) await this.#ready().turns.hurry(() => this.readTail())
     return await this.#bounded(vpg.openImage(argument.checkpoint, argument.owner), plan => vpg.closeImage(plan.pinId))
+  }
+
+  async openReading(argument: { readonly vpg: VpgId; readonly positions: PositionVector }): Promise<ImagePlan> {
+    const vpg = this.#known(argument.vpg)
+    if (!vpg.hasReadUpTo(argument.positions)) await this.#ready().turns.hurry(() => this.readTail())
+    return await this.#bounded(vpg.openReading(argument.positions), plan => vpg.closeImage(plan.pinId))
   }
 
   async closeImage({ vpg, pinId }: { readonly vpg: VpgId; readonly pinId: string }): Promise<void> {
@@ -389,8 +395,9 @@ export class MirrorWorker implements RpcMethods<AgingService> {
 }
 
 function openedOf(vpg: VpgAging): Omit<OpenedVpg, 'checkpoints'> {
-  const { state } = vpg.contents
+  const { state, pendingMarkers } = vpg.contents
   return {
+    pendingMarkers,
     definition: state.definition,
     epoch: state.epoch,
     offloaded: state.offloaded,

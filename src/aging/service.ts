@@ -1,6 +1,7 @@
 import type { Ordinal, PositionVector, StreamPosition, VpgId } from '../base/ids.ts'
 import type { PaceFlag } from './turns.ts'
 import type { StoreConfig } from '../store/object-store.ts'
+import type { DurableMarker } from '../timeline/assembler.ts'
 import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { WholeSync } from '../timeline/repair.ts'
@@ -52,7 +53,12 @@ export interface AgingService {
     readonly checkpoint: Checkpoint
     readonly owner: string
   }): Promise<ImagePlan>
-  /** Drops the pin and the hold on log files. */
+  /**
+   * All that a reader of the newest state needs: the volumes as of these positions, which are no checkpoint and need no pin. Objects
+   * and log files are held until closeImage. Fails CHECKPOINT_MISSING where the log does not reach up to them.
+   */
+  openReading(argument: { readonly vpg: VpgId; readonly positions: PositionVector }): Promise<ImagePlan>
+  /** Drops the pin, where there is one, and the hold on objects and log files. */
   closeImage(argument: { readonly vpg: VpgId; readonly pinId: string }): Promise<void>
   status(argument: { readonly vpg: VpgId }): Promise<VpgMirrorStatus>
   /**
@@ -81,6 +87,8 @@ export interface OpenedVpg {
   /** Every retained checkpoint that is in the store (checkpoint pages, then markers of segments). */
   readonly checkpoints: readonly Checkpoint[]
   readonly segments: readonly SegmentSpan[]
+  /** Markers in committed segments of checkpoints that miss others. */
+  readonly pendingMarkers: readonly DurableMarker[]
 }
 
 /** The same on its way between threads. A hundred VPGs may have millions of checkpoints: here each is some 12 bytes. */
@@ -89,9 +97,10 @@ export interface PackedVpg extends Omit<OpenedVpg, 'checkpoints'> {
   readonly checkpointPage: Uint8Array
 }
 
-/** What an image reader is given: plain data, and a pin that keeps all of it readable until closeImage. */
+/** What an image reader is given: plain data, all of it readable until closeImage. */
 export interface ImagePlan {
   readonly pinId: string
+  /** Of openReading: none that exists, above all that do. */
   readonly checkpoint: Checkpoint
   readonly state: VpgState
   /** Records of the checkpoint that are in no segment yet. */

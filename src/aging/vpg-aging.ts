@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { assert } from '../base/assert.ts'
 import { Failure, failedWith } from '../base/failure.ts'
-import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
+import { ordinal, type Ordinal, type PositionVector, type StreamPosition, type VpgId } from '../base/ids.ts'
 import { idleSegmentAgeMillis, ownershipCheckMillis } from '../base/limits.ts'
 import type { RecordHeader } from '../journal/record.ts'
 import type { VpgCommits, VpgContents } from '../manifest/manifest.ts'
@@ -236,8 +236,8 @@ export class VpgAging {
   }
 
   /** True when the log was read up to the cut. */
-  hasRead(checkpoint: Checkpoint): boolean {
-    return covers(this.#tail.positions, checkpoint.vector) || covers(this.contents.state.offloaded, checkpoint.vector)
+  hasReadUpTo(cut: PositionVector): boolean {
+    return covers(this.#tail.positions, cut) || covers(this.contents.state.offloaded, cut)
   }
 
   /** Commits the pin, then says in one synchronous piece what is to be read, and holds it. */
@@ -256,13 +256,32 @@ export class VpgAging {
         this.#images.delete(pin.id)
         throw error
       }
-      const { contents } = turn
-      const tail = this.#tailUpTo(checkpoint)
-      const files = new Set(tail.map(record => record.fileIdentity))
-      for (const file of files) this.#tools.logFiles.hold(file)
-      this.#images.set(pin.id, { keys: new Set(objectKeys(contents.state)), files })
-      return { pinId: pin.id, checkpoint, state: contents.state, tail, segmentsFrom: contents.segmentsFrom }
+      return this.#hold(pin.id, checkpoint, turn.contents)
     })
+  }
+
+  /** The same for the volumes as of positions that are no checkpoint: held in memory alone, for this process. */
+  async openReading(positions: PositionVector): Promise<ImagePlan> {
+    return await this.writer.exclusively(async turn => {
+      this.#refuseDeleted()
+      if (!this.hasReadUpTo(positions))
+        throw new Failure('CHECKPOINT_MISSING', 'the log was not read up to these positions yet', { vpg: this.vpg })
+      const volumes = turn.contents.state.definition.volumes.map(({ number, sizeBytes }) => ({
+        number,
+        sizeBytes,
+        included: true,
+      }))
+      const newest = { ordinal: aboveAll, timestampMicros: 0, historyMillis: 0, vector: positions, volumes }
+      return this.#hold(randomUUID(), newest, turn.contents)
+    })
+  }
+
+  #hold(pinId: string, checkpoint: Checkpoint, contents: VpgContents): ImagePlan {
+    const tail = this.#tailUpTo(checkpoint)
+    const files = new Set(tail.map(record => record.fileIdentity))
+    for (const file of files) this.#tools.logFiles.hold(file)
+    this.#images.set(pinId, { keys: new Set(objectKeys(contents.state)), files })
+    return { pinId, checkpoint, state: contents.state, tail, segmentsFrom: contents.segmentsFrom }
   }
 
   async closeImage(pinId: string): Promise<void> {
@@ -270,6 +289,7 @@ export class VpgAging {
     if (image === undefined) return
     this.#images.delete(pinId)
     for (const file of image.files) this.#tools.logFiles.release(file)
+    if (!this.contents.state.pins.some(pin => pin.id === pinId)) return
     await this.decide(contents => {
       const pins = contents.state.pins.filter(pin => pin.id !== pinId)
       return { ...contents, state: { ...contents.state, pins } }
@@ -318,7 +338,7 @@ export class VpgAging {
 
   #requireOffered(contents: VpgContents, checkpoint: Checkpoint): void {
     this.requireRetained(contents, checkpoint.ordinal)
-    if (this.hasRead(checkpoint)) return
+    if (this.hasReadUpTo(checkpoint.vector)) return
     const sentence = 'the log does not reach up to this checkpoint'
     throw new Failure('CHECKPOINT_MISSING', sentence, { vpg: this.vpg, ordinal: checkpoint.ordinal })
   }
@@ -397,6 +417,9 @@ export class VpgAging {
     return this.#gone
   }
 }
+
+/** An ordinal that no checkpoint has: what is read as of it is all there is. */
+const aboveAll = ordinal(Number.MAX_SAFE_INTEGER)
 
 function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0)

@@ -53,6 +53,14 @@ export const holdTimeoutMillisDefault = 500
 export const peerHeartbeatIntervalMillis = 1_000
 export const peerHeartbeatTimeoutMillis = 5_000
 export const peerConnectionsMax = 128
+/** Questions for hashes that a session may have open at once. */
+export const hashRequestsOpenMax = 8
+/** Images that are open for hashes at once, of all sessions; further sessions wait for one to end. */
+export const hashImagesOpenMax = 4
+/** What one of them keeps of what it has read: questions go from one end of a volume to the other. */
+export const hashImageCacheSizeBytes = 16 * MiB
+/** When the agent that makes checkpoints is away for this long, another one is named. */
+export const coordinatorAwayMillisMax = 15_000
 
 // The commit log.
 export const logFileSizeBytes = 64 * MiB
@@ -119,6 +127,8 @@ export const regionsPerCommitMax = 8
 export const checkpointIntervalMillisMin = 1_000
 export const checkpointIntervalMillisMax = 3_600_000
 export const checkpointIntervalMillisDefault = 5_000
+/** A late checkpoint or two are no news. */
+export const intervalsBeforeSilence = 3
 export const historyMillisMin = 10_000
 export const historyMillisMax = 30 * 24 * 3_600_000
 export const historyMillisDefault = 24 * 3_600_000

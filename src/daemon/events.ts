@@ -72,6 +72,11 @@ export function ingestEvents({ table, meter, metrics, pacer, catalog, log }: Ing
     sessionOpened: session => log.info({ ...session, vpg: nameOf(session.vpg) }, 'sessionOpened'),
     sessionClosed: (session, end, sentence) =>
       log.info({ agent: session?.agent, address: session?.address, end, sentence }, 'sessionClosed'),
+    generationOpened: (vpg, { stream, agent, generation, volumes }) => {
+      const syncs = volumes.filter(({ sync }) => sync !== 'none').map(({ name, sync }) => `${name}: ${sync}`)
+      log.info({ vpg: nameOf(vpg), stream, agent, generation, syncs }, 'generationOpened')
+    },
+    coordinatorChanged: (vpg, { agent, term }) => log.info({ vpg: nameOf(vpg), agent, term }, 'coordinatorChanged'),
     batchDurable: (vpg, batch) => {
       pacer.observe(batch.ackLatencyMillis)
       meter.add(batch.writeCount, batch.rawSizeBytes)

@@ -19,7 +19,7 @@ const exportsKeptMax = 50
 export type ImageOpener = Pick<Aging, 'openImage' | 'closeImage'>
 
 /** The thread that reads images, and what ended it. */
-interface ImageThread {
+export interface ImageThread {
   readonly worker: Worker
   readonly client: RpcClient<ImageService>
   cause: Error | undefined
@@ -63,7 +63,7 @@ export class Exports {
 
   /** Starts the thread, so that the first export need not wait for it. Where it cannot be started now, that export says why. */
   prepare(): void {
-    void this.#openThread().catch(() => undefined)
+    void this.openThread().catch(() => undefined)
   }
 
   /** Pins the checkpoint, then copies as a job. Fails ALREADY_EXISTS before anything is pinned where the file exists. */
@@ -83,7 +83,7 @@ export class Exports {
         `${request.file} exists; name another file, or ask to overwrite it (--overwrite)`,
       )
     const id = randomUUID()
-    const thread = await this.#openThread()
+    const thread = await this.openThread()
     const plan = await this.#aging.openImage({ vpg: entry.definition.id, checkpoint, owner: `export ${id}` })
     const job: Changing<ExportJob> = {
       id,
@@ -148,8 +148,8 @@ export class Exports {
     await thread?.worker.terminate()
   }
 
-  /** The thread, or another where it has ended: what ends one export must not end those that a person starts next. */
-  #openThread(): Promise<ImageThread> {
+  /** The thread that reads images, or another where it has ended: what ends one reader must not end those that come next. */
+  openThread(): Promise<ImageThread> {
     this.#thread ??= this.#startThread()
     return this.#thread
   }

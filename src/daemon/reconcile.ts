@@ -29,9 +29,12 @@ export function reconcile(opened: readonly OpenedVpg[], log: RecoveredLog): Reco
   return opened.map(vpg => {
     const own = markers.filter(entry => entry.vpg === vpg.definition.id).map(entry => entry.marker)
     const assembler = new CheckpointAssembler()
+    // The other streams' markers of a checkpoint may be in segments already, their log files freed.
+    for (const marker of vpg.pendingMarkers) assembler.add(marker)
     const complete = own.flatMap(marker => assembler.add(marker) ?? [])
     const recovered = log.streams.filter(stream => stream.vpg === vpg.definition.id)
-    return { opened: vpg, logCheckpoints: stillKept(vpg, complete), ingest: ingestVpg(vpg, own, complete, recovered) }
+    const found = { markers: own, complete, pending: assembler.pending(), recovered }
+    return { opened: vpg, logCheckpoints: stillKept(vpg, complete), ingest: ingestVpg(vpg, found) }
   })
 }
 
@@ -59,22 +62,28 @@ export function newestOfEachName(vpgs: readonly OpenedVpg[]): {
   return { served: vpgs.filter(isServed), replaced: vpgs.filter(vpg => !isServed(vpg)) }
 }
 
-function ingestVpg(
-  vpg: OpenedVpg,
-  markers: readonly DurableMarker[],
-  logCheckpoints: readonly Checkpoint[],
-  recovered: RecoveredLog['streams'],
-): IngestVpg {
-  const newest = [vpg.checkpoints.at(-1), logCheckpoints.at(-1)].filter(checkpoint => checkpoint !== undefined)
+/** What the log says of one VPG. */
+interface Found {
+  readonly markers: readonly DurableMarker[]
+  readonly complete: readonly Checkpoint[]
+  readonly pending: readonly DurableMarker[]
+  readonly recovered: RecoveredLog['streams']
+}
+
+function ingestVpg(vpg: OpenedVpg, { markers, complete, pending, recovered }: Found): IngestVpg {
+  const newest = [vpg.checkpoints.at(-1), complete.at(-1)].filter(checkpoint => checkpoint !== undefined)
   const lastCheckpoint = newest.sort((a, b) => b.ordinal - a.ordinal)[0]
-  const ordinals = markers.map(marker => checkpointOrdinal(marker.term, marker.counter))
+  const ordinals = [...vpg.pendingMarkers, ...markers].map(({ term, counter }) => checkpointOrdinal(term, counter))
   return {
     definition: vpg.definition,
     epoch: vpg.epoch,
     durable: vpg.definition.streams.map(({ number }) => furthest(number, vpg.offloaded, recovered)),
     offloaded: vpg.offloaded,
     lastCheckpoint,
-    lastMarker: Math.max(0, lastCheckpoint?.ordinal ?? 0, ...ordinals) as Ordinal,
+    lastMarker: ordinals.reduce((last, at) => (at > last ? at : last), lastCheckpoint?.ordinal ?? (0 as Ordinal)),
+    pendingMarkers: pending.filter(
+      ({ term, counter }) => checkpointOrdinal(term, counter) > (lastCheckpoint?.ordinal ?? 0),
+    ),
   }
 }
 
@@ -102,5 +111,6 @@ export function freshIngestVpg(opened: { definition: VpgDefinition; epoch: numbe
     offloaded: [],
     lastCheckpoint: undefined,
     lastMarker: 0 as Ordinal,
+    pendingMarkers: [],
   }
 }

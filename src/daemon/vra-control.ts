@@ -226,6 +226,7 @@ function definitionOf(request: api.CreateVpgRequest, nowMicros: number): VpgDefi
     checkpointIntervalMillis: request.checkpointIntervalMillis,
     syncRateBytesPerSecond: 0,
     paused: false,
+    removedVolumes: [],
     createdAtMicros: nowMicros,
   }
 }

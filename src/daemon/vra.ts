@@ -3,7 +3,7 @@ import { Aging, newPaceFlag, type AgingHandlers } from '../aging/aging.ts'
 import { Catalog } from '../catalog/catalog.ts'
 import { systemClock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
-import type { StreamPosition, VpgId } from '../base/ids.ts'
+import { checkpointOrdinal, type Ordinal, type StreamPosition, type VpgId } from '../base/ids.ts'
 import { MiB } from '../base/units.ts'
 import { Shutdown } from '../base/shutdown.ts'
 import type { VraConfig, VraStoreConfig } from '../config/config.ts'
@@ -24,6 +24,7 @@ import {
   tellDamage,
 } from './events.ts'
 import { Exports } from './exports.ts'
+import { Hashes } from './hashes.ts'
 import { untilAborted } from './lifetime.ts'
 import type { Log } from './log.ts'
 import { Meter } from './meter.ts'
@@ -33,6 +34,7 @@ import { readText } from './read-text.ts'
 import { newestOfEachName, reconcile } from './reconcile.ts'
 import { software } from './software.ts'
 import { StatusReport } from './status-report.ts'
+import { Terms } from './terms.ts'
 import { VerifyJobs } from './verify-jobs.ts'
 import { VpgEntry, VpgTable } from './vpg-table.ts'
 import { DaemonControl } from './vra-control.ts'
@@ -85,6 +87,8 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       log.error({ vpg: definition.name, id: definition.id }, 'vpgOfSameNameLeftAlone')
     const vpgs = reconcile(served, journal.recovered)
     for (const vpg of vpgs) table.add(new VpgEntry(vpg.opened, clock))
+    const terms = Terms.open(realDisk, data.directory)
+    terms.prepare(vpgs.map(({ ingest }) => ({ id: ingest.definition.id, above: termOf(ingest.lastMarker) })))
     await loadHistory(catalog, vpgs)
     const { untoldCount } = journal.recovered
     if (untoldCount > 0) log.warn({ count: untoldCount }, 'indexRowsDropped')
@@ -108,6 +112,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     const logShare = (): number => journal.status().liveSizeBytes / config.journal.logSizeBytesMax
     const pacer = parts.own(new Pacer(paceFlag, logShare))
     const { listen } = config
+    let images: Exports | undefined
     const ingest = parts.own(
       await Ingest.open({
         listen: { host: listen.host, port: listen.port },
@@ -116,6 +121,8 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
         vpgs: vpgs.map(vpg => vpg.ingest),
         clock,
         events: ingestEvents({ table, meter, metrics, pacer, catalog, log }),
+        issueTerm: (vpg, above) => terms.issue(vpg, above),
+        hashes: new Hashes({ aging, images: () => images }),
       }),
     )
     serving = ingest
@@ -128,6 +135,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
         (vpg, sentence) => tellDamage({ table, metrics, log }, vpg, sentence),
       ),
     )
+    images = exports
     const verifies = parts.own(
       new VerifyJobs(clock, (what, finding) => {
         log.error({ ...finding, what }, 'verifyFoundDamage')
@@ -203,6 +211,10 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     await parts.closeAll()
     log.info('vraStopped')
   }
+}
+
+function termOf(at: Ordinal): number {
+  return Math.floor(at / checkpointOrdinal(1, 0))
 }
 
 /** Rejects when a thread that the daemon cannot do without has ended by itself. */

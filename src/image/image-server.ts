@@ -1,11 +1,12 @@
 import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
-import { regionSizeBytes } from '../base/limits.ts'
+import { hashImageCacheSizeBytes, regionSizeBytes } from '../base/limits.ts'
 import { realDisk } from '../disk/disk.ts'
 import { LogReader } from '../journal/log-reader.ts'
 import { openSegment, tailSource } from '../segment/segment.ts'
 import { openStore, type ObjectStore } from '../store/store.ts'
-import { exportRaw, openImage, type ImageTools } from './image.ts'
+import { exportRaw, hashBlocks, openImage, type BlockRun, type Image, type ImageTools } from './image.ts'
+import type { ImagePlan } from '../aging/service.ts'
 import type { ExportArgument, ExportResult, ImageConfig, ImageNotices, ImageService } from './service.ts'
 
 interface Opened {
@@ -19,6 +20,7 @@ interface Opened {
 export class ImageServer implements ImageService {
   readonly #notify: (progress: ImageNotices['exportProgress']) => void
   readonly #exports = new Map<string, { readonly abort: AbortController; readonly ended: Promise<unknown> }>()
+  readonly #hashed = new Map<string, { readonly image: Image; readonly abort: AbortController }>()
   #opened: Opened | undefined
 
   constructor(notify: (progress: ImageNotices['exportProgress']) => void) {
@@ -44,13 +46,36 @@ export class ImageServer implements ImageService {
 
   async #export({ id, plan, volume, file, existing }: ExportArgument, signal: AbortSignal): Promise<ExportResult> {
     const startedMillis = performance.now()
-    const image = await openImage(plan, this.#tools(), signal)
+    const image = await openImage(plan, this.#tools(this.#config.cacheSizeBytes), signal)
     const onProgress = (doneBytes: number, totalBytes: number): void => this.#notify({ id, doneBytes, totalBytes })
     const written = await exportRaw({ image, volume, file, existing, disk: realDisk, onProgress, signal })
     return { ...written, millis: performance.now() - startedMillis }
   }
 
-  #tools(): ImageTools {
+  async openHashes({ id, plan }: { readonly id: string; readonly plan: ImagePlan }): Promise<void> {
+    const abort = new AbortController()
+    const image = await openImage(plan, this.#tools(hashImageCacheSizeBytes), abort.signal)
+    this.#hashed.set(id, { image, abort })
+  }
+
+  async hashBlocks({ id, ...run }: BlockRun & { readonly id: string }): Promise<Uint8Array> {
+    const open = this.#hashed.get(id)
+    if (open === undefined) throw new Failure('NOT_FOUND', `no image is open under the id ${id}`)
+    return await hashBlocks(open.image, run, open.abort.signal)
+  }
+
+  closeHashes({ id }: { readonly id: string }): Promise<void> {
+    this.#hashed.get(id)?.abort.abort(new Failure('CLOSING', 'nobody waits for these hashes any more'))
+    this.#hashed.delete(id)
+    return Promise.resolve()
+  }
+
+  get #config(): ImageConfig {
+    assert(this.#opened !== undefined, 'open() is the first call')
+    return this.#opened.config
+  }
+
+  #tools(cacheSizeBytes: number): ImageTools {
     const opened = this.#opened
     assert(opened !== undefined, 'open() is the first call')
     const { store, config } = opened
@@ -62,7 +87,7 @@ export class ImageServer implements ImageService {
           opened.reader ??= new LogReader({ disk: realDisk, directory: config.dataDirectory })
           return Promise.resolve(opened.reader.readRecord(record))
         }),
-      cacheSizeBytes: config.cacheSizeBytes,
+      cacheSizeBytes,
       regionSizeBytes,
     }
   }
@@ -80,6 +105,7 @@ export class ImageServer implements ImageService {
       await ended
     })
     await Promise.all(ending)
+    for (const id of [...this.#hashed.keys()]) await this.closeHashes({ id })
     this.#opened?.reader?.close()
     await this.#opened?.store.close()
     this.#opened = undefined

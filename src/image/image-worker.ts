@@ -13,6 +13,9 @@ const notify = serveRpc<ImageService>(port, {
   open: config => server.open(config),
   exportRaw: argument => server.exportRaw(argument),
   cancel: argument => server.cancel(argument),
+  openHashes: argument => server.openHashes(argument),
+  hashBlocks: argument => server.hashBlocks(argument),
+  closeHashes: argument => server.closeHashes(argument),
   close: async () => {
     await server.close()
     setImmediate(() => port.close()) // after the answer to this call

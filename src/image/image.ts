@@ -24,6 +24,7 @@ import type { Image, ImageTools, PieceSink, VolumeRange } from './types.ts'
 // not folded, reading by what is read, and neither by the length of the history.
 
 export { exportRaw, type ExportRequest } from './export-raw.ts'
+export { hashBlocks, type BlockRun } from './hash-blocks.ts'
 export type { Image, ImageTools, PieceSink, VolumeRange } from './types.ts'
 
 /** Trailer, fence and ordinals of a pack, kept open; about this many bytes beside the fence. */
@@ -75,6 +76,7 @@ class OpenImage implements Image {
   readonly #index: WriteIndex
   readonly #layers: Layers
   readonly #buckets = new Map<number, Map<number, Bucket>>()
+  readonly #places = new Map<number, readonly number[]>()
   readonly #readers: SizedCache<PackReader>
   readonly #regions: SizedCache<ResolvedRegion>
   readonly #units: SizedCache<Uint8Array>
@@ -158,6 +160,26 @@ class OpenImage implements Image {
     })
   }
 
+  async nextData(volume: number, range: VolumeRange, signal: AbortSignal): Promise<number> {
+    this.#included(volume)
+    const { startBytes, endBytes } = range
+    const { regionSizeBytes } = this.#tools
+    for (const region of this.#regionsWithData(volume)) {
+      const regionStart = region * regionSizeBytes
+      if (regionStart + regionSizeBytes <= startBytes) continue
+      if (regionStart >= endBytes) break
+      const resolved = await this.#region(volume, region, signal)
+      const { fragments } = resolved
+      const first = firstEndingAfter(resolved, Math.floor(Math.max(0, startBytes - regionStart) / sectorSizeBytes))
+      for (let fragment = first; fragment < fragments.count; fragment++) {
+        if (!hasData(resolved, fragment)) continue
+        const dataBytes = regionStart + fragments.start[fragment]! * sectorSizeBytes
+        return Math.min(endBytes, Math.max(startBytes, dataBytes))
+      }
+    }
+    return endBytes
+  }
+
   async *extents(volume: number, signal: AbortSignal): AsyncGenerator<VolumeRange> {
     const { sizeBytes } = this.#included(volume)
     let open: VolumeRange | undefined
@@ -186,10 +208,15 @@ class OpenImage implements Image {
     throw new Failure('UNKNOWN_VOLUME', `the checkpoint ${why} volume ${volume}`, { volume })
   }
 
-  #regionsWithData(volume: number): number[] {
+  /** Ascending. */
+  #regionsWithData(volume: number): readonly number[] {
+    const known = this.#places.get(volume)
+    if (known !== undefined) return known
     const regions = new Set(this.#layers.regionsOf(volume))
     for (const region of this.#buckets.get(volume)?.keys() ?? []) regions.add(region)
-    return [...regions].sort((a, b) => a - b)
+    const places = [...regions].sort((a, b) => a - b)
+    this.#places.set(volume, places)
+    return places
   }
 
   async #region(volume: number, region: number, signal: AbortSignal): Promise<ResolvedRegion> {

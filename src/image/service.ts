@@ -1,4 +1,5 @@
 import type { ImagePlan } from '../aging/service.ts'
+import type { BlockRun } from './hash-blocks.ts'
 import type { StoreConfig } from '../store/object-store.ts'
 
 // The image thread, seen from the daemon: it reads volumes as of a checkpoint, and writes them to files. The worker's file is
@@ -22,6 +23,12 @@ export interface ImageService {
   exportRaw(argument: ExportArgument): Promise<ExportResult>
   /** Ends the export of this id, if it is under way; its own call then fails CLOSING. */
   cancel(argument: { readonly id: string }): Promise<void>
+  /** Opens the image of the plan for hashBlocks. The id is the caller's. */
+  openHashes(argument: { readonly id: string; readonly plan: ImagePlan }): Promise<void>
+  /** hashSizeBytes a block; zeros for a block of zeros. NOT_FOUND when no image is open under the id. */
+  hashBlocks(argument: BlockRun & { readonly id: string }): Promise<Uint8Array>
+  /** Lets go of the image; a hashBlocks under way fails CLOSING. */
+  closeHashes(argument: { readonly id: string }): Promise<void>
   close(argument: undefined): Promise<void>
 }
 

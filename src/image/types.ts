@@ -41,6 +41,8 @@ export interface Image {
    * (not by offset); what is never given is zeros.
    */
   scatter(volume: number, range: VolumeRange, sink: PieceSink, signal: AbortSignal): Promise<void>
+  /** Where, in the range, the volume first holds data; the range's end where it holds none. */
+  nextData(volume: number, range: VolumeRange, signal: AbortSignal): Promise<number>
   /** Where the volume holds data, ascending, adjacent ranges joined; the rest is zeros. */
   extents(volume: number, signal: AbortSignal): AsyncIterable<VolumeRange>
 }

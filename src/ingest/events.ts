@@ -1,7 +1,7 @@
 import type { FailureCode } from '../base/failure.ts'
 import type { VpgId } from '../base/ids.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
-import type { AgentStatus } from '../wire/messages.ts'
+import type { AgentStatus, SyncKind } from '../wire/messages.ts'
 
 /** Why a session ended: in order, by the peer's Error, or by one of our codes (PEER_LOST: the connection went away). */
 export type SessionEnd = FailureCode | 'GOODBYE' | 'PEER_ERROR'
@@ -22,14 +22,28 @@ export interface IngestEvents {
   sessionClosed(session: SessionFacts | undefined, end: SessionEnd, sentence: string): void
   /** A frame, a handshake or a connection was refused; the connection is closed next. */
   frameRefused(vpg: VpgId | undefined, code: FailureCode): void
+  /**
+   * An agent that could not continue exactly begins anew, with these synchronisations. Told before the first record of the
+   * generation; again where the VRA was restarted before one was durable.
+   */
+  generationOpened(vpg: VpgId, opened: OpenedGeneration): void
   batchDurable(vpg: VpgId, batch: DurableBatch): void
   /** Frames that the VRA had already: dropped and acknowledged. */
   duplicateDropped(vpg: VpgId, stream: number): void
   checkpointComplete(vpg: VpgId, checkpoint: Checkpoint): void
+  /** Another agent makes the checkpoints now, under a higher term. */
+  coordinatorChanged(vpg: VpgId, coordinator: { readonly agent: string; readonly term: number }): void
   agentStatusChanged(vpg: VpgId, stream: number, status: AgentStatus): void
   /** The pool is used up: nothing is read from this connection until there is room. */
   readingPaused(): void
   readingResumed(): void
+}
+
+export interface OpenedGeneration {
+  readonly stream: number
+  readonly agent: string
+  readonly generation: number
+  readonly volumes: readonly { readonly number: number; readonly name: string; readonly sync: SyncKind }[]
 }
 
 export interface DurableBatch {
@@ -37,6 +51,8 @@ export interface DurableBatch {
   readonly writeCount: number
   readonly rawSizeBytes: number
   readonly frameSizeBytes: number
+  /** When its last write was numbered, by the agent's clock. */
+  readonly timestampMicros: number
   /** From the arrival of the frame's last byte until it was durable. */
   readonly ackLatencyMillis: number
 }
@@ -46,9 +62,11 @@ export const silentIngestEvents: IngestEvents = {
   sessionOpened: () => undefined,
   sessionClosed: () => undefined,
   frameRefused: () => undefined,
+  generationOpened: () => undefined,
   batchDurable: () => undefined,
   duplicateDropped: () => undefined,
   checkpointComplete: () => undefined,
+  coordinatorChanged: () => undefined,
   agentStatusChanged: () => undefined,
   readingPaused: () => undefined,
   readingResumed: () => undefined,

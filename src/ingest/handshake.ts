@@ -7,6 +7,8 @@ import { protocolVersion } from '../wire/wire.ts'
 /** What the VRA has, as far as a Hello is held against it. */
 export interface Known {
   readonly definition: VpgDefinition
+  /** The stream of the agent that says Hello. */
+  readonly stream: number
   readonly epoch: number
   readonly durable: Position
   /** Of the newest session of this agent that was accepted; 0 before the first. */
@@ -37,7 +39,7 @@ export function checkHello(hello: Hello, known: Known): void {
       'SYNC_REQUIRED',
       `the agent writes incarnation ${hello.incarnation} of the VPG, it is now ${definition.incarnation}`,
     )
-  checkVolumes(hello, definition)
+  checkVolumes(hello, known)
   checkPositions(hello, known.durable)
   if (hello.sessionNumber <= known.sessionNumber)
     throw new Failure('SESSION_SUPERSEDED', 'a session of this agent with the same or a higher number was accepted', {
@@ -46,40 +48,68 @@ export function checkHello(hello: Hello, known: Known): void {
     })
 }
 
-function checkVolumes(hello: Hello, definition: VpgDefinition): void {
+/** An agent offers exactly its own volumes: with less, checkpoints would lack one; with another's, two would write it. */
+function checkVolumes(hello: Hello, { definition, stream }: Known): void {
+  const own = definition.volumes.filter(volume => volume.stream === stream)
   for (const volume of hello.volumes) {
     const defined = definition.volumes.find(({ name }) => name === volume.name)
     if (defined === undefined)
       throw new Failure('UNKNOWN_VOLUME', `the VPG "${definition.name}" has no volume "${volume.name}"`)
+    if (defined.stream !== stream) {
+      const owner = definition.streams.find(({ number }) => number === defined.stream)
+      throw new Failure(
+        'IDENTITY_REFUSED',
+        `the volume "${volume.name}" of the VPG "${definition.name}" is the agent "${owner?.agent}"'s, not "${hello.agent}"'s`,
+      )
+    }
     if (defined.sizeBytes !== volume.sizeBytes)
       throw new Failure(
         'UNKNOWN_VOLUME',
         `the volume "${volume.name}" has ${volume.sizeBytes} bytes at the agent, ${defined.sizeBytes} at the VRA`,
       )
   }
-  const missing = definition.volumes.find(({ name }) => !hello.volumes.some(volume => volume.name === name))
+  const missing = own.find(({ name }) => !hello.volumes.some(volume => volume.name === name))
   if (missing !== undefined)
     throw new Failure('UNKNOWN_VOLUME', `the agent does not offer the volume "${missing.name}" of the VPG`)
+  if (own.length === 0)
+    throw new Failure('IDENTITY_REFUSED', `the VPG "${definition.name}" has no volume of the agent "${hello.agent}"`)
 }
 
-/** Exactly continuing needs resumableFrom <= durable <= lastNumbered, in one generation. */
+/** True where the Hello begins a generation that this VRA has nothing of. */
+export function opensGeneration(hello: Hello, durable: Position): boolean {
+  return hello.openGeneration > durable.generation
+}
+
+/**
+ * Exactly continuing needs resumableFrom <= durable <= lastNumbered, in one generation. A generation that is opened is sent from
+ * its beginning. Fails SYNC_REQUIRED.
+ */
 export function checkPositions(hello: Hello, durable: Position): void {
+  const { openGeneration } = hello
+  const at = opensGeneration(hello, durable)
+    ? { generation: openGeneration, sequence: sequence(0) }
+    : orBeginning(durable)
   const from = orBeginning(hello.resumableFrom)
-  const at = orBeginning(durable)
   const last = orBeginning(hello.lastNumbered)
   const oneGeneration = from.generation === at.generation && last.generation === at.generation
-  if (oneGeneration && from.sequence <= at.sequence && at.sequence <= last.sequence) return
-  throw new Failure(
-    'SYNC_REQUIRED',
-    durable.generation === 0
-      ? 'this VRA has nothing of the stream, and the agent cannot send it from its beginning'
-      : 'what this VRA has of the stream is not what the agent can continue',
-    {
-      durable: formatPosition(durable),
-      resumableFrom: formatPosition(hello.resumableFrom),
-      lastNumbered: formatPosition(hello.lastNumbered),
-    },
-  )
+  const isOlder = openGeneration > 0 && openGeneration < durable.generation
+  if (!isOlder && oneGeneration && from.sequence <= at.sequence && at.sequence <= last.sequence) return
+  const details = {
+    durable: formatPosition(durable),
+    resumableFrom: formatPosition(hello.resumableFrom),
+    lastNumbered: formatPosition(hello.lastNumbered),
+    openGeneration,
+  }
+  throw new Failure('SYNC_REQUIRED', whyInexact(hello, durable, isOlder), details)
+}
+
+function whyInexact(hello: Hello, durable: Position, isOlder: boolean): string {
+  if (isOlder)
+    return `the agent opens generation ${hello.openGeneration}, this VRA has generation ${durable.generation} of the stream`
+  if (opensGeneration(hello, durable)) return 'the agent opens a generation that it cannot send from its beginning'
+  if (durable.generation === 0)
+    return 'this VRA has nothing of the stream, and the agent cannot send it from its beginning'
+  return 'what this VRA has of the stream is not what the agent can continue'
 }
 
 /** "Nothing yet" is the beginning of the first generation. */

@@ -10,11 +10,12 @@ import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import { creditWindowBytes } from './credit.ts'
 import type { IngestEvents } from './events.ts'
+import type { BlockHashes } from './hash-answers.ts'
 import type { IngestVpg } from './registry.ts'
 import { Refusals, type Refusal } from './refusals.ts'
 import { addressOf, Session, type SessionHost, type SessionPatience } from './session.ts'
 import type { VpgIngestStatus } from './status.ts'
-import { ServedVpg } from './vpg.ts'
+import { ServedVpg, type ServedVpgHost } from './vpg.ts'
 
 // Ingest takes the streams of all agents: steps 6 to 9 of the way of a write (src/README.md).
 //
@@ -27,6 +28,7 @@ import { ServedVpg } from './vpg.ts'
 // session, nothing else. All runs on the main thread and nothing here waits: what must wait is a callback of the journal.
 
 export type { Refusal } from './refusals.ts'
+export type { BlockHashes, OpenHashes } from './hash-answers.ts'
 export type { OpenSession, StreamStatus, VpgIngestStatus } from './status.ts'
 
 export interface IngestOptions {
@@ -38,6 +40,9 @@ export interface IngestOptions {
   readonly vpgs: readonly IngestVpg[]
   readonly clock: Clock
   readonly events: IngestEvents
+  /** See ServedVpgHost. */
+  readonly issueTerm: ServedVpgHost['issueTerm']
+  readonly hashes: BlockHashes
   readonly patience?: SessionPatience
   readonly sessionsMax?: number
 }
@@ -69,6 +74,7 @@ export class Ingest {
       journal: options.journal,
       clock: options.clock,
       events: options.events,
+      hashes: options.hashes,
       patience: this.#patience,
       findVpg: name => [...this.#vpgs.values()].find(vpg => vpg.definition.name === name),
       refusals: this.#refusals,
@@ -101,7 +107,7 @@ export class Ingest {
 
   addVpg(vpg: IngestVpg): void {
     assert(!this.#vpgs.has(vpg.definition.id), 'a VPG is added once')
-    this.#vpgs.set(vpg.definition.id, new ServedVpg(vpg, this.#options.clock, this.#options.events))
+    this.#vpgs.set(vpg.definition.id, new ServedVpg(vpg, this.#options))
   }
 
   /** Ends its sessions. What they have sent may still become durable. */
@@ -113,16 +119,24 @@ export class Ingest {
     vpg?.requests.close()
   }
 
-  /** Name, volumes and streams stay as they are. Agents are told of another interval by a new Welcome, so they reconnect. */
+  /**
+   * Goes on by another definition of the same VPG. What a Welcome says reaches the agents by a new one, so their sessions end;
+   * rate and pause are told by a Directive.
+   */
   updateVpg(definition: VpgDefinition): void {
     const vpg = this.#served(definition.id)
     const before = vpg.definition
-    assert(sameShape(before, definition), 'name, volumes and streams of a VPG are fixed')
+    assert(before.name === definition.name, 'the name of a VPG is fixed')
     vpg.redefine(definition)
-    const retold =
-      before.checkpointIntervalMillis !== definition.checkpointIntervalMillis ||
-      before.incarnation !== definition.incarnation
-    if (retold) this.#endSessions(vpg, 'the definition of the VPG has changed; reconnect')
+    const isRetold = JSON.stringify(toldByWelcome(before)) !== JSON.stringify(toldByWelcome(definition))
+    if (isRetold) this.#endSessions(vpg, 'the definition of the VPG has changed; reconnect')
+    else if (before.paused !== definition.paused || before.syncRateBytesPerSecond !== definition.syncRateBytesPerSecond)
+      vpg.tellDirective()
+  }
+
+  /** Asks the agents of these volumes for a synchronisation. Fails PEER_LOST where one of them is not connected. */
+  requestSync(id: VpgId, kind: 'full' | 'delta', volumes: readonly number[]): void {
+    this.#served(id).requestSync(kind, volumes)
   }
 
   /** Raises the offloaded mark and tells the agents. A position below what was told before changes nothing. */
@@ -227,7 +241,10 @@ export class Ingest {
     while (!signal.aborted) {
       await this.#options.clock.sleep(tickMillis, signal).catch(ignoreAbort)
       for (const session of this.#sessions) session.tick()
-      for (const vpg of this.#vpgs.values()) vpg.requests.expire()
+      for (const vpg of this.#vpgs.values()) {
+        vpg.requests.expire()
+        vpg.review()
+      }
     }
   }
 }
@@ -271,6 +288,6 @@ function listen(server: Server, at: IngestOptions['listen']): Promise<void> {
   })
 }
 
-function sameShape(a: VpgDefinition, b: VpgDefinition): boolean {
-  return a.name === b.name && JSON.stringify([a.volumes, a.streams]) === JSON.stringify([b.volumes, b.streams])
+function toldByWelcome({ incarnation, volumes, streams, checkpointIntervalMillis }: VpgDefinition): unknown {
+  return [incarnation, volumes, streams, checkpointIntervalMillis]
 }

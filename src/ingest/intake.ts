@@ -35,14 +35,14 @@ export function takeStreamFrame(frame: StreamFrame, intake: Intake, release: () 
 
 function takeBatch(batch: BatchView, frame: StreamFrame, intake: Intake, release: () => void): boolean {
   const { vpg, stream, journal, clock, events } = intake
-  const { writeCount, rawSizeBytes } = batch
+  const { writeCount, rawSizeBytes, timestampMicros } = batch
   const run: RecordRun = {
     generation: batch.generation,
     firstSequence: batch.firstSequence,
     lastSequence: batch.firstSequence + writeCount - 1,
   }
   if (placeRun(run, stream.reached, stream.durable) === 'duplicate') return dropDuplicate(intake, release)
-  checkBounds(batch, vpg.volumeSizes)
+  checkBounds(batch, stream.volumeSizes)
   const takenAtMillis = clock.monotonicMillis()
   const frameSizeBytes = frame.slot.frame.length
   const vpgId = vpg.definition.id
@@ -52,7 +52,8 @@ function takeBatch(batch: BatchView, frame: StreamFrame, intake: Intake, release
     release()
     stream.becameDurable(run)
     const ackLatencyMillis = clock.monotonicMillis() - takenAtMillis
-    events.batchDurable(vpgId, { stream: stream.number, writeCount, rawSizeBytes, frameSizeBytes, ackLatencyMillis })
+    const sizes = { writeCount, rawSizeBytes, frameSizeBytes }
+    events.batchDurable(vpgId, { stream: stream.number, ...sizes, timestampMicros, ackLatencyMillis })
   })
   return true
 }
@@ -63,7 +64,8 @@ function takeMarker(marker: Marker, frame: StreamFrame, intake: Intake, release:
   const run: RecordRun = { generation, firstSequence: sequence, lastSequence: sequence }
   if (placeRun(run, stream.reached, stream.durable) === 'duplicate') return dropDuplicate(intake, release)
   const { definition, term } = vpg
-  checkMarker(marker, { definition, stream: stream.number, term, lastMarker: stream.lastMarker })
+  const { number, lastMarker, openSyncs } = stream
+  checkMarker(marker, { definition, stream: number, term, lastMarker, openSyncs })
   stream.lastMarker = checkpointOrdinal(marker.term, marker.counter)
   stream.appended(run)
   const label = vpg.label(marker)

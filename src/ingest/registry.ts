@@ -1,4 +1,5 @@
 import type { Ordinal, StreamPosition } from '../base/ids.ts'
+import type { DurableMarker } from '../timeline/assembler.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 
@@ -13,4 +14,6 @@ export interface IngestVpg {
   readonly lastCheckpoint: Checkpoint | undefined
   /** The highest (term, counter) of any durable marker, complete or not; 0 for none. */
   readonly lastMarker: Ordinal
+  /** Durable markers of checkpoints that miss others. */
+  readonly pendingMarkers: readonly DurableMarker[]
 }

@@ -6,7 +6,7 @@ import type { VpgId } from '../base/ids.ts'
 import { frameHeaderSizeBytes } from '../base/limits.ts'
 import { MiB } from '../base/units.ts'
 import type { JournalWriter } from '../journal/writer.ts'
-import type { ControlMessage, Hello } from '../wire/messages.ts'
+import type { ControlMessage, Hello, HashRequest } from '../wire/messages.ts'
 import { decodeFrameBody, encodeFrame, protocolVersion, type FrameHeader } from '../wire/wire.ts'
 import { CreditAccount } from './credit.ts'
 import type { IngestEvents, SessionEnd, SessionFacts } from './events.ts'
@@ -17,12 +17,13 @@ import {
   type FrameSink,
   type StreamFrame,
 } from './frame-receiver.ts'
-import { checkHello, checkIdentity, checkPositions, checkVersion } from './handshake.ts'
+import { HashAnswers, type BlockHashes } from './hash-answers.ts'
+import { checkHello, checkIdentity, checkVersion, opensGeneration } from './handshake.ts'
 import { takeStreamFrame } from './intake.ts'
 import type { Refusals } from './refusals.ts'
 import { readSocket, type SocketReader } from './socket-reader.ts'
 import type { OpenSession } from './status.ts'
-import type { Stream, StreamSession } from './stream.ts'
+import type { Notice, Stream, StreamSession } from './stream.ts'
 import type { ServedVpg } from './vpg.ts'
 
 /** What a session needs of the VRA around it. */
@@ -31,6 +32,7 @@ export interface SessionHost {
   readonly clock: Clock
   readonly events: IngestEvents
   readonly patience: SessionPatience
+  readonly hashes: BlockHashes
   findVpg(name: string): ServedVpg | undefined
   /** Who is refused, and who is let in. */
   readonly refusals: Refusals
@@ -79,6 +81,8 @@ export class Session implements FrameSink, StreamSession {
   #greeting: Hello | undefined
   #claim: Claim | undefined
   #facts: OpenSession | undefined
+  #hashAnswers: HashAnswers | undefined
+  #welcomed = false
   #readingPaused = false
   /** On the monotonic scale: when the state was entered, the peer last heard, the last frame begun, our last frame sent. */
   #stateSinceMillis: number
@@ -145,7 +149,7 @@ export class Session implements FrameSink, StreamSession {
         ? true
         : type === 'hello'
           ? this.#state === 'hello'
-          : (stream || type === 'agent-status') && this.#state === 'open'
+          : (stream || type === 'agent-status' || type === 'hash-request') && this.#state === 'open'
     if (!allowed) throw new Failure('FRAME_INVALID', `a frame of type "${type}" has no place here`)
     if (stream) this.#credit.spend(frameHeaderSizeBytes + header.bodySizeBytes)
   }
@@ -158,10 +162,13 @@ export class Session implements FrameSink, StreamSession {
         return
       case 'agent-status': {
         const { vpg, stream } = this.#claimed()
-        stream.agentStatus = message
+        stream.takeStatus(message)
         this.#host.events.agentStatusChanged(vpg.definition.id, stream.number, message)
         return
       }
+      case 'hash-request':
+        this.#takeHashRequest(message)
+        return
       case 'error':
         this.#end('PEER_ERROR', `the peer says ${message.code}: ${message.sentence}`)
         return
@@ -179,6 +186,17 @@ export class Session implements FrameSink, StreamSession {
     return takeStreamFrame(frame, { vpg, stream, journal, clock, events }, () => this.#credit.release(frameSizeBytes))
   }
 
+  #takeHashRequest(request: HashRequest): void {
+    const { vpg, stream } = this.#claimed()
+    this.#hashAnswers ??= new HashAnswers({
+      hashes: this.#host.hashes,
+      vpg: vpg.definition.id,
+      positions: vpg.durablePositions(),
+      answer: reply => this.#send(reply),
+    })
+    this.#hashAnswers.take(request, stream.volumeSizes)
+  }
+
   #takeHello(hello: Hello): void {
     this.#greeting = hello
     checkVersion(hello)
@@ -189,7 +207,8 @@ export class Session implements FrameSink, StreamSession {
     if (stream === undefined)
       throw new Failure('IDENTITY_REFUSED', `the VPG "${hello.vpg}" does not list the agent "${hello.agent}"`)
     const { epoch, definition } = vpg
-    checkHello(hello, { definition, epoch, durable: stream.durable, sessionNumber: stream.sessionNumber })
+    const { number, durable, sessionNumber } = stream
+    checkHello(hello, { definition, stream: number, epoch, durable, sessionNumber })
     this.#claim = { hello, vpg, stream }
     this.#enter('settling')
     stream.sessionNumber = hello.sessionNumber
@@ -203,20 +222,30 @@ export class Session implements FrameSink, StreamSession {
   #welcome(): void {
     if (this.#state !== 'settling') return
     const { hello, vpg, stream } = this.#claimed()
-    const { coordinator, definition, epoch } = vpg
-    assert(coordinator !== undefined, 'a VPG with a stream has a coordinator')
+    const { definition, epoch } = vpg
     try {
-      checkPositions(hello, stream.durable)
+      // What the older session sent is durable by now, and the VPG may have been redefined.
+      checkHello(hello, { definition, stream: stream.number, epoch, durable: stream.durable, sessionNumber: 0 })
     } catch (error) {
       this.fail(error)
       return
     }
+    const volumes = definition.volumes.filter(volume => volume.stream === stream.number)
+    const syncs = volumes.map(({ number, name }) => {
+      return { number, name, sync: hello.volumes.find(offered => offered.name === name)?.sync ?? 'none' }
+    })
+    stream.beginSession(syncs.map(({ number, sync }) => [number, sync]))
+    const opens = opensGeneration(hello, stream.durable)
+    if (opens) stream.openGeneration(hello.openGeneration)
     this.#enter('open')
     this.#facts = {
       address: this.#address,
       software: hello.software,
       sinceTimestampMicros: this.#host.clock.timestampMicros(),
     }
+    vpg.sessionOpened(stream, hello.peerAddress)
+    const { coordinator } = vpg
+    assert(coordinator !== undefined, 'a VPG with a stream that writes has a coordinator')
     this.#send({
       type: 'welcome',
       protocolVersion,
@@ -224,7 +253,7 @@ export class Session implements FrameSink, StreamSession {
       epoch,
       incarnation: definition.incarnation,
       stream: stream.number,
-      volumes: definition.volumes,
+      volumes,
       durable: stream.durable,
       offloaded: stream.offloaded,
       creditBytes: this.#credit.grant(this.#host.creditWindowBytes()),
@@ -232,8 +261,14 @@ export class Session implements FrameSink, StreamSession {
       heartbeatTimeoutMillis: this.#host.patience.heartbeatTimeoutMillis,
       coordinator,
     })
+    this.#welcomed = true
+    this.#send(vpg.directive)
     this.#host.refusals.letIn(definition.id, hello)
     this.#host.events.sessionOpened(this.#sessionFacts({ vpg, stream }))
+    if (!opens) return
+    const { number, agent } = stream
+    const { openGeneration: generation } = hello
+    this.#host.events.generationOpened(definition.id, { stream: number, agent, generation, volumes: syncs })
   }
 
   pauseReading(paused: boolean): void {
@@ -260,8 +295,8 @@ export class Session implements FrameSink, StreamSession {
     this.#send({ type: 'ack', durable: stream.durable, offloaded: stream.offloaded, creditBytes })
   }
 
-  requestCheckpoint(requestId: number): void {
-    this.#send({ type: 'checkpoint-request', requestId })
+  tell(notice: Notice): void {
+    if (this.#state === 'open' && this.#welcomed) this.#send(notice)
   }
 
   #send(message: ControlMessage): void {
@@ -359,11 +394,11 @@ export class Session implements FrameSink, StreamSession {
   }
 
   #leaveStream(): void {
+    this.#hashAnswers?.close()
     if (this.#claim === undefined || this.#claim.stream.session !== this) return
     const { vpg, stream } = this.#claim
     stream.session = undefined
-    if (vpg.coordinator?.agent !== stream.agent) return
-    vpg.requests.lose(new Failure('PEER_LOST', `the connection to the agent "${stream.agent}" has ended`))
+    vpg.sessionEnded(stream)
   }
 
   #enter(state: State): void {

@@ -10,15 +10,20 @@ export interface VpgIngestStatus {
   readonly lastCheckpoint: Checkpoint | undefined
   /** Who makes checkpoints; undefined when the VPG has no agent. */
   readonly coordinator: string | undefined
+  readonly term: number
   /** Why no checkpoints are made now, in a sentence; undefined when they are. */
   readonly noCheckpointsBecause: string | undefined
   /** Peers that asked for this VPG and were refused, the newest first. */
   readonly refusals: readonly Refusal[]
+  /** When the newest checkpoint was made; before the first, when this VRA began to serve the VPG. */
+  readonly noCheckpointsSinceMicros: number
 }
 
 export interface StreamStatus {
   readonly stream: number
   readonly agent: string
+  /** `host:port` for the other agents; empty for none. */
+  readonly peerAddress: string
   /** Undefined while no session is open. */
   readonly session: OpenSession | undefined
   readonly durable: Position

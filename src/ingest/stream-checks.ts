@@ -2,7 +2,7 @@ import { Failure } from '../base/failure.ts'
 import type { Position } from '../base/ids.ts'
 import { checkpointOrdinal, type Ordinal } from '../base/ids.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
-import type { BatchView, Marker } from '../wire/messages.ts'
+import type { BatchView, Marker, SyncKind } from '../wire/messages.ts'
 
 // What a stream frame is held against before it is appended: the session's rules, as wire/ has seen to all others.
 
@@ -31,19 +31,19 @@ export function placeRun(run: RecordRun, reached: Position, durable: Position): 
   })
 }
 
-/** A VPG's volume sizes by number; 0 where there is no volume. */
+/** What one stream may write: a volume's size by its number, 0 where there is none, -1 where it is another stream's. */
 export type VolumeSizes = readonly number[]
 
-export function volumeSizes(definition: VpgDefinition): VolumeSizes {
+export function volumeSizes(definition: VpgDefinition, stream: number): VolumeSizes {
   const sizes: number[] = []
   for (const volume of definition.volumes) {
     while (sizes.length < volume.number) sizes.push(0)
-    sizes[volume.number] = volume.sizeBytes
+    sizes[volume.number] = volume.stream === stream ? volume.sizeBytes : -1
   }
   return sizes
 }
 
-/** Every write lies in a volume. Fails UNKNOWN_VOLUME or OUT_OF_BOUNDS. */
+/** Every write lies in a volume of the stream. Fails UNKNOWN_VOLUME, IDENTITY_REFUSED or OUT_OF_BOUNDS. */
 export function checkBounds(batch: BatchView, sizes: VolumeSizes): void {
   const count = batch.writeCount
   for (let index = 0; index < count; index++) {
@@ -55,6 +55,8 @@ export function checkBounds(batch: BatchView, sizes: VolumeSizes): void {
 function refusedWrite(batch: BatchView, index: number, sizeBytes: number): Failure {
   const volume = batch.volume(index)
   if (sizeBytes === 0) return new Failure('UNKNOWN_VOLUME', `write ${index} of the batch names no volume: ${volume}`)
+  if (sizeBytes < 0)
+    return new Failure('IDENTITY_REFUSED', `write ${index} of the batch is to volume ${volume}, another agent's`)
   return new Failure('OUT_OF_BOUNDS', `write ${index} of the batch lies past the end of volume ${volume}`, {
     offsetBytes: batch.offsetBytes(index),
     lengthBytes: batch.lengthBytes(index),
@@ -68,9 +70,14 @@ export interface MarkerContext {
   /** The term in Welcome. */
   readonly term: number
   readonly lastMarker: Ordinal
+  /** The synchronisations that are open in the stream, by the volume's number. */
+  readonly openSyncs: ReadonlyMap<number, SyncKind>
 }
 
-/** Fails FRAME_INVALID or UNKNOWN_VOLUME. */
+/**
+ * Fails FRAME_INVALID or UNKNOWN_VOLUME. A marker may have waited at the agent while the definition of the VPG changed: it may lack a
+ * volume that came since, name one that went, or an older and smaller size; then that is what the checkpoint holds.
+ */
 export function checkMarker(marker: Marker, context: MarkerContext): void {
   const { definition, stream, term, lastMarker } = context
   if (marker.term > term)
@@ -83,11 +90,25 @@ export function checkMarker(marker: Marker, context: MarkerContext): void {
   const strangers = marker.participants.filter(number => !definition.streams.some(known => known.number === number))
   if (strangers.length > 0 || !marker.participants.includes(stream))
     throw new Failure('FRAME_INVALID', `streams ${marker.participants.join(', ')} cannot make a checkpoint of this VPG`)
+  const known = [...definition.volumes, ...definition.removedVolumes]
   for (const volume of marker.volumes) {
-    const defined = definition.volumes.find(({ number }) => number === volume.number)
-    if (defined === undefined || defined.sizeBytes !== volume.sizeBytes)
+    const defined = known.find(({ number }) => number === volume.number)
+    if (defined === undefined || volume.sizeBytes > defined.sizeBytes)
       throw new Failure('UNKNOWN_VOLUME', `the VPG has no volume ${volume.number} of ${volume.sizeBytes} bytes`)
   }
-  if (marker.volumes.length !== definition.volumes.length)
-    throw new Failure('FRAME_INVALID', 'the marker does not name every volume of the VPG')
+  if (marker.volumes.length === 0) throw new Failure('FRAME_INVALID', 'the marker names no volume')
+  checkOpenSyncs(marker, context)
+}
+
+/** No checkpoint lies inside a synchronisation; only a first one may go on beside checkpoints that do not include the volume. */
+function checkOpenSyncs(marker: Marker, { openSyncs }: MarkerContext): void {
+  for (const [volume, kind] of openSyncs) {
+    const included = marker.volumes.find(({ number }) => number === volume)?.included === true
+    if (kind === 'initial' && !included) continue
+    throw new Failure(
+      'FRAME_INVALID',
+      `the marker lies inside the synchronisation (${kind}) of volume ${volume}, which is not over`,
+      { volume, kind, included },
+    )
+  }
 }

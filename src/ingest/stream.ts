@@ -1,14 +1,25 @@
 import { assert } from '../base/assert.ts'
 import { comparePositions, sequence, type Ordinal, type Position } from '../base/ids.ts'
-import type { AgentStatus } from '../wire/messages.ts'
-import type { RecordRun } from './stream-checks.ts'
+import type {
+  AgentStatus,
+  CheckpointRequest,
+  CoordinatorChanged,
+  Directive,
+  SyncKind,
+  SyncRequest,
+} from '../wire/messages.ts'
+import type { RecordRun, VolumeSizes } from './stream-checks.ts'
 import type { OpenSession, StreamStatus } from './status.ts'
+
+/** What the VRA says to an agent unasked. */
+export type Notice = CheckpointRequest | SyncRequest | Directive | CoordinatorChanged
 
 /** The session that a stream belongs to now. */
 export interface StreamSession {
   readonly facts: OpenSession | undefined
   sendAck(): void
-  requestCheckpoint(requestId: number): void
+  /** Sends it where the session is open. */
+  tell(notice: Notice): void
   supersede(): void
   close(sentence: string): void
 }
@@ -25,9 +36,14 @@ export class Stream {
   session: StreamSession | undefined
   lastMarker: Ordinal
   agentStatus: AgentStatus | undefined
+  volumeSizes: VolumeSizes
+  /** `host:port` where other agents reach this one, as its newest Hello had it; empty for none. */
+  peerAddress = ''
+  readonly #openSyncs = new Map<number, SyncKind>()
   #durable: Position
   #offloaded: Position
   #reached: Position
+  #lastRecord: Position
   #inFlightCount = 0
   #onSettled: (() => void) | undefined
   #ackScheduled = false
@@ -38,11 +54,14 @@ export class Stream {
     readonly durable: Position
     readonly offloaded: Position
     readonly lastMarker: Ordinal
+    readonly volumeSizes: VolumeSizes
   }) {
     this.number = known.number
     this.agent = known.agent
     this.lastMarker = known.lastMarker
+    this.volumeSizes = known.volumeSizes
     this.#durable = known.durable
+    this.#lastRecord = known.durable
     this.#reached = known.durable
     this.#offloaded = known.offloaded
   }
@@ -59,6 +78,36 @@ export class Stream {
     return this.#reached
   }
 
+  /** The newest durable record. Behind `durable` while a generation is open and holds none. */
+  get lastRecord(): Position {
+    return this.#lastRecord
+  }
+
+  /** The synchronisations of the present session that are not over, by the volume's number. */
+  get openSyncs(): ReadonlyMap<number, SyncKind> {
+    return this.#openSyncs
+  }
+
+  /** A session has begun: its Hello says which volumes are in a synchronisation. */
+  beginSession(syncs: Iterable<readonly [number, SyncKind]>): void {
+    this.#openSyncs.clear()
+    for (const [volume, kind] of syncs) if (kind !== 'none') this.#openSyncs.set(volume, kind)
+  }
+
+  /** What the agent of the present session says of itself; it is who ends a synchronisation. */
+  takeStatus(status: AgentStatus): void {
+    this.agentStatus = status
+    for (const { number, sync } of status.volumes) if (sync === 'none') this.#openSyncs.delete(number)
+  }
+
+  /** From here on the stream goes on in this generation, from its beginning. What was in flight has settled. */
+  openGeneration(generation: number): void {
+    assert(this.#inFlightCount === 0, 'a generation is opened between two sessions')
+    assert(generation > this.#durable.generation, 'generations rise')
+    this.#durable = { generation, sequence: sequence(0) }
+    this.#reached = this.#durable
+  }
+
   /** A frame's records were given to the journal. */
   appended(run: RecordRun): void {
     this.#reached = { generation: run.generation, sequence: sequence(run.lastSequence) }
@@ -67,8 +116,11 @@ export class Stream {
 
   /** The journal has synced them; frames become durable in the order in which they were appended. */
   becameDurable(run: RecordRun): void {
-    assert(run.firstSequence === this.#durable.sequence + 1, `a stream becomes durable without a gap`)
+    const { generation } = this.#durable
+    const follows = run.generation === generation || (generation === 0 && run.generation === 1)
+    assert(follows && run.firstSequence === this.#durable.sequence + 1, 'a stream becomes durable without a gap')
     this.#durable = { generation: run.generation, sequence: sequence(run.lastSequence) }
+    this.#lastRecord = this.#durable
     this.#inFlightCount--
     this.scheduleAck()
     if (this.#inFlightCount > 0) return
@@ -103,6 +155,7 @@ export class Stream {
     return {
       stream: this.number,
       agent: this.agent,
+      peerAddress: this.peerAddress,
       session: this.session?.facts,
       durable: this.#durable,
       offloaded: this.#offloaded,

@@ -1,17 +1,26 @@
 import { Failure } from '../base/failure.ts'
-import { checkpointOrdinal, sequence, type Ordinal, type Position, type StreamPosition } from '../base/ids.ts'
+import {
+  checkpointOrdinal,
+  sequence,
+  type Ordinal,
+  type Position,
+  type StreamPosition,
+  type VpgId,
+} from '../base/ids.ts'
 import type { Clock } from '../base/clock.ts'
 import { historyStepMillisMax } from '../base/limits.ts'
 import { CheckpointAssembler } from '../timeline/assembler.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
-import type { Coordinator, Marker } from '../wire/messages.ts'
+import type { Coordinator, Directive, Marker, SyncRequest } from '../wire/messages.ts'
 import { CheckpointRequests } from './checkpoint-requests.ts'
+import { Coordination } from './coordination.ts'
 import type { IngestEvents } from './events.ts'
+import { whyNoCheckpoints, whyRefused } from './no-checkpoints.ts'
 import type { IngestVpg } from './registry.ts'
 import type { VpgIngestStatus } from './status.ts'
-import { Stream } from './stream.ts'
-import { volumeSizes, type VolumeSizes } from './stream-checks.ts'
+import { Stream, type Notice } from './stream.ts'
+import { volumeSizes } from './stream-checks.ts'
 
 const countersPerTerm = 2 ** 32
 const labelStepMicrosMin = 1000
@@ -24,18 +33,26 @@ export interface MarkerLabel {
   readonly labelledAtMillis: number
 }
 
-/** A VPG as ingest serves it: its streams, and how markers become checkpoints. */
+/** What a served VPG needs of the VRA around it. */
+export interface ServedVpgHost {
+  readonly clock: Clock
+  readonly events: IngestEvents
+  /** A term above `above` and above every one that was issued for the VPG before; remembered durably on return. */
+  readonly issueTerm: (vpg: VpgId, above: number) => number
+}
+
+/** A VPG as ingest serves it: its streams, who makes checkpoints, and how markers become checkpoints. */
 export class ServedVpg {
   readonly epoch: number
-  /** Constant while this process runs; above that of every marker before it. */
-  readonly term: number
-  readonly streams: readonly Stream[]
   readonly requests: CheckpointRequests
   readonly #clock: Clock
   readonly #events: IngestEvents
   readonly #assembler = new CheckpointAssembler()
+  readonly #coordination: Coordination
+  readonly #known: Pick<IngestVpg, 'durable' | 'offloaded'>
   #definition: VpgDefinition
-  #volumeSizes: VolumeSizes
+  /** Of every stream of the definition, ascending; those without a volume take part in nothing. */
+  #streams: readonly Stream[] = []
   #counter: number
   #lastCheckpoint: Checkpoint | undefined
   #lastLabelMicros: number
@@ -44,62 +61,163 @@ export class ServedVpg {
   /** The monotonic time that stands for #lastHistoryMillis; undefined until the first marker of this process. */
   #historyAtMillis: number | undefined
   #checkpointAtMillis: number
+  readonly #startedAtMicros: number
 
-  constructor(vpg: IngestVpg, clock: Clock, events: IngestEvents) {
+  constructor(vpg: IngestVpg, { clock, events, issueTerm }: ServedVpgHost) {
     this.#clock = clock
     this.#events = events
     this.#definition = vpg.definition
-    this.#volumeSizes = volumeSizes(vpg.definition)
+    this.#known = vpg
     this.epoch = vpg.epoch
-    this.term = Math.floor(vpg.lastMarker / countersPerTerm) + 1
+    const lastMarkerTerm = Math.floor(vpg.lastMarker / countersPerTerm)
+    this.#coordination = new Coordination(() => issueTerm(vpg.definition.id, lastMarkerTerm))
     this.#counter = vpg.lastMarker % countersPerTerm
     this.#lastCheckpoint = vpg.lastCheckpoint
     this.#lastLabelMicros = vpg.lastCheckpoint?.timestampMicros ?? 0
     this.#lastHistoryMillis = vpg.lastCheckpoint?.historyMillis ?? 0
     this.#checkpointAtMillis = clock.monotonicMillis()
+    this.#startedAtMicros = clock.timestampMicros()
     this.requests = new CheckpointRequests(clock)
+    for (const marker of vpg.pendingMarkers) this.#assembler.add(marker)
     // With several streams the newest marker may be one that another stream still has to send.
     const lastMarker = vpg.definition.streams.length === 1 ? vpg.lastMarker : (0 as Ordinal)
-    this.streams = vpg.definition.streams.map(
-      ({ number, agent }) =>
-        new Stream({
-          number,
-          agent,
-          durable: positionOf(vpg.durable, number),
-          offloaded: positionOf(vpg.offloaded, number),
-          lastMarker,
-        }),
-    )
+    this.#takeDefinition(vpg.definition, lastMarker)
+    this.review()
   }
 
   get definition(): VpgDefinition {
     return this.#definition
   }
 
-  get volumeSizes(): VolumeSizes {
-    return this.#volumeSizes
+  get streams(): readonly Stream[] {
+    return this.#streams
   }
 
+  /** The highest that was issued. */
+  get term(): number {
+    return this.#coordination.term
+  }
+
+  /** Undefined while the VPG has no volume. */
   get coordinator(): Coordinator | undefined {
-    const first = this.streams[0]
-    return first === undefined
-      ? undefined
-      : {
-          agent: first.agent,
-          term: this.term,
-          counter: this.#counter,
-          checkpointIntervalMillis: this.#definition.checkpointIntervalMillis,
-          participants: [],
-        }
+    const agent = this.#coordinatingStream()?.agent
+    if (agent === undefined) return undefined
+    const members = this.#members()
+    return {
+      agent,
+      term: this.term,
+      counter: this.#counter,
+      checkpointIntervalMillis: this.#definition.checkpointIntervalMillis,
+      participants: members.length === 1 ? [] : members.map(stream => this.#participant(stream)),
+    }
+  }
+
+  get directive(): Directive {
+    const { syncRateBytesPerSecond, paused } = this.#definition
+    return { type: 'directive', syncRateBytesPerSecond, paused }
   }
 
   redefine(definition: VpgDefinition): void {
+    this.#takeDefinition(definition, 0 as Ordinal)
+    this.review()
+  }
+
+  #takeDefinition(definition: VpgDefinition, lastMarker: Ordinal): void {
     this.#definition = definition
-    this.#volumeSizes = volumeSizes(definition)
+    this.#streams = definition.streams.map(({ number, agent }) => {
+      const sizes = volumeSizes(definition, number)
+      const stream = this.#streams.find(known => known.number === number)
+      if (stream !== undefined) {
+        stream.volumeSizes = sizes
+        return stream
+      }
+      const durable = positionOf(this.#known.durable, number)
+      const offloaded = positionOf(this.#known.offloaded, number)
+      return new Stream({ number, agent, durable, offloaded, lastMarker, volumeSizes: sizes })
+    })
+  }
+
+  /** Of the newest durable record of each stream that has one. */
+  durablePositions(): StreamPosition[] {
+    return this.#streams
+      .map(({ number, lastRecord }) => ({ stream: number, ...lastRecord }))
+      .filter(({ generation }) => generation > 0)
   }
 
   streamOf(agent: string): Stream | undefined {
     return this.streams.find(stream => stream.agent === agent)
+  }
+
+  /** A session of the stream is open, its Hello with this address; whom it concerns is told. */
+  sessionOpened(stream: Stream, peerAddress: string): void {
+    const isNews = stream.peerAddress !== peerAddress
+    stream.peerAddress = peerAddress
+    if (!this.review() && isNews) this.#tellCoordinator(stream)
+  }
+
+  /** Names another coordinator where that is due, and tells the agents. True when it did. */
+  review(): boolean {
+    const members = this.#members().map(({ number, session }) => ({
+      number,
+      isConnected: session?.facts !== undefined,
+    }))
+    if (!this.#coordination.review(members, this.#clock.monotonicMillis())) return false
+    const { coordinator } = this
+    if (coordinator !== undefined) this.#events.coordinatorChanged(this.#definition.id, coordinator)
+    this.#tellCoordinator(undefined)
+    return true
+  }
+
+  /** Tells every agent but this one, which is about to hear it anyway. */
+  #tellCoordinator(except: Stream | undefined): void {
+    const { coordinator } = this
+    if (coordinator === undefined || this.#members().length === 1) return
+    this.#tell(
+      this.#members().filter(stream => stream !== except),
+      { type: 'coordinator-changed', coordinator },
+    )
+  }
+
+  tellDirective(): void {
+    this.#tell(this.streams, this.directive)
+  }
+
+  /**
+   * Asks the agents of these volumes to synchronise them. Fails PEER_LOST where one is not connected; then nobody was asked, and
+   * UNKNOWN_VOLUME.
+   */
+  requestSync(kind: SyncRequest['kind'], volumes: readonly number[]): void {
+    const wanted = this.streams
+      .map(stream => ({ stream, own: volumes.filter(number => (stream.volumeSizes[number] ?? 0) > 0) }))
+      .filter(({ own }) => own.length > 0)
+    const stranger = volumes.find(number => !wanted.some(({ own }) => own.includes(number)))
+    if (stranger !== undefined) throw new Failure('UNKNOWN_VOLUME', `the VPG has no volume ${stranger}`)
+    const away = wanted.find(({ stream }) => stream.session?.facts === undefined)
+    if (away !== undefined)
+      throw new Failure(
+        'PEER_LOST',
+        `the agent "${away.stream.agent}" is not connected: it synchronises by itself what is needed when it comes back`,
+      )
+    for (const { stream, own } of wanted) this.#tell([stream], { type: 'sync-request', kind, volumes: own })
+  }
+
+  #tell(streams: readonly Stream[], notice: Notice): void {
+    for (const stream of streams) stream.session?.tell(notice)
+  }
+
+  /** The streams that write at least one volume. */
+  #members(): readonly Stream[] {
+    return this.#streams.filter(stream => stream.volumeSizes.some(size => size > 0))
+  }
+
+  #participant(stream: Stream): Coordinator['participants'][number] {
+    const { number, agent, peerAddress } = stream
+    const volumes = this.#definition.volumes.filter(volume => volume.stream === number)
+    return { stream: number, agent, peerAddress, volumes: volumes.map(volume => volume.number) }
+  }
+
+  #coordinatingStream(): Stream | undefined {
+    return this.#members().find(stream => stream.number === this.#coordination.stream)
   }
 
   /**
@@ -128,7 +246,8 @@ export class ServedVpg {
 
   markerDurable(stream: Stream, marker: Marker, label: MarkerLabel): void {
     const checkpoint = this.#assembler.add({ ...marker, ...label, stream: stream.number })
-    if (checkpoint === undefined) return
+    // With several streams an older cut may become whole after a newer one; order is by ordinal, so it is none any more.
+    if (checkpoint === undefined || checkpoint.ordinal <= (this.#lastCheckpoint?.ordinal ?? 0)) return
     this.#lastCheckpoint = checkpoint
     this.#lastHistoryMillis = checkpoint.historyMillis
     this.#historyAtMillis = label.labelledAtMillis
@@ -137,15 +256,23 @@ export class ServedVpg {
     this.requests.complete(checkpoint)
   }
 
+  /** A stream's session has ended: what was asked of its agent is lost. */
+  sessionEnded(stream: Stream): void {
+    if (this.#coordinatingStream() === stream)
+      this.requests.lose(new Failure('PEER_LOST', `the connection to the agent "${stream.agent}" has ended`))
+    this.review()
+  }
+
   /** Asks the coordinator for a checkpoint and waits for it. Fails at once where an agent has said that it can make none. */
   async requestCheckpoint(): Promise<Checkpoint> {
-    const coordinator = this.streams[0]
-    if (coordinator?.session?.facts === undefined)
+    const session = this.#coordinatingStream()?.session
+    if (this.#definition.paused)
+      throw new Failure('REQUEST_INVALID', 'no checkpoint can be made: the VPG is paused; resume it first')
+    if (session?.facts === undefined)
       throw new Failure('PEER_LOST', this.#whyNoCheckpoints() ?? 'no agent is connected that could make a checkpoint')
-    const inexact = this.#whyInexact()
-    if (inexact !== undefined) throw new Failure('SYNC_REQUIRED', `no checkpoint can be made: ${inexact}`)
-    const { session } = coordinator
-    return this.requests.ask(requestId => session.requestCheckpoint(requestId))
+    const refusal = whyRefused({ definition: this.#definition, streams: this.#members() })
+    if (refusal !== undefined) throw new Failure('SYNC_REQUIRED', `no checkpoint can be made: ${refusal}`)
+    return this.requests.ask(requestId => session.tell({ type: 'checkpoint-request', requestId }))
   }
 
   status(): Omit<VpgIngestStatus, 'refusals'> {
@@ -153,37 +280,21 @@ export class ServedVpg {
       streams: this.streams.map(stream => stream.status()),
       lastCheckpoint: this.#lastCheckpoint,
       coordinator: this.coordinator?.agent,
+      term: this.term,
       noCheckpointsBecause: this.#whyNoCheckpoints(),
+      noCheckpointsSinceMicros: this.#lastCheckpoint?.timestampMicros ?? this.#startedAtMicros,
     }
   }
 
   #whyNoCheckpoints(): string | undefined {
-    const [coordinator] = this.streams
-    if (coordinator === undefined) return 'the VPG has no agent'
-    if (coordinator.session?.facts === undefined) return `the agent "${coordinator.agent}" is not connected`
-    const inexact = this.#whyInexact()
-    if (inexact !== undefined) return inexact
-    const silentMillis = this.#clock.monotonicMillis() - this.#checkpointAtMillis
-    if (silentMillis <= intervalsBeforeSilence * this.#definition.checkpointIntervalMillis) return undefined
-    return this.streams.some(stream => stream.status().waitingFrameCount > 0)
-      ? 'the journal does not make records durable'
-      : `the agent "${coordinator.agent}" has sent none for ${Math.round(silentMillis / 1000)} s`
-  }
-
-  /** Which volume's stream is not what its disk is, in the agent's words; there is no checkpoint while one is. */
-  #whyInexact(): string | undefined {
-    for (const stream of this.streams) {
-      const stopped = stream.agentStatus?.volumes.find(volume => volume.needsSync)
-      const name = this.#definition.volumes.find(volume => volume.number === stopped?.number)?.name
-      if (stopped !== undefined)
-        return `the volume "${name ?? stopped.number}" needs a synchronisation: ${stopped.reason}`
-    }
-    return undefined
+    return whyNoCheckpoints({
+      definition: this.#definition,
+      streams: this.#members(),
+      coordinator: this.#coordinatingStream(),
+      silentMillis: this.#clock.monotonicMillis() - this.#checkpointAtMillis,
+    })
   }
 }
-
-/** A late checkpoint or two are no news. */
-const intervalsBeforeSilence = 3
 
 function positionOf(positions: readonly StreamPosition[], stream: number): Position {
   return positions.find(position => position.stream === stream) ?? { generation: 0, sequence: sequence(0) }

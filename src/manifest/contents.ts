@@ -119,12 +119,13 @@ export function contentsOf(fields: RootFields, commitNumber: number, parts: read
   }
 }
 
-/** A definition of before there were several streams, a rate and a pause says what was so then. */
+/** A definition of before there were several streams, changing volumes, a rate and a pause says what was so then. */
 function withDefaults(definition: VpgDefinition): VpgDefinition {
   const written: Partial<VpgDefinition> = definition
   return {
     ...definition,
     volumes: definition.volumes.map(volume => ({ ...volume, stream: (volume as { stream?: number }).stream ?? 1 })),
+    removedVolumes: written.removedVolumes ?? [],
     syncRateBytesPerSecond: written.syncRateBytesPerSecond ?? 0,
     paused: written.paused ?? false,
   }

@@ -40,6 +40,8 @@ const vpgCounterHelp: Readonly<Record<keyof VpgCounts, readonly [string, string]
   batches: ['vra_ingest_batches_total', 'Write batches made durable.'],
   duplicates: ['vra_ingest_duplicates_total', 'Batches that the VRA had already: dropped and acknowledged.'],
   checkpoints: ['vra_checkpoints_completed_total', 'Checkpoints that became complete.'],
+  generations: ['vra_sync_generations_total', 'Times that an agent could not continue exactly and began a generation.'],
+  coordinators: ['vra_coordinator_changes_total', 'Times that another agent was named to make the checkpoints.'],
   segments: ['vra_segments_committed_total', 'Segments committed to the object store.'],
   segmentBytes: ['vra_segments_committed_bytes_total', 'Bytes of segments committed to the object store.'],
   folds: ['vra_folds_total', 'Deltas made of segments.'],

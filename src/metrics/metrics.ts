@@ -101,6 +101,8 @@ export class Metrics {
       },
       duplicateDropped: vpg => void this.#countsOf(vpg).duplicates++,
       checkpointComplete: vpg => void this.#countsOf(vpg).checkpoints++,
+      generationOpened: vpg => void this.#countsOf(vpg).generations++,
+      coordinatorChanged: vpg => void this.#countsOf(vpg).coordinators++,
       agentStatusChanged: () => undefined,
       readingPaused: () => void this.#totals.pauses++,
       readingResumed: () => undefined,

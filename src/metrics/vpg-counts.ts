@@ -6,6 +6,8 @@ export interface VpgCounts {
   batches: number
   duplicates: number
   checkpoints: number
+  generations: number
+  coordinators: number
   segments: number
   segmentBytes: number
   folds: number
@@ -20,6 +22,7 @@ export interface VpgCounts {
 
 export const noCounts = (): VpgCounts => ({
   ...{ writes: 0, rawBytes: 0, frameBytes: 0, batches: 0, duplicates: 0, checkpoints: 0 },
+  ...{ generations: 0, coordinators: 0 },
   ...{ segments: 0, segmentBytes: 0, folds: 0, foldRawBytes: 0, regions: 0, regionRawBytes: 0 },
   ...{ garbage: 0, damage: 0, storeFailures: 0, fenced: 0 },
 })

@@ -31,7 +31,8 @@ export class CheckpointAssembler {
     const markers = [...(this.#pending.get(ordinal) ?? []).filter(other => other.stream !== marker.stream), marker]
     const complete = marker.participants.every(stream => markers.some(other => other.stream === stream))
     if (complete) {
-      this.#pending.delete(ordinal)
+      // Every stream has gone past the older ones: what they still miss does not come any more.
+      for (const older of this.#pending.keys()) if (older <= ordinal) this.#pending.delete(older)
       return checkpointOf(ordinal, markers)
     }
     this.#pending.set(ordinal, markers)

@@ -6,6 +6,8 @@ export interface VpgDefinition {
   readonly name: string
   readonly incarnation: number
   readonly volumes: readonly VolumeDefinition[]
+  /** Older checkpoints may still hold them. */
+  readonly removedVolumes: readonly VolumeDefinition[]
   readonly streams: readonly StreamDefinition[]
   readonly historyMillis: number
   readonly checkpointIntervalMillis: number

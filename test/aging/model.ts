@@ -6,7 +6,8 @@ import { randomFrom } from '../support/segment-records.ts'
 
 // Random histories against a plain map of sectors. Invariants, held after every few steps:
 //
-//   - every checkpoint that is retained (history, tag or pin) opens, and shows exactly the writes before it
+//   - every checkpoint that is retained (history, tag or pin) opens, and shows exactly the writes before it, whatever generations
+//     the streams have gone through
 //   - an image that stays open shows that, whatever is folded, rewritten and removed meanwhile
 //   - the history that the VPG asks for is covered
 //   - what is not offered is refused by CHECKPOINT_MISSING, never served
@@ -110,6 +111,9 @@ async function compareRetained(
     await model.close(plan)
     if (difference !== undefined) t.fail(`${when}: checkpoint ${wanted.checkpoint.ordinal}: ${difference}`)
   }
+  const { plan, sectors } = await model.openNewest()
+  t.equal(await model.difference(plan, sectors), undefined, `${when}: what is newest`)
+  await model.close(plan)
   const dropped = model.checkpoints.find(one => one.checkpoint.ordinal < historyEdge && !tagged.includes(one))
   if (dropped === undefined) return
   const refused = await model.open(dropped).catch((error: unknown) => error)

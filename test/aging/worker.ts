@@ -115,6 +115,28 @@ t.test('an image of records that are only in the log keeps their files', async t
   t.ok(told(model, 'logFileFree').length > 0, 'freed when the image is closed')
 })
 
+t.test('a reading of what is newest is no checkpoint, commits nothing, and holds what it reads', async t => {
+  const model = await running(t, 12)
+  for (let index = 0; index < 30; index++) model.write(1, 6)
+  model.checkpoint()
+  await model.age()
+  model.write(1, 5)
+  model.openGeneration(2)
+  for (let index = 0; index < 30; index++) model.write(2, 4)
+  const commits = (await model.worker.status({ vpg: model.vpg })).commitNumber
+  const { plan, sectors } = await model.openNewest()
+  t.ok(plan.tail.length > 0)
+  t.equal((await model.worker.status({ vpg: model.vpg })).commitNumber, commits, 'nothing was committed')
+  for (let index = 0; index < 20; index++) model.write(2, 6)
+  await model.worker.seal({ vpg: model.vpg })
+  t.equal(await model.difference(plan, sectors), undefined)
+  const freed = told(model, 'logFileFree').length
+  await model.close(plan)
+  t.ok(told(model, 'logFileFree').length > freed, 'freed when it is closed')
+  const ahead = [{ stream: 1, generation: 1, sequence: 99_999 as never }]
+  await t.rejects(model.worker.openReading({ vpg: model.vpg, positions: ahead }), { code: 'CHECKPOINT_MISSING' })
+})
+
 t.test('a store that fails is told once, waited for, and told again when it answers', async t => {
   const model = await running(t, 6)
   let failing = true

@@ -18,9 +18,10 @@ const definition = {
   checkpointIntervalMillis: 1_000,
   syncRateBytesPerSecond: 0,
   paused: false,
+  removedVolumes: [],
   createdAtMicros: 1,
 }
-const none = { tags: [], holes: [], segments: [] }
+const none = { tags: [], holes: [], segments: [], pendingMarkers: [] }
 const opened: OpenedVpg = {
   ...{ definition, epoch: 1, offloaded: [], historyEdge: ordinal(0), checkpoints: [] },
   ...none,

@@ -120,3 +120,31 @@ t.test('of two VPGs with one name the newer is served: the older is a creation t
   }
   t.end()
 })
+
+t.test(
+  'a cut that one stream has got through is pending, whether its marker is in the log or in a segment',
+  async t => {
+    const marker = (stream: number, counter: number) => ({
+      type: 'marker' as const,
+      ...{ stream, generation: 1, sequence: counter, term: 1, counter, requestId: 0 },
+      ...{ timestampMicros: counter, historyMillis: counter, participants: [1, 2] },
+      volumes: [{ number: 1, sizeBytes: 4096, included: true }],
+    })
+    const logged = (stream: number, counter: number) => ({
+      header: { ...(logOfMarkers(1).markers[0]?.header as RecordHeader), stream },
+      frame: encodeFrame(marker(stream, counter)),
+    })
+    const log = { ...logOfMarkers(0), markers: [logged(1, 2), logged(2, 1), logged(1, 3)] }
+    const [found] = reconcile([openedVpg({ pendingMarkers: [marker(1, 1)] })], log)
+    t.same(
+      found?.logCheckpoints.map(({ ordinal }) => ordinal),
+      [checkpointOrdinal(1, 1)],
+      'the segment has one half, the log the other',
+    )
+    t.same(
+      found?.ingest.pendingMarkers.map(({ counter }) => counter),
+      [2, 3],
+    )
+    t.equal(found?.ingest.lastMarker, checkpointOrdinal(1, 3))
+  },
+)

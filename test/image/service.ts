@@ -53,6 +53,7 @@ async function planIn(directory: string): Promise<ImagePlan> {
     createdAtMicros: 0,
     syncRateBytesPerSecond: 0,
     paused: false,
+    removedVolumes: [],
   }
   const checkpoints = { key: 'none', sizeBytes: 0 }
   const [fromOrdinal, toOrdinal] = [ordinal(0), ordinal(1)]

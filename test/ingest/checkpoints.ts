@@ -101,29 +101,6 @@ t.test('the term is above that of any marker before, and constant while the VRA 
   t.match(second.welcome?.coordinator, { term: 5, counter: 80 })
 })
 
-t.test('a checkpoint of two streams exists when both markers are durable', async t => {
-  const vpg = sampleVpg()
-  const streams = [
-    { number: 1, agent: 'a' },
-    { number: 2, agent: 'b' },
-  ]
-  const bench = await openBench(t, {
-    automatic: true,
-    vpgs: [{ ...vpg, definition: { ...vpg.definition, streams } }],
-  })
-  const a = await TestPeer.open(bench, { agent: 'a' })
-  const b = await TestPeer.open(bench, { agent: 'b' })
-  a.send(marker(1, { counter: 1, participants: [1, 2] }))
-  await until('an Ack', () => a.acked === 1)
-  t.same(bench.events.checkpoints, [])
-  b.send(marker(1, { counter: 1, participants: [1, 2] }))
-  await until('both are durable', () => bench.events.checkpoints.length === 1)
-  t.same(
-    bench.events.checkpoints[0]?.vector.map(({ stream }) => stream),
-    [1, 2],
-  )
-})
-
 t.test('a checkpoint that is asked for is the one that the agent makes for it', async t => {
   const bench = await openBench(t, { automatic: true })
   await t.rejects(bench.ingest.requestCheckpoint(id), { code: 'PEER_LOST' }, 'no agent')

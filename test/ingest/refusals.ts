@@ -112,9 +112,9 @@ t.test('a frame that breaks a rule is refused by code, whole or in part', async 
     ['a marker without its stream', 'FRAME_INVALID', encodeFrame(marker(1, { participants: [] }))],
     ['a marker without volumes', 'FRAME_INVALID', encodeFrame(marker(1, { volumes: [] }))],
     [
-      'a marker with a volume of another size',
+      'a marker with a larger volume',
       'UNKNOWN_VOLUME',
-      encodeFrame(marker(1, { volumes: [{ number: 1, sizeBytes: 512, included: true }] })),
+      encodeFrame(marker(1, { volumes: [{ number: 1, sizeBytes: 2 * volumeSizeBytes, included: true }] })),
     ],
     ['an empty batch', 'FRAME_INVALID', sealed(changed(encodeFrame({ type: 'goodbye' }), 5, 3))],
     ['an empty marker', 'FRAME_INVALID', sealed(changed(encodeFrame({ type: 'goodbye' }), 5, 4))],

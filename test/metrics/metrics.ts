@@ -21,7 +21,14 @@ async function populatedMetrics(t: {
   const vpg = newVpgId()
   // The fake's own identity for "web" is the one to count under.
   const known = (web?.id ?? vpg) as typeof vpg
-  const batch = { stream: 1, writeCount: 64, rawSizeBytes: 262_144, frameSizeBytes: 131_072, ackLatencyMillis: 2 }
+  const batch = {
+    stream: 1,
+    writeCount: 64,
+    rawSizeBytes: 262_144,
+    frameSizeBytes: 131_072,
+    timestampMicros: 0,
+    ackLatencyMillis: 2,
+  }
   for (let count = 0; count < 10; count++) metrics.ingest.batchDurable(known, batch)
   metrics.ingest.batchDurable(known, { ...batch, ackLatencyMillis: 12_000 })
   metrics.ingest.frameRefused(undefined, 'FRAME_INVALID')

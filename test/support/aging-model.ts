@@ -50,6 +50,8 @@ export class AgingModel {
   store: FatefulStore
   readonly #positions = new Map<number, number>(streams.map(stream => [stream, 0]))
   readonly #generations = new Map<number, number>(streams.map(stream => [stream, 1]))
+  /** Of the newest record of each stream. */
+  readonly #lastRecords = new Map<number, StreamPosition>()
   readonly #sectors: Sectors = new Map()
   readonly #config: AgingConfig
   #writeNumber = 0
@@ -69,6 +71,7 @@ export class AgingModel {
       checkpointIntervalMillis: 1000,
       syncRateBytesPerSecond: 0,
       paused: false,
+      removedVolumes: [],
       createdAtMicros: 1,
     }
     this.#config = {
@@ -231,6 +234,14 @@ export class AgingModel {
     return made
   }
 
+  /** A reading of all that is in the log now, and what it has to show. */
+  async openNewest(): Promise<{ readonly plan: ImagePlan; readonly sectors: ReadonlyMap<string, number> }> {
+    this.worker.durable(this.log.mark)
+    const positions = [...this.#lastRecords.values()]
+    const sectors = new Map(this.#sectors)
+    return { plan: await this.worker.openReading({ vpg: this.vpg, positions }), sectors }
+  }
+
   at(ordinal: Ordinal): ModelCheckpoint | undefined {
     return this.checkpoints.find(({ checkpoint }) => checkpoint.ordinal === ordinal)
   }
@@ -247,7 +258,7 @@ export class AgingModel {
   }
 
   /** The first sector at which the image differs from the model, or undefined. */
-  async difference(plan: ImagePlan): Promise<string | undefined> {
+  async difference(plan: ImagePlan, sectors?: ReadonlyMap<string, number>): Promise<string | undefined> {
     const frames = this.log.reader()
     const tools = {
       store: this.memory,
@@ -257,7 +268,7 @@ export class AgingModel {
       cacheSizeBytes: 4 * MiB,
       regionSizeBytes,
     }
-    const wanted = this.at(plan.checkpoint.ordinal)?.sectors ?? new Map<string, number>()
+    const wanted = sectors ?? this.at(plan.checkpoint.ordinal)?.sectors ?? new Map<string, number>()
     const image = await openImage(plan, tools, never)
     const found: Sectors = new Map()
     let torn: string | undefined
@@ -319,6 +330,7 @@ export class AgingModel {
       timestampMicros: kind === 'marker' ? this.#counter : 1,
       historyMillis,
     }
+    this.#lastRecords.set(stream, { stream, generation: this.#generation(stream), sequence: lastSequence as Sequence })
     this.log.append({ header, frame: Uint8Array.from(frame) })
   }
 

@@ -55,6 +55,7 @@ export class TestTimeline {
         checkpointIntervalMillis: 1,
         syncRateBytesPerSecond: 0,
         paused: false,
+        removedVolumes: [],
         createdAtMicros: 0,
       },
       epoch: 1,

@@ -14,6 +14,7 @@ export function openedVpg(changes: Partial<OpenedVpg> = {}): OpenedVpg {
       checkpointIntervalMillis: 1_000,
       syncRateBytesPerSecond: 0,
       paused: false,
+      removedVolumes: [],
       createdAtMicros: 1,
     },
     epoch: 1,
@@ -23,6 +24,7 @@ export function openedVpg(changes: Partial<OpenedVpg> = {}): OpenedVpg {
     holes: [],
     checkpoints: [],
     segments: [],
+    pendingMarkers: [],
     ...changes,
   }
 }

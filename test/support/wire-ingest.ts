@@ -1,7 +1,7 @@
 import { connect, type Socket } from 'node:net'
 import { ordinal, vpgId, type Position } from '../../src/base/ids.ts'
 import { Failure } from '../../src/base/failure.ts'
-import type { IngestEvents, SessionEnd } from '../../src/ingest/events.ts'
+import type { IngestEvents, OpenedGeneration, SessionEnd } from '../../src/ingest/events.ts'
 import { Ingest, type IngestOptions } from '../../src/ingest/ingest.ts'
 import type { IngestVpg } from '../../src/ingest/registry.ts'
 import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
@@ -25,6 +25,7 @@ export function sampleVpg(changes: Partial<IngestVpg> & { readonly name?: string
     checkpointIntervalMillis: 5_000,
     syncRateBytesPerSecond: 0,
     paused: false,
+    removedVolumes: [],
     createdAtMicros: 1,
   }
   return {
@@ -34,6 +35,7 @@ export function sampleVpg(changes: Partial<IngestVpg> & { readonly name?: string
     offloaded: [],
     lastCheckpoint: undefined,
     lastMarker: ordinal(0),
+    pendingMarkers: [],
     ...rest,
   }
 }
@@ -44,6 +46,8 @@ export class RecordedEvents implements IngestEvents {
   readonly ended: SessionEnd[] = []
   readonly sentences: string[] = []
   readonly checkpoints: Checkpoint[] = []
+  readonly generations: OpenedGeneration[] = []
+  readonly coordinators: string[] = []
   openedCount = 0
   durableWriteCount = 0
   duplicateCount = 0
@@ -60,6 +64,12 @@ export class RecordedEvents implements IngestEvents {
   }
   frameRefused(_vpg: unknown, code: string): void {
     this.refused.push(code)
+  }
+  generationOpened(_vpg: unknown, opened: OpenedGeneration): void {
+    this.generations.push(opened)
+  }
+  coordinatorChanged(_vpg: unknown, coordinator: { readonly agent: string; readonly term: number }): void {
+    this.coordinators.push(`${coordinator.agent} ${coordinator.term}`)
   }
   batchDurable(_vpg: unknown, batch: { readonly writeCount: number }): void {
     this.durableWriteCount += batch.writeCount
@@ -92,7 +102,7 @@ export interface Bench {
 export async function openBench(
   t: { teardown(work: () => Promise<void>): void },
   options: { readonly automatic: boolean; readonly vpgs?: readonly IngestVpg[] } & Partial<
-    Pick<IngestOptions, 'tls' | 'sessionsMax'>
+    Pick<IngestOptions, 'tls' | 'sessionsMax' | 'hashes'>
   >,
 ): Promise<Bench> {
   const journal = new FakeJournal(options)
@@ -104,6 +114,8 @@ export async function openBench(
     events,
     clock,
     vpgs: options.vpgs ?? [sampleVpg()],
+    issueTerm: risingTerms(),
+    hashes: options.hashes ?? noHashes,
     ...(options.tls === undefined ? {} : { tls: options.tls }),
     ...(options.sessionsMax === undefined ? {} : { sessionsMax: options.sessionsMax }),
   })
@@ -118,6 +130,23 @@ export async function openBench(
     await closed
   })
   return { ingest, journal, events, clock }
+}
+
+/** Terms that rise, as the daemon's do. */
+function risingTerms(): IngestOptions['issueTerm'] {
+  const issued = new Map<string, number>()
+  return (vpg, above) => {
+    const term = Math.max(above, issued.get(vpg) ?? 0) + 1
+    issued.set(vpg, term)
+    return term
+  }
+}
+
+const noHashes: IngestOptions['hashes'] = {
+  open: () => ({
+    hashesOf: () => Promise.reject(new Failure('BUSY', 'there are no hashes in this test')),
+    close: () => undefined,
+  }),
 }
 
 /** Waits until the condition holds; a condition that never does fails after 10 s. */
