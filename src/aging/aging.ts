@@ -78,6 +78,7 @@ export class Aging {
   readonly createVpg: Call<'createVpg'> = definition => this.#client.call('createVpg', definition)
   readonly deleteVpg: Call<'deleteVpg'> = argument => this.#client.call('deleteVpg', argument)
   readonly changeVpg: Call<'changeVpg'> = argument => this.#client.call('changeVpg', argument)
+  readonly changeVolumes: Call<'changeVolumes'> = argument => this.#client.call('changeVolumes', argument)
   readonly tag: Call<'tag'> = argument => this.#client.call('tag', argument)
   readonly untag: Call<'untag'> = argument => this.#client.call('untag', argument)
   readonly closeImage: Call<'closeImage'> = argument => this.#client.call('closeImage', argument)

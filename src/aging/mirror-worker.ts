@@ -13,6 +13,7 @@ import { openStore, type ObjectStore, type StoreConfig } from '../store/store.ts
 import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import type { WholeSync } from '../timeline/repair.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
+import { withVolumeChange } from '../timeline/definition-change.ts'
 import { LogFiles } from './log-files.ts'
 import { LogTail } from './log-tail.ts'
 import { SegmentMemory } from './segment-memory.ts'
@@ -147,13 +148,18 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     await this.#bounded(this.#known(vpg).delete(this.#clock.timestampMicros()))
   }
 
-  async changeVpg(change: Parameters<AgingService['changeVpg']>[0]): Promise<VpgDefinition> {
-    const vpg = this.#known(change.vpg)
+  async changeVpg({ vpg, ...settings }: Parameters<AgingService['changeVpg']>[0]): Promise<VpgDefinition> {
+    return await this.#redefine(vpg, definition => ({ ...definition, ...settings }))
+  }
+
+  async changeVolumes({ vpg, change }: Parameters<AgingService['changeVolumes']>[0]): Promise<VpgDefinition> {
+    return await this.#redefine(vpg, definition => withVolumeChange(definition, change))
+  }
+
+  async #redefine(id: VpgId, change: (before: VpgDefinition) => VpgDefinition): Promise<VpgDefinition> {
+    const vpg = this.#known(id)
     const decided = vpg.decide(contents => {
-      const before = contents.state.definition
-      const historyMillis = change.historyMillis ?? before.historyMillis
-      const checkpointIntervalMillis = change.checkpointIntervalMillis ?? before.checkpointIntervalMillis
-      const definition = { ...before, historyMillis, checkpointIntervalMillis }
+      const definition = change(contents.state.definition)
       return { ...contents, state: { ...contents.state, definition } }
     })
     await this.#bounded(decided)

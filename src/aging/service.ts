@@ -4,6 +4,7 @@ import type { StoreConfig } from '../store/object-store.ts'
 import type { DurableMarker } from '../timeline/assembler.ts'
 import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
+import type { VolumeChange, VpgSettings } from '../timeline/definition-change.ts'
 import type { WholeSync } from '../timeline/repair.ts'
 import type { Hole, SegmentSpan, VpgState } from '../timeline/state.ts'
 
@@ -39,11 +40,10 @@ export interface AgingService {
   createVpg(definition: VpgDefinition): Promise<OpenedVpg>
   /** Ends protection: the VPG's commit sequence gets a last manifest that says so; its objects become garbage. */
   deleteVpg(argument: { readonly vpg: VpgId }): Promise<void>
-  changeVpg(argument: {
-    readonly vpg: VpgId
-    readonly historyMillis?: number
-    readonly checkpointIntervalMillis?: number
-  }): Promise<VpgDefinition>
+  /** The definition as it is then; durable in the store on return. */
+  changeVpg(argument: { readonly vpg: VpgId } & VpgSettings): Promise<VpgDefinition>
+  /** As withVolumeChange; durable in the store on return. */
+  changeVolumes(argument: { readonly vpg: VpgId; readonly change: VolumeChange }): Promise<VpgDefinition>
   /** The tag as it is kept, durable in the store on return. ALREADY_EXISTS when the name tags another checkpoint. */
   tag(argument: { readonly vpg: VpgId; readonly ordinal: Ordinal; readonly name: string }): Promise<Tag>
   untag(argument: { readonly vpg: VpgId; readonly name: string }): Promise<void>

@@ -18,6 +18,8 @@ export const zeroSizeBytesMax = 16 * MiB
 /** Raw bytes of one independent LZ4 block: a 4 KiB read decompresses one of them. */
 export const blockRawSizeBytesMax = 64 * KiB
 export const volumesPerVpgMax = 256
+/** Removed ones included: their numbers are not used again. */
+export const volumesEverMax = 1024
 export const streamsPerVpgMax = 64
 export const volumeSizeBytesMax = 64 * 1024 * GiB
 export const nameSizeCharactersMax = 64

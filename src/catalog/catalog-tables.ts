@@ -3,7 +3,7 @@ import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { SegmentSpan } from '../timeline/state.ts'
 import { sizeBytesOf, statementOf } from './catalog-file.ts'
-import { checkpointToRow, checkpointsFromRows, type CheckpointRow } from './checkpoint-codec.ts'
+import { checkpointToRow, includesAll, checkpointsFromRows, type CheckpointRow } from './checkpoint-codec.ts'
 import type { CatalogStatistics, CheckpointPage, CheckpointQuery, TailRow } from './service.ts'
 
 // The index's tables. Every method is one transaction at most and bounded; what is long is a generator of bounded steps,
@@ -72,6 +72,7 @@ const selectSegmentAt = `
    ORDER BY firstSequence DESC LIMIT 1`
 
 const insertVolumeList = `INSERT OR IGNORE INTO volumeList (volumes) VALUES (:volumes)`
+const selectVolumeLists = `SELECT id, volumes FROM volumeList`
 const selectVolumeList = `SELECT id FROM volumeList WHERE volumes = :volumes`
 const insertCheckpoint = `
   INSERT OR IGNORE INTO checkpoint (historyId, ordinal, timestampMicros, historyMillis, vector, volumeListId)
@@ -93,6 +94,9 @@ const checkpointsWhere = `
    WHERE historyId = :historyId AND ordinal >= :first AND ordinal <= :last
      AND +timestampMicros >= :from AND +timestampMicros < :to`
 const selectNewestFirst = `${checkpointsWhere} ORDER BY ordinal DESC LIMIT :limit`
+const selectNewestOfLists = `
+  ${checkpointsWhere} AND volumeListId IN (SELECT value FROM json_each(:volumeListIds))
+   ORDER BY ordinal DESC LIMIT :limit`
 const selectOldestFirst = `${checkpointsWhere} ORDER BY ordinal LIMIT :limit`
 const selectFirstFrom = `
   SELECT ordinal FROM checkpoint WHERE historyId = :historyId AND timestampMicros >= :timestampMicros
@@ -111,6 +115,11 @@ interface VpgRow {
   readonly checkpointCount: number
   readonly segmentCount: number
   readonly tailRowCount: number
+}
+
+interface Wanted {
+  readonly before: Ordinal | undefined
+  readonly including: readonly number[] | undefined
 }
 
 type Parameters = Readonly<Record<string, string | number>>
@@ -247,17 +256,19 @@ export class CatalogTables {
     return this.#newest(vpg, { first: ordinal, last: ordinal, to: Infinity })
   }
 
-  latest(vpg: VpgId, before: Ordinal | undefined): Checkpoint | undefined {
-    return this.#newest(vpg, { first: 0, last: before === undefined ? Infinity : before - 1, to: Infinity })
+  latest(vpg: VpgId, { before, including }: Wanted): Checkpoint | undefined {
+    const last = before === undefined ? Infinity : before - 1
+    return this.#newest(vpg, { first: 0, last, to: Infinity }, including)
   }
 
-  at(vpg: VpgId, timestampMicros: number, before: Ordinal | undefined): Checkpoint | undefined {
+  at(vpg: VpgId, timestampMicros: number, { before, including }: Wanted): Checkpoint | undefined {
     const row = this.#find(vpg)
     if (row === undefined) return undefined
     const to = timestampMicros + 1
     const newest = this.#ordinal(selectLastBelow, { historyId: row.historyId, timestampMicros: to })
     if (newest === undefined) return undefined
-    return this.#newest(vpg, { first: 0, last: before === undefined ? newest : Math.min(newest, before - 1), to })
+    const last = before === undefined ? newest : Math.min(newest, before - 1)
+    return this.#newest(vpg, { first: 0, last, to }, including)
   }
 
   statistics(vpg: VpgId): CatalogStatistics {
@@ -294,11 +305,23 @@ export class CatalogTables {
     return { historyId, first, last, from: from ?? 0, to: to ?? Infinity }
   }
 
-  #newest(vpg: VpgId, bounds: { first: number; last: number; to: number }): Checkpoint | undefined {
+  #newest(
+    vpg: VpgId,
+    bounds: { first: number; last: number; to: number },
+    including: readonly number[] = [],
+  ): Checkpoint | undefined {
     const row = this.#find(vpg)
     if (row === undefined) return undefined
     const all = { historyId: row.historyId, from: 0, limit: 1, ...bounds }
-    return checkpointsFromRows(this.#all<CheckpointRow>(selectNewestFirst, all))[0]
+    if (including.length === 0) return checkpointsFromRows(this.#all<CheckpointRow>(selectNewestFirst, all))[0]
+    const volumeListIds = JSON.stringify(this.#listsIncluding(including))
+    return checkpointsFromRows(this.#all<CheckpointRow>(selectNewestOfLists, { ...all, volumeListIds }))[0]
+  }
+
+  /** There are few lists of volumes: another one with every volume that comes, goes, grows or is synchronised. */
+  #listsIncluding(including: readonly number[]): number[] {
+    const lists = this.#all<{ id: number; volumes: string }>(selectVolumeLists, {})
+    return lists.filter(({ volumes }) => includesAll(volumes, including)).map(({ id }) => id)
   }
 
   #ordinal(sql: string, parameters: Parameters): number | undefined {

@@ -67,10 +67,10 @@ class CatalogThread implements RpcMethods<CatalogService> {
   }
   checkpoint: CatalogService['checkpoint'] = async ({ vpg, ordinal }) =>
     this.#with(tables => tables.checkpoint(vpg, ordinal))
-  latestCheckpoint: CatalogService['latestCheckpoint'] = async ({ vpg, before }) =>
-    this.#with(tables => tables.latest(vpg, before))
-  checkpointAt: CatalogService['checkpointAt'] = async ({ vpg, timestampMicros, before }) =>
-    this.#with(tables => tables.at(vpg, timestampMicros, before))
+  latestCheckpoint: CatalogService['latestCheckpoint'] = async ({ vpg, before, including }) =>
+    this.#with(tables => tables.latest(vpg, { before, including }))
+  checkpointAt: CatalogService['checkpointAt'] = async ({ vpg, timestampMicros, before, including }) =>
+    this.#with(tables => tables.at(vpg, timestampMicros, { before, including }))
   statistics: CatalogService['statistics'] = async ({ vpg }) => this.#with(tables => tables.statistics(vpg))
   locate: CatalogService['locate'] = async ({ vpg, at }) => this.#with(tables => tables.locate(vpg, at))
 

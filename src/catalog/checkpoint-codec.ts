@@ -50,6 +50,12 @@ function checkpointFromRow(row: CheckpointRow, volumesOf: (text: string) => read
   }
 }
 
+/** True when a row's list of volumes includes all of these. */
+export function includesAll(text: string, numbers: readonly number[]): boolean {
+  const included = new Set(parseVolumes(text).flatMap(volume => (volume.included ? [volume.number] : [])))
+  return numbers.every(number => included.has(number))
+}
+
 function parseVolumes(text: string): CheckpointVolume[] {
   const volumes: CheckpointVolume[] = []
   const numbers = JSON.parse(text) as number[]

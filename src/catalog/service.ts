@@ -44,12 +44,18 @@ export interface CatalogService {
   /** Newest first by default; at most `limit` (1 to 1000). Pages by the ordinal of the last row that the caller has. */
   listCheckpoints(query: CheckpointQuery): Promise<CheckpointPage>
   checkpoint(argument: { readonly vpg: VpgId; readonly ordinal: Ordinal }): Promise<Checkpoint | undefined>
-  latestCheckpoint(argument: { readonly vpg: VpgId; readonly before?: Ordinal }): Promise<Checkpoint | undefined>
-  /** The newest whose label is at or before the time, below `before` where given. */
+  /** The newest below `before` where given, that includes all of these volumes. */
+  latestCheckpoint(argument: {
+    readonly vpg: VpgId
+    readonly before?: Ordinal
+    readonly including?: readonly number[]
+  }): Promise<Checkpoint | undefined>
+  /** The newest whose label is at or before the time, below `before` where given, that includes all of these volumes. */
   checkpointAt(argument: {
     readonly vpg: VpgId
     readonly timestampMicros: number
     readonly before?: Ordinal
+    readonly including?: readonly number[]
   }): Promise<Checkpoint | undefined>
   statistics(argument: { readonly vpg: VpgId }): Promise<CatalogStatistics>
   /** Where the record with this sequence is. */

@@ -57,6 +57,23 @@ export function pairArgument(text: string): readonly [string, string] {
   return [text.slice(0, at), text.slice(at + 1)]
 }
 
+/** "[agent:]name=size" */
+export function volumeArgument(text: string): {
+  readonly name: string
+  readonly sizeBytes: number
+  readonly agent?: string
+} {
+  const [whose, size] = pairArgument(text)
+  const sizeBytes = sizeArgument(size)
+  const at = whose.indexOf(':')
+  return at < 0 ? { name: whose, sizeBytes } : { name: whose.slice(at + 1), sizeBytes, agent: whose.slice(0, at) }
+}
+
+/** Bytes a second; 0 for no limit. */
+export function rateArgument(text: string): number {
+  return text === 'none' ? 0 : sizeArgument(text.replace(/\/s$/, ''))
+}
+
 /** Collects an option that may be given several times. */
 export function collected<T>(
   parse: (text: string) => T,

@@ -10,6 +10,7 @@ import { openapiCommand } from './openapi.ts'
 import { protectCommand } from './protect.ts'
 import { serveCommand, type RunRole } from './serve.ts'
 import { statusCommand } from './status.ts'
+import { syncCommand } from './sync.ts'
 import { verifiableCommand } from './verify.ts'
 import { vpgCommand } from './vpg.ts'
 
@@ -30,6 +31,7 @@ export function buildProgram(version: string, roles: Roles): Command {
     .addCommand(statusCommand())
     .addCommand(vpgCommand())
     .addCommand(checkpointCommand())
+    .addCommand(syncCommand())
     .addCommand(exportCommand())
     .addCommand(verifiableCommand('journal', 'the commit log: what is acknowledged and may not be in the store yet'))
     .addCommand(verifiableCommand('mirror', 'segments, deltas, base and manifests: what is in the object store'))

@@ -2,31 +2,36 @@ import { createInterface } from 'node:readline/promises'
 import { Command, Option } from 'commander'
 import { Failure } from '../base/failure.ts'
 import { checkpointIntervalMillisDefault, historyMillisDefault } from '../base/limits.ts'
-import type { Refusal, VpgStatus } from '../control/service.ts'
-import { agoInWords, countInWords, durationInWords, sizeInWords } from '../control/words.ts'
+import type { AgentFacts, CreateVpgRequest, Refusal, VolumeFacts, VpgStatus } from '../control/service.ts'
+import { agoInWords, countInWords, durationInWords, sizeInWords, syncInWords } from '../control/words.ts'
 import {
   clientCommand,
   clientOf,
   collected,
   durationArgument,
-  pairArgument,
-  sizeArgument,
+  rateArgument,
+  volumeArgument,
   type ClientOptions,
 } from './client.ts'
 import { onTerminal, printFacts, printJson, printLine, printTable, say } from './output.ts'
+import { volumeCommands } from './vpg-volumes.ts'
 
 export function vpgCommand(): Command {
-  return new Command('vpg')
+  const vpg = new Command('vpg')
     .description('define what is protected: groups of volumes that share checkpoints')
     .addCommand(createCommand())
     .addCommand(listCommand())
     .addCommand(showCommand())
     .addCommand(changeCommand())
+    .addCommand(pauseCommand())
+    .addCommand(resumeCommand())
     .addCommand(deleteCommand())
+  for (const command of volumeCommands()) vpg.addCommand(command)
+  return vpg
 }
 
 interface CreateOptions extends ClientOptions {
-  readonly volume: readonly { readonly name: string; readonly sizeBytes: number }[]
+  readonly volume: CreateVpgRequest['volumes']
   readonly agent: readonly string[]
   readonly history: number
   readonly interval: number
@@ -35,7 +40,11 @@ interface CreateOptions extends ClientOptions {
 function createCommand(): Command {
   return clientCommand('create', 'begin to accept the writes of a group')
     .argument('<vpg>', 'its name')
-    .requiredOption('--volume <name=size>', 'a volume and its size; once for each', collected(volumeArgument))
+    .requiredOption(
+      '--volume <[agent:]name=size>',
+      'a volume, its size, and with several agents the one that writes it; once for each',
+      collected(volumeArgument),
+    )
     .requiredOption('--agent <name>', 'an agent that may write it; once for each', collected(String))
     .addOption(
       durationOption('--history <duration>', 'how far back every checkpoint is kept', historyMillisDefault, '24h'),
@@ -45,7 +54,7 @@ function createCommand(): Command {
     )
     .addHelpText(
       'after',
-      '\nExamples:\n  vra vpg create web --volume root=40GiB --volume data=500GiB --agent host1\n  vra vpg create db --volume disk0=2TiB --agent dbhost --history 7d --interval 10s',
+      '\nExamples:\n  vra vpg create web --volume root=40GiB --volume data=500GiB --agent host1\n  vra vpg create db --volume disk0=2TiB --agent dbhost --history 7d --interval 10s\n  vra vpg create shop --agent web1 --agent db1 --volume web1:root=40GiB --volume db1:data=1TiB',
     )
     .action(async (name: string, options: CreateOptions) => {
       const { volume: volumes, agent, history, interval } = options
@@ -54,14 +63,15 @@ function createCommand(): Command {
       if (options.json) printJson(created)
       else {
         printVpg(created, created.createdAtMicros)
-        say(`\nNow start its agent: vra protect --vpg ${name} --agent ${agent[0]} --disk ${volumes[0]?.name}=PATH`)
+        say(`\nNow start ${agent.length === 1 ? 'its agent' : 'each of its agents'}:`)
+        for (const each of agent) say(`  vra protect --vpg ${name} --agent ${each} ${disksOf(created, each)}`)
       }
     })
 }
 
-function volumeArgument(text: string): CreateOptions['volume'][number] {
-  const [name, size] = pairArgument(text)
-  return { name, sizeBytes: sizeArgument(size) }
+function disksOf(vpg: VpgStatus, agent: string): string {
+  const own = vpg.volumes.filter(volume => volume.agent === agent)
+  return own.map(volume => `--disk ${volume.name}=PATH`).join(' ')
 }
 
 function durationOption(flags: string, description: string, defaultMillis: number, inWords: string): Option {
@@ -117,6 +127,7 @@ function printVpg(vpg: VpgStatus, nowMicros: number): void {
     ['id', vpg.id],
     ['state', vpg.state],
     ['reason', vpg.stateReason],
+    ['no checkpoints', whyNone(vpg, nowMicros)],
     ['rpo', vpg.rpoMillis === undefined ? 'no checkpoint yet' : durationInWords(vpg.rpoMillis)],
     [
       'newest',
@@ -137,35 +148,77 @@ function printVpg(vpg: VpgStatus, nowMicros: number): void {
     ['deltas', `${countInWords(mirror.deltaCount)}, ${sizeInWords(mirror.deltaSizeBytes)}`],
     ['base', `${countInWords(mirror.regionCount)} regions, ${sizeInWords(mirror.baseSizeBytes)}`],
     ['store', mirror.storeFailure === undefined ? undefined : `fails: ${mirror.storeFailure}`],
-    ...vpg.volumes.map(volume => ['volume', `${volume.name}, ${sizeInWords(volume.sizeBytes)}`] as const),
-    ...vpg.agents.map(
-      agent =>
-        ['agent', `${agent.agent}: ${agent.state}${agent.reason === undefined ? '' : `, ${agent.reason}`}`] as const,
-    ),
+    [
+      'sync rate',
+      vpg.syncRateBytesPerSecond === 0 ? undefined : `at most ${sizeInWords(vpg.syncRateBytesPerSecond)}/s`,
+    ],
+    ...vpg.volumes.map(volume => ['volume', volumeInWords(volume)] as const),
+    ...vpg.agents.map(agent => ['agent', agentInWords(agent)] as const),
+    ['coordinator', vpg.agents.length > 1 ? vpg.coordinator : undefined],
     ...vpg.refusals.map(refusal => ['refused', refusalInWords(refusal, nowMicros)] as const),
     ...vpg.tags.map(tag => ['tag', `${tag.tag}: ${tag.checkpoint}`] as const),
     ...vpg.holes.map(hole => ['hole', `from ${hole.fromCheckpoint} on: ${hole.reason}`] as const),
   ])
 }
 
+function whyNone(vpg: VpgStatus, nowMicros: number): string | undefined {
+  if (vpg.noCheckpointsBecause === undefined) return undefined
+  const since = vpg.noCheckpointsSinceMicros
+  return since === undefined
+    ? vpg.noCheckpointsBecause
+    : `${vpg.noCheckpointsBecause}; the newest was made ${agoInWords(since, nowMicros)}`
+}
+
+function volumeInWords({ name, sizeBytes, agent, dirtyBytes, sync }: VolumeFacts): string {
+  const dirty = dirtyBytes === 0 ? '' : `, ${sizeInWords(dirtyBytes)} may be missing`
+  return `${name}, ${sizeInWords(sizeBytes)}, ${agent}${dirty}${sync === undefined ? '' : `, ${syncInWords(sync)}`}`
+}
+
+function agentInWords({ agent, state, reason, lagMillis, queuedBytes, backlogEtaMillis }: AgentFacts): string {
+  const lag = lagMillis === undefined || lagMillis === 0 ? '' : `, ${durationInWords(lagMillis)} behind`
+  const backlog = queuedBytes === 0 ? '' : `, ${sizeInWords(queuedBytes)} waiting`
+  const eta = queuedBytes === 0 || backlogEtaMillis === undefined ? '' : ` (${durationInWords(backlogEtaMillis)} left)`
+  return `${agent}: ${state}${reason === undefined ? '' : `, ${reason}`}${lag}${backlog}${eta}`
+}
+
 interface ChangeOptions extends ClientOptions {
+  readonly syncRate?: number
   readonly history?: number
   readonly interval?: number
 }
 
 function changeCommand(): Command {
-  return clientCommand('change', 'another history or checkpoint interval')
+  return clientCommand('change', 'another history, checkpoint interval or rate of synchronisations')
     .argument('<vpg>')
     .option('--history <duration>', 'a shorter one lets go of older checkpoints', durationArgument)
     .option('--interval <duration>', 'between two checkpoints', durationArgument)
+    .option('--sync-rate <size>', 'what a synchronisation reads of disks at most in a second; "none"', rateArgument)
     .action(async (name: string, options: ChangeOptions) => {
       const changed = await clientOf(options).changeVpg(name, {
         ...(options.history === undefined ? {} : { historyMillis: options.history }),
         ...(options.interval === undefined ? {} : { checkpointIntervalMillis: options.interval }),
+        ...(options.syncRate === undefined ? {} : { syncRateBytesPerSecond: options.syncRate }),
       })
       if (options.json) printJson(changed)
       else printVpg(changed, Date.now() * 1000)
     })
+}
+
+function pauseCommand(): Command {
+  const description = 'stop sending; what is written meanwhile is synchronised when it is resumed'
+  return clientCommand('pause', description).argument('<vpg>').action(changePaused(true))
+}
+
+function resumeCommand(): Command {
+  return clientCommand('resume', 'go on after a pause').argument('<vpg>').action(changePaused(false))
+}
+
+function changePaused(paused: boolean): (name: string, options: ClientOptions) => Promise<void> {
+  return async (name, options) => {
+    const changed = await clientOf(options).changeVpg(name, { paused })
+    if (options.json) printJson(changed)
+    else printVpg(changed, Date.now() * 1000)
+  }
 }
 
 function deleteCommand(): Command {

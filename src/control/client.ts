@@ -39,6 +39,22 @@ export class ControlClient implements service.VraControl {
     return this.#request('PATCH', path`/v1/vpgs/${name}`, request)
   }
 
+  addVolume(vpg: string, request: service.AddVolumeRequest): Promise<service.VpgStatus> {
+    return this.#request('POST', path`/v1/vpgs/${vpg}/volumes`, request)
+  }
+
+  removeVolume(vpg: string, volume: string): Promise<service.VpgStatus> {
+    return this.#request('DELETE', path`/v1/vpgs/${vpg}/volumes/${volume}`)
+  }
+
+  growVolume(vpg: string, volume: string, request: service.GrowVolumeRequest): Promise<service.VpgStatus> {
+    return this.#request('PATCH', path`/v1/vpgs/${vpg}/volumes/${volume}`, request)
+  }
+
+  requestSync(vpg: string, request: service.SyncVpgRequest): Promise<service.VpgStatus> {
+    return this.#request('POST', path`/v1/vpgs/${vpg}/syncs`, request)
+  }
+
   listCheckpoints(query: service.CheckpointListQuery): Promise<service.CheckpointList> {
     const { vpg, limit, order, after, fromTimestampMicros, toTimestampMicros, tagged } = query
     const search = searchOf({ limit, order, after, from: fromTimestampMicros, to: toTimestampMicros, tagged })

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { pageScript, pageStyle } from './page-assets.ts'
-import type { AgentFacts, Alert, ExportJob, Refusal, VpgState, VpgStatus, VraStatus } from './service.ts'
-import { agoInWords, countInWords, durationInWords, instantInWords, sizeInWords } from './words.ts'
+import type { AgentFacts, Alert, ExportJob, Refusal, VolumeFacts, VpgState, VpgStatus, VraStatus } from './service.ts'
+import { agoInWords, countInWords, durationInWords, instantInWords, sizeInWords, syncInWords } from './words.ts'
 
 // The status page: rendered here, whole, so that it says the same with and without JavaScript; the script only fetches the same facts again
 // every two seconds. Everything that comes from outside passes `html`, which escapes it.
@@ -181,6 +181,8 @@ vra protect --vpg web --agent host1 --disk root=/var/lib/disks/root.img</pre>
 
 const stateWords: Readonly<Record<VpgState, readonly [string, string]>> = {
   protected: ['protected', 'good'],
+  syncing: ['syncing', 'warn'],
+  paused: ['paused', 'warn'],
   'waiting-for-agent': ['waiting for agent', 'warn'],
   'needs-sync': ['needs sync', 'bad'],
   'journal-full': ['journal full', 'bad'],
@@ -215,6 +217,8 @@ function vpgCard(vpg: VpgStatus, nowMicros: number): Html {
       ${fact('Base', `${countInWords(mirror.regionCount)} regions · ${sizeInWords(mirror.baseSizeBytes)}`)}
     </dl>
     ${vpg.tags.length === 0 ? '' : html`<p class="tags">${vpg.tags.map(tag => html`<span class="tag" title="${tag.checkpoint}">${tag.tag}</span>`)}</p>`}
+    ${vpg.noCheckpointsBecause === undefined ? '' : html`<p class="alert warn">No checkpoints${noneSince(vpg, nowMicros)}: ${vpg.noCheckpointsBecause}</p>`}
+    ${vpg.volumes.map(volumeSync)}
     ${vpg.holes.map(hole => html`<p class="alert bad">From checkpoint ${hole.fromCheckpoint} on nothing is offered: ${hole.reason}</p>`)}
     ${mirror.storeFailure === undefined ? '' : html`<p class="alert warn">The object store fails: ${mirror.storeFailure}</p>`}
     <table>
@@ -222,6 +226,7 @@ function vpgCard(vpg: VpgStatus, nowMicros: number): Html {
         <tr>
           <th>Agent</th>
           <th>State</th>
+          <th class="number">Behind</th>
           <th class="number">Queued</th>
           <th class="number">Durable</th>
           <th class="number">Offloaded</th>
@@ -233,6 +238,22 @@ function vpgCard(vpg: VpgStatus, nowMicros: number): Html {
       </tbody>
     </table>
   </article>`
+}
+
+function noneSince({ noCheckpointsSinceMicros: since }: VpgStatus, nowMicros: number): string {
+  return since === undefined ? '' : ` since ${agoInWords(since, nowMicros)}`
+}
+
+/** What a volume lacks here, and how far its synchronisation is. */
+function volumeSync({ name, dirtyBytes, sync }: VolumeFacts): Html {
+  if (sync === undefined && dirtyBytes === 0) return html``
+  const dirty = dirtyBytes === 0 ? '' : `${sizeInWords(dirtyBytes)} may be missing here`
+  if (sync === undefined) return html`<p class="reason">Volume <b>${name}</b>: ${dirty}</p>`
+  const share = sync.totalBytes === 0 ? 0 : Math.min(1, sync.doneBytes / sync.totalBytes)
+  return html`<p>
+    Volume <b>${name}</b>: ${syncInWords(sync)}
+    <span class="reason">${sync.reason} ${dirty}</span>${meter(share, `synchronisation of ${name}`, 'good')}
+  </p>`
 }
 
 function fact(label: string, value: string | Html): Html {
@@ -254,7 +275,10 @@ function agentRow(agent: AgentFacts, nowMicros: number): Html {
       <span class="dot ${tone}"></span
       >${agent.state}${since}${agent.reason === undefined ? '' : html`<br /><span class="reason">${agent.reason}</span>`}
     </td>
-    <td class="number">${sizeInWords(agent.queuedBytes)}</td>
+    <td class="number">${agent.lagMillis === undefined ? '–' : durationInWords(agent.lagMillis)}</td>
+    <td class="number">
+      ${sizeInWords(agent.queuedBytes)}${agent.queuedBytes === 0 || agent.backlogEtaMillis === undefined ? '' : html`<br /><span class="reason">${durationInWords(agent.backlogEtaMillis)} left</span>`}
+    </td>
     <td class="number">${position(agent.durable)}</td>
     <td class="number">${position(agent.offloaded)}</td>
     <td>${agent.address ?? '–'}</td>

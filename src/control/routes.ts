@@ -49,7 +49,11 @@ export function registerRoutes(server: FastifyInstance, vra: VraControl): void {
     summary: 'Begins to accept the streams of a VPG',
     body: requests.CreateVpgRequest,
     bodyName: 'CreateVpgRequest',
-    run: ({ body }) => vra.createVpg(body),
+    run: ({ body: { volumes, ...rest } }) =>
+      vra.createVpg({
+        ...rest,
+        volumes: volumes.map(({ name, sizeBytes, agent }) => ({ name, sizeBytes, ...withoutUndefined({ agent }) })),
+      }),
   })
   route({
     ...{ method: 'GET', url: '/v1/vpgs/:vpg', id: 'showVpg', tag: 'vpgs', status: 200, answer: 'VpgStatus' },
@@ -59,7 +63,7 @@ export function registerRoutes(server: FastifyInstance, vra: VraControl): void {
   })
   route({
     ...{ method: 'PATCH', url: '/v1/vpgs/:vpg', id: 'changeVpg', tag: 'vpgs', status: 200, answer: 'VpgStatus' },
-    summary: 'Changes its history or checkpoint interval',
+    summary: 'Changes its history, checkpoint interval, rate of synchronisations, or pauses it',
     params: params.vpg,
     body: requests.ChangeVpgRequest,
     bodyName: 'ChangeVpgRequest',
@@ -71,6 +75,7 @@ export function registerRoutes(server: FastifyInstance, vra: VraControl): void {
     params: params.vpg,
     run: ({ params: { vpg } }) => vra.deleteVpg(vpg),
   })
+  registerVolumeRoutes(route, vra)
   registerCheckpointRoutes(route, vra)
   registerJobRoutes(route, vra)
 }
@@ -82,6 +87,49 @@ type Register = <
 >(
   entry: Route<P, Q, B>,
 ) => void
+
+function registerVolumeRoutes(route: Register, vra: VraControl): void {
+  const volumes = '/v1/vpgs/:vpg/volumes'
+  route({
+    ...{ method: 'POST', url: volumes, id: 'addVolume', tag: 'vpgs', status: 201, answer: 'VpgStatus' },
+    summary: 'Protects one volume more',
+    params: params.vpg,
+    body: requests.AddVolumeRequest,
+    bodyName: 'AddVolumeRequest',
+    run: ({ params: { vpg }, body: { name, sizeBytes, agent } }) =>
+      vra.addVolume(vpg, { name, sizeBytes, ...withoutUndefined({ agent }) }),
+  })
+  route({
+    ...{ method: 'PATCH', url: `${volumes}/:volume`, id: 'growVolume', tag: 'vpgs', status: 200, answer: 'VpgStatus' },
+    summary: 'Makes it larger; older checkpoints keep the size that it had',
+    params: params.volume,
+    body: requests.GrowVolumeRequest,
+    bodyName: 'GrowVolumeRequest',
+    run: ({ params: { vpg, volume }, body }) => vra.growVolume(vpg, volume, body),
+  })
+  route({
+    ...{
+      method: 'DELETE',
+      url: `${volumes}/:volume`,
+      id: 'removeVolume',
+      tag: 'vpgs',
+      status: 200,
+      answer: 'VpgStatus',
+    },
+    summary: 'Ends its protection; older checkpoints keep it',
+    params: params.volume,
+    run: ({ params: { vpg, volume } }) => vra.removeVolume(vpg, volume),
+  })
+  route({
+    ...{ method: 'POST', url: '/v1/vpgs/:vpg/syncs', id: 'requestSync', tag: 'vpgs', status: 202, answer: 'VpgStatus' },
+    summary: 'Asks the connected agents to synchronise volumes',
+    params: params.vpg,
+    body: requests.SyncVpgRequest,
+    bodyName: 'SyncVpgRequest',
+    run: ({ params: { vpg }, body: { kind, volumes: names } }) =>
+      vra.requestSync(vpg, { kind, ...withoutUndefined({ volumes: names }) }),
+  })
+}
 
 function registerCheckpointRoutes(route: Register, vra: VraControl): void {
   route({

@@ -43,6 +43,11 @@ const checkpointIntervalMillis = z
   .max(checkpointIntervalMillisMax)
   .meta({ description: 'Between two checkpoints, in milliseconds.' })
 
+const volumeSizeBytes = z.int().positive().max(volumeSizeBytesMax).multipleOf(sectorSizeBytes)
+const syncRateBytesPerSecond = z.int().nonnegative().meta({
+  description: 'What agents read of their disks for a synchronisation at most, in bytes a second; 0 for no limit.',
+})
+
 export const requests = {
   CreateVpgRequest: z.strictObject({
     name,
@@ -50,7 +55,8 @@ export const requests = {
       .array(
         z.strictObject({
           name,
-          sizeBytes: z.int().positive().max(volumeSizeBytesMax).multipleOf(sectorSizeBytes),
+          sizeBytes: volumeSizeBytes,
+          agent: name.optional().meta({ description: 'Who writes it; need not be said where there is one agent.' }),
         }),
       )
       .min(1)
@@ -68,8 +74,20 @@ export const requests = {
     .strictObject({
       historyMillis: historyMillis.optional(),
       checkpointIntervalMillis: checkpointIntervalMillis.optional(),
+      syncRateBytesPerSecond: syncRateBytesPerSecond.optional(),
+      paused: z.boolean().optional().meta({ description: 'Agents send nothing; they note what is written meanwhile.' }),
     })
     .refine(change => Object.keys(change).length > 0, 'changes nothing'),
+  AddVolumeRequest: z.strictObject({
+    name,
+    sizeBytes: volumeSizeBytes,
+    agent: name.optional().meta({ description: 'Who writes it; a new name is a new agent.' }),
+  }),
+  GrowVolumeRequest: z.strictObject({ sizeBytes: volumeSizeBytes }),
+  SyncVpgRequest: z.strictObject({
+    kind: z.enum(['full', 'delta']).meta({ description: 'Every block is sent, or those whose hashes differ.' }),
+    volumes: z.array(name).min(1).max(volumesPerVpgMax).optional(),
+  }),
   TagRequest: z.strictObject({ tag, checkpoint: reference.optional() }),
   ExportRequest: z.strictObject({
     vpg: name,
@@ -125,7 +143,11 @@ const agentFacts = z.object({
   address: z.string().optional(),
   software: z.string().optional(),
   connectedAtMicros: micros.optional(),
+  disconnectedAtMicros: micros.optional(),
+  peerAddress: z.string().optional(),
   queuedBytes: count,
+  lagMillis: z.number().optional().meta({ description: 'Age of the oldest write that may be missing here.' }),
+  backlogEtaMillis: z.number().optional(),
   durable: position,
   offloaded: position,
 })
@@ -141,20 +163,54 @@ const refusal = z.object({
   lastTimestampMicros: micros,
 })
 
+const volumeFacts = z.object({
+  number: count,
+  name: z.string(),
+  sizeBytes: count,
+  agent: z.string(),
+  dirtyBytes: count,
+  sync: z
+    .object({
+      kind: z.enum(['initial', 'full', 'delta', 'bitmap']),
+      reason: z.string(),
+      sinceMicros: micros,
+      totalBytes: count,
+      doneBytes: count,
+      sentBytes: count,
+      rateBytesPerSecond: z.number(),
+      etaMillis: z.number().optional(),
+    })
+    .optional(),
+})
+
 const vpgStatus = z.object({
   id: z.string(),
   name: z.string(),
   incarnation: count,
   epoch: count,
-  state: z.enum(['protected', 'waiting-for-agent', 'needs-sync', 'journal-full', 'damaged', 'fenced']),
+  state: z.enum([
+    'protected',
+    'syncing',
+    'paused',
+    'waiting-for-agent',
+    'needs-sync',
+    'journal-full',
+    'damaged',
+    'fenced',
+  ]),
   stateReason: z.string().optional(),
   createdAtMicros: micros,
   historyMillis: count,
   checkpointIntervalMillis: count,
-  volumes: list(z.object({ number: count, name: z.string(), sizeBytes: count })),
+  syncRateBytesPerSecond: count,
+  paused: z.boolean(),
+  volumes: list(volumeFacts),
+  coordinator: z.string().optional(),
+  noCheckpointsBecause: z.string().optional(),
+  noCheckpointsSinceMicros: micros.optional(),
   agents: list(agentFacts),
   refusals: list(refusal),
-  rpoMillis: z.number().optional().meta({ description: 'Age of the newest recoverable checkpoint.' }),
+  rpoMillis: z.number().optional().meta({ description: 'Age of the newest recoverable checkpoint of all volumes.' }),
   latestCheckpoint: checkpointFacts.optional(),
   oldestCheckpoint: checkpointFacts.optional(),
   checkpointCount: count,
@@ -288,6 +344,7 @@ export const queries = {
 export const params = {
   none: z.object({}),
   vpg: z.object({ vpg: name }),
+  volume: z.object({ vpg: name, volume: name }),
   checkpoint: z.object({ vpg: name, checkpoint: reference }),
   tag: z.object({ vpg: name, tag: z.string().max(64) }),
   job: z.object({ id: z.string().max(64) }),

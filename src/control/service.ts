@@ -18,7 +18,16 @@ export interface VraControl {
   createVpg(request: CreateVpgRequest): Promise<VpgStatus>
   /** Ends protection; checkpoints, journal and mirror of the VPG go. Refused BUSY while an export reads it. */
   deleteVpg(name: string): Promise<void>
+  /** History, interval, rate and pause. Durable in the object store on return. */
   changeVpg(name: string, request: ChangeVpgRequest): Promise<VpgStatus>
+  /** A volume more; its agent is asked for it from then on. ALREADY_EXISTS when the name is taken. */
+  addVolume(vpg: string, request: AddVolumeRequest): Promise<VpgStatus>
+  /** Older checkpoints keep it. UNKNOWN_VOLUME where there is none of that name, here and below. */
+  removeVolume(vpg: string, volume: string): Promise<VpgStatus>
+  /** Older checkpoints keep the size that it had. REQUEST_INVALID where it would shrink. */
+  growVolume(vpg: string, volume: string, request: GrowVolumeRequest): Promise<VpgStatus>
+  /** Asks the agents of the volumes for a synchronisation. PEER_LOST where one of them is not connected; then none was asked. */
+  requestSync(vpg: string, request: SyncVpgRequest): Promise<VpgStatus>
 
   listCheckpoints(query: CheckpointListQuery): Promise<CheckpointList>
   /**
@@ -97,7 +106,8 @@ export interface IngestStatus {
   readonly ackMillisP99: number
 }
 
-export type VpgState = 'protected' | 'waiting-for-agent' | 'needs-sync' | 'journal-full' | 'damaged' | 'fenced'
+export type VpgState =
+  'protected' | 'syncing' | 'paused' | 'waiting-for-agent' | 'needs-sync' | 'journal-full' | 'damaged' | 'fenced'
 
 export interface VpgStatus {
   readonly id: string
@@ -110,11 +120,20 @@ export interface VpgStatus {
   readonly createdAtMicros: number
   readonly historyMillis: number
   readonly checkpointIntervalMillis: number
-  readonly volumes: readonly { readonly number: number; readonly name: string; readonly sizeBytes: number }[]
+  /** What agents read of their disks for a synchronisation at most; 0 for no limit. */
+  readonly syncRateBytesPerSecond: number
+  readonly paused: boolean
+  readonly volumes: readonly VolumeFacts[]
+  /** Who makes the checkpoints now. */
+  readonly coordinator: string | undefined
+  /** A sentence; undefined while checkpoints are made. */
+  readonly noCheckpointsBecause: string | undefined
+  /** When the newest one was made, while none are. */
+  readonly noCheckpointsSinceMicros: number | undefined
   readonly agents: readonly AgentFacts[]
   /** Peers that asked for this VPG and were refused, the newest first, until they are let in; bounded. */
   readonly refusals: readonly Refusal[]
-  /** Age of the newest recoverable checkpoint; undefined before the first. */
+  /** Age of the newest recoverable checkpoint that includes every volume; undefined before the first. */
   readonly rpoMillis: number | undefined
   readonly latestCheckpoint: CheckpointFacts | undefined
   readonly oldestCheckpoint: CheckpointFacts | undefined
@@ -129,6 +148,31 @@ export interface VpgStatus {
   readonly mirror: MirrorFacts
 }
 
+export interface VolumeFacts {
+  readonly number: number
+  readonly name: string
+  readonly sizeBytes: number
+  readonly agent: string
+  /** What its agent's dirty map says that the VRA may lack. */
+  readonly dirtyBytes: number
+  readonly sync: SyncFacts | undefined
+}
+
+/** A synchronisation that is not over, as its agent told it last. */
+export interface SyncFacts {
+  readonly kind: 'initial' | 'full' | 'delta' | 'bitmap'
+  /** Why it is needed. */
+  readonly reason: string
+  readonly sinceMicros: number
+  readonly totalBytes: number
+  /** Looked at so far, and of that, sent as data. */
+  readonly doneBytes: number
+  readonly sentBytes: number
+  /** Over the last seconds. */
+  readonly rateBytesPerSecond: number
+  readonly etaMillis: number | undefined
+}
+
 export interface AgentFacts {
   readonly agent: string
   readonly stream: number
@@ -138,7 +182,14 @@ export interface AgentFacts {
   readonly address: string | undefined
   readonly software: string | undefined
   readonly connectedAtMicros: number | undefined
+  readonly disconnectedAtMicros: number | undefined
+  /** Where the other agents of the VPG reach it for holds. */
+  readonly peerAddress: string | undefined
   readonly queuedBytes: number
+  /** Age of the oldest write that may be missing here: 0 when none is, undefined while nobody can say. */
+  readonly lagMillis: number | undefined
+  /** Until its queue is sent, at the present rate. */
+  readonly backlogEtaMillis: number | undefined
   readonly durable: { readonly generation: number; readonly sequence: number }
   readonly offloaded: { readonly generation: number; readonly sequence: number }
 }
@@ -174,8 +225,9 @@ export interface CheckpointList {
 
 export interface CreateVpgRequest {
   readonly name: string
-  readonly volumes: readonly { readonly name: string; readonly sizeBytes: number }[]
-  /** Who may write it: agent names, as in their certificates. */
+  /** `agent` writes it; it need not be said where there is only one. */
+  readonly volumes: readonly { readonly name: string; readonly sizeBytes: number; readonly agent?: string }[]
+  /** Who may write the VPG: agent names, as in their certificates. */
   readonly agents: readonly string[]
   readonly historyMillis: number
   readonly checkpointIntervalMillis: number
@@ -184,6 +236,26 @@ export interface CreateVpgRequest {
 export interface ChangeVpgRequest {
   readonly historyMillis?: number
   readonly checkpointIntervalMillis?: number
+  /** 0: no limit. */
+  readonly syncRateBytesPerSecond?: number
+  readonly paused?: boolean
+}
+
+export interface AddVolumeRequest {
+  readonly name: string
+  readonly sizeBytes: number
+  /** It need not be said where the VPG has one agent; a new name is a new agent. */
+  readonly agent?: string
+}
+
+export interface GrowVolumeRequest {
+  readonly sizeBytes: number
+}
+
+export interface SyncVpgRequest {
+  readonly kind: 'full' | 'delta'
+  /** Names; all volumes where it is missing. */
+  readonly volumes?: readonly string[]
 }
 
 export interface TagRequest {

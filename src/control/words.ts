@@ -1,3 +1,5 @@
+import type { SyncFacts } from './service.ts'
+
 // Facts in the words that people read: on the status page and the command line.
 
 /** "1.5 GiB": three digits at most. */
@@ -44,4 +46,12 @@ export function instantInWords(timestampMicros: number): string {
 export function agoInWords(timestampMicros: number, nowMicros: number): string {
   const millis = (nowMicros - timestampMicros) / 1000
   return millis < 1 ? 'now' : `${durationInWords(millis)} ago`
+}
+
+/** "delta synchronisation 43 %, 51.2 MiB/s, 3 min 20 s left" */
+export function syncInWords({ kind, doneBytes, totalBytes, rateBytesPerSecond, etaMillis }: SyncFacts): string {
+  const percent = totalBytes === 0 ? '' : ` ${Math.floor((100 * doneBytes) / totalBytes)} %`
+  const rate = rateBytesPerSecond > 0 ? `, ${sizeInWords(rateBytesPerSecond)}/s` : ''
+  const eta = etaMillis === undefined ? '' : `, ${durationInWords(etaMillis)} left`
+  return `${kind} synchronisation${percent}${rate}${eta}`
 }

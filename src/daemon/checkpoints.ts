@@ -5,6 +5,7 @@ import { formatCheckpointId, ordinal, parseCheckpointId, type Ordinal } from '..
 import { parseCheckpointReference } from '../control/reference.ts'
 import type { CheckpointFacts, CheckpointList, CheckpointListQuery } from '../control/service.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { VolumeDefinition } from '../timeline/definition.ts'
 import type { VpgEntry } from './vpg-table.ts'
 
 /** Finds the checkpoints of a VPG by what people call them. */
@@ -17,14 +18,36 @@ export class Checkpoints {
 
   /** The recoverable checkpoint that the reference means. Fails CHECKPOINT_MISSING, saying what there is instead. */
   async find(entry: VpgEntry, reference: string, nowMicros: number): Promise<Checkpoint> {
+    return this.#find(entry, { reference, nowMicros, including: [] })
+  }
+
+  /** The same for one volume: `latest` and times mean the newest checkpoint that includes it, and any other must. */
+  async findFor(entry: VpgEntry, volume: VolumeDefinition, reference: string, nowMicros: number): Promise<Checkpoint> {
+    const including = [volume.number]
+    const found = await this.#find(entry, { reference, nowMicros, including })
+    if (includes(found, volume.number)) return found
+    const nearest =
+      (await this.#newest(entry, including, found.ordinal)) ?? (await this.#newest(entry, including, undefined))
+    const hint = nearest === undefined ? 'none does yet' : `the nearest that does is ${describe(nearest)}`
+    throw new Failure(
+      'CHECKPOINT_MISSING',
+      `checkpoint ${describe(found)} of ${entry.definition.name} does not include the volume "${volume.name}": ${hint}`,
+    )
+  }
+
+  async #find(
+    entry: VpgEntry,
+    wanted: { readonly reference: string; readonly nowMicros: number; readonly including: readonly number[] },
+  ): Promise<Checkpoint> {
+    const { reference, nowMicros, including } = wanted
     const meant = parseCheckpointReference(reference, nowMicros)
     const vpg = entry.definition.id
     switch (meant.kind) {
       case 'latest':
-        return this.#required(entry, reference, await this.latest(entry))
+        return this.#required(entry, reference, await this.#newest(entry, including, undefined))
       case 'time': {
         const { timestampMicros } = meant
-        const at = (bound: Bound) => this.#catalog.checkpointAt({ vpg, timestampMicros, ...bound })
+        const at = (bound: Bound) => this.#catalog.checkpointAt({ vpg, timestampMicros, including, ...bound })
         return this.#required(entry, reference, await newestOffered(entry, at))
       }
       case 'id':
@@ -82,7 +105,27 @@ export class Checkpoints {
   }
 
   async latest(entry: VpgEntry): Promise<Checkpoint | undefined> {
-    return newestOffered(entry, bound => this.#catalog.latestCheckpoint({ vpg: entry.definition.id, ...bound }))
+    return this.#newest(entry, [], undefined)
+  }
+
+  /** The newest at which every volume of the VPG can be recovered. */
+  async latestOfAll(entry: VpgEntry): Promise<Checkpoint | undefined> {
+    return this.#newest(
+      entry,
+      entry.definition.volumes.map(({ number }) => number),
+      undefined,
+    )
+  }
+
+  /** The newest offered one that includes these volumes, below `before` where given. */
+  async #newest(
+    entry: VpgEntry,
+    including: readonly number[],
+    before: Ordinal | undefined,
+  ): Promise<Checkpoint | undefined> {
+    const vpg = entry.definition.id
+    const below = before === undefined ? {} : { before }
+    return newestOffered(entry, bound => this.#catalog.latestCheckpoint({ vpg, including, ...below, ...bound }))
   }
 
   async #required(entry: VpgEntry, reference: string, found: Checkpoint | undefined): Promise<Checkpoint> {
@@ -131,13 +174,18 @@ async function newestOffered(
   return found
 }
 
+function includes(checkpoint: Checkpoint, volume: number): boolean {
+  return checkpoint.volumes.some(({ number, included }) => number === volume && included)
+}
+
 function describe(checkpoint: Checkpoint): string {
   return `${formatCheckpointId(checkpoint.ordinal)} of ${new Date(checkpoint.timestampMicros / 1000).toISOString()}`
 }
 
 export function checkpointFacts(entry: VpgEntry, checkpoint: Checkpoint): CheckpointFacts {
+  const { volumes, removedVolumes } = entry.definition
   const nameOf = (number: number): string =>
-    entry.definition.volumes.find(volume => volume.number === number)?.name ?? `volume ${number}`
+    [...volumes, ...removedVolumes].find(volume => volume.number === number)?.name ?? `volume ${number}`
   return {
     checkpoint: formatCheckpointId(checkpoint.ordinal),
     timestampMicros: checkpoint.timestampMicros,

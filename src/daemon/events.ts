@@ -1,4 +1,4 @@
-import type { AgingHandlers } from '../aging/aging.ts'
+import type { Aging, AgingHandlers } from '../aging/aging.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import type { CatalogEvents } from '../catalog/events.ts'
 import { Failure } from '../base/failure.ts'
@@ -12,6 +12,7 @@ import type { Log } from './log.ts'
 import type { Meter } from './meter.ts'
 import type { Pacer } from './pacer.ts'
 import type { VpgTable } from './vpg-table.ts'
+import type { SyncKind } from '../wire/messages.ts'
 
 // Who hears of what: events of the parts go to metrics (all of them), to the log (what a person wants to read), and to the
 // parts that act on them.
@@ -57,6 +58,7 @@ export function catalogEvents(log: Log, endDaemon: (error: Error) => void): Cata
 }
 
 export interface IngestListeners {
+  readonly aging: Pick<Aging, 'generationOpened'>
   readonly table: VpgTable
   readonly meter: Meter
   readonly metrics: Metrics
@@ -65,32 +67,51 @@ export interface IngestListeners {
   readonly log: Log
 }
 
-export function ingestEvents({ table, meter, metrics, pacer, catalog, log }: IngestListeners): IngestEvents {
+export function ingestEvents({ aging, table, meter, metrics, pacer, catalog, log }: IngestListeners): IngestEvents {
   const nameOf = (vpg: VpgId | undefined): string | undefined =>
     vpg === undefined ? undefined : table.get(vpg)?.definition.name
   return both(metrics.ingest, {
-    sessionOpened: session => log.info({ ...session, vpg: nameOf(session.vpg) }, 'sessionOpened'),
-    sessionClosed: (session, end, sentence) =>
-      log.info({ agent: session?.agent, address: session?.address, end, sentence }, 'sessionClosed'),
+    sessionOpened: session => {
+      table.get(session.vpg)?.progress.sessionOpened(session.stream)
+      log.info({ ...session, vpg: nameOf(session.vpg) }, 'sessionOpened')
+    },
+    sessionClosed: (session, end, sentence) => {
+      if (session !== undefined) table.get(session.vpg)?.progress.sessionClosed(session.stream)
+      log.info({ agent: session?.agent, address: session?.address, end, sentence }, 'sessionClosed')
+    },
     generationOpened: (vpg, { stream, agent, generation, volumes }) => {
       const syncs = volumes.filter(({ sync }) => sync !== 'none').map(({ name, sync }) => `${name}: ${sync}`)
       log.info({ vpg: nameOf(vpg), stream, agent, generation, syncs }, 'generationOpened')
+      const wholeVolumes = volumes.filter(({ sync }) => isWhole(sync)).map(({ number }) => number)
+      if (wholeVolumes.length === 0) return
+      // Where it does not get there, holes stay open until the next synchronisation.
+      aging.generationOpened({ vpg, stream, generation, wholeVolumes }).catch((error: unknown) => {
+        log.warn({ vpg: nameOf(vpg), error: String(error) }, 'repairNotNoted')
+      })
     },
     coordinatorChanged: (vpg, { agent, term }) => log.info({ vpg: nameOf(vpg), agent, term }, 'coordinatorChanged'),
     batchDurable: (vpg, batch) => {
       pacer.observe(batch.ackLatencyMillis)
       meter.add(batch.writeCount, batch.rawSizeBytes)
-      table.get(vpg)?.meter.add(batch.writeCount, batch.rawSizeBytes)
+      const entry = table.get(vpg)
+      entry?.meter.add(batch.writeCount, batch.rawSizeBytes)
+      entry?.progress.batchDurable(batch)
     },
     checkpointComplete: (vpg, checkpoint) => {
       catalog.addCheckpoints(vpg, [checkpoint])
       log.debug({ vpg: nameOf(vpg), ordinal: checkpoint.ordinal }, 'checkpointComplete')
     },
     agentStatusChanged: (vpg, stream, status) => {
-      const ailing = status.volumes.filter(volume => volume.needsSync)
+      table.get(vpg)?.progress.statusChanged(status)
+      const ailing = status.volumes.filter(volume => volume.needsSync && volume.sync === 'none')
       if (ailing.length > 0) log.warn({ vpg: nameOf(vpg), stream, volumes: ailing }, 'agentNeedsSync')
     },
   })
+}
+
+/** Every block is sent, or compared. */
+function isWhole(sync: SyncKind): boolean {
+  return sync !== 'none' && sync !== 'bitmap'
 }
 
 /** While the parts that act are being opened: a VPG that is left alone is told of, or nobody knows why its agents are refused. */

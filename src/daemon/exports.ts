@@ -70,13 +70,10 @@ export class Exports {
   async start(request: ExportRequest, entry: VpgEntry, checkpoint: Checkpoint): Promise<ExportJob> {
     if (this.#running.size >= exportsRunningMax)
       throw new Failure('BUSY', `${exportsRunningMax} exports are running: wait for one, or cancel one`)
-    const volume = entry.definition.volumes.find(candidate => candidate.name === request.volume)
-    const then = checkpoint.volumes.find(candidate => candidate.number === volume?.number)
-    if (volume === undefined || then === undefined || !then.included)
-      throw new Failure(
-        'UNKNOWN_VOLUME',
-        `the checkpoint has no volume "${request.volume}"; ${entry.definition.name} has ${entry.definition.volumes.map(each => each.name).join(', ')}`,
-      )
+    const volume = entry.volumeNamed(request.volume)
+    const then = checkpoint.volumes.find(candidate => candidate.number === volume.number)
+    if (then === undefined || !then.included)
+      throw new Failure('CHECKPOINT_MISSING', `the checkpoint does not include the volume "${request.volume}"`)
     if (!request.overwrite && (await exists(request.file)))
       throw new Failure(
         'ALREADY_EXISTS',

@@ -5,11 +5,12 @@ import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import { formatCheckpointId } from '../base/ids.ts'
 import type * as api from '../control/service.ts'
+import { syncInWords } from '../control/words.ts'
 import type { Disk } from '../disk/disk.ts'
 import type { Ingest, Refusal, StreamStatus } from '../ingest/ingest.ts'
 import type { Journal } from '../journal/journal.ts'
 import type { Metrics } from '../metrics/metrics.ts'
-import type { VpgDefinition } from '../timeline/definition.ts'
+import type { VolumeStatus } from '../wire/messages.ts'
 import { checkpointFacts, type Checkpoints } from './checkpoints.ts'
 import type { Exports } from './exports.ts'
 import type { Meter } from './meter.ts'
@@ -85,15 +86,19 @@ export class StatusReport {
     const { aging, catalog, checkpoints, clock, ingest, journal } = this.#parts
     const { definition } = entry
     const vpg = definition.id
-    const { streams, refusals } = entry.fenced === undefined ? ingest.status(vpg) : { streams: [], refusals: [] }
-    const [latest, oldest, statistics, mirror] = await Promise.all([
+    const serving = entry.fenced === undefined ? ingest.status(vpg) : undefined
+    const { streams, refusals } = serving ?? { streams: [], refusals: [] }
+    const [latest, latestOfAll, oldest, statistics, mirror] = await Promise.all([
       checkpoints.latest(entry),
+      checkpoints.latestOfAll(entry),
       checkpoints.oldest(entry),
       catalog.statistics({ vpg }),
       aging.status({ vpg }).catch(noMirror),
     ])
-    const agents = streams.map(stream => agentFacts(stream, definition.volumes, refusals))
-    const state = stateOf(entry, agents, journal.status().stalledBecause)
+    const writing = streams.filter(({ stream }) => definition.volumes.some(volume => volume.stream === stream))
+    const agents = writing.map(stream => agentFacts(entry, stream, refusals))
+    const volumes = volumeFacts(entry, streams)
+    const state = stateOf(entry, { agents, volumes, stalledBecause: journal.status().stalledBecause })
     const { writesTotal, bytesTotal } = entry.meter
     return {
       id: vpg,
@@ -104,11 +109,19 @@ export class StatusReport {
       createdAtMicros: definition.createdAtMicros,
       historyMillis: definition.historyMillis,
       checkpointIntervalMillis: definition.checkpointIntervalMillis,
-      volumes: definition.volumes,
+      syncRateBytesPerSecond: definition.syncRateBytesPerSecond,
+      paused: definition.paused,
+      volumes,
+      coordinator: serving?.coordinator,
+      noCheckpointsBecause: serving?.noCheckpointsBecause,
+      noCheckpointsSinceMicros:
+        serving?.noCheckpointsBecause === undefined ? undefined : serving.noCheckpointsSinceMicros,
       agents,
       refusals,
       rpoMillis:
-        latest === undefined ? undefined : Math.max(0, (clock.timestampMicros() - latest.timestampMicros) / 1000),
+        latestOfAll === undefined
+          ? undefined
+          : Math.max(0, (clock.timestampMicros() - latestOfAll.timestampMicros) / 1000),
       latestCheckpoint: latest === undefined ? undefined : checkpointFacts(entry, latest),
       oldestCheckpoint: oldest === undefined ? undefined : checkpointFacts(entry, oldest),
       checkpointCount: statistics.checkpointCount,
@@ -165,13 +178,44 @@ export class StatusReport {
   }
 }
 
-function agentFacts(
-  stream: StreamStatus,
-  volumes: VpgDefinition['volumes'],
-  refusals: readonly Refusal[],
-): api.AgentFacts {
-  const ailing = stream.agentStatus?.volumes.filter(volume => volume.needsSync) ?? []
+/** Its synchronisation neither runs nor waits its turn: somebody has to see to it. */
+function isAiling(volume: VolumeStatus): boolean {
+  return volume.needsSync && volume.sync === 'none'
+}
+
+function volumeFacts(entry: VpgEntry, streams: readonly StreamStatus[]): api.VolumeFacts[] {
+  return entry.definition.volumes.map(({ number, name, sizeBytes, stream }) => {
+    const told = streams
+      .find(candidate => candidate.stream === stream)
+      ?.agentStatus?.volumes.find(volume => volume.number === number)
+    const agent = entry.definition.streams.find(candidate => candidate.number === stream)?.agent ?? ''
+    const dirtyBytes = told?.dirtyBytes ?? 0
+    return { number, name, sizeBytes, agent, dirtyBytes, sync: told === undefined ? undefined : syncFacts(entry, told) }
+  })
+}
+
+function syncFacts(entry: VpgEntry, told: VolumeStatus): api.SyncFacts | undefined {
+  const { number, sync: kind, reason, sinceTimestampMicros } = told
+  if (kind === 'none') return undefined
+  return {
+    kind,
+    reason,
+    sinceMicros: sinceTimestampMicros,
+    totalBytes: told.syncTotalBytes,
+    doneBytes: told.syncDoneBytes,
+    sentBytes: told.syncSentBytes,
+    ...entry.progress.syncRate(number),
+  }
+}
+
+function agentFacts(entry: VpgEntry, stream: StreamStatus, refusals: readonly Refusal[]): api.AgentFacts {
+  const ailing = stream.agentStatus?.volumes.filter(isAiling) ?? []
+  const { volumes } = entry.definition
   const nameOf = (number: number) => volumes.find(volume => volume.number === number)?.name ?? number
+  const queuedBytes = stream.agentStatus?.queuedBytes ?? 0
+  const { waitingFrameCount } = stream
+  const isConnected = stream.session !== undefined
+  const backlog = entry.progress.backlog(stream.stream, { isConnected, queuedBytes, waitingFrameCount })
   const ailment = ailing.map(volume => `volume ${nameOf(volume.number)}: ${volume.reason}`).join('; ')
   const refusal = stream.session === undefined ? refusals.find(({ agent }) => agent === stream.agent) : undefined
   const reason = [ailment, refusal === undefined ? '' : refusedInWords(refusal)].filter(Boolean).join('; ')
@@ -183,7 +227,11 @@ function agentFacts(
     address: stream.session?.address,
     software: stream.session?.software,
     connectedAtMicros: stream.session?.sinceTimestampMicros,
-    queuedBytes: stream.agentStatus?.queuedBytes ?? 0,
+    disconnectedAtMicros: entry.progress.awaySinceMicros(stream.stream),
+    peerAddress: stream.peerAddress === '' ? undefined : stream.peerAddress,
+    queuedBytes,
+    lagMillis: backlog.lagMillis,
+    backlogEtaMillis: backlog.etaMillis,
     durable: stream.durable,
     offloaded: stream.offloaded,
   }
@@ -191,8 +239,11 @@ function agentFacts(
 
 function stateOf(
   entry: VpgEntry,
-  agents: readonly api.AgentFacts[],
-  stalledBecause: string | undefined,
+  {
+    agents,
+    volumes,
+    stalledBecause,
+  }: Pick<api.VpgStatus, 'agents' | 'volumes'> & { readonly stalledBecause: string | undefined },
 ): { readonly state: api.VpgState; readonly stateReason: string | undefined } {
   if (entry.fenced !== undefined) return { state: 'fenced', stateReason: entry.fenced }
   const [hole] = entry.openHoles
@@ -205,11 +256,19 @@ function stateOf(
   const ailing = agents.find(agent => agent.state === 'needs-sync')
   if (ailing !== undefined) return { state: 'needs-sync', stateReason: `${ailing.agent}: ${ailing.reason ?? ''}` }
   if (stalledBecause !== undefined) return { state: 'journal-full', stateReason: stalledBecause }
+  if (entry.definition.paused)
+    return {
+      state: 'paused',
+      stateReason: 'it was paused; what is written meanwhile is synchronised when it is resumed',
+    }
   const away = agents.find(agent => agent.state === 'disconnected')
   if (away !== undefined) {
     const why = away.reason === undefined ? '' : `: ${away.reason}`
     return { state: 'waiting-for-agent', stateReason: `agent ${away.agent} is not connected${why}` }
   }
+  const syncing = volumes.find(volume => volume.sync !== undefined)
+  if (syncing?.sync !== undefined)
+    return { state: 'syncing', stateReason: `volume ${syncing.name}: ${syncInWords(syncing.sync)}` }
   return { state: 'protected', stateReason: undefined }
 }
 
@@ -230,6 +289,7 @@ function alertsOf(vpg: api.VpgStatus): api.Alert[] {
     case 'needs-sync':
       return [{ severity: 'critical', vpg: vpg.name, sentence }]
     case 'waiting-for-agent':
+    case 'paused':
       return [{ severity: 'warning', vpg: vpg.name, sentence }]
     default:
       return []

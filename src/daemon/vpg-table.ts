@@ -2,15 +2,18 @@ import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
 import type { OpenedVpg } from '../aging/service.ts'
-import type { VpgDefinition } from '../timeline/definition.ts'
+import type { VolumeDefinition, VpgDefinition } from '../timeline/definition.ts'
 import type { Hole, VpgState } from '../timeline/state.ts'
 import { Meter } from './meter.ts'
+import { StreamProgress } from './stream-progress.ts'
 
 /** What the main thread keeps of a VPG: what people ask for often, and what has gone wrong. */
 export class VpgEntry {
   definition: VpgDefinition
   readonly epoch: number
   readonly meter: Meter
+  /** By stream. */
+  readonly progress: StreamProgress
   tags: VpgState['tags']
   holes: readonly Hole[]
   historyEdge: Ordinal
@@ -29,11 +32,21 @@ export class VpgEntry {
     this.historyEdge = opened.historyEdge
     this.offloaded = opened.offloaded
     this.meter = new Meter(clock)
+    this.progress = new StreamProgress(clock)
   }
 
   /** The holes that nothing has repaired: from the first of them on nothing new is offered. */
   get openHoles(): readonly Hole[] {
     return this.holes.filter(hole => hole.repairedFromOrdinal === undefined)
+  }
+
+  /** A volume of now, or one that was removed and may be in older checkpoints. Fails UNKNOWN_VOLUME. */
+  volumeNamed(name: string): VolumeDefinition {
+    const { volumes, removedVolumes, name: vpg } = this.definition
+    const found = [...volumes, ...removedVolumes.toReversed()].find(volume => volume.name === name)
+    if (found !== undefined) return found
+    const names = volumes.map(volume => volume.name).join(', ')
+    throw new Failure('UNKNOWN_VOLUME', `${vpg} has no volume "${name}"; it has ${names}`)
   }
 
   /** False where it is known already. */

@@ -7,7 +7,8 @@ import type { Clock } from '../base/clock.ts'
 import type * as api from '../control/service.ts'
 import type { Ingest } from '../ingest/ingest.ts'
 import type { StoreConfig } from '../store/object-store.ts'
-import type { VpgDefinition } from '../timeline/definition.ts'
+import type { StreamDefinition, VpgDefinition } from '../timeline/definition.ts'
+import type { VolumeChange } from '../timeline/definition-change.ts'
 import { checkpointFacts, Checkpoints } from './checkpoints.ts'
 import type { Exports } from './exports.ts'
 import { freshIngestVpg } from './reconcile.ts'
@@ -88,6 +89,41 @@ export class DaemonControl implements api.VraControl {
     return report.vpg(entry)
   }
 
+  async addVolume(vpg: string, { name, sizeBytes, agent }: api.AddVolumeRequest): Promise<api.VpgStatus> {
+    return this.#changeVolumes(vpg, { kind: 'add', name, sizeBytes, agent })
+  }
+
+  async removeVolume(vpg: string, volume: string): Promise<api.VpgStatus> {
+    return this.#changeVolumes(vpg, { kind: 'remove', name: volume })
+  }
+
+  async growVolume(vpg: string, volume: string, { sizeBytes }: api.GrowVolumeRequest): Promise<api.VpgStatus> {
+    return this.#changeVolumes(vpg, { kind: 'grow', name: volume, sizeBytes })
+  }
+
+  async #changeVolumes(vpg: string, change: VolumeChange): Promise<api.VpgStatus> {
+    const { aging, ingest, report, table } = this.#parts
+    const entry = table.named(vpg)
+    entry.definition = await aging.changeVolumes({ vpg: entry.definition.id, change }) // durable, then it takes effect
+    ingest.updateVpg(entry.definition)
+    return report.vpg(entry)
+  }
+
+  async requestSync(vpg: string, { kind, volumes }: api.SyncVpgRequest): Promise<api.VpgStatus> {
+    const { ingest, report, table } = this.#parts
+    const entry = table.named(vpg)
+    const { definition } = entry
+    const names = volumes ?? definition.volumes.map(volume => volume.name)
+    const numbers = names.map(name => {
+      const found = definition.volumes.find(volume => volume.name === name)
+      if (found === undefined) throw new Failure('UNKNOWN_VOLUME', `${vpg} has no volume "${name}"`)
+      return found.number
+    })
+    if (definition.paused) throw new Failure('REQUEST_INVALID', `${vpg} is paused: resume it first`)
+    ingest.requestSync(definition.id, kind, [...new Set(numbers)])
+    return report.vpg(entry)
+  }
+
   async listCheckpoints(query: api.CheckpointListQuery): Promise<api.CheckpointList> {
     return this.#parts.checkpoints.list(this.#parts.table.named(query.vpg), query)
   }
@@ -136,7 +172,8 @@ export class DaemonControl implements api.VraControl {
       if (isBelow(own, request.file))
         throw new Failure('REQUEST_INVALID', `${request.file} is among the VRA's own files; name one outside ${own}`)
     const entry = table.named(request.vpg)
-    const checkpoint = await checkpoints.find(entry, request.checkpoint, clock.timestampMicros())
+    const volume = entry.volumeNamed(request.volume)
+    const checkpoint = await checkpoints.findFor(entry, volume, request.checkpoint, clock.timestampMicros())
     return exports.start(request, entry, checkpoint)
   }
 
@@ -211,17 +248,18 @@ function definitionOf(request: api.CreateVpgRequest, nowMicros: number): VpgDefi
   if (twice !== undefined) throw new Failure('REQUEST_INVALID', `"${twice}" is listed twice`)
   if (parseCheckpointId(request.name) !== undefined)
     throw new Failure('REQUEST_INVALID', `"${request.name}" would read as a checkpoint id`)
-  if (request.agents.length !== 1)
-    throw new Failure(
-      'REQUEST_INVALID',
-      'a VPG has exactly one agent in this version: name the one whose host has all its disks',
-    )
+  const streams = request.agents.map((agent, index) => ({ number: index + 1, agent }))
+  const volumes = request.volumes.map(({ name, sizeBytes, agent }, index) => {
+    return { number: index + 1, name, sizeBytes, stream: streamFor(name, agent, streams) }
+  })
+  const idle = streams.find(({ number }) => !volumes.some(volume => volume.stream === number))
+  if (idle !== undefined) throw new Failure('REQUEST_INVALID', `the agent "${idle.agent}" has no volume`)
   return {
     id: newVpgId(),
     name: request.name,
     incarnation: 1,
-    volumes: request.volumes.map((volume, index) => ({ number: index + 1, ...volume, stream: 1 })),
-    streams: request.agents.map((agent, index) => ({ number: index + 1, agent })),
+    volumes,
+    streams,
     historyMillis: request.historyMillis,
     checkpointIntervalMillis: request.checkpointIntervalMillis,
     syncRateBytesPerSecond: 0,
@@ -229,4 +267,17 @@ function definitionOf(request: api.CreateVpgRequest, nowMicros: number): VpgDefi
     removedVolumes: [],
     createdAtMicros: nowMicros,
   }
+}
+
+/** With one agent it is that one's; with several it has to be said. */
+function streamFor(volume: string, agent: string | undefined, streams: readonly StreamDefinition[]): number {
+  const [first, ...others] = streams
+  const found = agent === undefined && others.length === 0 ? first : streams.find(each => each.agent === agent)
+  if (found !== undefined) return found.number
+  const names = streams.map(each => each.agent).join(', ')
+  const sentence =
+    agent === undefined
+      ? `say which agent writes the volume "${volume}": one of ${names}`
+      : `the volume "${volume}" is said to be the agent "${agent}"'s, which the VPG does not have: ${names}`
+  throw new Failure('REQUEST_INVALID', sentence)
 }

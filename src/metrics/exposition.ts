@@ -1,7 +1,7 @@
 import { Counter, Gauge, Registry } from 'prom-client'
 import type { IntervalHistogram } from 'node:perf_hooks'
 import { reactionTo, type FailureCode } from '../base/failure.ts'
-import type { MetricsFacts, VpgFacts } from './facts.ts'
+import type { MetricsFacts, VolumeMetricsFacts, VpgFacts } from './facts.ts'
 import type { FastHistogram } from './histogram.ts'
 import { counter, gauge, registerProcessMetrics } from './process.ts'
 import type { VpgCounts } from './vpg-counts.ts'
@@ -229,8 +229,35 @@ export class Exposition {
         },
       })
     }
+    for (const [name, help, valueOf] of volumeGauges) {
+      new Gauge({
+        name,
+        help,
+        labelNames: ['vpg', 'volume'],
+        registers,
+        collect() {
+          this.reset()
+          for (const vpg of vpgs()) {
+            for (const volume of vpg.volumes) {
+              const value = valueOf(volume)
+              if (value !== undefined) this.set({ vpg: vpg.name, volume: volume.name }, value)
+            }
+          }
+        },
+      })
+    }
   }
 }
+
+/** Those of a synchronisation are there while one runs or waits. Volumes are as many as people have defined. */
+const volumeGauges: readonly (readonly [string, string, (volume: VolumeMetricsFacts) => number | undefined])[] = [
+  ['vra_volume_dirty_bytes', 'What the VRA may lack, as the map of its agent says.', volume => volume.dirtyBytes],
+  ['vra_sync_total_bytes', 'What the synchronisation looks at.', volume => volume.sync?.totalBytes],
+  ['vra_sync_done_bytes', 'What it has looked at.', volume => volume.sync?.doneBytes],
+  ['vra_sync_sent_bytes', 'What it has sent as data.', volume => volume.sync?.sentBytes],
+  ['vra_sync_rate_bytes', 'What it looks at in a second, now.', volume => volume.sync?.rateBytesPerSecond],
+  ['vra_sync_eta_seconds', 'Until it is over, at that rate.', volume => seconds(volume.sync?.etaMillis)],
+]
 
 /** A VPG without a checkpoint has no RPO: the series is missing then, not zero. */
 const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number | undefined])[] = [
@@ -249,6 +276,23 @@ const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number |
     'vra_vpg_agent_queue_bytes',
     'Bytes that agents say they have queued.',
     vpg => vpg.agents.reduce((sum, agent) => sum + agent.queuedBytes, 0),
+  ],
+  [
+    'vra_backlog_bytes',
+    'What agents have and this VRA has not: queued, or in regions that it may lack.',
+    vpg =>
+      vpg.agents.reduce((sum, agent) => sum + agent.queuedBytes, 0) +
+      vpg.volumes.reduce((sum, volume) => sum + volume.dirtyBytes, 0),
+  ],
+  [
+    'vra_lag_seconds',
+    'Age of the oldest write that may be missing here, of the agent that is furthest behind.',
+    vpg => seconds(largest(vpg.agents.map(agent => agent.lagMillis))),
+  ],
+  [
+    'vra_vpg_checkpointing',
+    '1 while checkpoints are made; the status says why they are not.',
+    vpg => (vpg.noCheckpointsBecause === undefined ? 1 : 0),
   ],
   ['vra_checkpoints', 'Checkpoints that are retained.', vpg => vpg.checkpointCount],
   ['vra_history_seconds', 'Between the oldest and the newest retained checkpoint.', historySeconds],
@@ -276,6 +320,11 @@ const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number |
     vpg => (vpg.mirror.storeFailure === undefined ? 0 : 1),
   ],
 ]
+
+function largest(values: readonly (number | undefined)[]): number | undefined {
+  const known = values.filter(value => value !== undefined)
+  return known.length === 0 ? undefined : Math.max(...known)
+}
 
 function seconds(millis: number | undefined): number | undefined {
   return millis === undefined ? undefined : millis / 1000

@@ -21,7 +21,27 @@ export interface VpgFacts {
   readonly checkpointCount: number
   readonly oldestCheckpoint: { readonly timestampMicros: number } | undefined
   readonly latestCheckpoint: { readonly timestampMicros: number } | undefined
-  readonly agents: readonly { readonly state: string; readonly queuedBytes: number }[]
+  readonly agents: readonly {
+    readonly state: string
+    readonly queuedBytes: number
+    readonly lagMillis: number | undefined
+  }[]
+  readonly volumes: readonly VolumeMetricsFacts[]
+  readonly noCheckpointsBecause: string | undefined
   readonly holes: readonly unknown[]
   readonly mirror: MirrorFacts
+}
+
+export interface VolumeMetricsFacts {
+  readonly name: string
+  readonly dirtyBytes: number
+  readonly sync:
+    | {
+        readonly totalBytes: number
+        readonly doneBytes: number
+        readonly sentBytes: number
+        readonly rateBytesPerSecond: number
+        readonly etaMillis: number | undefined
+      }
+    | undefined
 }

@@ -51,6 +51,13 @@ t.test('the client sees over HTTP what the daemon says', async t => {
   t.strictSame(await client.listVpgs(), overWire(await vra.listVpgs()))
   t.equal((await client.createVpg(vpg)).name, 'files')
   t.equal((await client.changeVpg('files', { historyMillis: 7_200_000 })).historyMillis, 7_200_000)
+  const changed = await client.changeVpg('files', { paused: true, syncRateBytesPerSecond: 50_000_000 })
+  t.match(changed, { paused: true, syncRateBytesPerSecond: 50_000_000 })
+  await client.addVolume('files', { name: 'more', sizeBytes: 4096, agent: 'host9' })
+  const grown = await client.growVolume('files', 'more', { sizeBytes: 8192 })
+  t.match(grown.volumes.at(-1), { name: 'more', sizeBytes: 8192, agent: 'host9' })
+  t.notOk((await client.removeVolume('files', 'more')).volumes.some(({ name }) => name === 'more'))
+  await client.requestSync('files', { kind: 'delta' })
   await client.deleteVpg('files')
   t.equal(await codeOf(client.showVpg('files')), 'UNKNOWN_VPG')
 
@@ -214,6 +221,7 @@ t.test('the OpenAPI document lists every route, and every reference in it leads 
     'delete /v1/verifies/{id}',
     'delete /v1/vpgs/{vpg}',
     'delete /v1/vpgs/{vpg}/tags/{tag}',
+    'delete /v1/vpgs/{vpg}/volumes/{volume}',
     'get /v1/dumps/{what}',
     'get /v1/exports',
     'get /v1/exports/{id}',
@@ -225,10 +233,13 @@ t.test('the OpenAPI document lists every route, and every reference in it leads 
     'get /v1/vpgs/{vpg}/checkpoints',
     'get /v1/vpgs/{vpg}/checkpoints/{checkpoint}',
     'patch /v1/vpgs/{vpg}',
+    'patch /v1/vpgs/{vpg}/volumes/{volume}',
     'post /v1/exports',
     'post /v1/verifies',
     'post /v1/vpgs',
+    'post /v1/vpgs/{vpg}/syncs',
     'post /v1/vpgs/{vpg}/tags',
+    'post /v1/vpgs/{vpg}/volumes',
   ])
   const ids = Object.values(document.paths).flatMap(methods =>
     Object.values(methods).map(operation => operation.operationId),

@@ -1,4 +1,5 @@
 import t from 'tap'
+import type { OpenedVpg } from '../../src/aging/service.ts'
 import type { Clock } from '../../src/base/clock.ts'
 import { sequence } from '../../src/base/ids.ts'
 import { StatusReport, type StatusFacts, type StatusReportParts } from '../../src/daemon/status-report.ts'
@@ -29,21 +30,36 @@ function refusal(changes: Partial<Refusal>): Refusal {
 }
 
 /** The report of a VPG whose agent is not connected. */
-async function reported(refusals: { readonly ofVpg: readonly Refusal[]; readonly ofNone: readonly Refusal[] }) {
+async function reported(
+  refusals: { readonly ofVpg: readonly Refusal[]; readonly ofNone: readonly Refusal[] },
+  serving: object = {},
+  changes: Partial<OpenedVpg['definition']> = {},
+) {
   const table = new VpgTable()
-  table.add(new VpgEntry(openedVpg(), clock))
+  const opened = openedVpg()
+  table.add(new VpgEntry({ ...opened, definition: { ...opened.definition, ...changes } }, clock))
   const position = { generation: 0, sequence: sequence(0) }
-  const stream = { stream: 1, agent: 'a', durable: position, offloaded: position, waitingFrameCount: 0 }
+  const stream = {
+    stream: 1,
+    agent: 'a',
+    peerAddress: '',
+    durable: position,
+    offloaded: position,
+    waitingFrameCount: 0,
+  }
   const rates = { writesPerSecond: 0, bytesPerSecond: 0 }
   const parts = {
     table,
     clock,
     aging: { status: async () => ({ segmentCount: 0 }) },
     catalog: { statistics: async () => ({ checkpointCount: 0, fileSizeBytes: 0 }) },
-    checkpoints: { latest: async () => undefined, oldest: async () => undefined },
+    checkpoints: { latest: async () => undefined, latestOfAll: async () => undefined, oldest: async () => undefined },
     disk: { freeBytes: () => 0 },
     exports: { list: () => [] },
-    ingest: { status: () => ({ streams: [stream], refusals: refusals.ofVpg }), refusals: () => refusals.ofNone },
+    ingest: {
+      status: () => ({ streams: [{ ...stream, ...serving }], refusals: refusals.ofVpg }),
+      refusals: () => refusals.ofNone,
+    },
     journal: { status: () => ({ stalledBecause: undefined }) },
     meter: { rates: () => rates },
     metrics: { ackLatency: () => ({}) },
@@ -68,4 +84,26 @@ t.test('an agent that nobody knows is told of while it tries; whoever only tries
   t.same(status.refusals, [stranger, old, scanner])
   const sentences = status.alerts.map(alert => alert.sentence).filter(sentence => sentence.includes('refused'))
   t.match(sentences, [/^agent "b" of VPG "payroll" at .*UNKNOWN_VPG/, /^agent "c" of VPG "orders" at/])
+})
+
+t.test('a synchronisation is told with its progress, a pause as such', async t => {
+  const root = {
+    number: 1,
+    needsSync: true,
+    reason: 'the queue was dropped',
+    sinceTimestampMicros: nowMicros - 5_000_000,
+  }
+  const sync = { sync: 'bitmap', syncTotalBytes: 4096, syncDoneBytes: 1024, syncSentBytes: 512, dirtyBytes: 4096 }
+  const agentStatus = { queuedBytes: 700, queuedRecords: 3, volumes: [{ ...root, ...sync }], noCheckpointsBecause: '' }
+  const session = { address: '10.0.0.9:5000', software: 'test', sinceTimestampMicros: nowMicros }
+  const nobody = { ofVpg: [], ofNone: [] }
+  const [vpg] = (await reported(nobody, { session, agentStatus })).vpgs
+  t.match(vpg, { state: 'syncing', stateReason: /root: bitmap synchronisation 25 %/ })
+  t.match(vpg?.volumes, [{ name: 'root', agent: 'a', dirtyBytes: 4096, sync: { kind: 'bitmap', doneBytes: 1024 } }])
+  t.match(vpg?.agents, [{ state: 'connected', queuedBytes: 700 }])
+  const ailing = { ...agentStatus, volumes: [{ ...root, ...sync, sync: 'none' }] }
+  const [stopped] = (await reported(nobody, { session, agentStatus: ailing })).vpgs
+  t.match(stopped, { state: 'needs-sync' }, 'one that nobody works at wants a person')
+  const [paused] = (await reported(nobody, { session, agentStatus }, { paused: true })).vpgs
+  t.match(paused, { state: 'paused' })
 })

@@ -1,4 +1,5 @@
 import t from 'tap'
+import type { OpenedVpg } from '../../src/aging/service.ts'
 import { systemClock } from '../../src/base/clock.ts'
 import { Failure } from '../../src/base/failure.ts'
 import { ordinal, sequence, vpgId, type VpgId } from '../../src/base/ids.ts'
@@ -92,4 +93,40 @@ t.test('a checkpoint below the history without a tag is not called recoverable',
       .recoverable
   t.same([10, 11, 20].map(recoverable), [true, false, true])
   t.end()
+})
+
+t.test('a VPG is created with the volumes of each of its agents', async t => {
+  const created: OpenedVpg['definition'][] = []
+  const table = new VpgTable()
+  const parts = {
+    table,
+    clock: systemClock,
+    aging: {
+      createVpg: async (definition: OpenedVpg['definition']) => {
+        created.push(definition)
+        return { ...opened, definition }
+      },
+    },
+    ingest: { addVpg: () => undefined },
+    report: { vpg: async () => ({}) },
+  }
+  const control = new DaemonControl(parts as unknown as VraControlParts)
+  const request = { historyMillis: 10_000, checkpointIntervalMillis: 1000 }
+  const root = { name: 'root', sizeBytes: 4096 }
+  await control.createVpg({ ...request, name: 'one', agents: ['a'], volumes: [root] })
+  const both = [
+    { ...root, agent: 'b' },
+    { ...root, name: 'data', agent: 'a' },
+  ]
+  await control.createVpg({ ...request, name: 'two', agents: ['a', 'b'], volumes: both })
+  t.match(created[0]?.volumes, [{ number: 1, stream: 1 }])
+  t.match(created[1]?.volumes, [
+    { number: 1, name: 'root', stream: 2 },
+    { number: 2, name: 'data', stream: 1 },
+  ])
+  const refused = (what: string, message: RegExp, agents: string[], volumes: { name: string; sizeBytes: number }[]) =>
+    t.rejects(control.createVpg({ ...request, name: 'x', agents, volumes }), { code: 'REQUEST_INVALID', message }, what)
+  await refused('whose?', /say which agent writes the volume "root"/, ['a', 'b'], [root])
+  await refused('a stranger', /which the VPG does not have/, ['a', 'b'], [{ ...root, agent: 'c' } as typeof root])
+  await refused('an idle agent', /"b" has no volume/, ['a', 'b'], [{ ...root, agent: 'a' } as typeof root])
 })

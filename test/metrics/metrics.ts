@@ -94,9 +94,9 @@ t.test('a daemon that cannot give its facts is still scraped; a deleted group le
   t.ok(valueOf(await metrics.render(), 'process_resident_memory_bytes'))
 })
 
-t.test('labels are vpg, code and reaction; every metric has a help and a unit', async t => {
+t.test('labels are vpg, volume, code and reaction; every metric has a help and a unit', async t => {
   const scraped = await (await populatedMetrics(t)).text()
-  const allowed = ['vpg', 'code', 'reaction', 'le', 'version', 'node_version']
+  const allowed = ['vpg', 'volume', 'code', 'reaction', 'le', 'version', 'node_version']
   for (const [, label = ''] of scraped.matchAll(/[{,]([a-z_]+)="/g)) t.ok(allowed.includes(label), label)
   for (const line of scraped.split('\n').filter(candidate => candidate.startsWith('# TYPE'))) {
     const [, , name = '', type] = line.split(' ')

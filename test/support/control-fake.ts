@@ -3,6 +3,7 @@ import { checkpointOrdinal, formatCheckpointId, newVpgId, type Ordinal } from '.
 import { GiB, MiB } from '../../src/base/units.ts'
 import { parseCheckpointReference } from '../../src/control/control.ts'
 import type {
+  AddVolumeRequest,
   AgentFacts,
   ChangeVpgRequest,
   CheckpointFacts,
@@ -13,9 +14,12 @@ import type {
   DumpRequest,
   ExportJob,
   ExportRequest,
+  GrowVolumeRequest,
+  SyncVpgRequest,
   TagRequest,
   VerifyJob,
   VerifyRequest,
+  VolumeFacts,
   VpgStatus,
   VraControl,
   VraStatus,
@@ -102,6 +106,38 @@ export class FakeVra implements VraControl {
   async changeVpg(name: string, request: ChangeVpgRequest): Promise<VpgStatus> {
     const vpg = this.#vpg(name)
     vpg.status = { ...vpg.status, ...request }
+    return vpg.status
+  }
+
+  async addVolume(name: string, { name: volume, sizeBytes, agent }: AddVolumeRequest): Promise<VpgStatus> {
+    const vpg = this.#vpg(name)
+    const added = volumeFacts(
+      { name: volume, sizeBytes, ...(agent === undefined ? {} : { agent }) },
+      vpg.status.volumes.length,
+    )
+    vpg.status = { ...vpg.status, volumes: [...vpg.status.volumes, added] }
+    return vpg.status
+  }
+
+  async removeVolume(name: string, volume: string): Promise<VpgStatus> {
+    const vpg = this.#vpg(name)
+    vpg.status = { ...vpg.status, volumes: vpg.status.volumes.filter(each => each.name !== volume) }
+    return vpg.status
+  }
+
+  async growVolume(name: string, volume: string, { sizeBytes }: GrowVolumeRequest): Promise<VpgStatus> {
+    const vpg = this.#vpg(name)
+    const volumes = vpg.status.volumes.map(each => (each.name === volume ? { ...each, sizeBytes } : each))
+    vpg.status = { ...vpg.status, volumes }
+    return vpg.status
+  }
+
+  /** What was asked for. */
+  readonly syncRequests: { readonly vpg: string; readonly request: SyncVpgRequest }[] = []
+
+  async requestSync(name: string, request: SyncVpgRequest): Promise<VpgStatus> {
+    const vpg = this.#vpg(name)
+    this.syncRequests.push({ vpg: name, request })
     return vpg.status
   }
 
@@ -267,7 +303,14 @@ export class FakeVra implements VraControl {
       createdAtMicros: nowMicros - 86_400e6,
       historyMillis: request.historyMillis,
       checkpointIntervalMillis: request.checkpointIntervalMillis,
-      volumes: request.volumes.map((volume, index) => ({ number: index + 1, ...volume })),
+      syncRateBytesPerSecond: 0,
+      paused: false,
+      coordinator: request.agents[0],
+      noCheckpointsBecause: undefined,
+      noCheckpointsSinceMicros: undefined,
+      volumes: request.volumes.map((volume, index) =>
+        volumeFacts({ agent: request.agents[0] ?? '', ...volume }, index),
+      ),
       agents,
       rpoMillis: undefined,
       latestCheckpoint: undefined,
@@ -365,6 +408,10 @@ const emptyMirror: VpgStatus['mirror'] = {
   storeFailure: undefined,
 }
 
+function volumeFacts(volume: CreateVpgRequest['volumes'][number], index: number): VolumeFacts {
+  return { number: index + 1, agent: 'host1', ...volume, dirtyBytes: 0, sync: undefined }
+}
+
 function agentFacts(agent: string, stream: number, connected: boolean): AgentFacts {
   return {
     agent,
@@ -374,7 +421,11 @@ function agentFacts(agent: string, stream: number, connected: boolean): AgentFac
     address: connected ? `10.1.4.${10 + stream}:51234` : undefined,
     software: 'vra 0.1.0',
     connectedAtMicros: connected ? nowMicros - 7200e6 : undefined,
+    disconnectedAtMicros: undefined,
+    peerAddress: undefined,
     queuedBytes: connected ? 128 * 1024 : 0,
+    lagMillis: connected ? 250 : undefined,
+    backlogEtaMillis: connected ? 100 : undefined,
     durable: connected ? { generation: 1, sequence: 48_211_904 } : { generation: 0, sequence: 0 },
     offloaded: connected ? { generation: 1, sequence: 48_004_112 } : { generation: 0, sequence: 0 },
   }

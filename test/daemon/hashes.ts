@@ -1,0 +1,85 @@
+import { EventEmitter } from 'node:events'
+import t from 'tap'
+import { Failure } from '../../src/base/failure.ts'
+import { vpgId } from '../../src/base/ids.ts'
+import { hashImagesOpenMax } from '../../src/base/limits.ts'
+import { Hashes, type HashesParts } from '../../src/daemon/hashes.ts'
+import type { HashRequest } from '../../src/wire/messages.ts'
+
+const vpg = vpgId('5a'.repeat(16))
+const request: HashRequest = {
+  type: 'hash-request',
+  ...{ requestId: 1, volume: 1, offsetBytes: 0, blockSizeBytes: 4096, blockCount: 1 },
+}
+
+/** Aging and the image thread as lists of what they were asked. */
+function parts(answer: () => Promise<Uint8Array>) {
+  const steps: string[] = []
+  let planCount = 0
+  const call = async (method: string): Promise<unknown> => {
+    steps.push(method)
+    return method === 'hashBlocks' ? answer() : undefined
+  }
+  const thread = { worker: new EventEmitter(), client: { call } }
+  const aging = {
+    openReading: async () => ({ pinId: `plan${++planCount}` }),
+    closeImage: async ({ pinId }: { pinId: string }) => void steps.push(`close ${pinId}`),
+  }
+  const made = { aging, images: () => ({ openThread: async () => thread }) } as unknown as HashesParts
+  return { steps, hashes: new Hashes(made) }
+}
+
+const settled = async (): Promise<void> => {
+  for (let turn = 0; turn < 20; turn++) await new Promise(resolve => setImmediate(resolve))
+}
+
+t.test('an image is opened once a session, and given back at its end', async t => {
+  const { steps, hashes } = parts(async () => Buffer.alloc(16, 7))
+  const open = hashes.open(vpg, [])
+  t.same(steps, [], 'not before somebody asks')
+  t.same(await open.hashesOf(request), Buffer.alloc(16, 7))
+  await open.hashesOf(request)
+  t.same(steps, ['openHashes', 'hashBlocks', 'hashBlocks'])
+  open.close()
+  await settled()
+  t.same(steps.slice(3), ['closeHashes', 'close plan1'])
+  await t.rejects(
+    hashes
+      .open(vpg, [])
+      .hashesOf(request)
+      .then(() => Promise.reject(new Failure('BUSY', 'it works'))),
+    {
+      message: 'it works',
+    },
+  )
+})
+
+t.test('damage is told and costs its blocks only; an image that is lost is opened anew', async t => {
+  const failures: Error[] = [new Failure('OBJECT_CORRUPT', 'damaged'), new Error('the thread has ended')]
+  const { steps, hashes } = parts(async () => {
+    const failure = failures.shift()
+    if (failure !== undefined) throw failure
+    return Buffer.alloc(16, 7)
+  })
+  const open = hashes.open(vpg, [])
+  await t.rejects(open.hashesOf(request), { code: 'OBJECT_CORRUPT' })
+  await t.rejects(open.hashesOf(request), { code: 'PEER_LOST' })
+  await settled()
+  t.ok(steps.includes('close plan1'), 'what was held is given back')
+  t.same(await open.hashesOf(request), Buffer.alloc(16, 7))
+  t.equal(steps.filter(step => step === 'openHashes').length, 2)
+  open.close()
+})
+
+t.test('so many images are open at once; further sessions wait for one to end', async t => {
+  const { steps, hashes } = parts(async () => Buffer.alloc(16))
+  const open = Array.from({ length: hashImagesOpenMax }, () => hashes.open(vpg, []))
+  for (const each of open) await each.hashesOf(request)
+  const waiting = hashes.open(vpg, [])
+  const answered = waiting.hashesOf(request)
+  await settled()
+  t.equal(steps.filter(step => step === 'openHashes').length, hashImagesOpenMax)
+  open[0]?.close()
+  t.same(await answered, Buffer.alloc(16))
+  for (const each of [...open, waiting]) each.close()
+})
