@@ -69,6 +69,29 @@ t.test('a group is created, listed, shown, changed and deleted', async t => {
   t.equal((await vraCommand('vpg', 'show', 'db')).status, 3)
 })
 
+t.test('the volumes of several agents; pause, rate and synchronisations', async t => {
+  const { vra, vraCommand } = await open(t)
+  const both = ['--agent', 'web1', '--agent', 'db1', '--volume', 'web1:root=40GiB', '--volume', 'db1:data=1TiB']
+  const created = await vraCommand('vpg', 'create', 'shop', ...both)
+  t.equal(created.status, 0, created.stderr)
+  t.match(created.stderr, /--agent web1 --disk root=PATH\n.*--agent db1 --disk data=PATH/)
+  t.match((await vra.showVpg('shop')).volumes, [{ agent: 'web1' }, { name: 'data', agent: 'db1', sizeBytes: TiB }])
+  t.equal((await vraCommand('vpg', 'add-volume', 'shop', 'db1:log=8GiB')).status, 0)
+  t.equal((await vraCommand('vpg', 'grow-volume', 'shop', 'log', '16GiB')).status, 0)
+  t.match((await vra.showVpg('shop')).volumes.at(-1), { name: 'log', agent: 'db1', sizeBytes: 16 * GiB })
+  t.equal((await vraCommand('vpg', 'remove-volume', 'shop', 'log')).status, 0)
+  t.equal((await vra.showVpg('shop')).volumes.length, 2)
+  t.equal((await vraCommand('vpg', 'pause', 'shop')).status, 0)
+  t.equal((await vra.showVpg('shop')).paused, true)
+  t.equal((await vraCommand('vpg', 'resume', 'shop')).status, 0)
+  t.equal((await vra.showVpg('shop')).paused, false)
+  t.equal((await vraCommand('vpg', 'change', 'shop', '--sync-rate', '50MiB')).status, 0)
+  t.equal((await vra.showVpg('shop')).syncRateBytesPerSecond, 50 * 2 ** 20)
+  t.equal((await vraCommand('sync', 'shop', '--volume', 'data', '--delta')).status, 0)
+  t.same(vra.syncRequests, [{ vpg: 'shop', request: { kind: 'delta', volumes: ['data'] } }])
+  t.equal((await vraCommand('sync', 'shop')).status, 2, 'how has to be said')
+})
+
 t.test('checkpoints are listed by page and time, tagged and untagged', async t => {
   const { vraCommand } = await open(t)
   const listed = await vraCommand('checkpoint', 'list', 'web', '--limit', '3')

@@ -1,6 +1,7 @@
+import { createHash } from 'node:crypto'
 import t from 'tap'
 import { KiB } from '../../src/base/units.ts'
-import type { VolumeRange } from '../../src/image/image.ts'
+import { hashBlocks, type VolumeRange } from '../../src/image/image.ts'
 import { History, seeded } from '../support/mirror-history.ts'
 import { readVolume, scatterVolumeToArray, TestTimeline } from '../support/mirror-timeline.ts'
 
@@ -82,4 +83,36 @@ t.test('reads past the end, and of a volume that is not in the checkpoint, are r
   const image = await timeline.open(timeline.plan(timeline.retained[0]!))
   await t.rejects(image.read(1, 500 * KiB - 1, new Uint8Array(2), signal), { code: 'OUT_OF_BOUNDS' })
   await t.rejects(image.read(2, 0, new Uint8Array(2), signal), { code: 'UNKNOWN_VOLUME' })
+})
+
+t.test('the next data is where an extent begins or goes on; hashes are those of the bytes that are read', async t => {
+  const timeline = await prepare(t.testdir())
+  const image = await timeline.open(timeline.plan(timeline.retained.at(-1)!))
+  const ranges: VolumeRange[] = []
+  for await (const range of image.extents(1, signal)) ranges.push(range)
+  const sizeBytes = 500 * KiB
+  for (let startBytes = 0; startBytes < sizeBytes; startBytes += 1536) {
+    for (const endBytes of [startBytes + 512, startBytes + 40 * KiB, sizeBytes]) {
+      if (endBytes > sizeBytes) continue
+      const inside = ranges.find(range => range.endBytes > startBytes)
+      const expected = Math.min(endBytes, Math.max(startBytes, inside?.startBytes ?? endBytes))
+      const found = await image.nextData(1, { startBytes, endBytes }, signal)
+      if (found !== expected) t.fail(`from ${startBytes} to ${endBytes}: ${found}, expected ${expected}`)
+    }
+  }
+  const blockSizeBytes = 4 * KiB
+  const run = { volume: 1, offsetBytes: 0, blockSizeBytes, blockCount: sizeBytes / blockSizeBytes }
+  const hashes = Buffer.from(await hashBlocks(image, run, signal))
+  const zeros = Buffer.alloc(16)
+  let [zeroCount, dataCount] = [0, 0]
+  for (let block = 0; block < run.blockCount; block++) {
+    const bytes = new Uint8Array(blockSizeBytes)
+    await image.read(1, block * blockSizeBytes, bytes, signal)
+    const isZero = bytes.every(byte => byte === 0)
+    const expected = isZero ? zeros : createHash('sha256').update(bytes).digest().subarray(0, 16)
+    if (!hashes.subarray(16 * block, 16 * block + 16).equals(expected)) t.fail(`block ${block}`)
+    if (isZero) zeroCount++
+    else dataCount++
+  }
+  t.ok(zeroCount > 0 && dataCount > 0, 'there were both')
 })
