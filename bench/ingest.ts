@@ -34,7 +34,7 @@ const volumeSizeBytes = 64 * GiB
 /** No segment is due before its row is over. */
 const aging = { segmentSizeBytesTarget: 512 * MiB, segmentAgeMillisMax: 3_600_000, logSizeBytesPressure: 30 * GiB }
 const journal = { logSizeBytesMax: 40 * GiB }
-const groupMiB = 2
+const groupMiB = 8
 
 interface Case {
   readonly streams: number

@@ -45,6 +45,22 @@ export class CheckpointHistory {
     }))
   }
 
+  /** The oldest for which it is so. */
+  find(isSo: (point: HistoryPoint) => boolean): HistoryPoint | undefined {
+    for (let index = 0; index < this.#count; index++) if (isSo(this.#at(index))) return this.#at(index)
+    return undefined
+  }
+
+  /** The newest for which it is so. */
+  findLast(isSo: (point: HistoryPoint) => boolean): HistoryPoint | undefined {
+    for (let index = this.#count - 1; index >= 0; index--) if (isSo(this.#at(index))) return this.#at(index)
+    return undefined
+  }
+
+  #at(index: number): HistoryPoint {
+    return { ordinal: ordinal(this.#ordinals[index] ?? 0), historyMillis: this.#historyMillis[index] ?? 0 }
+  }
+
   has(wanted: Ordinal): boolean {
     return this.#ordinals.subarray(0, this.#count).includes(wanted)
   }

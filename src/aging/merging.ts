@@ -1,13 +1,14 @@
-import { sequence } from '../base/ids.ts'
+import { sequence, type Ordinal } from '../base/ids.ts'
 import { regionsPerCommitMax, regionSizeBytes } from '../base/limits.ts'
 import { defaultFoldLimits, fold, rewriteRegion } from '../mirror/mirror.ts'
 import { openSegment } from '../segment/segment.ts'
 import { lastDeltaEnd } from '../timeline/deltas.ts'
 import { liesBefore, planFold, type FoldPlan } from '../timeline/fold-plan.ts'
-import { planRegionRewrites } from '../timeline/region-plan.ts'
+import { historySizeBytes, planEarlyAging } from '../timeline/journal-limit.ts'
+import { planRegionRewrites, type RegionPlan } from '../timeline/region-plan.ts'
 import { holeOver, retention } from '../timeline/retention.ts'
 import { liesWithin } from '../timeline/positions.ts'
-import type { DeltaSpan, Hole, RegionVersion } from '../timeline/state.ts'
+import type { DeltaSpan, Hole, RegionVersion, VpgState } from '../timeline/state.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgContents } from '../manifest/manifest.ts'
 import { patientStore } from './patient-store.ts'
@@ -129,11 +130,44 @@ function holeStartsWithin({ stream, generation, firstSequence }: Hole, { toVecto
 /** Rewrites the fullest regions, a few at a time, if deltas outweigh the base. */
 export async function rewriteRegions(tools: AgingTools, writer: VpgWriter): Promise<boolean> {
   const limits = { deltaShareMax: tools.config.deltaShareMax, countMax: regionsPerCommitMax }
-  const plans = planRegionRewrites(writer.contents.state, limits)
-  if (plans.length === 0) return false
+  const { state } = writer.contents
+  const plans = planRegionRewrites(state, limits)
+  return plans.length > 0 && (await rewritePlanned(tools, writer, { state, plans }))
+}
+
+/** While the history takes more than the journal's limit: lets go of the oldest, and rewrites the regions below, a few at a time, where that needs it. */
+export async function ageEarly(tools: AgingTools, writer: VpgWriter): Promise<boolean> {
+  const { state } = writer.contents
+  const limitSizeBytes = state.definition.journalLimitSizeBytes
+  if (limitSizeBytes === 0 || historySizeBytes(state) <= limitSizeBytes) return false
+  const byPolicy = writer.trimmed(writer.contents).contents
+  const ordinals = [...writer.history.points(), ...byPolicy.recent].map(point => point.ordinal)
+  const known = { ordinals, segmentsFrom: byPolicy.segmentsFrom }
+  const plan = planEarlyAging(byPolicy.state, known, regionsPerCommitMax)
+  const { edge, regions } = plan ?? { edge: byPolicy.state.historyEdge, regions: [] }
+  if (regions.length > 0) return await rewritePlanned(tools, writer, { state, plans: regions, earlyEdge: edge })
+  if (plan === undefined && historySizeBytes(byPolicy.state) === historySizeBytes(state)) return false
+  return await writer.exclusively(async turn => {
+    if (turn.contents.deletedAtMicros !== undefined) return false
+    await turn.commitManifest(writer.trimmed(turn.contents, [], edge))
+    return true
+  })
+}
+
+interface PlannedRewrites {
+  /** That the plans were made of: what it refers to is not removed before this merge is over, whatever leaves the manifest meanwhile. */
+  readonly state: VpgState
+  readonly plans: readonly RegionPlan[]
+  readonly earlyEdge?: Ordinal
+}
+
+async function rewritePlanned(
+  tools: AgingTools,
+  writer: VpgWriter,
+  { state, plans, earlyEdge }: PlannedRewrites,
+): Promise<boolean> {
   const { clock, notify } = tools
   return await withNewObjects(tools, writer, 'base', async newKey => {
-    const { state } = writer.contents
     const versions: RegionVersion[] = []
     for (const plan of plans) {
       const startMillis = clock.monotonicMillis()
@@ -159,17 +193,21 @@ export async function rewriteRegions(tools: AgingTools, writer: VpgWriter): Prom
         millis: clock.monotonicMillis() - startMillis,
       })
     }
-    return await commitVersions(writer, versions)
+    return await commitVersions(writer, versions, earlyEdge)
   })
 }
 
 /** A version is the region as of the end of a delta, and stays that whatever came meanwhile; only a deletion voids it. */
-async function commitVersions(writer: VpgWriter, versions: readonly RegionVersion[]): Promise<boolean> {
+async function commitVersions(
+  writer: VpgWriter,
+  versions: readonly RegionVersion[],
+  earlyEdge: Ordinal | undefined,
+): Promise<boolean> {
   return await writer.exclusively(async turn => {
     const { contents } = turn
     if (contents.deletedAtMicros !== undefined) return false
     const regions = [...contents.state.regions, ...versions]
-    await turn.commitManifest(writer.trimmed({ ...contents, state: { ...contents.state, regions } }))
+    await turn.commitManifest(writer.trimmed({ ...contents, state: { ...contents.state, regions } }, [], earlyEdge))
     return true
   })
 }

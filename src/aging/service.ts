@@ -135,6 +135,12 @@ export interface VpgMirrorStatus {
   readonly unfoldedRawSizeBytes: number
   readonly offloaded: readonly StreamPosition[]
   readonly historyEdge: Ordinal
+  /** Of committed checkpoints: from the oldest in the history to the newest, on the history clock. */
+  readonly historyMillis: number
+  /** Stored bytes that the history takes beyond the newest mirror; what the journal's limits are about. */
+  readonly historySizeBytes: number
+  /** While the journal's limit keeps the history shorter than it should be: since when. */
+  readonly agedEarlySinceMicros: number | undefined
   readonly commitNumber: number
   /** Undefined while the store answers; else since when it does not, and why. */
   readonly storeFailingSince: number | undefined
@@ -153,6 +159,9 @@ export type MirrorFacts = Pick<
   | 'garbageCount'
   | 'unsealedSizeBytes'
   | 'unfoldedRawSizeBytes'
+  | 'historyMillis'
+  | 'historySizeBytes'
+  | 'agedEarlySinceMicros'
   | 'storeFailure'
 >
 
@@ -182,6 +191,8 @@ export interface AgingNotices {
   }
   /** Checkpoints below the edge, but for the kept ones, are gone. */
   historyEdgeMoved: { readonly vpg: VpgId; readonly edge: Ordinal; readonly kept: readonly Ordinal[] }
+  /** The journal's limit has begun, or ceased, to keep the history shorter than it should be. */
+  historyCutShort: { readonly vpg: VpgId; readonly isShort: boolean; readonly journalLimitSizeBytes: number }
   holeFound: { readonly vpg: VpgId; readonly hole: Hole }
   /** Some were repaired, or are history: these are left, in place of all before. */
   holesChanged: { readonly vpg: VpgId; readonly holes: readonly Hole[] }

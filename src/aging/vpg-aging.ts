@@ -9,11 +9,12 @@ import type { Checkpoint } from '../timeline/checkpoint.ts'
 import { lastDeltaEnd } from '../timeline/deltas.ts'
 import { covers, liesWithin } from '../timeline/positions.ts'
 import { withClosed, withRepairs, type WholeSync } from '../timeline/repair.ts'
-import { isOffered } from '../timeline/retention.ts'
+import { holeOver, isOffered, type HistoryPoint } from '../timeline/retention.ts'
+import { historySizeBytes } from '../timeline/journal-limit.ts'
 import { objectKeys } from '../timeline/reach.ts'
 import type { Hole } from '../timeline/state.ts'
 import { collectGarbage, dropFormerProcess, moveEdge, removeDeleted } from './housekeeping.ts'
-import { foldWaiting, rewriteRegions } from './merging.ts'
+import { ageEarly, foldWaiting, rewriteRegions } from './merging.ts'
 import { SegmentCommit, unreadableDetail } from './sealing.ts'
 import type { ImagePlan, LogRecordRef, VpgMirrorStatus } from './service.ts'
 import { damagedRecord, StreamTail } from './stream-tail.ts'
@@ -26,6 +27,8 @@ interface TailAge {
   readonly firstRecordMillis: number
   readonly firstWriteMillis: number | undefined
 }
+
+const merges = [foldWaiting, rewriteRegions, ageEarly] as const
 
 interface OpenImage {
   /** What its reader was told: these objects stay, whatever the manifest says meanwhile. */
@@ -43,6 +46,8 @@ export class VpgAging {
   #newHoles: Hole[] = []
   #age: TailAge | undefined
   #formerProcessDropped = false
+  /** Which of the merges is asked first. */
+  #nextMerge = 0
   /** Contents that no merge was due for: only time can make more to do of them. */
   #settled: VpgContents | undefined
   #gone = false
@@ -179,14 +184,22 @@ export class VpgAging {
     }
     const { contents } = this
     if (contents !== this.#settled) {
-      const merged =
-        (this.writer.mergingHalted === undefined &&
-          ((await foldWaiting(this.#tools, this.writer)) || (await rewriteRegions(this.#tools, this.writer)))) ||
-        (await moveEdge(this.writer))
+      const merged = (await this.#merge()) || (await moveEdge(this.writer))
       if (merged) return true
       this.#settled = contents
     }
     return await collectGarbage(this.#tools, this.writer, key => this.#isRead(key))
+  }
+
+  /** One merge that is due, every kind in its turn: none waits for another that never ends. */
+  async #merge(): Promise<boolean> {
+    for (let step = 0; step < merges.length && this.writer.mergingHalted === undefined; step++) {
+      const at = (this.#nextMerge + step) % merges.length
+      if (!(await merges[at]?.(this.#tools, this.writer))) continue
+      this.#nextMerge = (at + 1) % merges.length
+      return true
+    }
+    return false
   }
 
   async createFirst(): Promise<void> {
@@ -325,10 +338,22 @@ export class VpgAging {
       unfoldedRawSizeBytes: sum(state.segments.map(segment => segment.rawSizeBytes)),
       offloaded: state.offloaded,
       historyEdge: state.historyEdge,
+      historyMillis: this.#historyMillis(),
+      historySizeBytes: historySizeBytes(state),
+      agedEarlySinceMicros: state.agedEarly?.sinceMicros,
       commitNumber: state.commitNumber,
       storeFailingSince: failing?.sinceMicros,
       storeFailure: failing?.sentence ?? this.writer.halted?.message,
     }
+  }
+
+  #historyMillis(): number {
+    const { state, recent } = this.contents
+    const isOfHistory = ({ ordinal }: HistoryPoint): boolean =>
+      ordinal >= state.historyEdge && holeOver(state.holes, ordinal) === undefined
+    const oldest = this.writer.history.find(isOfHistory) ?? recent.find(isOfHistory)
+    const newest = recent.findLast(isOfHistory) ?? this.writer.history.findLast(isOfHistory)
+    return oldest === undefined || newest === undefined ? 0 : newest.historyMillis - oldest.historyMillis
   }
 
   #refuseDeleted(): void {

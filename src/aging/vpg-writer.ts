@@ -3,10 +3,10 @@ import { sequence, type Ordinal, type PositionVector, type VpgId } from '../base
 import { Permits } from '../base/permits.ts'
 import { createOnce, type VpgCommits, type VpgContents } from '../manifest/manifest.ts'
 import { liesWithin } from '../timeline/positions.ts'
-import { historyEdge, keptOrdinals, retention } from '../timeline/retention.ts'
+import { historyEdge, holeOver, isCovered, keptOrdinals, retention, type HistoryPoint } from '../timeline/retention.ts'
 import { unread } from '../timeline/reach.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
-import type { Hole, SegmentSpan } from '../timeline/state.ts'
+import type { Hole, SegmentSpan, VpgState } from '../timeline/state.ts'
 import { CheckpointHistory } from './checkpoint-history.ts'
 import type { SegmentCommit } from './sealing.ts'
 import { StorePatience } from './store-patience.ts'
@@ -126,15 +126,20 @@ export class VpgWriter {
 
   /**
    * The contents with the history's edge where it belongs now, and without what nobody reads any more. `folded` are the
-   * checkpoints that a new delta holds.
+   * checkpoints that a new delta holds; `earlyEdge` is where the edge is moved beyond what the definition asks for, though never past the newest
+   * checkpoint that can be recovered.
    */
-  trimmed(contents: VpgContents, folded: readonly Checkpoint[] = []): Required<Change> {
+  trimmed(contents: VpgContents, folded: readonly Checkpoint[] = [], earlyEdge = 0 as Ordinal): Required<Change> {
     const { definition, holes } = contents.state
     const points = [...this.history.points(), ...folded, ...contents.recent]
     const due = historyEdge(points, definition.historyMillis, holes) ?? contents.state.historyEdge
+    const newest = points.findLast(point => holeOver(holes, point.ordinal) === undefined)?.ordinal ?? (0 as Ordinal)
+    const byPolicy = later(due, contents.state.historyEdge)
+    const edge = later(byPolicy, earlyEdge < newest ? earlyEdge : newest)
     const state = {
       ...contents.state,
-      historyEdge: due > contents.state.historyEdge ? due : contents.state.historyEdge,
+      historyEdge: edge,
+      agedEarly: this.#agedEarly(contents.state, { edge, byPolicy, points }),
     }
     state.holes = state.holes.filter(hole => !isHistory(hole, state.historyEdge, contents.segmentsFrom))
     const ordinals = points.map(point => point.ordinal)
@@ -142,6 +147,18 @@ export class VpgWriter {
     const isRetained = retention(state)
     const recent = contents.recent.filter(checkpoint => isRetained(checkpoint.ordinal))
     return { contents: { ...contents, recent, state: { ...state, deltas, segments, regions } }, leftKeys }
+  }
+
+  /** Since when the history is shorter than it should be; undefined when it is not, or not any more. */
+  #agedEarly(
+    { agedEarly, definition, holes }: VpgState,
+    at: { readonly edge: Ordinal; readonly byPolicy: Ordinal; readonly points: readonly HistoryPoint[] },
+  ): VpgState['agedEarly'] {
+    if (agedEarly === undefined) {
+      return at.edge > at.byPolicy ? { sinceMicros: this.#tools.clock.timestampMicros() } : undefined
+    }
+    const left = at.points.filter(point => point.ordinal >= at.edge)
+    return isCovered(left, definition.historyMillis, holes) ? undefined : agedEarly
   }
 
   #turn(): Exclusive {
@@ -168,6 +185,14 @@ export class VpgWriter {
     if (state.historyEdge !== before.historyEdge) {
       const kept = keptOrdinals(state).filter(ordinal => ordinal < state.historyEdge)
       this.#tools.notify('historyEdgeMoved', { vpg: this.vpg, edge: state.historyEdge, kept })
+    }
+    if (state.agedEarly?.sinceMicros !== before.agedEarly?.sinceMicros) {
+      const { journalLimitSizeBytes } = state.definition
+      this.#tools.notify('historyCutShort', {
+        vpg: this.vpg,
+        isShort: state.agedEarly !== undefined,
+        journalLimitSizeBytes,
+      })
     }
   }
 
@@ -196,6 +221,10 @@ export class VpgWriter {
     const sentence = `${failure.message}; VPG "${name}" ${consequence} until that is mended`
     this.#tools.notify('damageFound', { vpg: this.vpg, sentence })
   }
+}
+
+function later(one: Ordinal, other: Ordinal): Ordinal {
+  return one > other ? one : other
 }
 
 /** True of a hole that was repaired before the history begins and whose records no segment that counts holds any more. */

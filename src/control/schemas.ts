@@ -132,6 +132,9 @@ const mirror = z.object({
   garbageCount: count,
   unsealedSizeBytes: count,
   unfoldedRawSizeBytes: count,
+  historyMillis: count.meta({ description: 'How far back checkpoints go that are in the store.' }),
+  historySizeBytes: count.meta({ description: 'Stored bytes of the history beyond the newest mirror.' }),
+  agedEarlySinceMicros: micros.optional().meta({ description: "While the journal's limit cuts the history short." }),
   storeFailure: z.string().optional(),
 })
 

@@ -188,6 +188,8 @@ export function agingHandlers({
       if (entry !== undefined) entry.historyEdge = edge
       catalog.dropCheckpoints({ vpg, edge, kept }).catch(indexFailed)
     },
+    historyCutShort: ({ vpg, isShort, journalLimitSizeBytes }) =>
+      log.warn({ vpg: nameOf(vpg), isShort, journalLimitSizeBytes }, 'historyCutShort'),
     holesChanged: ({ vpg, holes }) => {
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.holes = holes

@@ -333,6 +333,9 @@ function noMirror(error: unknown): MirrorFacts {
     garbageCount: 0,
     unsealedSizeBytes: 0,
     unfoldedRawSizeBytes: 0,
+    historyMillis: 0,
+    historySizeBytes: 0,
+    agedEarlySinceMicros: undefined,
     storeFailure: error.message,
   }
 }

@@ -265,6 +265,8 @@ function definitionOf(request: api.CreateVpgRequest, nowMicros: number): VpgDefi
     syncRateBytesPerSecond: 0,
     paused: false,
     removedVolumes: [],
+    journalWarnSizeBytes: 0,
+    journalLimitSizeBytes: 0,
     createdAtMicros: nowMicros,
   }
 }

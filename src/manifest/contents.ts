@@ -39,6 +39,7 @@ export interface Part {
 export interface RootFields {
   readonly epoch: number
   readonly historyEdge: VpgState['historyEdge']
+  readonly agedEarly?: VpgState['agedEarly']
   readonly offloaded: VpgState['offloaded']
   readonly segmentsFrom: PositionVector
   readonly deletedAtMicros: number | undefined
@@ -49,8 +50,8 @@ const regionsPerPart = 256
 const ordinalsPerPart = 256
 
 export function rootFieldsOf({ state, segmentsFrom, deletedAtMicros }: VpgContents): RootFields {
-  const { epoch, historyEdge, offloaded } = state
-  return { epoch, historyEdge, offloaded, segmentsFrom, deletedAtMicros }
+  const { epoch, historyEdge, agedEarly, offloaded } = state
+  return { epoch, historyEdge, agedEarly, offloaded, segmentsFrom, deletedAtMicros }
 }
 
 /** All parts but the garbage, by name. */
@@ -105,6 +106,7 @@ export function contentsOf(fields: RootFields, commitNumber: number, parts: read
     regions: all<VpgState['regions'][number]>('regions'),
     offloaded: fields.offloaded,
     historyEdge: fields.historyEdge,
+    agedEarly: fields.agedEarly,
     tags: all('tags'),
     pins: all('pins'),
     holes: all('holes'),
@@ -119,7 +121,7 @@ export function contentsOf(fields: RootFields, commitNumber: number, parts: read
   }
 }
 
-/** A definition of before there were several streams, changing volumes, a rate and a pause says what was so then. */
+/** A definition of before there were several streams, changing volumes, a rate, a pause and limits says what was so then. */
 function withDefaults(definition: VpgDefinition): VpgDefinition {
   const written: Partial<VpgDefinition> = definition
   return {
@@ -128,5 +130,7 @@ function withDefaults(definition: VpgDefinition): VpgDefinition {
     removedVolumes: written.removedVolumes ?? [],
     syncRateBytesPerSecond: written.syncRateBytesPerSecond ?? 0,
     paused: written.paused ?? false,
+    journalWarnSizeBytes: written.journalWarnSizeBytes ?? 0,
+    journalLimitSizeBytes: written.journalLimitSizeBytes ?? 0,
   }
 }

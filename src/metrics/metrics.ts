@@ -146,6 +146,7 @@ export class Metrics {
         counts.regionRawBytes += rawSizeBytes
       },
       historyEdgeMoved: () => undefined,
+      historyCutShort: () => undefined,
       holesChanged: () => undefined,
       holeFound: ({ vpg }) => void this.#countsOf(vpg).damage++,
       logFileFree: () => undefined,

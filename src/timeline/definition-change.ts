@@ -10,7 +10,15 @@ export type VolumeChange =
   | { readonly kind: 'grow'; readonly name: string; readonly sizeBytes: number }
 
 export type VpgSettings = Partial<
-  Pick<VpgDefinition, 'historyMillis' | 'checkpointIntervalMillis' | 'syncRateBytesPerSecond' | 'paused'>
+  Pick<
+    VpgDefinition,
+    | 'historyMillis'
+    | 'checkpointIntervalMillis'
+    | 'syncRateBytesPerSecond'
+    | 'paused'
+    | 'journalWarnSizeBytes'
+    | 'journalLimitSizeBytes'
+  >
 >
 
 /**

@@ -40,10 +40,15 @@ export interface FoldPlan {
   readonly checkpoints: readonly Checkpoint[]
 }
 
-/** Waiting raw bytes from which on a fold is due: live bytes / 128, within the two bounds. */
+/**
+ * Waiting raw bytes from which on a fold is due: live bytes / 128, within the two bounds; but never more than a quarter of the
+ * journal's limit, for what waits for a fold cannot leave.
+ */
 export function foldThresholdBytes(state: VpgState, limits: FoldLimits): number {
   const wanted = mirrorBytes(state).liveBytes / foldLiveBytesDivisor
-  return Math.min(foldSizeBytesMax, Math.max(limits.foldSizeBytesMin, wanted))
+  const { journalLimitSizeBytes } = state.definition
+  const quarter = journalLimitSizeBytes === 0 ? Infinity : journalLimitSizeBytes / 4
+  return Math.min(foldSizeBytesMax, quarter, Math.max(limits.foldSizeBytesMin, wanted))
 }
 
 /** Guest bytes of segments that no delta holds yet. One that straddles the last delta's end was counted by that delta. */

@@ -48,6 +48,13 @@ export function historyEdge(
   return edge?.ordinal
 }
 
+/** True when these points reach back as far as the history should. */
+export function isCovered(points: readonly HistoryPoint[], historyMillis: number, holes: readonly Hole[]): boolean {
+  const offered = points.filter(point => holeOver(holes, point.ordinal) === undefined)
+  const [oldest, newest] = [offered[0], offered.at(-1)]
+  return oldest !== undefined && newest !== undefined && newest.historyMillis - oldest.historyMillis >= historyMillis
+}
+
 /** Answers, for many ordinals, whether a checkpoint of that ordinal is retained: by policy, by a tag, by a pin. */
 export function retention(state: RetentionState): (ordinal: number) => boolean {
   const kept = new Set<number>(keptOrdinals(state))

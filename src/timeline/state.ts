@@ -117,6 +117,8 @@ export interface VpgState {
   readonly offloaded: readonly StreamPosition[]
   /** Checkpoints below it are gone, but for tagged and pinned ones. */
   readonly historyEdge: Ordinal
+  /** While the journal's limit keeps the history shorter than it should be: since when. */
+  readonly agedEarly?: { readonly sinceMicros: number } | undefined
   readonly tags: readonly Tag[]
   readonly pins: readonly Pin[]
   readonly holes: readonly Hole[]

@@ -19,6 +19,8 @@ const definition = {
   syncRateBytesPerSecond: 0,
   paused: false,
   removedVolumes: [],
+  journalWarnSizeBytes: 0,
+  journalLimitSizeBytes: 0,
   createdAtMicros: 1,
 }
 const none = { tags: [], holes: [], segments: [], pendingMarkers: [] }

@@ -22,6 +22,8 @@ t.test('an index that is rebuilt from a long log has every batch of it', async t
     syncRateBytesPerSecond: 0,
     paused: false,
     removedVolumes: [],
+    journalWarnSizeBytes: 0,
+    journalLimitSizeBytes: 0,
     createdAtMicros: 1,
   }
   const offloaded = [{ stream: 1, generation: 1, sequence: sequence(50_000) }]

@@ -54,6 +54,8 @@ async function planIn(directory: string): Promise<ImagePlan> {
     syncRateBytesPerSecond: 0,
     paused: false,
     removedVolumes: [],
+    journalWarnSizeBytes: 0,
+    journalLimitSizeBytes: 0,
   }
   const checkpoints = { key: 'none', sizeBytes: 0 }
   const [fromOrdinal, toOrdinal] = [ordinal(0), ordinal(1)]

@@ -72,6 +72,8 @@ export class AgingModel {
       syncRateBytesPerSecond: 0,
       paused: false,
       removedVolumes: [],
+      journalWarnSizeBytes: 0,
+      journalLimitSizeBytes: 0,
       createdAtMicros: 1,
     }
     this.#config = {

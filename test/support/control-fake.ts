@@ -405,6 +405,9 @@ const emptyMirror: VpgStatus['mirror'] = {
   garbageCount: 0,
   unsealedSizeBytes: 0,
   unfoldedRawSizeBytes: 0,
+  historyMillis: 0,
+  historySizeBytes: 0,
+  agedEarlySinceMicros: undefined,
   storeFailure: undefined,
 }
 
@@ -462,6 +465,9 @@ export function populated(): FakeVra {
         baseSizeBytes: 246 * GiB,
         unsealedSizeBytes: 38 * MiB,
         unfoldedRawSizeBytes: 6.1 * GiB,
+        historyMillis: 0,
+        historySizeBytes: 0,
+        agedEarlySinceMicros: undefined,
       },
     },
   )

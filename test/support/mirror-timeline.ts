@@ -56,6 +56,8 @@ export class TestTimeline {
         syncRateBytesPerSecond: 0,
         paused: false,
         removedVolumes: [],
+        journalWarnSizeBytes: 0,
+        journalLimitSizeBytes: 0,
         createdAtMicros: 0,
       },
       epoch: 1,

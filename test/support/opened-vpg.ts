@@ -15,6 +15,8 @@ export function openedVpg(changes: Partial<OpenedVpg> = {}): OpenedVpg {
       syncRateBytesPerSecond: 0,
       paused: false,
       removedVolumes: [],
+      journalWarnSizeBytes: 0,
+      journalLimitSizeBytes: 0,
       createdAtMicros: 1,
     },
     epoch: 1,

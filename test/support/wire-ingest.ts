@@ -26,6 +26,8 @@ export function sampleVpg(changes: Partial<IngestVpg> & { readonly name?: string
     syncRateBytesPerSecond: 0,
     paused: false,
     removedVolumes: [],
+    journalWarnSizeBytes: 0,
+    journalLimitSizeBytes: 0,
     createdAtMicros: 1,
   }
   return {

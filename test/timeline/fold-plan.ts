@@ -36,7 +36,7 @@ function backlog(count: number, every: number, size: { rawSizeBytes: number; wri
       volumes: [],
     }))
   const state: VpgState = {
-    definition: {} as VpgState['definition'],
+    definition: { journalLimitSizeBytes: 0 } as VpgState['definition'],
     epoch: 1,
     commitNumber: count,
     deltas: [],
