@@ -15,7 +15,10 @@ export interface DurableMarker {
   readonly volumes: readonly CheckpointVolume[]
 }
 
-/** Checkpoints that still miss a marker; more than this many are given up, the oldest first. */
+/**
+ * Checkpoints that still miss a marker; more than this many are given up, those of the lowest ordinals. A stream that is far behind sends
+ * its markers in order: those that come too late must not push out the ones that it completes next.
+ */
 const pendingMax = 64
 
 /**
@@ -36,9 +39,8 @@ export class CheckpointAssembler {
       return checkpointOf(ordinal, markers)
     }
     this.#pending.set(ordinal, markers)
-    for (const oldest of this.#pending.keys()) {
-      if (this.#pending.size <= pendingMax) break
-      this.#pending.delete(oldest)
+    if (this.#pending.size > pendingMax) {
+      this.#pending.delete([...this.#pending.keys()].reduce((lowest, each) => (each < lowest ? each : lowest)))
     }
     return undefined
   }
