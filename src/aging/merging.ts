@@ -73,8 +73,8 @@ export async function foldWaiting(tools: AgingTools, writer: VpgWriter): Promise
   })
 }
 
-function planOf(tools: AgingTools, { state, segmentsFrom, recent, pendingMarkers }: VpgContents): FoldPlan | undefined {
-  return planFold(state, { fromVector: segmentsFrom, checkpoints: recent, pendingMarkers }, tools.config)
+function planOf(tools: AgingTools, { state, segmentsFrom, recent }: VpgContents): FoldPlan | undefined {
+  return planFold(state, { fromVector: segmentsFrom, checkpoints: recent }, tools.config)
 }
 
 /** What an open delta ends at, as a fold wants it: a cut that nobody is offered. */
@@ -89,16 +89,13 @@ async function commitFold(writer: VpgWriter, plan: FoldPlan, delta: DeltaSpan): 
     const { state } = contents
     const held = new Set(plan.checkpoints.map(checkpoint => checkpoint.ordinal))
     const isRetained = retention(state)
-    const missed =
-      plan.open === undefined
-        ? contents.recent.some(
-            ({ ordinal }) =>
-              ordinal <= plan.toOrdinal &&
-              isRetained(ordinal) &&
-              !held.has(ordinal) &&
-              holeOver(state.holes, ordinal) === undefined,
-          )
-        : contents.recent.some(({ vector }) => !liesBefore(plan.toVector, vector))
+    const isOffered = ({ ordinal }: Checkpoint): boolean =>
+      isRetained(ordinal) && holeOver(state.holes, ordinal) === undefined
+    const isBehind = ({ ordinal, vector }: Checkpoint): boolean =>
+      plan.open === undefined ? ordinal > plan.toOrdinal : liesBefore(plan.toVector, vector)
+    const missed = contents.recent.some(
+      checkpoint => isOffered(checkpoint) && !isBehind(checkpoint) && !held.has(checkpoint.ordinal),
+    )
     const lost = contents.deletedAtMicros !== undefined || lastDeltaEnd(state) !== plan.fromOrdinal
     const holed =
       plan.open === undefined
@@ -110,10 +107,8 @@ async function commitFold(writer: VpgWriter, plan: FoldPlan, delta: DeltaSpan): 
       {
         ...contents,
         state: { ...state, deltas: [...state.deltas, delta] },
-        recent:
-          plan.open === undefined
-            ? contents.recent.filter(checkpoint => checkpoint.ordinal > plan.toOrdinal)
-            : contents.recent,
+        recent: contents.recent.filter(isBehind),
+        pendingMarkers: plan.open === undefined ? contents.pendingMarkers : markersBehind(contents, plan),
         segmentsFrom: plan.toVector,
       },
       folded,
@@ -121,6 +116,14 @@ async function commitFold(writer: VpgWriter, plan: FoldPlan, delta: DeltaSpan): 
     await turn.commitManifest(change, folded)
     return true
   })
+}
+
+/** Without those of checkpoints that an open delta has gone past: they are given up. The very same list where there are none. */
+function markersBehind({ pendingMarkers }: VpgContents, { toVector }: FoldPlan): VpgContents['pendingMarkers'] {
+  const left = pendingMarkers.filter(
+    marker => !liesWithin(toVector, marker.stream, { ...marker, sequence: sequence(marker.sequence) }),
+  )
+  return left.length === pendingMarkers.length ? pendingMarkers : left
 }
 
 function holeStartsWithin({ stream, generation, firstSequence }: Hole, { toVector }: FoldPlan): boolean {

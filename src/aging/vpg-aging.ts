@@ -7,6 +7,7 @@ import type { RecordHeader } from '../journal/record.ts'
 import type { VpgCommits, VpgContents } from '../manifest/manifest.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import { lastDeltaEnd } from '../timeline/deltas.ts'
+import { liesBefore } from '../timeline/fold-plan.ts'
 import { covers, liesWithin } from '../timeline/positions.ts'
 import { withClosed, withRepairs, type WholeSync } from '../timeline/repair.ts'
 import { holeOver, isOffered, type HistoryPoint } from '../timeline/retention.ts'
@@ -158,7 +159,8 @@ export class VpgAging {
           putMillis,
         })
         for (const file of files) logFiles.release(file)
-        await this.#replaceHoles(turn, withClosed(turn.contents.state.holes, turn.contents.recent))
+        await this.#closeHoles(turn)
+        this.#closesHole &&= this.#tailAwaitsRepair()
       } catch (error) {
         if (!failedWith(error, 'RECORD_CORRUPT') || segment.wasBuilt) throw error
         await this.#leaveOut(turn, error)
@@ -181,6 +183,8 @@ export class VpgAging {
     if (!this.#formerProcessDropped) {
       this.#formerProcessDropped = true
       await dropFormerProcess(this.#tools, this.writer, pinId => this.#images.has(pinId))
+      // It may have died between the segment with the closing checkpoint and the manifest that says so; no other segment need come.
+      await this.writer.exclusively(turn => this.#closeHoles(turn))
     }
     const { contents } = this
     if (contents !== this.#settled) {
@@ -260,6 +264,7 @@ export class VpgAging {
       this.#refuseDeleted()
       await this.#commitHoles(turn)
       this.#requireOffered(turn.contents, checkpoint)
+      this.#requireNotGivenUp(turn.contents, checkpoint)
       const { state } = turn.contents
       // Held before the commit, so that no other step takes the pin for one of a former process.
       this.#images.set(pin.id, { keys: new Set(), files: new Set() })
@@ -368,6 +373,13 @@ export class VpgAging {
     throw new Failure('CHECKPOINT_MISSING', sentence, { vpg: this.vpg, ordinal: checkpoint.ordinal })
   }
 
+  /** What became complete after an open delta had gone past its first marker cannot be told from what came later. */
+  #requireNotGivenUp({ state, segmentsFrom }: VpgContents, { ordinal, vector }: Checkpoint): void {
+    if (ordinal <= lastDeltaEnd(state) || liesBefore(segmentsFrom, vector)) return
+    const sentence = 'the checkpoint became complete too late: what it holds is merged with what came after it'
+    throw new Failure('CHECKPOINT_MISSING', sentence, { vpg: this.vpg, ordinal })
+  }
+
   #tailUpTo(checkpoint: Checkpoint): LogRecordRef[] {
     const tail: LogRecordRef[] = []
     for (let index = 0; index < this.#unsealed.count; index++) {
@@ -403,6 +415,10 @@ export class VpgAging {
     this.#newHoles = this.#newHoles.filter(hole => !holes.includes(hole))
   }
 
+  async #closeHoles(turn: Exclusive): Promise<void> {
+    await this.#replaceHoles(turn, withClosed(turn.contents.state.holes, turn.contents.recent))
+  }
+
   async #replaceHoles(turn: Exclusive, holes: readonly Hole[]): Promise<void> {
     const { contents } = turn
     if (holes === contents.state.holes) return
@@ -429,8 +445,15 @@ export class VpgAging {
     )
   }
 
+  #tailAwaitsRepair(): boolean {
+    for (let index = 0; index < this.#unsealed.count; index++) {
+      const { header } = this.#unsealed.at(index)
+      if (header.kind === 'marker' && this.#awaitsRepair(header)) return true
+    }
+    return false
+  }
+
   #restartAge(): void {
-    if (this.#unsealed.count === 0) this.#closesHole = false
     const nowMillis = this.#tools.clock.monotonicMillis()
     if (this.#unsealed.count === 0) this.#age = undefined
     else this.#age = { firstRecordMillis: nowMillis, firstWriteMillis: nowMillis }

@@ -38,7 +38,7 @@ export class VpgCommits {
   readonly vpg: VpgId
   readonly #identity: WriterIdentity
   readonly #sequence: CommitSequence
-  readonly #assembler: CheckpointAssembler
+  #assembler: CheckpointAssembler
   #contents: VpgContents
   #pageSet: PageSet
   #manifestNumber: number | undefined
@@ -136,6 +136,8 @@ export class VpgCommits {
     }
     const commitNumber = await this.#sequence.attempt(pending, signal)
     const { contents, pageSet } = pending.encoded
+    // Markers that the manifest does not know any more must complete nothing.
+    if (contents.pendingMarkers !== this.#contents.pendingMarkers) this.#assembler = assemblerOf(contents)
     this.#contents = { ...contents, state: { ...contents.state, commitNumber } }
     this.#pageSet = pageSet
     this.#manifestNumber = commitNumber

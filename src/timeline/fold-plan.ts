@@ -7,7 +7,6 @@ import {
   segmentsBeforeFoldMax,
 } from '../base/limits.ts'
 import { comparePositions, sequence, type Ordinal, type PositionVector } from '../base/ids.ts'
-import type { DurableMarker } from './assembler.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { lastDeltaEnd } from './deltas.ts'
 import { advanced, covers, positionIn, segmentStartsWithin } from './positions.ts'
@@ -75,8 +74,6 @@ export interface Waiting {
   readonly fromVector: PositionVector
   /** The complete checkpoints after the last closed delta's end, ascending. */
   readonly checkpoints: readonly Checkpoint[]
-  /** Of checkpoints that may still become complete. */
-  readonly pendingMarkers: readonly DurableMarker[]
 }
 
 /**
@@ -94,13 +91,15 @@ export function planFold(state: VpgState, waiting: Waiting, limits: FoldLimits):
   if (!due) return undefined
   const fromOrdinal = lastDeltaEnd(state)
   const isRetained = retention(state)
-  const retained = checkpoints
-    .filter(({ ordinal }) => ordinal > fromOrdinal && holeOver(state.holes, ordinal) === undefined)
-    .filter(checkpoint => isRetained(checkpoint.ordinal) && covers(state.offloaded, checkpoint.vector))
+  const offered = checkpoints.filter(
+    ({ ordinal }) => ordinal > fromOrdinal && isRetained(ordinal) && holeOver(state.holes, ordinal) === undefined,
+  )
+  const retained = offered
+    .filter(checkpoint => covers(state.offloaded, checkpoint.vector))
     .slice(0, checkpointsPerDeltaMax)
   const boundedCount = countWithinBounds(state.segments, fromVector, limits)
   const within = reachable(retained, state.segments[boundedCount])
-  const open = within.length > 0 ? undefined : planOpenFold(state, waiting, boundedCount)
+  const open = within.length > 0 ? undefined : planOpenFold(state, fromVector, offered, boundedCount)
   if (open !== undefined) return open
   const held = within.length > 0 ? within : retained.slice(0, 1)
   const to = held.at(-1)
@@ -142,18 +141,22 @@ function countWithinBounds(segments: readonly SegmentSpan[], fromVector: Positio
 }
 
 /**
- * An open delta of as many whole segments as a fold takes, when more than that waits. No checkpoint, complete or to be, lies inside it, and no
- * hole that nothing has repaired.
+ * An open delta of as many whole segments as a fold takes, when more than that waits. No checkpoint that is offered lies inside it, and no hole
+ * that nothing has repaired. One that still misses a marker does not keep it waiting: where an agent fell out between the
+ * markers of a cut, and its synchronisation is what waits here, that marker never comes. Such a checkpoint is given up.
  */
-function planOpenFold(state: VpgState, waiting: Waiting, countMax: number): FoldPlan | undefined {
-  const { fromVector } = waiting
+function planOpenFold(
+  state: VpgState,
+  fromVector: PositionVector,
+  offered: readonly Checkpoint[],
+  countMax: number,
+): FoldPlan | undefined {
   if (countMax === state.segments.length) return undefined
   const cuts: PositionVector[] = [
-    ...waiting.checkpoints.map(checkpoint => checkpoint.vector),
-    ...waiting.pendingMarkers.map(marker => [positionOf(marker)]),
+    ...offered.map(checkpoint => checkpoint.vector),
     ...state.holes
       .filter(hole => hole.repairedFromOrdinal === undefined)
-      .map(hole => [positionOf({ ...hole, sequence: hole.firstSequence })]),
+      .map(({ stream, generation, firstSequence }) => [{ stream, generation, sequence: sequence(firstSequence) }]),
   ]
   let toVector = fromVector
   let count = 0
@@ -174,11 +177,6 @@ function planOpenFold(state: VpgState, waiting: Waiting, countMax: number): Fold
     segments: state.segments.slice(0, count),
     checkpoints: [],
   }
-}
-
-function positionOf(at: { readonly stream: number; readonly generation: number; readonly sequence: number }) {
-  const { stream, generation } = at
-  return { stream, generation, sequence: sequence(at.sequence) }
 }
 
 /** True when nothing at or after the cut is within the vector: an open delta may end there. */

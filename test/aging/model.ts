@@ -171,3 +171,31 @@ t.test('a hole is repaired by a synchronisation that began after it was known, a
     'when the history is past it, it is forgotten',
   )
 })
+
+t.test(
+  'an agent that falls out of a cut and synchronises is folded all the same, and its late marker makes no wrong checkpoint',
+  async t => {
+    const model = new AgingModel(randomFrom(10), t.testdir(), historyMillis)
+    await model.worker.open(model.config)
+    await model.worker.follow({ durable: model.log.mark })
+    await model.worker.createVpg(model.definition)
+    model.write(1, 5)
+    const before = model.checkpoint()
+    const complete = model.halfCheckpoint()
+    model.openGeneration(1)
+    for (let batch = 0; batch < 60; batch++) model.write(1, 8)
+    model.clock.advance(20_000)
+    await model.age()
+    await model.restart()
+    await model.age()
+    const late = complete()
+    await t.rejects(model.open(late), { code: 'CHECKPOINT_MISSING' })
+    const after = model.checkpoint()
+    await model.age()
+    await t.rejects(model.open(late), { code: 'CHECKPOINT_MISSING' }, 'nor when its markers are in segments')
+    for (const whole of [before, after]) {
+      t.equal(await model.difference(await model.open(whole)), undefined, `checkpoint ${whole.checkpoint.ordinal}`)
+    }
+    t.ok(model.openDeltaCount > 0, 'it came to open deltas')
+  },
+)

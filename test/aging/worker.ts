@@ -277,3 +277,53 @@ t.test(
     t.strictSame(told(model, 'recordsForgotten'), [], 'nor when its objects are there without its registry')
   },
 )
+
+t.test('a hole closes once, with one segment, while records go on coming', async t => {
+  const { model, repaired } = await repairing(t, 21)
+  const create = model.memory.create.bind(model.memory)
+  let more = 5
+  model.memory.create = async (...creation) => {
+    await create(...creation)
+    if (!creation[0].includes('/commit/') || more-- <= 0) return
+    model.write(1, 1)
+    model.worker.durable(model.log.mark)
+    await model.worker.readTail()
+  }
+  await model.age()
+  t.equal(told(model, 'segmentCommitted').length, 1)
+  t.equal(await model.difference(await model.open(repaired)), undefined)
+})
+
+t.test('a hole closes whatever step of that the process died at', async t => {
+  const { model, repaired } = await repairing(t, 22)
+  const histories: Map<string, Uint8Array>[] = []
+  const create = model.memory.create.bind(model.memory)
+  model.memory.create = async (...creation) => {
+    await create(...creation)
+    histories.push(new Map(model.memory.objects))
+  }
+  await model.age()
+  t.ok(histories.length > 1, 'the segment and the manifest are two commits')
+  for (const [at, objects] of [...histories].entries()) {
+    model.memory.objects.clear()
+    for (const [key, body] of objects) model.memory.objects.set(key, body)
+    await model.restart()
+    await model.age()
+    t.equal(await model.difference(await model.open(repaired)), undefined, `after step ${at}`)
+  }
+})
+
+/** A VPG whose hole a synchronisation has just repaired; the checkpoint that closes it is in the log. */
+async function repairing(t: { testdir(): string }, seed: number) {
+  const model = await running(t, seed)
+  model.write(1, 2)
+  model.checkpoint()
+  model.writeBad(1)
+  model.checkpoint()
+  model.worker.durable(model.log.mark)
+  await model.worker.readTail()
+  const generation = model.openGeneration(1)
+  await model.worker.generationOpened({ vpg: model.vpg, stream: 1, generation, wholeVolumes: [1] })
+  model.writeOver(1, 4096, 16 * 1024)
+  return { model, repaired: model.checkpoint() }
+}

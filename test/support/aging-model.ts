@@ -191,16 +191,29 @@ export class AgingModel {
     return generation
   }
 
-  /** One stream's marker of a checkpoint that the other stream never gets. */
-  halfCheckpoint(): void {
-    const stream = 1
+  /** A checkpoint of which only the first stream has its marker. What is returned gives the other stream its own. */
+  halfCheckpoint(): () => ModelCheckpoint {
+    const counter = ++this.#counter
+    const sectors = new Map(this.#sectors)
+    const first = this.#mark(1, counter)
+    return () => {
+      const vector = [first, this.#mark(2, counter)]
+      const volumes = this.definition.volumes.map(({ number, sizeBytes }) => ({ number, sizeBytes, included: true }))
+      const { historyClockMillis: historyMillis } = this
+      const ordinal = checkpointOrdinal(1, counter)
+      return { checkpoint: { ordinal, timestampMicros: counter, historyMillis, vector, volumes }, sectors }
+    }
+  }
+
+  #mark(stream: (typeof streams)[number], counter: number): StreamPosition {
     const sequence = this.#next(stream)
     const volumes = this.definition.volumes.map(({ number, sizeBytes }) => ({ number, sizeBytes, included: true }))
     const generation = this.#generation(stream)
-    const at = { generation, sequence, term: 1, counter: ++this.#counter, timestampMicros: this.#counter }
+    const at = { generation, sequence, term: 1, counter, timestampMicros: counter }
     const frame = encodeFrame({ type: 'marker', ...at, participants: [...streams], volumes, requestId: 0 })
     this.#append('marker', stream, sequence, sequence, frame, this.historyClockMillis)
     this.#positions.set(stream, sequence)
+    return { stream, generation, sequence: sequence as Sequence }
   }
 
   checkpoint(): ModelCheckpoint {
@@ -209,21 +222,7 @@ export class AgingModel {
     const vector: StreamPosition[] = []
     const volumes = this.definition.volumes.map(({ number, sizeBytes }) => ({ number, sizeBytes, included: true }))
     for (const stream of streams) {
-      const sequence = this.#next(stream)
-      const frame = encodeFrame({
-        type: 'marker',
-        generation: this.#generation(stream),
-        sequence,
-        term: 1,
-        counter,
-        timestampMicros: counter,
-        participants: [...streams],
-        volumes,
-        requestId: 0,
-      })
-      this.#append('marker', stream, sequence, sequence, frame, this.historyClockMillis)
-      this.#positions.set(stream, sequence)
-      vector.push({ stream, generation: this.#generation(stream), sequence: sequence as Sequence })
+      vector.push(this.#mark(stream, counter))
       // The other stream goes on before its own marker: the cut is at different places of the log.
       if (stream !== 2 && this.random() < 0.5) this.write(2, 1 + this.below(3))
     }

@@ -60,7 +60,7 @@ t.test('a fold of a backlog takes no more than fits in memory and scratch, and t
     { rawSizeBytes: MiB, writeCount: foldWriteCountMax / 4 },
   ]) {
     const { state, checkpoints } = backlog(100, 1, size)
-    const plan = planFold(state, { fromVector: [], checkpoints: checkpoints, pendingMarkers: [] }, limits)
+    const plan = planFold(state, { fromVector: [], checkpoints }, limits)
     t.ok(plan)
     const rawSizeBytes = plan?.segments.reduce((sum, one) => sum + one.rawSizeBytes, 0) ?? Infinity
     const writeCount = plan?.segments.reduce((sum, one) => sum + one.writeCount, 0) ?? Infinity
@@ -68,11 +68,7 @@ t.test('a fold of a backlog takes no more than fits in memory and scratch, and t
     t.ok(writeCount <= foldWriteCountMax, `${writeCount} writes`)
     t.equal(plan?.checkpoints.at(-1)?.ordinal, plan?.toOrdinal)
     t.equal(plan?.segments.length, plan?.checkpoints.length, 'whole segments, with all their checkpoints')
-    const rest = planFold(
-      state,
-      { fromVector: plan?.toVector ?? [], checkpoints: checkpoints, pendingMarkers: [] },
-      limits,
-    )
+    const rest = planFold(state, { fromVector: plan?.toVector ?? [], checkpoints }, limits)
     t.ok(rest, 'what is left is due at once')
   }
 })
@@ -82,7 +78,7 @@ t.test('what lies before the next checkpoint is folded in open deltas while it i
   let at: VpgState = state
   let fromVector: VpgState['offloaded'] = []
   for (let open = 1; open <= 6; open++) {
-    const plan = planFold(at, { fromVector, checkpoints, pendingMarkers: [] }, limits)
+    const plan = planFold(at, { fromVector, checkpoints }, limits)
     t.match(plan, { open, fromOrdinal: 0, toOrdinal: 1, checkpoints: [] })
     t.equal(plan?.segments.length, 8)
     if (plan === undefined) return
@@ -96,53 +92,45 @@ t.test('what lies before the next checkpoint is folded in open deltas while it i
     }
     fromVector = plan.toVector as VpgState['offloaded']
   }
-  const closed = planFold(at, { fromVector, checkpoints, pendingMarkers: [] }, limits)
+  const closed = planFold(at, { fromVector, checkpoints }, limits)
   t.match(closed, { open: undefined, fromOrdinal: 0, toOrdinal: 50 })
   t.equal(closed?.segments.length, 2)
 })
 
-t.test('no open delta goes past a marker whose checkpoint may still come, nor into a hole', async t => {
-  const { state } = backlog(100, 200, { rawSizeBytes: GiB, writeCount: 1000 })
-  const volumes = { participants: [1, 2], volumes: [] }
-  const marker = {
-    stream: 1,
-    generation: 1,
-    sequence: 3500,
-    term: 1,
-    counter: 7,
-    timestampMicros: 1,
-    historyMillis: 1,
-    ...volumes,
-  }
-  const held = planFold(state, { fromVector: [], checkpoints: [], pendingMarkers: [marker] }, limits)
-  t.equal(held?.segments.length, 3)
-  const hole = {
-    stream: 1,
-    generation: 1,
-    firstSequence: 2001,
-    lastSequence: 2001,
-    fromOrdinal: 5 as Ordinal,
-    reason: '',
-    ranges: [],
-  }
-  const holed = planFold({ ...state, holes: [hole] }, { fromVector: [], checkpoints: [], pendingMarkers: [] }, limits)
-  t.equal(holed?.segments.length, 2)
-})
+t.test(
+  'an open delta goes past checkpoints that a hole has withdrawn, never into a hole that nothing has repaired',
+  async t => {
+    const { state, checkpoints } = backlog(100, 1, { rawSizeBytes: GiB, writeCount: 1000 })
+    const hole = {
+      stream: 1,
+      generation: 1,
+      firstSequence: 2001,
+      lastSequence: 2001,
+      fromOrdinal: 3 as Ordinal,
+      reason: '',
+      ranges: [],
+    }
+    const waiting = { fromVector: [], checkpoints: checkpoints.slice(2) }
+    const holed = planFold({ ...state, holes: [hole] }, waiting, limits)
+    t.match(holed, { open: 1 })
+    t.equal(holed?.segments.length, 2)
+    const repaired = planFold({ ...state, holes: [{ ...hole, repairedFromOrdinal: 90 as Ordinal }] }, waiting, limits)
+    t.match(repaired, { open: 1 })
+    t.equal(repaired?.segments.length, 8, 'as much as a fold takes')
+  },
+)
 
 t.test('a segment that holds the next checkpoint is folded up to it, however large it is', async t => {
   const { state, checkpoints } = backlog(100, 1, { rawSizeBytes: 9 * GiB, writeCount: 1000 })
-  t.equal(planFold(state, { fromVector: [], checkpoints: checkpoints, pendingMarkers: [] }, limits)?.toOrdinal, 1)
+  t.equal(planFold(state, { fromVector: [], checkpoints }, limits)?.toOrdinal, 1)
 })
 
 t.test('a quiet VPG is folded for its checkpoints, which wait in memory', async t => {
   const quiet = backlog(checkpointsBeforeFoldMax + 1, 1, { rawSizeBytes: 0, writeCount: 0 })
   const state = { ...quiet.state, segments: [{ ...segment(0, { rawSizeBytes: 0, writeCount: 0 }), ranges: [] }] }
+  t.equal(planFold(state, { fromVector: [], checkpoints: quiet.checkpoints.slice(1) }, limits), undefined)
   t.equal(
-    planFold(state, { fromVector: [], checkpoints: quiet.checkpoints.slice(1), pendingMarkers: [] }, limits),
-    undefined,
-  )
-  t.equal(
-    planFold(state, { fromVector: [], checkpoints: quiet.checkpoints, pendingMarkers: [] }, limits)?.checkpoints.length,
+    planFold(state, { fromVector: [], checkpoints: quiet.checkpoints }, limits)?.checkpoints.length,
     checkpointsBeforeFoldMax + 1,
   )
 })

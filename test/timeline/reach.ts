@@ -171,16 +171,8 @@ t.test(
     const offloaded = [{ stream: 1, generation: 1, sequence: 300 as Sequence }]
     const state = { ...emptyState(), segments, offloaded }
     const checkpoints = [checkpointAt(1, 50), checkpointAt(2, 250), checkpointAt(3, 301)]
-    t.equal(
-      planFold(state, { fromVector: [], checkpoints: checkpoints, pendingMarkers: [] }, { foldSizeBytesMin: 300 }),
-      undefined,
-      'not yet',
-    )
-    const plan = planFold(
-      state,
-      { fromVector: [], checkpoints: checkpoints, pendingMarkers: [] },
-      { foldSizeBytesMin: 299 },
-    )
+    t.equal(planFold(state, { fromVector: [], checkpoints }, { foldSizeBytesMin: 300 }), undefined, 'not yet')
+    const plan = planFold(state, { fromVector: [], checkpoints }, { foldSizeBytesMin: 299 })
     t.match(plan, { fromOrdinal: 0, toOrdinal: 2 }, 'checkpoint 3 is not wholly in segments')
     t.same(
       plan?.checkpoints.map(one => one.ordinal),
