@@ -4,7 +4,7 @@ import type { Closable } from '../base/shutdown.ts'
 import { Cut, TcpNetwork, type CutStatus, type CutStream, type PeerNetwork } from '../cut/cut.ts'
 import type { AgentEvents } from './events.ts'
 import type { AgentConfig } from './options.ts'
-import type { StateDirectory } from './state.ts'
+import type { StateDirectory } from './state-directory.ts'
 
 export interface CoordinationHost {
   readonly config: AgentConfig
@@ -87,6 +87,11 @@ export class Coordination implements Closable {
   /** The VRA asks for one; it sees what becomes of it by the markers, or by the status. */
   request(requestId: number): void {
     this.#requested = this.checkpoint(requestId)
+  }
+
+  /** One more than those of the interval, where nothing stands against it now. */
+  requestWherePossible(): void {
+    if (this.#cut.isReady) this.request(0)
   }
 
   /** Why this agent makes or grants none, a sentence for people; empty where it does. */

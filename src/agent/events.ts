@@ -12,8 +12,25 @@ export interface AgentEvents extends CutEvents {
     /** A person has to mend it: who the agent is, what the VPG is, a sync. */
     readonly refused: boolean
   }): void
-  /** The volume cannot be continued exactly any more; told once a volume. */
-  needsSync(volume: string, reason: string): void
+  /** Nothing is numbered any more until a new generation is opened: writes are marked only. Guests do not feel it. */
+  detached(reason: string): void
+  /** Everything is numbered from here on, in this generation. */
+  generationOpened(opened: { readonly generation: number }): void
+  /** The VRA's word on whether this agent sends anything. */
+  paused(isPaused: boolean): void
+  /** A synchronisation of the volume is open: it begins as soon as a session allows it. */
+  syncOpened(volume: string, sync: { readonly kind: string; readonly reason: string }): void
+  /** Sync blocks have their numbers. */
+  syncNumbered(volume: string, blocks: { readonly recordCount: number; readonly sizeBytes: number }): void
+  /** The local disk does not give what is to be sent; it is tried again, and the synchronisation does not end before. */
+  syncReadFailed(volume: string, place: { readonly offsetBytes: number; readonly error: unknown }): void
+  /** All of the volume has its number. */
+  syncEnded(
+    volume: string,
+    sync: { readonly kind: string; readonly sentBytes: number; readonly doneBytes: number },
+  ): void
+  /** What is offloaded keeps its marks for now, so that a restart would send it again. */
+  marksNotCleared(volume: string, error: unknown): void
   /** The state directory could not be written; what it should have said still holds while the agent runs. */
   stateNotSaved(error: unknown): void
   /** A request of the guest was answered with an error of the local disk. */
@@ -37,7 +54,14 @@ export const silentAgentEvents: AgentEvents = {
   ...silentCutEvents,
   linkUp: () => undefined,
   linkDown: () => undefined,
-  needsSync: () => undefined,
+  detached: () => undefined,
+  generationOpened: () => undefined,
+  paused: () => undefined,
+  syncOpened: () => undefined,
+  syncNumbered: () => undefined,
+  syncReadFailed: () => undefined,
+  syncEnded: () => undefined,
+  marksNotCleared: () => undefined,
   stateNotSaved: () => undefined,
   localDiskFailed: () => undefined,
   writeNumbered: () => undefined,

@@ -1,12 +1,15 @@
 import type { Clock } from '../base/clock.ts'
-import type { Failure } from '../base/failure.ts'
+import { Failure } from '../base/failure.ts'
+import { Bell } from './bell.ts'
 import type { AgentEvents } from './events.ts'
 import type { AgentConfig, LinkRefusal } from './options.ts'
 import { Session, type SessionOwner } from './session.ts'
 
 const retryDelayMillisFirst = 200
 const retryDelayMillisMax = 5_000
-/** After a refusal that somebody has to mend: the configuration, a definition, a newer VRA, a sync. */
+/** Between two sessions of which the former was ended by this side. */
+const sessionMillisMin = 500
+/** After a refusal that somebody has to mend: the configuration, a definition, a newer VRA. */
 const refusedDelayMillis = 30_000
 
 /** Keeps a session with the VRA open: connects, and connects again. */
@@ -21,6 +24,10 @@ export class Link {
   #running: Promise<void> | undefined
   #problem: Failure | undefined
   #refusal: LinkRefusal | undefined
+  #isReopening = false
+  readonly #retry: Bell
+  #openedMillis = -Infinity
+  #downSinceMicros: number
 
   constructor(config: AgentConfig, owner: SessionOwner, events: AgentEvents, random: () => number) {
     this.#config = config
@@ -28,6 +35,8 @@ export class Link {
     this.#events = events
     this.#clock = owner.clock
     this.#random = random
+    this.#retry = new Bell(owner.clock)
+    this.#downSinceMicros = owner.clock.timestampMicros()
   }
 
   start(): void {
@@ -50,40 +59,63 @@ export class Link {
     return this.#refusal
   }
 
+  /** Since when there is none; 0 where there is one. */
+  get downSinceMicros(): number {
+    return this.state === 'connected' ? 0 : this.#downSinceMicros
+  }
+
+  /** Ends the session in order and opens another at once; without a session, does not wait any longer to open one. */
+  reopen(): void {
+    this.#isReopening = true
+    this.#session?.close(new Failure('CLOSING', 'the agent opens a new session'))
+    this.#retry.ring()
+  }
+
+  /** Tells the VRA now what has changed. */
+  tellStatus(): void {
+    if (this.#session?.isOpen === true) this.#session.tellStatus()
+  }
+
   /** Ends the session in order, and opens no other. */
   async close(): Promise<void> {
     this.#stop.abort()
-    this.#session?.close()
+    this.#retry.ring()
+    this.#session?.close(new Failure('CLOSING', 'the agent is stopping'))
     await this.#running
   }
 
   async #run(): Promise<void> {
-    const signal = this.#stop.signal
+    const { signal } = this.#stop
     let delayMillis = retryDelayMillisFirst
     while (!signal.aborted) {
-      const session = new Session(this.#config.vra, this.#owner, () => {
+      this.#isReopening = false
+      const problem = await this.#runSession(() => {
         delayMillis = retryDelayMillisFirst
-        this.#problem = undefined
-        this.#refusal = undefined
-        this.#owner.opened(`${this.#config.vra.host}:${this.#config.vra.port}`)
       })
-      this.#session = session
-      this.#problem = await session.ended
-      this.#session = undefined
-      if (isRefusal(this.#problem)) this.#noteRefusal(this.#problem)
-      this.#owner.ended(this.#problem)
+      this.#problem = problem
+      if (isRefusal(problem)) this.#noteRefusal(problem)
       if (signal.aborted) return
-      const waitMillis = (isRefusal(this.#problem) ? refusedDelayMillis : delayMillis) * (0.5 + this.#random() / 2)
-      const { code, message: sentence } = this.#problem
+      if (this.#isReopening && problem.code === 'CLOSING') {
+        await this.#pace()
+        continue
+      }
+      const waitMillis = (isRefusal(problem) ? refusedDelayMillis : delayMillis) * (0.5 + this.#random() / 2)
+      const { code, message: sentence } = problem
       this.#events.linkDown({
         code,
         sentence,
         retryDelayMillis: Math.round(waitMillis),
         refused: this.#refusal !== undefined,
       })
-      await this.#clock.sleep(waitMillis, signal).catch(() => undefined) // aborted: the loop ends
+      if (!this.#isReopening) await this.#retry.wait(waitMillis)
       delayMillis = Math.min(2 * delayMillis, retryDelayMillisMax)
     }
+  }
+
+  /** A queue that overflows again and again does not open generations as fast as it can. */
+  async #pace(): Promise<void> {
+    const waitMillis = this.#openedMillis + sessionMillisMin - this.#clock.monotonicMillis()
+    if (waitMillis > 0) await this.#retry.wait(waitMillis)
   }
 
   #noteRefusal({ code, message: sentence }: Failure): void {
@@ -91,10 +123,32 @@ export class Link {
     const { count = 0, firstTimestampMicros = nowMicros } = this.#refusal ?? {}
     this.#refusal = { code, sentence, count: count + 1, firstTimestampMicros, lastTimestampMicros: nowMicros }
   }
+
+  async #runSession(opened: () => void): Promise<Failure> {
+    try {
+      await this.#owner.prepare()
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause)
+      return new Failure('DISK_FAILED', `the agent cannot write down what has to be sent: ${why}`, {}, { cause })
+    }
+    if (this.#stop.signal.aborted) return new Failure('CLOSING', 'the agent is stopping')
+    const session = new Session(this.#config.vra, this.#owner, () => {
+      opened()
+      this.#openedMillis = this.#clock.monotonicMillis()
+      this.#problem = this.#refusal = undefined
+      this.#owner.opened(`${this.#config.vra.host}:${this.#config.vra.port}`)
+    })
+    this.#session = session
+    const problem = await session.ended
+    if (session.wasOpen) this.#downSinceMicros = this.#clock.timestampMicros()
+    this.#session = undefined
+    this.#owner.ended(problem, session.wasOpen)
+    return problem
+  }
 }
 
-/** True for what does not pass by itself. A gap does: the next session resumes from what the VRA has. */
+/** True for what does not pass by itself. A gap does: the next session resumes from what the VRA has; and so does a sync: it opens a generation. */
 function isRefusal(problem: Failure): boolean {
-  if (problem.code === 'SEQUENCE_GAP') return false
+  if (problem.code === 'SEQUENCE_GAP' || problem.code === 'SYNC_REQUIRED') return false
   return problem.reaction === 'refuse' || problem.reaction === 'stand-down'
 }

@@ -16,7 +16,7 @@ export async function passGate(gate: NumberingGate): Promise<void> {
   while (gate.isHeld) await gate.whenReleased()
 }
 
-/** The gate of one agent: of all its guests' writes. */
+/** The gate of one agent: of all its guests' writes, and of its sync blocks. */
 export class NumberingHold implements NumberingGate {
   #isHeld = false
   #waiting: (() => void)[] = []

@@ -5,6 +5,7 @@ import type { Closable } from '../base/shutdown.ts'
 import type { Disk, OpenVolumeFile } from '../disk/disk.ts'
 import type { NbdListen, NbdServerOptions } from '../nbd/nbd.ts'
 import type { CutStatus, PeerListenAddress, PeerNetwork } from '../cut/cut.ts'
+import type { SyncKind } from '../wire/wire.ts'
 import type { Connect, VraTarget } from './connect.ts'
 import type { AgentEvents } from './events.ts'
 
@@ -22,12 +23,14 @@ export interface AgentConfig {
   readonly stateDirectory: string
   readonly volumes: readonly AgentVolumeConfig[]
   readonly nbd: { readonly listen: NbdListen; readonly clients?: 'one-address' | 'any' }
-  /** Bytes that are numbered and not yet acknowledged; past it the queue is dropped and the volumes need a sync. */
+  /** Bytes that are numbered and not yet acknowledged; past it the queue is dropped, and the dirty maps say what is sent instead. */
   readonly queueSizeBytesMax?: number
   /** How long an incomplete batch waits for more writes while another is in flight. */
   readonly batchDelayMillisMax?: number
   /** How long close() waits for the VRA to acknowledge what is queued. */
   readonly drainTimeoutMillis?: number
+  /** How often at most the marks of what is offloaded are taken back; each time the local disks are synced. */
+  readonly markRotationMillisMin?: number
   /** The other agents of the VPG, for checkpoints over all of them; with TLS where the VRA is reached with TLS. */
   readonly peers?: AgentPeersConfig
 }
@@ -44,6 +47,7 @@ export interface AgentPeersConfig {
 export const queueSizeBytesMaxDefault = 256 * MiB
 export const batchDelayMillisMaxDefault = 2
 export const drainTimeoutMillisDefault = 10_000
+export const markRotationMillisMinDefault = 10_000
 
 /** Serves exports to guests until it is closed; NbdServer is one. */
 export interface GuestServer {
@@ -76,11 +80,22 @@ export interface AgentVolumeStatus {
   readonly path: string
   readonly sizeBytes: number
   readonly clientCount: number
-  readonly needsSync: boolean
-  /** A sentence for people; empty where no sync is needed. */
+  /** The synchronisation that runs or waits; 'none' where the stream alone is exact. */
+  readonly sync: SyncKind
+  /** Why, a sentence for people; empty where there is none. */
   readonly reason: string
-  /** 0 where no sync is needed. */
+  /** 0 where there is none. */
   readonly sinceTimestampMicros: number
+  readonly syncTotalBytes: number
+  readonly syncDoneBytes: number
+  readonly syncSentBytes: number
+  readonly syncRateBytesPerSecond: number
+  /** Undefined while it cannot be told. */
+  readonly syncEtaSeconds: number | undefined
+  /** Regions of the dirty map that are marked: what a kill or an outage would send again. */
+  readonly dirtyBytes: number
+  /** What the local disk does not give, and the synchronisation waits for. */
+  readonly unreadable: readonly { readonly offsetBytes: number; readonly reason: string }[]
 }
 
 /** What the VRA refuses this agent for, since when, how often. */
@@ -101,14 +116,19 @@ export interface AgentStatusReport {
   readonly linkProblem: string
   /** Set while the VRA refuses this agent, or this agent the VRA: it does not pass by itself. */
   readonly refusal: LinkRefusal | undefined
+  /** 0 where it is connected. */
+  readonly linkDownSinceTimestampMicros: number
+  /** 'exact': every write gets its number and waits in the queue. 'detached': writes are only marked, and sent by a synchronisation. */
+  readonly stream: 'exact' | 'detached'
+  readonly paused: boolean
+  /** Why no checkpoints are made, for people; empty where they are. */
+  readonly noCheckpointsBecause: string
   readonly generation: number
   readonly lastNumbered: number
   readonly durable: number
   readonly offloaded: number
   readonly queuedBytes: number
   readonly queuedRecords: number
-  /** Why there are no checkpoints, a sentence for people; empty where there are. */
-  readonly noCheckpointsBecause: string
   /** This agent's part in checkpoints over several agents. */
   readonly cut: CutStatus
   readonly lastCheckpoint:

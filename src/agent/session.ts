@@ -9,7 +9,12 @@ import {
   type Ack,
   type AgentStatus,
   type ControlMessage,
+  type Coordinator,
+  type Directive,
+  type HashReply,
+  type HashRequest,
   type Hello,
+  type SyncRequest,
   type Welcome,
 } from '../wire/wire.ts'
 import type { Connect, Connection, ConnectionEnd, VraTarget } from './connect.ts'
@@ -20,6 +25,8 @@ export interface SessionOwner {
   readonly stream: Stream
   readonly clock: Clock
   readonly connect: Connect
+  /** On return what the next Hello will say is durable. Fails where it cannot be written. */
+  prepare(): Promise<void>
   hello(): Hello
   /** Throws a Failure where this VRA cannot be continued with. */
   welcomed(welcome: Welcome): void
@@ -27,9 +34,16 @@ export interface SessionOwner {
   opened(address: string): void
   acknowledged(ack: Ack): void
   checkpointRequested(requestId: number): void
+  directed(directive: Directive): void
+  syncRequested(request: SyncRequest): void
+  coordinatorChanged(coordinator: Coordinator): void
+  /** False where nobody asked for it. */
+  hashesTold(reply: HashReply): boolean
+  /** Where questions go while the session is open; undefined when it is over. */
+  askBy(send: ((request: HashRequest) => void) | undefined): void
   status(): AgentStatus
   /** The session is over, and why. */
-  ended(problem: Failure): void
+  ended(problem: Failure, wasOpen: boolean): void
 }
 
 /** How far the kernel's and our own socket buffers are filled before the next frame waits. */
@@ -54,7 +68,7 @@ export class Session {
   #lastHeardMillis = 0
   #lastStatus = ''
   #lastStatusMillis = 0
-  #isDestroyed = false
+  #isOver = false
   #isClosed = false
   #clearTimer: () => void
   #problem: Failure | undefined
@@ -86,16 +100,27 @@ export class Session {
   }
 
   get isOpen(): boolean {
-    return this.#welcome !== undefined && !this.#isDestroyed && !this.#isClosed
+    return this.#welcome !== undefined && !this.#isOver && !this.#isClosed
   }
 
-  /** Says goodbye and closes. */
-  close(): void {
-    this.#problem ??= new Failure('CLOSING', 'the agent is stopping')
+  /** True when it was open once. */
+  get wasOpen(): boolean {
+    return this.#welcome !== undefined
+  }
+
+  /** Sends the status now, where it is another than the last. */
+  tellStatus(): void {
+    this.#sendStatus()
+  }
+
+  /** Says goodbye and closes; the reason is what `ended` tells. */
+  close(reason: Failure): void {
+    this.#problem ??= reason
     if (!this.isOpen) {
       this.#connection.destroy()
       return
     }
+    this.#isOver = true
     this.#sendStatus()
     this.#send({ type: 'goodbye' })
     this.#connection.end()
@@ -105,7 +130,7 @@ export class Session {
 
   #end(problem: Failure): void {
     this.#problem ??= problem
-    this.#isDestroyed = true
+    this.#isOver = true
     this.#connection.destroy()
   }
 
@@ -114,6 +139,7 @@ export class Session {
     this.#isClosed = true
     this.#clearTimer()
     this.#owner.stream.suspend()
+    this.#owner.askBy(undefined)
     this.#tellEnded(
       this.#problem ??
         (by === 'peer' ? new Failure('PEER_LOST', 'the VRA closed the connection') : connectionFailure(cause)),
@@ -130,14 +156,14 @@ export class Session {
   }
 
   #receive(chunk: Buffer): void {
-    if (this.#isDestroyed) return
+    if (this.#isOver) return
     this.#lastHeardMillis = this.#clock.monotonicMillis()
     try {
       for (const frame of this.#reader.push(chunk)) {
         const message = decodeFrame(frame)
         if (message.type === 'write-batch') throw new Failure('FRAME_INVALID', 'the VRA sent a write batch')
         this.#take(message)
-        if (this.#isDestroyed) return
+        if (this.#isOver) return
       }
     } catch (error) {
       if (!(error instanceof Failure)) throw error
@@ -162,6 +188,21 @@ export class Session {
       case 'checkpoint-request':
         this.#owner.checkpointRequested(message.requestId)
         return
+      case 'directive':
+        this.#owner.directed(message)
+        return
+      case 'sync-request':
+        this.#owner.syncRequested(message)
+        return
+      case 'coordinator-changed':
+        this.#owner.coordinatorChanged(message.coordinator)
+        return
+      case 'hash-reply':
+        if (this.#owner.hashesTold(message)) return
+        throw new Failure(
+          'FRAME_INVALID',
+          `the VRA answered hashes (request ${message.requestId}) that nobody asked for`,
+        )
       case 'heartbeat':
       case 'directive':
       case 'coordinator-changed':
@@ -183,6 +224,7 @@ export class Session {
       )
     this.#planTick(welcome)
     this.#sendStatus()
+    this.#owner.askBy(request => this.#send(request))
     this.#pump()
   }
 
@@ -212,7 +254,7 @@ export class Session {
     for (let frame = stream.nextFrame(); frame !== undefined; frame = stream.nextFrame()) {
       const sizeBytes = frame.bytes.length
       if (this.#sentBytes + sizeBytes > this.#creditBytes) return // an Ack brings more
-      if (this.#isDestroyed || this.#isClosed || this.#connection.bufferedBytes > sendBufferSizeBytesMax) return // drained() goes on
+      if (this.#isOver || this.#isClosed || this.#connection.bufferedBytes > sendBufferSizeBytesMax) return // drained() goes on
       stream.frameSent()
       this.#sentBytes += sizeBytes
       this.#write(frame.bytes)

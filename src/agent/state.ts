@@ -1,16 +1,11 @@
-import * as path from 'node:path'
 import { Failure } from '../base/failure.ts'
 import type { VpgId } from '../base/ids.ts'
-import type { Closable } from '../base/shutdown.ts'
-import { lockDirectory } from '../disk/directory-lock.ts'
-import { readWholeFile, replaceFile, type Disk, type VolumeFileIdentity } from '../disk/disk.ts'
-import { decodeFrame, type Coordinator } from '../wire/wire.ts'
-import type { QueuedFrame } from './stream.ts'
+import type { VolumeFileIdentity } from '../disk/disk.ts'
+import type { Coordinator, SyncKind } from '../wire/wire.ts'
 
-// What the agent must know after a restart: `state.json`, replaced as a whole, and `queue.frames`, what was numbered and not
-// acknowledged at a clean stop. Both are written with the disk's atomic replacement, so a power cut leaves the old or the new.
-
-export interface NeedsSync {
+/** A synchronisation that is open: the regions are in the dirty map, as pending. */
+export interface OpenSync {
+  readonly kind: Exclude<SyncKind, 'none'>
   /** A sentence for people. */
   readonly reason: string
   readonly sinceTimestampMicros: number
@@ -22,33 +17,42 @@ export interface VolumeState {
   readonly number?: number
   /** The disk as it was when the agent last knew it. */
   readonly identity: VolumeFileIdentity
-  readonly needsSync?: NeedsSync
+  readonly sync?: OpenSync
+  /** Why the dirty map cannot be believed at the next start, a sentence: its file could not be written. */
+  readonly unmapped?: string
+  /** A sync of the local disk failed: what the map has is sent once more at the next start. */
+  readonly isSuspect?: boolean
 }
 
 /**
- * 'stopped': the disks are as they were then, and the stream goes on exactly behind lastNumbered. It stays so after a start until
- * the first record is numbered. 'running': the volumes in `written` have changed since; found at a start, the agent was killed.
- * Where `written` is empty, all records behind lastNumbered are markers, at most up to markersThrough: nothing is lost, and the
- * VRA knows where to go on.
+ * 'stopped': the disks are as they were then; with `exact` the stream goes on behind lastNumbered, without it a new generation is
+ * opened. It stays so after a start until the first record is numbered. 'running': found at a start, the agent was killed; the volumes
+ * in `written` may have changed since it was started, all others have not.
  */
 export type RunState =
-  | {
-      readonly kind: 'stopped'
-      readonly lastNumbered: number
-      readonly durable: number
-      /** The frames in queue.frames, in order. */
-      readonly frames: readonly { firstSequence: number; lastSequence: number; sizeBytes: number }[]
-    }
-  | {
-      readonly kind: 'running'
-      readonly lastNumbered: number
-      readonly durable: number
-      readonly written: readonly string[]
-      readonly markersThrough: number
-    }
+  | { readonly kind: 'stopped'; readonly exact?: ExactStop }
+  | { readonly kind: 'running'; readonly written: readonly string[] }
+
+export interface ExactStop {
+  readonly lastNumbered: number
+  readonly durable: number
+  /** The frames in queue.frames, in order. */
+  readonly frames: readonly {
+    readonly firstSequence: number
+    readonly lastSequence: number
+    readonly sizeBytes: number
+  }[]
+}
+
+/** A volume of the VPG, this agent's or another's, as the VRA has named it. */
+export interface NamedVolume {
+  readonly name: string
+  readonly number: number
+  readonly sizeBytes: number
+}
 
 export interface AgentState {
-  readonly formatVersion: 1
+  readonly formatVersion: 2
   readonly agent: string
   readonly vpg: string
   /** 32 hexadecimal digits, once the VRA has said it. */
@@ -57,153 +61,64 @@ export interface AgentState {
   /** The highest that any VRA has shown. */
   readonly epoch: number
   readonly incarnation: number
+  /** The newest that was opened, or that a VRA was asked to open; 0 before the first. */
   readonly generation: number
   readonly stream?: number
   readonly coordinator?: Coordinator
   /** A higher term than the VRA has told, heard of from another agent: it is obeyed after a restart, too. */
   readonly seenTerm?: { readonly term: number; readonly coordinator: string }
+  /** Every volume of the VPG, for markers. */
+  readonly vpgVolumes: readonly NamedVolume[]
+  readonly paused: boolean
   /** The newest marker that this agent made, as far as it was saved. */
   readonly lastMarker: { readonly term: number; readonly counter: number }
   readonly run: RunState
   readonly volumes: readonly VolumeState[]
 }
 
-/** A frame of queue.frames, and the volumes that it writes. */
-export interface KeptFrame {
-  readonly frame: QueuedFrame
-  readonly volumeNumbers: readonly number[]
-}
-
-/** The state directory of one agent, held against any other for as long as this is open. */
-export class StateDirectory {
-  readonly #disk: Disk
-  readonly #directory: string
-  readonly #lock: Closable
-  #state: AgentState
-
-  private constructor(disk: Disk, directory: string, lock: Closable, state: AgentState) {
-    this.#disk = disk
-    this.#directory = directory
-    this.#lock = lock
-    this.#state = state
-  }
-
-  /** Fails BUSY where another process holds it, CONFIG_INVALID where it belongs to another agent or VPG. */
-  static async open(
-    disk: Disk,
-    directory: string,
-    owner: { agent: string; vpg: string },
-    lock = lockDirectory,
-  ): Promise<StateDirectory> {
-    disk.makeDirectory(directory)
-    const held = await lock(directory)
-    try {
-      const state = readState(disk, directory) ?? firstState(owner)
-      if (state.agent !== owner.agent || state.vpg !== owner.vpg)
-        throw new Failure(
-          'CONFIG_INVALID',
-          `the state directory ${directory} belongs to agent "${state.agent}" of VPG "${state.vpg}": give "${owner.agent}" of "${owner.vpg}" one of its own`,
-        )
-      return new StateDirectory(disk, directory, held, state)
-    } catch (error) {
-      await held.close()
-      throw error
-    }
-  }
-
-  get state(): AgentState {
-    return this.#state
-  }
-
-  /** On return the change is durable. */
-  save(change: Partial<AgentState>): void {
-    const next = { ...this.#state, ...change }
-    replaceFile(this.#disk, this.#stateFile, Buffer.from(JSON.stringify(next, undefined, 2)))
-    this.#state = next
-  }
-
-  /** Changes what is known of one volume. */
-  saveVolume(name: string, change: Partial<VolumeState>): void {
-    this.save({ volumes: this.#state.volumes.map(each => (each.name === name ? { ...each, ...change } : each)) })
-  }
-
-  /** Writes the frames durably, beside the state that will refer to them. */
-  saveFrames(frames: readonly QueuedFrame[]): void {
-    replaceFile(this.#disk, this.#framesFile, Buffer.concat(frames.map(frame => frame.bytes)))
-  }
-
-  /** The frames that the stopped state refers to, each checked; undefined where they are not whole. */
-  readFrames(): readonly KeptFrame[] | undefined {
-    const run = this.#state.run
-    if (run.kind === 'running' || run.frames.length === 0) return []
-    const contents = readWholeFile(this.#disk, this.#framesFile)
-    let at = 0
-    const frames: KeptFrame[] = []
-    for (const { firstSequence, lastSequence, sizeBytes } of run.frames) {
-      const bytes = Buffer.from(contents?.subarray(at, at + sizeBytes) ?? [])
-      const volumeNumbers = readVolumeNumbers(bytes)
-      if (volumeNumbers === undefined) return undefined
-      frames.push({ frame: { firstSequence, lastSequence, bytes }, volumeNumbers })
-      at += sizeBytes
-    }
-    return frames
-  }
-
-  close(): Promise<void> {
-    return this.#lock.close()
-  }
-
-  get #stateFile(): string {
-    return path.join(this.#directory, 'state.json')
-  }
-  get #framesFile(): string {
-    return path.join(this.#directory, 'queue.frames')
-  }
-}
-
-/** The volumes that a frame writes; undefined where it is not a whole frame. */
-function readVolumeNumbers(bytes: Buffer): readonly number[] | undefined {
-  try {
-    const message = decodeFrame(bytes)
-    if (message.type !== 'write-batch') return []
-    const numbers = new Set<number>()
-    for (let index = 0; index < message.writeCount; index++) numbers.add(message.volume(index))
-    return [...numbers]
-  } catch {
-    return undefined
-  }
-}
-
-function firstState(owner: { agent: string; vpg: string }): AgentState {
+export function firstState(owner: { readonly agent: string; readonly vpg: string }): AgentState {
   return {
-    formatVersion: 1,
+    formatVersion: 2,
     ...owner,
     sessionNumber: 0,
     epoch: 0,
     incarnation: 0,
-    generation: 1,
+    generation: 0,
+    vpgVolumes: [],
+    paused: false,
     lastMarker: { term: 0, counter: 0 },
-    run: { kind: 'stopped', lastNumbered: 0, durable: 0, frames: [] },
+    run: { kind: 'stopped' },
     volumes: [],
   }
 }
 
-function readState(disk: Disk, directory: string): AgentState | undefined {
-  const file = path.join(directory, 'state.json')
-  const contents = readWholeFile(disk, file)
-  if (contents === undefined) return undefined
-  let state: Partial<AgentState>
+/** Fails RECORD_CORRUPT where the text is damaged, VERSION_UNSUPPORTED where it is of another version. */
+export function parseState(text: string, file: string): AgentState {
+  let state: Partial<AgentState> & { readonly formatVersion?: number }
   try {
-    state = JSON.parse(Buffer.from(contents).toString('utf8')) as Partial<AgentState>
+    state = JSON.parse(text) as typeof state
   } catch (cause) {
-    throw new Failure(
-      'RECORD_CORRUPT',
-      `${file} is damaged: it is not JSON. Without it the stream cannot go on.`,
-      {},
-      { cause },
-    )
+    const why = `${file} is damaged: it is not JSON. Move the whole directory away to begin anew with a synchronisation by hashes.`
+    throw new Failure('RECORD_CORRUPT', why, {}, { cause })
   }
-  if (state.formatVersion !== 1)
-    throw new Failure('VERSION_UNSUPPORTED', `${file} is of version ${String(state.formatVersion)}, this agent knows 1`)
-  return state as AgentState
+  if (state.formatVersion === 2) return state as AgentState
+  if (state.formatVersion === 1) return fromVersion1(state)
+  throw new Failure('VERSION_UNSUPPORTED', `${file} is of version ${String(state.formatVersion)}, this agent knows 2`)
+}
+
+/** Version 1 kept no dirty maps: its volumes begin with a synchronisation by hashes, as where a map is lost. */
+function fromVersion1(state: Partial<AgentState>): AgentState {
+  const volumes = state.volumes ?? []
+  return {
+    ...(state as AgentState),
+    formatVersion: 2,
+    vpgVolumes: [],
+    paused: false,
+    run: { kind: 'running', written: volumes.map(volume => volume.name) },
+    volumes: volumes.map(({ name, number, identity }) => ({
+      name,
+      identity,
+      ...(number === undefined ? {} : { number }),
+    })),
+  }
 }

@@ -2,6 +2,7 @@ import { alignDown, alignUp, MiB, sectorSizeBytes } from '../base/units.ts'
 import { isZero } from '../codec/zeros.ts'
 import type { VolumeFile } from '../disk/disk.ts'
 import type { NbdExport, NbdExtent, NbdWriteOptions } from '../nbd/nbd.ts'
+import type { WriteMark } from './dirty-map.ts'
 import { passGate, type NumberingGate } from './numbering-gate.ts'
 import { RangeLock } from './range-lock.ts'
 
@@ -12,20 +13,28 @@ export interface SectorChange {
   readonly data: Uint8Array | undefined
 }
 
-/** What a volume needs of the agent. All calls are synchronous: between the disk and the number nothing else happens. */
+/** What a volume needs of the agent. */
 export interface VolumeTap {
-  /** Before the first byte of a write is submitted. Throws where the agent cannot keep account of it: the guest gets the error. */
-  beforeWrite(): void
-  /** The disk holds the changes, and the guest has not been answered: number them. */
+  /** Before the first byte of a write is submitted. Fails where the agent cannot keep account of it: the guest gets the error. */
+  begin(offsetBytes: number, lengthBytes: number): WriteMark
+  /** The disk holds the changes, and the guest has not been answered: number them. Synchronous, like the number itself. */
   changed(changes: readonly SectorChange[]): void
-  /** A write may have changed the disk and will get no number, or what was written may be lost. */
-  failed(command: string, error: unknown): void
+  /** A write may have changed the disk and will get no number. */
+  writeFailed(
+    range: { readonly offsetBytes: number; readonly lengthBytes: number },
+    command: string,
+    error: unknown,
+  ): void
+  /** What was written since the last flush may be lost. */
+  flushFailed(error: unknown): void
+  /** The write is over, whatever became of it. */
+  end(mark: WriteMark): void
 }
 
 const zeroPiece = Buffer.alloc(1 * MiB)
 
 /**
- * One disk of the guest, as an NBD export. Every write goes lock, disk, gate, number, answer (the NBD server answers when the promise
+ * One disk of the guest, as an NBD export. Every write goes lock, mark, disk, gate, number, answer (the NBD server answers when the promise
  * resolves), so the numbers of overlapping writes are in the order in which the disk has them.
  */
 export class Volume implements NbdExport {
@@ -76,7 +85,7 @@ export class Volume implements NbdExport {
       try {
         await this.#file.sync()
       } catch (error) {
-        this.#tap.failed('flush', error)
+        this.#tap.flushFailed(error)
         throw error
       }
     })
@@ -90,6 +99,26 @@ export class Volume implements NbdExport {
     return Promise.resolve([{ lengthBytes, kind: 'data' }])
   }
 
+  /**
+   * Fills the target, where there is one, with what the disk has, and calls `take` in a step in which it may be numbered: no write of the range is between
+   * its place on the disk and its number then.
+   */
+  async readSettled(
+    { offsetBytes, lengthBytes }: { readonly offsetBytes: number; readonly lengthBytes: number },
+    target: Uint8Array | undefined,
+    take: () => void,
+  ): Promise<void> {
+    const hold = this.#locks.acquire(offsetBytes, offsetBytes + lengthBytes)
+    try {
+      if (hold.granted !== undefined) await hold.granted
+      if (target !== undefined) await this.#file.read(target, offsetBytes)
+      if (this.#gate.isHeld) await passGate(this.#gate)
+      take()
+    } finally {
+      hold.release()
+    }
+  }
+
   async #change(
     command: string,
     offsetBytes: number,
@@ -97,19 +126,23 @@ export class Volume implements NbdExport {
     submit: () => Promise<readonly SectorChange[]>,
   ): Promise<void> {
     const startBytes = alignDown(offsetBytes, sectorSizeBytes)
-    const hold = this.#locks.acquire(startBytes, alignUp(offsetBytes + lengthBytes, sectorSizeBytes))
+    const endBytes = alignUp(offsetBytes + lengthBytes, sectorSizeBytes)
+    const hold = this.#locks.acquire(startBytes, endBytes)
     try {
       if (hold.granted !== undefined) await hold.granted
-      this.#tap.beforeWrite()
-      let changes: readonly SectorChange[]
+      const range = { offsetBytes: startBytes, lengthBytes: endBytes - startBytes }
+      const mark = this.#tap.begin(range.offsetBytes, range.lengthBytes)
       try {
-        changes = await submit()
-      } catch (error) {
-        this.#tap.failed(command, error)
-        throw error
+        if (mark.durable !== undefined) await mark.durable
+        const changes = await submit().catch((error: unknown) => {
+          this.#tap.writeFailed(range, command, error)
+          throw error
+        })
+        if (this.#gate.isHeld) await passGate(this.#gate)
+        this.#tap.changed(changes)
+      } finally {
+        this.#tap.end(mark)
       }
-      if (this.#gate.isHeld) await passGate(this.#gate)
-      this.#tap.changed(changes)
     } finally {
       hold.release()
     }
@@ -160,16 +193,4 @@ export class Volume implements NbdExport {
       if (!isZero(before)) await this.#file.write(zeroPiece.subarray(0, lengthBytes), at)
     }
   }
-}
-
-/** Where the disk's first byte that is not zero lies, to the megabyte piece; undefined where there is none. */
-export async function findData(file: VolumeFile): Promise<number | undefined> {
-  if (file.isOneHole) return undefined
-  const piece = Buffer.allocUnsafeSlow(4 * MiB)
-  for (let at = 0; at < file.sizeBytes; at += piece.length) {
-    const bytes = piece.subarray(0, Math.min(piece.length, file.sizeBytes - at))
-    await file.read(bytes, at)
-    if (!isZero(bytes)) return at + bytes.findIndex(byte => byte !== 0)
-  }
-  return undefined
 }

@@ -119,6 +119,11 @@ export class Cut implements Closable {
     return this.#coordinator !== undefined && this.#participant.highestTerm === this.#appointment?.coordinator.term
   }
 
+  /** True where this agent coordinates and nothing stands against a checkpoint now. */
+  get isReady(): boolean {
+    return this.#coordinator !== undefined && this.#coordinator.whyNot() === undefined
+  }
+
   /** A checkpoint of the whole VPG, where this agent coordinates. Never rejects; bounded by twice the hold time. */
   async checkpoint(requestId: number): Promise<CutOutcome | undefined> {
     const outcome = await this.#coordinator?.checkpoint(requestId)

@@ -20,9 +20,7 @@ export async function openAgent(
   const parts = new Shutdown()
   try {
     let opened: Agent | undefined
-    const metrics = parts.own(
-      new AgentMetrics({ version: software, queuedBytes: () => opened?.status().queuedBytes ?? 0 }),
-    )
+    const metrics = parts.own(new AgentMetrics({ version: software, status: () => opened?.status() }))
     const agent = parts.own(await Agent.open(agentOptions(config), { events: both(metrics.events, agentLog(log)) }))
     opened = agent
     const api = parts.own(
@@ -38,7 +36,8 @@ export async function openAgent(
       },
       'agentReady',
     )
-    for (const { name, needsSync, reason } of volumes) if (needsSync) log.error({ volume: name, reason }, 'needsSync')
+    for (const { name, sync, reason } of volumes)
+      if (sync !== 'none') log.warn({ volume: name, kind: sync, reason }, 'syncOpened')
     onReady()
     await untilAborted(signal, [])
   } finally {
@@ -78,7 +77,15 @@ function agentLog(log: Log): Partial<AgentEvents> {
   return {
     linkUp: link => log.info(link, 'linkUp'),
     linkDown: reason => log.warn(reason, 'linkDown'),
-    needsSync: (volume, reason) => log.error({ volume, reason }, 'needsSync'),
+    detached: reason => log.warn({ reason }, 'detached'),
+    generationOpened: opened => log.info(opened, 'generationOpened'),
+    paused: isPaused => log.info({ isPaused }, 'paused'),
+    syncOpened: (volume, { kind, reason }) => log.warn({ volume, kind, reason }, 'syncOpened'),
+    syncNumbered: () => undefined,
+    syncReadFailed: (volume, { offsetBytes, error }) =>
+      log.error({ volume, offsetBytes, error: String(error) }, 'syncReadFailed'),
+    syncEnded: (volume, sync) => log.info({ volume, ...sync }, 'syncEnded'),
+    marksNotCleared: (volume, error) => log.error({ volume, error: String(error) }, 'marksNotCleared'),
     localDiskFailed: (volume, { command, error }) =>
       log.error({ volume, command, error: String(error) }, 'localDiskFailed'),
     stateNotSaved: error => log.error({ error: String(error) }, 'stateNotSaved'),

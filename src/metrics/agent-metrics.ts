@@ -1,4 +1,5 @@
-import { Counter, Registry } from 'prom-client'
+import { Counter, Gauge, Registry } from 'prom-client'
+import type { AgentStatusReport } from '../agent/agent.ts'
 import type { AgentEvents } from '../agent/events.ts'
 import { FastHistogram } from './histogram.ts'
 import { watchLoopDelay } from './loop-delay.ts'
@@ -8,7 +9,6 @@ import { counter, gauge, registerProcessMetrics } from './process.ts'
 export class AgentMetrics {
   readonly events: AgentEvents
   readonly #registry = new Registry()
-  readonly #needSync = new Set<string>()
   readonly #linkLosses = new Map<string, number>()
   readonly #holds = new FastHistogram(holdBoundsSeconds)
   readonly #holdEnds = new Map<string, number>()
@@ -25,14 +25,18 @@ export class AgentMetrics {
     stateFailures: 0,
     clients: 0,
     refusals: 0,
+    syncRecords: 0,
+    syncBytes: 0,
+    syncReadFailures: 0,
+    detachments: 0,
   }
   readonly #now = { linkUp: 0, refused: 0, clients: 0, peers: 0, lastMarkerSeconds: 0 }
-  readonly #queuedBytes: () => number
+  readonly #status: () => AgentFacts | undefined
   readonly #loopDelay = watchLoopDelay()
 
-  /** `queuedBytes` is asked at a scrape: while nothing is acknowledged no event tells how the queue grows. */
-  constructor(options: { readonly version: string; readonly queuedBytes: () => number }) {
-    this.#queuedBytes = options.queuedBytes
+  /** `status` is asked at a scrape: no event tells how a queue grows or a synchronisation goes on. Undefined before the agent is open. */
+  constructor(options: { readonly version: string; readonly status: () => AgentFacts | undefined }) {
+    this.#status = options.status
     this.events = this.#agentEvents()
     registerProcessMetrics(this.#registry, options.version, this.#loopDelay)
     this.#register()
@@ -58,7 +62,17 @@ export class AgentMetrics {
         now.refused = refused ? 1 : 0
         countOne(this.#linkLosses, code)
       },
-      needsSync: volume => void this.#needSync.add(volume),
+      detached: () => void counts.detachments++,
+      generationOpened: () => undefined,
+      paused: () => undefined,
+      syncOpened: () => undefined,
+      syncNumbered: (_, { recordCount, sizeBytes }) => {
+        counts.syncRecords += recordCount
+        counts.syncBytes += sizeBytes
+      },
+      syncReadFailed: () => void counts.syncReadFailures++,
+      syncEnded: () => undefined,
+      marksNotCleared: () => undefined,
       localDiskFailed: () => void counts.diskFailures++,
       stateNotSaved: () => void counts.stateFailures++,
       writeNumbered: (_, { recordCount, sizeBytes }) => {
@@ -94,6 +108,22 @@ export class AgentMetrics {
     }
   }
 
+  /** Of each volume, as its status says it. */
+  #registerSync(): void {
+    const status = (): readonly VolumeFacts[] => this.#status()?.volumes ?? []
+    for (const { name, help, of } of volumeGauges)
+      new Gauge({
+        name,
+        help,
+        labelNames: ['volume'],
+        registers: [this.#registry],
+        collect() {
+          this.reset()
+          for (const volume of status()) this.set({ volume: volume.name }, of(volume))
+        },
+      })
+  }
+
   #register(): void {
     const registry = this.#registry
     const [counts, now, losses] = [this.#counts, this.#now, this.#linkLosses]
@@ -104,12 +134,38 @@ export class AgentMetrics {
       '1 while the VRA refuses this agent, or the agent the VRA: /v1/status says why.',
       () => now.refused,
     )
-    gauge(registry, 'vra_agent_queue_bytes', 'Bytes that wait for their acknowledgement.', this.#queuedBytes)
+    gauge(
+      registry,
+      'vra_agent_queue_bytes',
+      'Bytes that wait for their acknowledgement.',
+      () => this.#status()?.queuedBytes ?? 0,
+    )
     gauge(
       registry,
       'vra_agent_volumes_needing_sync',
-      'Volumes that cannot be continued exactly: checkpoints stop until they are synchronised.',
-      () => this.#needSync.size,
+      'Volumes with a synchronisation that runs or waits.',
+      () => this.#status()?.volumes.filter(volume => volume.sync !== 'none').length ?? 0,
+    )
+    gauge(
+      registry,
+      'vra_agent_exact',
+      '1 while every write is numbered, 0 while writes are only marked as dirty.',
+      () => (this.#status()?.stream === 'exact' ? 1 : 0),
+    )
+    this.#registerSync()
+    counter(
+      registry,
+      'vra_agent_detached_total',
+      'Times that the queue was given up and the dirty map took over.',
+      () => counts.detachments,
+    )
+    counter(registry, 'vra_agent_sync_records_total', 'Records numbered by synchronisations.', () => counts.syncRecords)
+    counter(registry, 'vra_agent_sync_sent_bytes_total', 'Their data, in bytes.', () => counts.syncBytes)
+    counter(
+      registry,
+      'vra_agent_sync_read_failures_total',
+      'Places that the local disk did not give to a synchronisation.',
+      () => counts.syncReadFailures,
     )
     gauge(registry, 'vra_agent_nbd_clients', 'NBD connections of guests that are open.', () => now.clients)
     counter(
@@ -221,3 +277,24 @@ function counterBy(
     },
   })
 }
+type AgentFacts = Pick<AgentStatusReport, 'stream' | 'volumes' | 'queuedBytes'>
+type VolumeFacts = AgentStatusReport['volumes'][number]
+
+const volumeGauges: readonly {
+  readonly name: string
+  readonly help: string
+  readonly of: (volume: VolumeFacts) => number
+}[] = [
+  { name: 'vra_agent_dirty_bytes', help: 'Regions that a kill would send again.', of: each => each.dirtyBytes },
+  {
+    name: 'vra_agent_sync_total_bytes',
+    help: 'What the open synchronisation looks at.',
+    of: each => each.syncTotalBytes,
+  },
+  { name: 'vra_agent_sync_done_bytes', help: 'What of it is done.', of: each => each.syncDoneBytes },
+  {
+    name: 'vra_agent_sync_unreadable',
+    help: 'Regions that cannot be read for it.',
+    of: each => each.unreadable.length,
+  },
+]

@@ -73,9 +73,11 @@ t.test('under random load the VRA dies and comes back, and nothing is lost or st
 t.test('after a clean stop the stream goes on at its position', async t => {
   const site = await Site.create(t.testdir(), ['a', 'b'], 1 * MiB)
   let agent = await site.start()
+  await site.untilExact(agent)
   await writeSome(site, agent, 'a', 20)
   await agent.close()
   const { durable } = site.vra
+  site.told.length = 0
   agent = await site.start()
   await writeSome(site, agent, 'b', 20)
   await agent.close()
@@ -83,11 +85,13 @@ t.test('after a clean stop the stream goes on at its position', async t => {
   t.equal(site.vra.hellos.at(-1)!.lastNumbered.sequence, durable)
   t.same(site.differences(), [])
   t.same(site.told, [])
+  t.equal(site.vra.generation, 1)
 })
 
 t.test('what could not be drained at a clean stop is kept and sent after the start', async t => {
   const site = await Site.create(t.testdir(), ['a', 'b'], 1 * MiB)
   let agent = await site.start()
+  await site.untilExact(agent)
   await writeSome(site, agent, 'a', 10)
   await eventually('the queue is empty', () => agent.status().queuedRecords === 0)
   await site.vra.kill()
@@ -97,16 +101,20 @@ t.test('what could not be drained at a clean stop is kept and sent after the sta
   await writeSome(site, agent, 'a', 10)
   await site.vra.listen()
   await eventually('everything is there', () => agent.status().queuedRecords === 0)
-  t.notOk(agent.status().volumes.some(volume => volume.needsSync))
+  t.equal(site.vra.generation, 1, 'the stream went on')
+  t.same(
+    agent.status().volumes.map(volume => volume.sync),
+    ['none', 'none'],
+  )
   await agent.close()
   await site.vra.kill()
   t.same(site.differences(), [])
 })
 
-t.test('a damaged queue file is noticed, and its volumes need a sync', async t => {
-  const site = await Site.create(t.testdir(), ['a'], 1 * MiB)
+t.test('a damaged queue file is noticed, and what it held is sent from the dirty map', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 4 * MiB)
   let agent = await site.start()
-  await eventually('the session', () => agent.status().link === 'connected')
+  await site.untilExact(agent)
   await site.vra.kill()
   await writeSome(site, agent, 'a', 30)
   await agent.close()
@@ -115,67 +123,53 @@ t.test('a damaged queue file is noticed, and its volumes need a sync', async t =
   bytes[100]! ^= 1
   fs.writeFileSync(file, bytes)
   agent = await site.start()
-  t.match(agent.status().volumes[0], { needsSync: true, reason: /queue that was kept/ })
+  t.match(agent.status().volumes[0], { sync: 'bitmap' })
+  await site.vra.listen()
+  await site.untilExact(agent)
   await agent.close()
+  await site.vra.kill()
+  t.equal(site.vra.generation, 2)
+  t.same(site.differences(), [])
+  t.same(site.vra.faults, [])
 })
 
-t.test('a queue past its bound is dropped and said to everybody; guests go on', async t => {
-  const site = await Site.create(t.testdir(), ['a', 'b'], 8 * MiB)
-  let agent = await site.start({ queueSizeBytesMax: 2 * MiB })
-  await eventually('the session', () => agent.status().link === 'connected')
+t.test('a queue past its bound is dropped; guests go on, and only what was written is sent again', async t => {
+  const site = await Site.create(t.testdir(), ['a', 'b'], 16 * MiB)
+  const agent = await site.start({ queueSizeBytesMax: 2 * MiB })
+  await site.untilExact(agent)
   const client = await site.client(agent, 'a')
-  await client.write(0, randomBytes(64 * KiB))
-  await eventually('the queue is empty', () => agent.status().queuedRecords === 0)
-  const kept = Buffer.from(site.disk('a'))
+  const checkpointCount = site.vra.checkpoints.length
+  t.ok(checkpointCount > 0, 'a checkpoint as soon as the first synchronisation is over')
   await site.vra.kill()
+  site.vra.receivedDataBytes = site.vra.receivedZeroBytes = 0
   for (let index = 0; index < 64; index++) await client.write(index * 64 * KiB, randomBytes(64 * KiB))
-  t.ok(agent.status().queuedBytes === 0, 'the memory is free')
-  const [a, b] = agent.status().volumes
-  t.match(a, { name: 'a', needsSync: true, reason: /passed its bound of 2 MiB/ })
-  t.equal(b!.needsSync, false, 'a volume without unsent writes is not marked')
+  t.equal(agent.status().stream, 'detached')
+  t.equal(agent.status().queuedBytes, 0, 'the memory is free')
+  t.match(agent.status().volumes[0], {
+    name: 'a',
+    sync: 'bitmap',
+    reason: /passed its bound of 2 MiB/,
+    dirtyBytes: 4 * MiB,
+  })
+  t.match(agent.status().noCheckpointsBecause, /passed its bound/)
+  site.vra.storing = false
   await site.vra.listen()
-  await eventually('the VRA hears why', () => site.vra.statuses.some(status => status.volumes[0]!.needsSync))
-  t.match(site.vra.statuses.at(-1)!.volumes[0]!.reason, /passed its bound/)
-  await writeSome(site, agent, 'b', 1)
-  t.match(agent.status().volumes[1], { needsSync: true, reason: /after the stream/ }, 'a later write marks the other')
+  await eventually('the VRA hears why', () => site.vra.statuses.at(-1)?.volumes[0]?.sync === 'bitmap')
   site.vra.requestCheckpoint(9)
+  await client.write(8 * MiB, randomBytes(64 * KiB))
+  site.vra.storing = true
+  site.vra.store()
+  await client.write(9 * MiB, randomBytes(64 * KiB))
+  await site.untilExact(agent)
+  await eventually('a checkpoint after it', () => site.vra.checkpoints.length > checkpointCount)
   await client.close()
   await agent.close()
-  agent = await site.start()
-  t.match(
-    agent.status().volumes,
-    [{ needsSync: true, reason: /passed its bound/ }, { needsSync: true }],
-    'after a restart',
-  )
-  await agent.close()
   await site.vra.kill()
-  t.ok(site.vra.models.get('a')!.equals(kept), 'nothing was sent after the gap')
-  t.equal(site.vra.checkpoints.filter(each => each.marker.requestId === 9).length, 0, 'no checkpoint without exactness')
-})
-
-t.test('a disk that was changed while the agent did not run needs a sync', async t => {
-  const site = await Site.create(t.testdir(), ['a', 'b'], 1 * MiB)
-  let agent = await site.start()
-  await writeSome(site, agent, 'a', 5)
-  await agent.close()
-  fs.writeFileSync(site.pathOf('b'), Buffer.from('changed'), { flag: 'r+' })
-  agent = await site.start()
-  t.match(agent.status().volumes, [{ needsSync: false }, { needsSync: true, reason: /changed while the agent/ }])
-  await agent.close()
-  await site.vra.kill()
-})
-
-t.test('a disk that holds data is refused at first, in words', async t => {
-  const site = await Site.create(t.testdir(), ['a'], 8 * MiB)
-  fs.writeFileSync(site.pathOf('a'), Buffer.alloc(8 * MiB))
-  const agent = await site.start()
-  await agent.close()
-  fs.rmSync(path.join(site.directory, 'state'), { recursive: true })
-  const descriptor = fs.openSync(site.pathOf('a'), 'r+')
-  fs.writeSync(descriptor, Buffer.from([1]), 0, 1, 5 * MiB + 3)
-  fs.closeSync(descriptor)
-  await t.rejects(site.start(), { code: 'SYNC_REQUIRED', message: new RegExp(`already holds data.*${5 * MiB + 3}`) })
-  await site.vra.kill()
+  t.equal(site.vra.generation, 2)
+  t.equal(site.vra.checkpoints.filter(each => each.marker.requestId === 9).length, 0, 'none inside the synchronisation')
+  t.ok(site.vra.receivedDataBytes <= 5 * MiB, `${site.vra.receivedDataBytes} bytes for 4.1 MiB of writes`)
+  t.same(site.differences(), [])
+  t.same(site.vra.faults, [])
 })
 
 t.test('a second agent on the state directory is refused', async t => {
@@ -188,48 +182,58 @@ t.test('a second agent on the state directory is refused', async t => {
   await site.vra.kill()
 })
 
-t.test('a kill after writes leaves the written volumes in need of a sync, and the others not', async t => {
-  const site = await Site.create(t.testdir(), ['a', 'b'], 1 * MiB)
+t.test('a kill costs a synchronisation of what was written and is not offloaded, and nothing else', async t => {
+  const site = await Site.create(t.testdir(), ['a', 'b'], 8 * MiB)
   const child = fork(fileURLToPath(new URL('../support/agent-process.js', import.meta.url)), {
-    env: { ...process.env, AGENT_CONFIG: JSON.stringify(site.config()) },
+    env: { ...process.env, AGENT_CONFIG: JSON.stringify(site.config({ markRotationMillisMin: 0 })) },
   })
   const address = await new Promise<{ host: string; port: number }>(resolve => child.once('message', resolve as never))
+  await eventually('the first synchronisation', () => site.vra.checkpoints.length > 0)
   const client = await NbdClient.open(address, 'a')
   await client.write(4096, randomBytes(4096), flag.fua)
-  await eventually('it is durable', () => site.vra.durable > 0)
+  site.vra.storing = false
+  await client.write(3 * MiB, randomBytes(64 * KiB), flag.fua)
   const exited = new Promise(resolve => child.once('exit', resolve))
   child.kill('SIGKILL')
   await exited
+  site.vra.cut()
+  site.vra.storing = true
+  site.vra.receivedDataBytes = site.vra.receivedZeroBytes = 0
   const agent = await site.start()
-  t.match(agent.status().volumes, [{ needsSync: true, reason: /killed/ }, { needsSync: false }])
-  await eventually('the VRA hears why', () => site.vra.statuses.some(status => status.volumes[0]!.needsSync))
-  const { durable } = site.vra
-  await writeSome(site, agent, 'a', 3)
+  t.match(agent.status().volumes, [{ sync: 'bitmap', reason: /killed/ }, { sync: 'bitmap' }])
+  await site.untilExact(agent)
   await agent.close()
   await site.vra.kill()
-  t.equal(site.vra.durable, durable, 'nothing is sent behind what may be missing')
+  t.equal(site.vra.generation, 2)
+  t.same(site.differences(), [])
+  t.same(site.vra.faults, [])
+  t.ok(site.vra.receivedDataBytes + site.vra.receivedZeroBytes <= 16 * MiB)
 })
 
-t.test('a kill before which only markers were made loses nothing', async t => {
-  const site = await Site.create(t.testdir(), ['a'], 1 * MiB)
-  site.vra.checkpointIntervalMillis = 20
-  const child = fork(fileURLToPath(new URL('../support/agent-process.js', import.meta.url)), {
-    env: { ...process.env, AGENT_CONFIG: JSON.stringify(site.config()) },
-  })
-  await eventually('markers', () => site.vra.durable > 5)
-  const exited = new Promise(resolve => child.once('exit', resolve))
-  child.kill('SIGKILL')
-  await exited
-  await site.vra.kill()
-  const agent = await site.start()
-  await writeSome(site, agent, 'a', 10) // numbered before the VRA has said where to go on
-  await site.vra.listen()
-  await eventually('everything is there', () => agent.status().queuedRecords < 3 && site.differences().length === 0)
-  t.equal(agent.status().volumes[0]!.needsSync, false)
-  await agent.close()
-  await site.vra.kill()
-  t.same(site.vra.faults, [])
-})
+t.test(
+  'a kill before which only markers were made costs a generation, and no blocks once all is offloaded',
+  async t => {
+    const site = await Site.create(t.testdir(), ['a'], 1 * MiB)
+    site.vra.checkpointIntervalMillis = 20
+    const child = fork(fileURLToPath(new URL('../support/agent-process.js', import.meta.url)), {
+      env: { ...process.env, AGENT_CONFIG: JSON.stringify(site.config({ markRotationMillisMin: 0 })) },
+    })
+    await eventually('markers', () => site.vra.durable > 20)
+    const exited = new Promise(resolve => child.once('exit', resolve))
+    child.kill('SIGKILL')
+    await exited
+    await site.vra.kill()
+    site.vra.receivedZeroBytes = 0
+    const agent = await site.start()
+    await writeSome(site, agent, 'a', 10) // marked before the VRA has said where to go on
+    await site.vra.listen()
+    await site.untilExact(agent)
+    await eventually('everything is there', () => agent.status().queuedRecords < 3 && site.differences().length === 0)
+    await agent.close()
+    await site.vra.kill()
+    t.same(site.vra.faults, [])
+  },
+)
 
 t.test('a failed write of the local disk gets no number, and the guest hears it', async t => {
   const site = await Site.create(t.testdir(), ['a', 'b'], 1 * MiB)
@@ -249,36 +253,29 @@ t.test('a failed write of the local disk gets no number, and the guest hears it'
     })
   }
   const agent = await site.start({}, { openVolumeFile: faulty })
+  await site.untilExact(agent)
   const client = await site.client(agent, 'a')
   await client.write(0, randomBytes(4096))
-  const { lastNumbered } = agent.status()
   broken = true
   t.equal((await client.request(nbd.write, { offsetBytes: 8192, data: randomBytes(4096) })).error, 5)
   broken = false
-  t.equal(agent.status().lastNumbered, lastNumbered)
-  t.match(agent.status().volumes, [
-    { needsSync: true, reason: /write on the local disk failed.*EIO/ },
-    { needsSync: false },
-  ])
-  await eventually('what had a number is delivered', () => site.vra.durable === lastNumbered)
+  t.match(site.told.join(), /a: bitmap: a write on the local disk failed.*EIO/)
+  await site.untilExact(agent)
+  t.equal(agent.status().generation, 1, 'the numbering is as exact as before')
   t.equal((await client.read(0, 4096)).length, 4096, 'the connection goes on')
+  t.same(site.differences(), [])
   await client.close()
   await agent.close()
   await site.vra.kill()
+  t.same(site.vra.faults, [])
 })
 
-t.test('a refusal is said in the VRA’s words, and SYNC_REQUIRED marks every volume', async t => {
+t.test('a refusal is said in the VRA’s words', async t => {
   const site = await Site.create(t.testdir(), ['a', 'b'], 1 * MiB)
   site.vra.refusal = { code: 'IDENTITY_REFUSED', sentence: 'agent-1 is not listed' }
-  let agent = await site.start()
+  const agent = await site.start()
   await eventually('the refusal', () => agent.status().link === 'refused')
   t.equal(agent.status().linkProblem, 'agent-1 is not listed')
-  t.notOk(agent.status().volumes.some(volume => volume.needsSync))
-  await agent.close()
-  site.vra.refusal = { code: 'SYNC_REQUIRED', sentence: 'the stream is of another generation' }
-  agent = await site.start()
-  await eventually('the marks', () => agent.status().volumes.every(volume => volume.needsSync))
-  t.match(agent.status().volumes[1]!.reason, /another generation/)
   await agent.close()
   await site.vra.kill()
 })

@@ -66,7 +66,7 @@ t.test('a write of 32 MiB is split, answered whole, and no checkpoint lies insid
   const site = await Site.create(t.testdir(), ['a'], 40 * MiB)
   site.vra.checkpointIntervalMillis = 1_000
   const agent = await site.start()
-  await eventually('the session', () => site.vra.isConnected)
+  await site.untilExact(agent)
   const client = await site.client(agent, 'a')
   const big = Buffer.alloc(32 * MiB, 'pattern')
   const nothing = Buffer.alloc(40 * MiB)
@@ -90,7 +90,7 @@ t.test('every checkpoint is the disk as it was when the guest paused', async t =
   const random = seededRandom()
   const site = await Site.create(t.testdir(), ['a', 'b'], 1 * MiB)
   const agent = await site.start()
-  await eventually('the session', () => site.vra.isConnected)
+  await site.untilExact(agent)
   const clients = [await site.client(agent, 'a'), await site.client(agent, 'b')]
   const paused: Map<string, Buffer>[] = []
   for (let id = 1; id <= 12; id++) {
@@ -116,7 +116,7 @@ t.test('a guest does not wait for the link, and checkpoints go on without it', a
   const site = await Site.create(t.testdir(), ['a'], 8 * MiB)
   site.vra.checkpointIntervalMillis = 20
   const agent = await site.start()
-  await eventually('a checkpoint', () => site.vra.checkpoints.length > 0)
+  await site.untilExact(agent)
   await site.vra.kill()
   const numbered = agent.status().lastNumbered
   const client = await site.client(agent, 'a')

@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import t from 'tap'
 import { newVpgId, ordinal } from '../../src/base/ids.ts'
+import type { AgentVolumeStatus } from '../../src/agent/agent.ts'
 import { AgentMetrics } from '../../src/metrics/agent-metrics.ts'
 import { Metrics } from '../../src/metrics/metrics.ts'
 import { populated } from '../support/control-fake.ts'
@@ -106,20 +107,37 @@ t.test('labels are vpg, volume, code and reaction; every metric has a help and a
 })
 
 t.test('the agent counts what its guests and its link do', async t => {
-  let queuedBytes = 0
-  const metrics = new AgentMetrics({ version: '0.1.0', queuedBytes: () => queuedBytes })
+  const volumes: AgentVolumeStatus[] = []
+  const metrics = new AgentMetrics({ version: '0.1.0', status: () => ({ stream: 'exact', queuedBytes: 512, volumes }) })
   t.teardown(() => metrics.close())
   const { events } = metrics
   events.linkUp({ address: 'a:1', epoch: 1, resendRecordCount: 0 })
   events.writeNumbered('root', { recordCount: 2, sizeBytes: 8192 })
-  events.needsSync('root', 'queue')
-  events.needsSync('root', 'queue')
+  volumes.push({
+    name: 'root',
+    path: '/root.img',
+    sizeBytes: 1024,
+    clientCount: 0,
+    sync: 'bitmap',
+    reason: 'queue',
+    sinceTimestampMicros: 1,
+    syncTotalBytes: 1024,
+    syncDoneBytes: 512,
+    syncSentBytes: 0,
+    syncRateBytesPerSecond: 0,
+    syncEtaSeconds: undefined,
+    dirtyBytes: 1024,
+    unreadable: [],
+  })
+  events.detached('queue')
   events.acknowledged({ sequence: 7, queuedBytes: 0 })
-  queuedBytes = 512
   const up = await metrics.render()
   t.equal(valueOf(up, 'vra_agent_link_up'), 1)
   t.equal(valueOf(up, 'vra_agent_written_bytes_total'), 8192)
   t.equal(valueOf(up, 'vra_agent_volumes_needing_sync'), 1)
+  t.equal(valueOf(up, 'vra_agent_exact'), 1)
+  t.equal(valueOf(up, 'vra_agent_detached_total'), 1)
+  t.equal(valueOf(up, 'vra_agent_sync_done_bytes{volume="root"}'), 512)
   t.equal(valueOf(up, 'vra_agent_queue_bytes'), 512)
   events.linkDown({ code: 'PEER_LOST', sentence: 'gone', retryDelayMillis: 100, refused: false })
   const down = await metrics.render()
@@ -135,7 +153,7 @@ t.test('the agent counts what its guests and its link do', async t => {
 const promtool = spawnSync('promtool', ['--version']).status === 0
 
 t.test('promtool has nothing to say', { skip: promtool ? false : 'promtool is not installed' }, async t => {
-  const agent = new AgentMetrics({ version: '0.1.0', queuedBytes: () => 0 })
+  const agent = new AgentMetrics({ version: '0.1.0', status: () => undefined })
   t.teardown(() => agent.close())
   for (const text of [await (await populatedMetrics(t)).text(), await agent.render()]) {
     const checked = spawnSync('promtool', ['check', 'metrics'], { input: text, encoding: 'utf8' })

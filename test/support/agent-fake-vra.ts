@@ -1,5 +1,7 @@
+import { createHash } from 'node:crypto'
 import * as net from 'node:net'
-import { sequence, vpgId } from '../../src/base/ids.ts'
+import { sequence, vpgId, type Position } from '../../src/base/ids.ts'
+import { hashSizeBytes } from '../../src/base/limits.ts'
 import {
   decodeFrame,
   decompressPayload,
@@ -8,6 +10,7 @@ import {
   type AgentStatus,
   type BatchView,
   type ControlMessage,
+  type HashRequest,
   type Hello,
   type Marker,
   type Participant,
@@ -19,23 +22,44 @@ export interface FakeCheckpoint {
   readonly images: ReadonlyMap<string, Buffer>
 }
 
+/** The side of a connection that the VRA writes to; a socket is one. */
+export interface FakePeer {
+  write(bytes: Uint8Array): unknown
+  end(bytes: Uint8Array): unknown
+  destroy(): unknown
+}
+
 /**
  * A VRA in memory: it keeps each volume as a plain array made of nothing but the stream, checks that the stream has no gap, and loses
  * what was not durable when it is killed. It survives its kills: the same object listens again on the same port.
  */
 export class FakeVra {
-  readonly volumes: readonly { readonly name: string; readonly sizeBytes: number }[]
+  readonly volumes: { readonly name: string; readonly sizeBytes: number }[]
   readonly models = new Map<string, Buffer>()
   readonly checkpoints: FakeCheckpoint[] = []
   readonly statuses: AgentStatus[] = []
   readonly hellos: Hello[] = []
   readonly faults: string[] = []
   duplicateCount = 0
+  /** The sequence that is durable, in `generation`. */
   durable = 0
+  generation = 0
+  offloaded: Position = { generation: 0, sequence: sequence(0) }
   epoch = 1
   stream = 1
   /** Of a VPG of several agents, each with a VRA like this one; empty: the agent is alone. */
   participants: readonly Participant[] = []
+  vpg = vpgId('0123456789abcdef0123456789abcdef')
+  paused = false
+  syncRateBytesPerSecond = 0
+  /** Answers hash requests with this sentence instead of hashes. */
+  hashFailure = ''
+  /** While false, hash requests wait. */
+  answeringHashes = true
+  hashRequestCount = 0
+  /** Data and zero bytes that arrived since the object was made. */
+  receivedDataBytes = 0
+  receivedZeroBytes = 0
   counter = 0
   checkpointIntervalMillis = 3_600_000
   creditBytes = 16 * 1024 * 1024
@@ -46,15 +70,20 @@ export class FakeVra {
   /** Answers Hello with this error instead of Welcome. */
   refusal: { readonly code: string; readonly sentence: string } | undefined
   readonly #agent: string
+  #offloading = true
   #received: (BatchView | Marker)[] = []
+  #questions: HashRequest[] = []
+  /** What survives the loss of the appliance. */
+  #safe: { readonly models: ReadonlyMap<string, Buffer>; readonly checkpointCount: number } | undefined
   #server: net.Server | undefined
-  #socket: net.Socket | undefined
+  #socket: FakePeer | undefined
   #port = 0
+  #statusOfSession: AgentStatus | undefined
   #sessionBytes = 0
 
   constructor(agent: string, volumes: readonly { readonly name: string; readonly sizeBytes: number }[]) {
     this.#agent = agent
-    this.volumes = volumes
+    this.volumes = [...volumes]
     for (const { name, sizeBytes } of volumes) this.models.set(name, Buffer.alloc(sizeBytes))
   }
 
@@ -71,7 +100,12 @@ export class FakeVra {
   }
 
   async listen(): Promise<this> {
-    const server = net.createServer(socket => this.#accept(socket))
+    const server = net.createServer(socket => {
+      const line = this.accept(socket)
+      socket.on('error', () => undefined)
+      socket.on('close', () => line.closed())
+      socket.on('data', chunk => line.received(chunk))
+    })
     this.#server = server
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
@@ -107,6 +141,59 @@ export class FakeVra {
     this.#socket?.write(encodeFrame(message))
   }
 
+  /** Another volume is defined. */
+  addVolume(name: string, sizeBytes: number): void {
+    this.volumes.push({ name, sizeBytes })
+    this.models.set(name, Buffer.alloc(sizeBytes))
+  }
+
+  direct(directive: { readonly paused?: boolean; readonly syncRateBytesPerSecond?: number }): void {
+    this.paused = directive.paused ?? this.paused
+    this.syncRateBytesPerSecond = directive.syncRateBytesPerSecond ?? this.syncRateBytesPerSecond
+    this.#sendDirective()
+  }
+
+  get offloading(): boolean {
+    return this.#offloading
+  }
+  /** While false, what is durable is not offloaded, unless offload() says so. */
+  set offloading(isOffloading: boolean) {
+    this.#offloading = isOffloading
+    this.offload()
+  }
+
+  /** Everything durable is offloaded. */
+  offload(): void {
+    this.offloaded = { generation: this.generation, sequence: sequence(this.durable) }
+    this.#safe = undefined
+    if (this.#offloading) return // it follows what is durable, and nothing can be lost
+    const models = new Map([...this.models].map(([name, model]) => [name, Buffer.from(model)]))
+    this.#safe = { models, checkpointCount: this.checkpoints.length }
+  }
+
+  /** Another appliance has taken over: what was not offloaded is gone. */
+  loseAppliance(): void {
+    this.cut()
+    if (this.#safe === undefined) return
+    for (const [name, model] of this.models) this.#safe.models.get(name)!.copy(model)
+    this.checkpoints.length = this.#safe.checkpointCount
+    this.generation = this.offloaded.generation
+    this.durable = this.offloaded.sequence
+  }
+
+  /** The object store is gone as well. */
+  loseEverything(): void {
+    this.#safe = undefined
+    this.offloaded = { generation: 0, sequence: sequence(0) }
+    this.cut()
+    for (const model of this.models.values()) model.fill(0)
+    this.checkpoints.length = this.generation = this.durable = 0
+  }
+
+  answerHashes(): void {
+    for (const question of this.#questions.splice(0)) this.#answerHash(question)
+  }
+
   /** Makes the oldest `count` received frames durable, and tells it where acknowledging. */
   store(count = Infinity): void {
     for (const frame of this.#received.splice(0, Math.min(count, this.#received.length))) {
@@ -114,21 +201,23 @@ export class FakeVra {
       else this.#apply(frame)
       this.durable = lastSequenceOf(frame)
     }
+    if (this.#offloading) this.offload()
     if (this.acknowledging) this.acknowledge()
   }
 
   acknowledge(): void {
-    const durable = { generation: 1, sequence: sequence(this.durable) }
-    this.send({ type: 'ack', durable, offloaded: durable, creditBytes: this.#sessionBytes + this.creditBytes })
+    const durable = { generation: this.generation, sequence: sequence(this.durable) }
+    const { offloaded } = this
+    this.send({ type: 'ack', durable, offloaded, creditBytes: this.#sessionBytes + this.creditBytes })
   }
 
-  #accept(socket: net.Socket): void {
+  /** Somebody connects. */
+  accept(socket: FakePeer): { received(chunk: Buffer): void; closed(): void } {
     const reader = new FrameReader()
-    socket.on('error', () => undefined)
-    socket.on('close', () => {
+    const closed = (): void => {
       if (this.#socket === socket) this.#socket = undefined
-    })
-    socket.on('data', chunk => {
+    }
+    const received = (chunk: Buffer): void => {
       try {
         for (const bytes of reader.push(chunk)) {
           const message = decodeFrame(bytes)
@@ -140,35 +229,54 @@ export class FakeVra {
         this.faults.push(String(error))
         socket.destroy()
       }
-    })
+    }
+    return { received, closed }
   }
 
-  #welcome(socket: net.Socket, hello: Hello): void {
+  #whyNot(hello: Hello): string | undefined {
+    const at = this.generation === 0 ? 1 : this.generation
+    const { resumableFrom, lastNumbered, openGeneration } = hello
+    if (openGeneration > this.generation) {
+      const begins = resumableFrom.generation === openGeneration && resumableFrom.sequence === 0
+      return begins ? undefined : 'a generation is opened at its beginning'
+    }
+    if (resumableFrom.generation !== at || lastNumbered.generation !== at)
+      return `the VRA is in generation ${this.generation}`
+    const exact = resumableFrom.sequence <= this.durable && this.durable <= lastNumbered.sequence
+    return exact ? undefined : `the VRA is at ${this.durable}`
+  }
+
+  #welcome(socket: FakePeer, hello: Hello): void {
     const former = this.hellos.at(-1)
     if (former !== undefined && hello.sessionNumber <= former.sessionNumber)
       this.faults.push('session number did not rise')
     this.hellos.push(hello)
-    const exact = hello.resumableFrom.sequence <= this.durable && this.durable <= hello.lastNumbered.sequence
-    const refusal =
-      this.refusal ?? (exact ? undefined : { code: 'SYNC_REQUIRED', sentence: `the VRA is at ${this.durable}` })
+    const why = this.#whyNot(hello)
+    const refusal = this.refusal ?? (why === undefined ? undefined : { code: 'SYNC_REQUIRED', sentence: why })
     if (refusal !== undefined) {
       socket.end(encodeFrame({ type: 'error', ...refusal }))
       return
     }
     this.cut()
     this.#socket = socket
+    this.#statusOfSession = undefined
     this.#sessionBytes = 0
-    const durable = { generation: this.durable === 0 ? 0 : 1, sequence: sequence(this.durable) }
+    this.#questions = []
+    if (hello.openGeneration > this.generation) {
+      this.generation = hello.openGeneration
+      this.durable = 0
+    }
+    const durable = { generation: this.generation, sequence: sequence(this.durable) }
     this.send({
       type: 'welcome',
       protocolVersion: 1,
-      vpg: vpgId('0123456789abcdef0123456789abcdef'),
+      vpg: this.vpg,
       epoch: this.epoch,
       incarnation: 1,
       stream: this.stream,
       volumes: this.volumes.map((volume, index) => ({ ...volume, number: index + 1 })),
       durable,
-      offloaded: durable,
+      offloaded: this.offloaded,
       creditBytes: this.creditBytes,
       heartbeatIntervalMillis: 200,
       heartbeatTimeoutMillis: 5_000,
@@ -180,12 +288,56 @@ export class FakeVra {
         participants: this.participants,
       },
     })
+    this.#sendDirective()
+  }
+
+  #sendDirective(): void {
+    const { paused, syncRateBytesPerSecond } = this
+    this.send({ type: 'directive', paused, syncRateBytesPerSecond })
+  }
+
+  /** What a marker must not include: what is in a synchronisation by the agent's own words. */
+  #isInSync(name: string): boolean {
+    const number = this.volumes.findIndex(volume => volume.name === name) + 1
+    const said = this.#statusOfSession?.volumes.find(volume => volume.number === number)?.sync
+    return (said ?? this.hellos.at(-1)?.volumes.find(volume => volume.name === name)?.sync ?? 'none') !== 'none'
+  }
+
+  #answerHash({ requestId, volume, offsetBytes, blockSizeBytes, blockCount }: HashRequest): void {
+    this.hashRequestCount++
+    if (this.hashFailure !== '') {
+      this.send({ type: 'hash-reply', requestId, hashes: new Uint8Array(0), failure: this.hashFailure })
+      return
+    }
+    const model = this.models.get(this.volumes[volume - 1]!.name)!
+    const hashes = Buffer.alloc(blockCount * hashSizeBytes)
+    for (let block = 0; block < blockCount; block++) {
+      const start = offsetBytes + block * blockSizeBytes
+      const bytes = model.subarray(start, start + blockSizeBytes)
+      if (bytes.length === 0) throw new Error('hashes past the end')
+      if (bytes.some(byte => byte !== 0))
+        createHash('sha256')
+          .update(bytes)
+          .digest()
+          .copy(hashes, block * hashSizeBytes, 0, hashSizeBytes)
+    }
+    this.send({ type: 'hash-reply', requestId, hashes, failure: '' })
   }
 
   #take(message: ControlMessage | BatchView, sizeBytes: number): void {
-    if (message.type === 'agent-status') this.statuses.push(message)
+    if (message.type === 'agent-status') {
+      this.statuses.push(message)
+      this.#statusOfSession = message
+    }
+    if (message.type === 'hash-request') {
+      this.#questions.push(message)
+      if (this.answeringHashes) this.answerHashes()
+    }
     if (message.type !== 'write-batch' && message.type !== 'marker') return
     this.#sessionBytes += sizeBytes
+    if (message.generation !== this.generation)
+      throw new Error(`a frame of generation ${message.generation} in ${this.generation}`)
+    if (message.type === 'marker') this.#checkMarker(message)
     const first = message.type === 'marker' ? message.sequence : message.firstSequence
     if (lastSequenceOf(message) <= this.durable) this.duplicateCount++
     else if (first !== this.receivedThrough + 1) throw new Error(`a gap: ${first} behind ${this.receivedThrough}`)
@@ -200,9 +352,23 @@ export class FakeVra {
       const model = this.models.get(this.volumes[batch.volume(index) - 1]!.name)!
       const [offsetBytes, lengthBytes] = [batch.offsetBytes(index), batch.lengthBytes(index)]
       if (offsetBytes + lengthBytes > model.length) throw new Error('past the end')
-      if (batch.isZero(index)) model.fill(0, offsetBytes, offsetBytes + lengthBytes)
-      else at += raw.copy(model, offsetBytes, at, at + lengthBytes)
+      if (batch.isZero(index)) {
+        model.fill(0, offsetBytes, offsetBytes + lengthBytes)
+        this.receivedZeroBytes += lengthBytes
+      } else {
+        at += raw.copy(model, offsetBytes, at, at + lengthBytes)
+        this.receivedDataBytes += lengthBytes
+      }
     }
+  }
+
+  #checkMarker(marker: Marker): void {
+    for (const { number, included } of marker.volumes) {
+      const name = this.volumes[number - 1]!.name
+      if (included && this.#isInSync(name)) this.faults.push(`marker ${marker.counter} includes "${name}" in its sync`)
+    }
+    if (marker.volumes.length !== this.volumes.length) this.faults.push('a marker does not name every volume')
+    if (!marker.volumes.some(volume => volume.included)) this.faults.push('a marker of nothing')
   }
 
   #keepCheckpoint(marker: Marker): void {

@@ -4,6 +4,7 @@ import * as path from 'node:path'
 import { Agent, silentAgentEvents, type AgentConfig, type AgentDeps, type AgentEvents } from '../../src/agent/agent.ts'
 import { NbdClient } from './nbd-client.ts'
 import { FakeVra } from './agent-fake-vra.ts'
+import { eventually } from './nbd-tools.ts'
 
 /** A protected site in a directory: disks, an agent's configuration, and a VRA in memory that it streams to. */
 export class Site {
@@ -48,13 +49,30 @@ export class Site {
   events(): AgentEvents {
     return {
       ...silentAgentEvents,
-      needsSync: (volume, reason) => this.told.push(`${volume}: ${reason}`),
+      syncOpened: (volume, { kind, reason }) => this.told.push(`${volume}: ${kind}: ${reason}`),
+      detached: reason => this.told.push(`detached: ${reason}`),
       linkDown: ({ code }) => this.told.push(`link: ${code}`),
     }
   }
 
   start(change: Partial<AgentConfig> = {}, deps: Partial<AgentDeps> = {}): Promise<Agent> {
     return Agent.open(this.config(change), { events: this.events(), ...deps })
+  }
+
+  /** Every volume is in step with the VRA. */
+  untilExact(agent: Agent): Promise<void> {
+    return eventually('no synchronisation is open', () => {
+      const { link, stream, volumes, queuedRecords } = agent.status()
+      const isExact = link === 'connected' && stream === 'exact' && queuedRecords === 0
+      return isExact && volumes.every(volume => volume.sync === 'none')
+    })
+  }
+
+  untilGeneration(agent: Agent, generation: number): Promise<void> {
+    return eventually(`generation ${generation}`, () => {
+      const status = agent.status()
+      return status.stream === 'exact' && status.generation >= generation
+    })
   }
 
   client(agent: Agent, name: string): Promise<NbdClient> {

@@ -1,0 +1,127 @@
+import { assert } from '../base/assert.ts'
+import { batchRawSizeBytesTarget, batchWriteCountMax, writeSizeBytesMax, zeroSizeBytesMax } from '../base/limits.ts'
+import { sectorSizeBytes } from '../base/units.ts'
+import { BatchBuilder, encodeFrame, type Marker } from '../wire/wire.ts'
+import type { SectorChange } from './volume.ts'
+
+/** A batch or a marker as it goes over the wire. */
+export interface QueuedFrame {
+  readonly firstSequence: number
+  readonly lastSequence: number
+  readonly bytes: Buffer
+}
+
+/** What sealing made. */
+export interface SealedFrame extends QueuedFrame {
+  /** Undefined for a marker. */
+  readonly batch: { readonly recordCount: number; readonly rawSizeBytes: number } | undefined
+}
+
+/** A marker without its place in the stream. */
+export type UnplacedMarker = Omit<Marker, 'type' | 'generation' | 'sequence'>
+
+interface PendingWrite {
+  readonly sequence: number
+  readonly volume: number
+  readonly offsetBytes: number
+  readonly lengthBytes: number
+  readonly data: Uint8Array | undefined
+  readonly timestampMicros: number
+}
+interface PendingMarker {
+  readonly sequence: number
+  readonly marker: UnplacedMarker
+}
+
+/** A zero record's length: whole pages, at most what the columns can say. */
+const zeroLengthBytesMax = Math.min(zeroSizeBytesMax, (2 ** 15 - 1) * sectorSizeBytes)
+/** What a pending record costs in memory beside its data. */
+const recordOverheadBytes = 128
+
+/** Records that have their numbers and are not in a frame yet, in order. */
+export class PendingRecords {
+  readonly #builder = new BatchBuilder()
+  #records: (PendingWrite | PendingMarker)[] = []
+  #bytes = 0
+  #rawBytes = 0
+  #markerCount = 0
+
+  get isEmpty(): boolean {
+    return this.#records.length === 0
+  }
+  /** In memory. */
+  get bytes(): number {
+    return this.#bytes
+  }
+  get firstSequence(): number | undefined {
+    return this.#records[0]?.sequence
+  }
+  /** True where a frame should be sealed without waiting for more. */
+  get isWorthAFrame(): boolean {
+    return (
+      this.#rawBytes >= batchRawSizeBytesTarget || this.#records.length >= batchWriteCountMax || this.#markerCount > 0
+    )
+  }
+
+  /** Numbers one change from `sequence` on, in pieces that a record can hold; returns how many. */
+  addChange(sequence: number, volume: number, change: SectorChange, timestampMicros: number): number {
+    const pieceMax = change.data === undefined ? zeroLengthBytesMax : writeSizeBytesMax
+    let count = 0
+    for (let at = 0; at < change.lengthBytes; at += pieceMax) {
+      const lengthBytes = Math.min(pieceMax, change.lengthBytes - at)
+      const data = change.data?.subarray(at, at + lengthBytes)
+      const offsetBytes = change.offsetBytes + at
+      this.#records.push({ sequence: sequence + count, volume, offsetBytes, lengthBytes, data, timestampMicros })
+      this.#bytes += recordOverheadBytes + (data?.length ?? 0)
+      this.#rawBytes += data?.length ?? 0
+      count++
+    }
+    return count
+  }
+
+  addMarker(sequence: number, marker: UnplacedMarker): void {
+    this.#records.push({ sequence, marker })
+    this.#bytes += recordOverheadBytes
+    this.#markerCount++
+  }
+
+  clear(): void {
+    this.#records = []
+    this.#bytes = this.#rawBytes = this.#markerCount = 0
+  }
+
+  /** Takes the first records out and makes a frame of them: one marker, or the writes before the next one as far as a batch holds. */
+  sealFirst(generation: number): SealedFrame {
+    const head = this.#records[0]
+    assert(head !== undefined, 'there is something to seal')
+    if (!('marker' in head)) return this.#sealBatch(head, generation)
+    this.#records.shift()
+    this.#bytes -= recordOverheadBytes
+    this.#markerCount--
+    const { sequence } = head
+    const bytes = encodeFrame({ type: 'marker', generation, sequence, ...head.marker })
+    return { firstSequence: sequence, lastSequence: sequence, bytes, batch: undefined }
+  }
+
+  #sealBatch(head: PendingWrite, generation: number): SealedFrame {
+    const builder = this.#builder
+    let last = head
+    let count = 0
+    for (const write of this.#records) {
+      if ('marker' in write || builder.isFull || !builder.hasRoom(write.data?.length ?? 0)) break
+      const { volume, offsetBytes, lengthBytes, data } = write
+      if (data === undefined) builder.addZero({ volume, offsetBytes, lengthBytes })
+      else builder.add({ volume, offsetBytes, data })
+      last = write
+      count++
+      this.#bytes -= recordOverheadBytes + (data?.length ?? 0)
+      this.#rawBytes -= data?.length ?? 0
+    }
+    this.#records.splice(0, count)
+    const { rawSizeBytes } = builder
+    const position = { generation, firstSequence: head.sequence, timestampMicros: last.timestampMicros }
+    const bytes = builder.finish(position)
+    const batch = { recordCount: count, rawSizeBytes }
+    return { firstSequence: head.sequence, lastSequence: last.sequence, bytes, batch }
+  }
+}

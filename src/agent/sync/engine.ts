@@ -1,0 +1,334 @@
+import type { Clock } from '../../base/clock.ts'
+import { hashSizeBytes } from '../../base/limits.ts'
+import { alignDown, KiB, MiB } from '../../base/units.ts'
+import { Bell } from '../bell.ts'
+import type { AgentEvents } from '../events.ts'
+import type { ProtectedVolume } from '../protected-volume.ts'
+import type { Stream } from '../stream.ts'
+import type { SectorChange } from '../volume.ts'
+import { planBlocks } from './blocks.ts'
+import { hashBlockSizeBytes, type HashQuestions } from './hashes.ts'
+import { RateLimit } from './rate-limit.ts'
+
+// Sends what is pending in the dirty maps, whatever the kind of the synchronisation: a few lanes, each with one unit of regions at a
+// time.
+//
+//   claim a unit ─> ask for its hashes (delta) ─> per piece: wait for room in the queue and for the rate ─> lock ─ read ─ gate ─ number
+//                                                                              after its last piece: the regions are settled
+//
+// A piece is read and numbered as a guest's write is, under the lock of its range, so at its number it is exactly the disk. What a
+// lane does is good for one generation: it looks, in the step that numbers, whether that is still the present one. Guests come first:
+// a lane has one read under way, and the queue's larger part is theirs.
+
+/** What the engine needs of its agent. */
+export interface SyncHost {
+  readonly clock: Clock
+  readonly events: AgentEvents
+  readonly stream: Stream
+  readonly hashes: HashQuestions
+  readonly queueSizeBytesMax: number
+  volumes(): readonly ProtectedVolume[]
+  /** Durable on return: records are numbered from now on. */
+  noteRunning(): void
+  /** All of the volume has its number; nothing of it is pending. */
+  synced(volume: ProtectedVolume): void
+}
+
+interface Unit {
+  readonly volume: ProtectedVolume
+  readonly generation: number
+  readonly firstRegion: number
+  readonly regionCount: number
+  /** It has held nothing ever: it need not be read. */
+  readonly isUntouched: boolean
+}
+
+export interface Unreadable {
+  readonly offsetBytes: number
+  readonly reason: string
+}
+
+const laneCount = 6
+const pieceSizeBytesMax = 512 * KiB
+const comparedUnitSizeBytesMax = 4 * MiB
+const untouchedUnitSizeBytesMax = 64 * MiB
+/** Of the queue at most, so that a guest's burst finds room. */
+const queueShareBytesMax = 16 * MiB
+/** When a region that could not be read is read again. */
+const unreadableRetryMillis = 10_000
+
+export class SyncEngine {
+  readonly #host: SyncHost
+  readonly #rate: RateLimit
+  #isClosing = false
+  readonly #claimed = new Map<ProtectedVolume, Set<number>>()
+  readonly #unreadable = new Map<ProtectedVolume, Map<number, Unreadable & { readonly untilMillis: number }>>()
+  readonly #cursors = new Map<ProtectedVolume, number>()
+  #reservedBytes = 0
+  readonly #work: Bell
+  readonly #room: Bell
+  #lanes: Promise<void>[] = []
+
+  constructor(host: SyncHost) {
+    this.#host = host
+    this.#rate = new RateLimit(host.clock)
+    this.#work = new Bell(host.clock)
+    this.#room = new Bell(host.clock)
+  }
+
+  start(): void {
+    for (let lane = 0; lane < laneCount; lane++) this.#lanes.push(this.#runLane())
+  }
+
+  /** There may be something to do that there was not before. */
+  wake(): void {
+    this.#work.ring()
+  }
+
+  /** The queue has become smaller. */
+  roomMade(): void {
+    this.#room.ring()
+  }
+
+  /** 0 for no limit; at once, also for what waits. */
+  setRate(rateBytesPerSecond: number): void {
+    this.#rate.set(rateBytesPerSecond)
+  }
+
+  /** What the local disk does not give; it is read again from time to time. */
+  unreadable(volume: ProtectedVolume): readonly Unreadable[] {
+    return [...(this.#unreadable.get(volume)?.values() ?? [])]
+  }
+
+  /** Resolves when no lane is at work. */
+  async close(): Promise<void> {
+    this.#isClosing = true
+    this.setRate(0)
+    this.wake()
+    this.roomMade()
+    await Promise.all(this.#lanes)
+  }
+
+  async #runLane(): Promise<void> {
+    while (!this.#isClosing) {
+      const unit = this.#claim()
+      if (unit === undefined) {
+        await this.#work.wait(this.#nextRetryMillis())
+        continue
+      }
+      try {
+        const unsettled = await this.#send(unit)
+        if (unsettled === 'given-up') await this.#work.wait(stateRetryMillis)
+      } finally {
+        this.#release(unit)
+      }
+    }
+  }
+
+  // Which regions.
+
+  #claim(): Unit | undefined {
+    for (const volume of this.#host.volumes()) {
+      if (!volume.map.isExact || volume.sync === undefined || !this.#host.stream.isExact) continue
+      this.#endIfDone(volume)
+      const region = this.#nextRegion(volume)
+      if (region !== undefined) return this.#unitFrom(volume, region)
+    }
+    return undefined
+  }
+
+  #nextRegion(volume: ProtectedVolume): number | undefined {
+    const from = this.#cursors.get(volume) ?? 0
+    return this.#nextFree(volume, from) ?? this.#nextFree(volume, 0)
+  }
+
+  #nextFree(volume: ProtectedVolume, from: number): number | undefined {
+    let region = volume.map.nextPending(from)
+    while (region !== undefined && !this.#isFree(volume, region)) region = volume.map.nextPending(region + 1)
+    return region
+  }
+
+  #isFree(volume: ProtectedVolume, region: number): boolean {
+    if (this.#claimed.get(volume)?.has(region) === true) return false
+    const untilMillis = this.#unreadable.get(volume)?.get(region)?.untilMillis
+    return untilMillis === undefined || untilMillis <= this.#host.clock.monotonicMillis()
+  }
+
+  #unitFrom(volume: ProtectedVolume, firstRegion: number): Unit {
+    const { map, untouched } = volume
+    const isUntouched = untouched.has(firstRegion)
+    const sizeBytesMax = isUntouched
+      ? untouchedUnitSizeBytesMax
+      : volume.sync?.kind === 'delta'
+        ? comparedUnitSizeBytesMax
+        : map.regionSizeBytes
+    const countMax = Math.max(1, Math.floor(sizeBytesMax / map.regionSizeBytes))
+    let regionCount = 1
+    while (regionCount < countMax) {
+      const next = firstRegion + regionCount
+      if (!map.isPending(next) || !this.#isFree(volume, next) || untouched.has(next) !== isUntouched) break
+      regionCount++
+    }
+    const claimed = this.#claimed.get(volume) ?? new Set()
+    this.#claimed.set(volume, claimed)
+    for (let region = firstRegion; region < firstRegion + regionCount; region++) {
+      claimed.add(region)
+      map.claim(region)
+    }
+    this.#cursors.set(volume, firstRegion + regionCount)
+    return { volume, generation: this.#host.stream.generation, firstRegion, regionCount, isUntouched }
+  }
+
+  #release({ volume, firstRegion, regionCount }: Unit): void {
+    const claimed = this.#claimed.get(volume)
+    for (let region = firstRegion; region < firstRegion + regionCount; region++) {
+      claimed?.delete(region)
+      volume.map.unclaim(region)
+    }
+    this.#endIfDone(volume)
+  }
+
+  #endIfDone(volume: ProtectedVolume): void {
+    if (volume.sync === undefined || !volume.map.isExact || !this.#host.stream.isExact) return
+    if (volume.map.pendingCount > 0 || (this.#claimed.get(volume)?.size ?? 0) > 0) return
+    this.#cursors.delete(volume)
+    this.#unreadable.delete(volume)
+    this.#host.synced(volume)
+  }
+
+  #nextRetryMillis(): number {
+    const times = [...this.#unreadable.values()].flatMap(regions => [...regions.values()].map(each => each.untilMillis))
+    const now = this.#host.clock.monotonicMillis()
+    return Math.max(1, Math.min(idleMillisMax, ...times.map(each => each - now)))
+  }
+
+  // Sending.
+
+  async #send(unit: Unit): Promise<'done' | 'given-up'> {
+    try {
+      this.#host.noteRunning()
+    } catch (error) {
+      this.#host.events.stateNotSaved(error)
+      return 'given-up'
+    }
+    const { volume, firstRegion, regionCount } = unit
+    const hashes = await this.#askFor(unit)
+    if (hashes === 'lost') return 'given-up'
+    const startBytes = volume.map.rangeOf(firstRegion).offsetBytes
+    for (let region = firstRegion; region < firstRegion + regionCount; region++) {
+      const isWhole = await this.#sendRegion(unit, region, hashes, startBytes)
+      if (!this.#isCurrent(unit)) return 'done'
+      if (!isWhole) continue
+      volume.map.settle(region)
+      volume.progress.noteDone(volume.map.rangeOf(region).lengthBytes)
+      this.#unreadable.get(volume)?.delete(region)
+    }
+    return 'done'
+  }
+
+  async #askFor(unit: Unit): Promise<Uint8Array | undefined | 'lost'> {
+    const { volume, firstRegion, regionCount } = unit
+    if (volume.sync?.kind !== 'delta' || unit.isUntouched || volume.number === undefined) return undefined
+    const { offsetBytes } = volume.map.rangeOf(firstRegion)
+    const last = volume.map.rangeOf(firstRegion + regionCount - 1)
+    const blockCount = Math.ceil((last.offsetBytes + last.lengthBytes - offsetBytes) / hashBlockSizeBytes)
+    const answer = await this.#host.hashes.ask({ volume: volume.number, offsetBytes, blockCount })
+    if (answer === 'lost') return 'lost'
+    return answer === 'failed' ? undefined : answer.hashes
+  }
+
+  /** True when every piece of the region is numbered or known to be alike. */
+  async #sendRegion(unit: Unit, region: number, hashes: Uint8Array | undefined, startBytes: number): Promise<boolean> {
+    const { volume } = unit
+    const range = volume.map.rangeOf(region)
+    const { queueSizeBytesMax } = this.#host
+    const readMax = Math.min(pieceSizeBytesMax, alignDown(queueSizeBytesMax / 4, hashBlockSizeBytes))
+    const pieceMax = unit.isUntouched ? range.lengthBytes : Math.max(hashBlockSizeBytes, readMax)
+    for (let at = 0; at < range.lengthBytes; at += pieceMax) {
+      const piece = { offsetBytes: range.offsetBytes + at, lengthBytes: Math.min(pieceMax, range.lengthBytes - at) }
+      const hashStart = ((piece.offsetBytes - startBytes) / hashBlockSizeBytes) * hashSizeBytes
+      try {
+        if (!(await this.#sendPiece(unit, region, piece, hashes?.subarray(hashStart)))) return false
+      } catch (error) {
+        if (this.#isClosing) return false
+        this.#noteUnreadable(volume, region, piece.offsetBytes, error)
+        return false
+      }
+    }
+    return true
+  }
+
+  /** False where the unit is not current any more, or has been written to for the first time: it is claimed again then. */
+  async #sendPiece(
+    unit: Unit,
+    region: number,
+    { offsetBytes, lengthBytes }: { readonly offsetBytes: number; readonly lengthBytes: number },
+    hashes: Uint8Array | undefined,
+  ): Promise<boolean> {
+    const { volume, isUntouched } = unit
+    if (!isUntouched) await this.#rate.take(lengthBytes)
+    const bytes = isUntouched ? 0 : lengthBytes
+    await this.#reserve(bytes)
+    let isSent = false
+    try {
+      if (!this.#isCurrent(unit)) return false
+      const target = isUntouched ? undefined : Buffer.allocUnsafeSlow(lengthBytes)
+      await volume.disk.readSettled({ offsetBytes, lengthBytes }, target, () => {
+        if (!this.#isCurrent(unit) || (isUntouched && !volume.untouched.has(region))) return
+        const zeros = { offsetBytes, lengthBytes, data: undefined }
+        this.#number(volume, target === undefined ? [zeros] : planBlocks(offsetBytes, target, hashes))
+        isSent = true
+      })
+    } finally {
+      this.#reservedBytes -= bytes
+      this.roomMade()
+    }
+    return isSent
+  }
+
+  #number(volume: ProtectedVolume, changes: readonly SectorChange[]): void {
+    if (changes.length === 0 || volume.number === undefined) return
+    let dataBytes = 0
+    for (const { data } of changes) dataBytes += data?.length ?? 0
+    const recordCount = this.#host.stream.append(volume.number, changes)
+    volume.progress.noteSent(dataBytes)
+    this.#host.events.syncNumbered(volume.name, { recordCount, sizeBytes: dataBytes })
+  }
+
+  /** On return so many bytes of the queue are this lane's. Never more than the engine's share, but for one piece where nothing is in it. */
+  async #reserve(bytes: number): Promise<void> {
+    const shareBytes = Math.min(queueShareBytesMax, this.#host.queueSizeBytesMax / 2)
+    for (;;) {
+      const { stream } = this.#host
+      const usedBytes = stream.queuedBytes + this.#reservedBytes
+      if (this.#isClosing || !stream.isExact || usedBytes === 0 || usedBytes + bytes <= shareBytes) break
+      await this.#room.wait(idleMillisMax)
+    }
+    this.#reservedBytes += bytes // in the step that has looked
+  }
+
+  #isCurrent({ volume, generation }: Unit): boolean {
+    const { stream } = this.#host
+    return (
+      stream.isExact &&
+      stream.generation === generation &&
+      volume.map.isExact &&
+      volume.sync !== undefined &&
+      !this.#isClosing
+    )
+  }
+
+  #noteUnreadable(volume: ProtectedVolume, region: number, offsetBytes: number, error: unknown): void {
+    const reason = error instanceof Error ? error.message : String(error)
+    const regions = this.#unreadable.get(volume) ?? new Map()
+    this.#unreadable.set(volume, regions)
+    const untilMillis = this.#host.clock.monotonicMillis() + unreadableRetryMillis
+    if (!regions.has(region)) this.#host.events.syncReadFailed(volume.name, { offsetBytes, error })
+    regions.set(region, { offsetBytes, reason, untilMillis })
+  }
+}
+
+/** After which a lane looks again by itself. */
+const idleMillisMax = 60_000
+/** After the state could not be saved, or the VRA's answer was lost. */
+const stateRetryMillis = 1_000

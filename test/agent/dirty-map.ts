@@ -1,0 +1,189 @@
+import t from 'tap'
+import { GiB, MiB, TiB } from '../../src/base/units.ts'
+import { Bitmap } from '../../src/agent/bitmap.ts'
+import { DirtyMap } from '../../src/agent/dirty-map.ts'
+import { fileSizeBytesOf, regionSizeBytesFor } from '../../src/agent/dirty-map-format.ts'
+import { FaultyDisk, PowerCut } from '../support/faulty-disk.ts'
+import { faultyVolumeFiles } from '../support/agent-faulty-files.ts'
+import { Random } from '../support/journal-random.ts'
+
+// Invariants: a region is marked on the medium before a write to it may be submitted, whatever operation the power goes at; it stays
+// so until all is offloaded and the local disk is synced; damage widens what is sent, and is counted.
+
+const sizeBytes = 5000 * MiB
+const mapFile = '/var/agent/a.map'
+
+function openMap(disk: FaultyDisk): DirtyMap | undefined {
+  return DirtyMap.open(disk, faultyVolumeFiles(disk), mapFile, sizeBytes)
+}
+
+function createMap(disk: FaultyDisk): DirtyMap {
+  return DirtyMap.create(disk, faultyVolumeFiles(disk), mapFile, { sizeBytes, identity: 7 })
+}
+
+t.test('a bitmap is a set', async t => {
+  const random = new Random(5)
+  const [bits, model] = [new Bitmap(1001), new Set<number>()]
+  for (let step = 0; step < 5000; step++) {
+    const index = random.integer(0, 1000)
+    if (random.chance(0.5)) {
+      bits.add(index)
+      model.add(index)
+    } else {
+      bits.delete(index)
+      model.delete(index)
+    }
+  }
+  t.equal(bits.count, model.size)
+  t.same(
+    [...bits],
+    [...model].sort((a, b) => a - b),
+  )
+})
+
+t.test('a map of the largest volume is small', async t => {
+  t.equal(regionSizeBytesFor(4 * TiB), 1 * MiB)
+  t.equal(regionSizeBytesFor(64 * TiB), 16 * MiB)
+  const header = {
+    identity: 1,
+    regionSizeBytes: 16 * MiB,
+    volumeSizeBytes: 64 * TiB,
+    cleared: { generation: 0, sequence: 0 },
+  }
+  t.ok(fileSizeBytesOf(header) < 1.1 * MiB)
+  t.equal(regionSizeBytesFor(1 * GiB), 1 * MiB)
+})
+
+t.test('writes into new regions share a sync, writes into marked ones cost nothing', async t => {
+  const disk = new FaultyDisk()
+  const map = createMap(disk)
+  map.attach()
+  const before = disk.operationCount
+  const marks = Array.from({ length: 100 }, (_, index) => map.begin(index * 40 * MiB, 4096))
+  await Promise.all(marks.map(mark => mark.durable))
+  t.ok(disk.operationCount - before <= 4, `${disk.operationCount - before} operations: the pages and one sync`)
+  const after = disk.operationCount
+  t.equal(map.begin(40 * MiB + 8192, 4096).durable, undefined)
+  t.equal(disk.operationCount, after)
+})
+
+t.test('whatever operation the power goes at, a submitted write is marked and nothing offloaded has to be', async t => {
+  for (let operation = 1; ; operation++) {
+    const random = new Random(operation)
+    const disk = new FaultyDisk()
+    const map = createMap(disk)
+    map.attach()
+    const base = disk.operationCount
+    disk.failAt(base + operation, 'power')
+    const needed = new Set<number>()
+    let finished = false
+    try {
+      for (let round = 1; round <= 4; round++) {
+        const begun = Array.from({ length: 5 }, () => map.begin(random.integer(0, 4999) * MiB, 4096))
+        await Promise.all(begun.map(mark => mark.durable))
+        for (const mark of begun) {
+          needed.add(mark.firstRegion) // the disk may have it from here on
+          map.end(mark)
+        }
+        if (round % 2 === 0) {
+          const old = [...needed]
+          map.rotate()
+          const late = map.begin(random.integer(0, 4999) * MiB, 4096)
+          await late.durable
+          needed.add(late.firstRegion)
+          const clearing = map.clearOld({ generation: 1, sequence: round })
+          for (const region of old) if (region !== late.firstRegion) needed.delete(region)
+          await clearing
+          map.end(late)
+        }
+      }
+      finished = true
+    } catch (error) {
+      if (!(error instanceof PowerCut)) throw error
+    }
+    for (let chance = 0; chance < 3; chance++) {
+      const found = openMap(disk.crash(new Random(operation * 10 + chance)))
+      if (found === undefined) return t.fail(`no map after operation ${operation}`)
+      t.equal(found.damagedPageCount, 0, 'a power cut is no damage')
+      found.repeat()
+      for (const region of needed)
+        if (!found.isPending(region)) return t.fail(`region ${region}, operation ${operation}`)
+    }
+    if (finished) break
+  }
+  t.pass('every operation')
+})
+
+t.test('a write under way at a rotation keeps its mark', async t => {
+  const disk = new FaultyDisk()
+  const map = createMap(disk)
+  map.attach()
+  const mark = map.begin(9 * MiB, 4096)
+  await mark.durable
+  map.rotate()
+  await map.clearOld({ generation: 1, sequence: 5 })
+  const found = openMap(disk.crash(new Random(1)))!
+  found.repeat()
+  t.ok(found.isPending(9))
+  t.same(found.cleared, { generation: 1, sequence: 5 })
+})
+
+t.test('a clearing that is overtaken by a lost queue clears nothing', async t => {
+  const map = createMap(new FaultyDisk())
+  map.attach()
+  const mark = map.begin(9 * MiB, 4096)
+  await mark.durable
+  map.end(mark)
+  map.rotate()
+  const clearing = map.clearOld({ generation: 1, sequence: 5 })
+  map.detach()
+  await clearing
+  t.ok(map.isPending(9))
+})
+
+t.test('a region that becomes pending while it is sent is sent again', async t => {
+  const map = createMap(new FaultyDisk())
+  await map.addPending(9 * MiB, 4096)
+  map.claim(9)
+  await map.addPending(9 * MiB, 4096)
+  map.settle(9)
+  t.ok(map.isPending(9))
+  map.unclaim(9)
+  map.claim(9)
+  map.settle(9)
+  t.notOk(map.isPending(9))
+})
+
+t.test('after a clean stop what is pending is told from what is only marked', async t => {
+  const disk = new FaultyDisk()
+  const map = createMap(disk)
+  map.attach()
+  const mark = map.begin(1 * MiB, 4096)
+  await mark.durable
+  map.end(mark)
+  await map.addPending(4998 * MiB, 2 * MiB)
+  await map.close()
+  const found = openMap(disk)!
+  t.equal(found.pendingCount, 2)
+  t.equal(found.dirtyBytes, 3 * MiB)
+})
+
+t.test('a damaged page is everything it could say, a damaged header no map', async t => {
+  const disk = new FaultyDisk()
+  await createMap(disk).close()
+  disk.flip(mapFile, 512 + 100)
+  const found = openMap(disk)!
+  t.equal(found.damagedPageCount, 1)
+  t.equal(found.pendingCount, 1984)
+  disk.flip(mapFile, 30)
+  t.equal(openMap(disk), undefined)
+})
+
+t.test('a map that cannot be written fails the mark, until somebody gives it up', async t => {
+  const disk = new FaultyDisk()
+  const map = createMap(disk)
+  disk.failAt(disk.operationCount + 1, 'EIO')
+  await t.rejects(map.begin(0, 4096).durable ?? Promise.resolve(), /EIO/)
+  map.giveUp()
+  t.equal(map.begin(MiB, 4096).durable, undefined)
+})

@@ -1,0 +1,265 @@
+import { randomBytes } from 'node:crypto'
+import * as fs from 'node:fs'
+import * as path from 'node:path'
+import t from 'tap'
+import type { Agent } from '../../src/agent/agent.ts'
+import { vpgId } from '../../src/base/ids.ts'
+import { flag } from '../support/nbd-client.ts'
+import { eventually } from '../support/nbd-tools.ts'
+import { Site, seededRandom } from '../support/agent-site.ts'
+
+// What the two sides do where they cannot go on exactly: what is sent, how much of it, and that the VRA's model is the disk afterwards.
+
+const KiB = 1024
+const MiB = 1024 * KiB
+
+async function writeSome(site: Site, agent: Agent, name: string, count: number): Promise<void> {
+  const client = await site.client(agent, name)
+  const random = seededRandom()
+  for (let index = 0; index < count; index++) {
+    await client.write(random.below(site.sizeBytes / 512 - 16) * 512, randomBytes(512 * (1 + random.below(16))))
+  }
+  await client.close()
+}
+
+t.test('a disk that was changed while the agent did not run is compared by hashes', async t => {
+  const site = await Site.create(t.testdir(), ['a', 'b'], 8 * MiB)
+  let agent = await site.start()
+  await site.untilExact(agent)
+  await writeSome(site, agent, 'b', 40)
+  await agent.close()
+  fs.writeFileSync(site.pathOf('b'), randomBytes(3 * 64 * KiB), { flag: 'r+' })
+  site.vra.receivedDataBytes = 0
+  agent = await site.start()
+  t.match(agent.status().volumes, [{ sync: 'none' }, { sync: 'delta', reason: /changed while the agent/ }])
+  await site.untilExact(agent)
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
+  t.same(site.vra.faults, [])
+  t.equal(site.vra.receivedDataBytes, 3 * 64 * KiB, 'what differs, and nothing else')
+})
+
+t.test('hashes that the VRA cannot tell cost the blocks themselves', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 2 * MiB)
+  let agent = await site.start()
+  await site.untilExact(agent)
+  await agent.close()
+  fs.writeFileSync(site.pathOf('a'), Buffer.alloc(2 * MiB, 5), { flag: 'r+' })
+  site.vra.hashFailure = 'the image cannot be read'
+  agent = await site.start()
+  await site.untilExact(agent)
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
+})
+
+t.test('a disk that holds data is sent while its guest writes', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 24 * MiB)
+  fs.writeFileSync(site.pathOf('a'), randomBytes(6 * MiB), { flag: 'r+' })
+  site.vra.syncRateBytesPerSecond = 64 * MiB
+  const agent = await site.start({ queueSizeBytesMax: 4 * MiB })
+  t.match(agent.status().volumes[0], { sync: 'initial' })
+  await writeSome(site, agent, 'a', 200)
+  await site.untilExact(agent)
+  await writeSome(site, agent, 'a', 20)
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
+  t.same(site.vra.faults, [])
+  t.equal(site.vra.generation, 1)
+  t.ok(site.vra.checkpoints.length > 0)
+  t.ok(site.vra.receivedDataBytes < 12 * MiB, 'zeros travel as lengths')
+})
+
+t.test('an agent that has lost its state compares the disk with what the VRA has', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 8 * MiB)
+  let agent = await site.start()
+  await site.untilExact(agent)
+  await writeSome(site, agent, 'a', 40)
+  await agent.close()
+  fs.rmSync(path.join(site.directory, 'state'), { recursive: true })
+  site.vra.receivedDataBytes = 0
+  agent = await site.start()
+  await site.untilExact(agent)
+  t.match(site.told.join(), /delta/)
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
+  t.equal(site.vra.receivedDataBytes, 0, 'nothing differs')
+  t.ok(site.vra.hashRequestCount > 0)
+  t.ok(site.vra.generation > 1_000_000, 'a generation above any that it may have forgotten')
+})
+
+t.test('a disk that became smaller is refused in words, one that grew is compared', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 4 * MiB)
+  let agent = await site.start()
+  await site.untilExact(agent)
+  await writeSome(site, agent, 'a', 10)
+  await agent.close()
+  fs.truncateSync(site.pathOf('a'), 2 * MiB)
+  await t.rejects(site.start(), {
+    code: 'CONFIG_INVALID',
+    message: /become smaller: it had 4194304 bytes and has 2097152/,
+  })
+  fs.truncateSync(site.pathOf('a'), 6 * MiB)
+  site.vra.volumes[0] = { name: 'a', sizeBytes: 6 * MiB }
+  site.vra.models.set('a', Buffer.concat([site.vra.models.get('a')!, Buffer.alloc(2 * MiB)]))
+  agent = await site.start()
+  t.match(agent.status().volumes[0], { sync: 'delta', reason: /grown from 4194304 to 6291456 bytes.*definition/ })
+  await site.untilExact(agent)
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
+  t.same(site.vra.faults, [])
+})
+
+t.test('a dirty map that is damaged costs a wider synchronisation, and is named', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 4 * MiB)
+  let agent = await site.start()
+  await site.untilExact(agent)
+  await writeSome(site, agent, 'a', 20)
+  await agent.close()
+  const file = path.join(site.directory, 'state', 'a.map')
+  const flip = (offsetBytes: number): void => {
+    const bytes = fs.readFileSync(file)
+    bytes[offsetBytes]! ^= 1
+    fs.writeFileSync(file, bytes)
+  }
+  flip(600)
+  agent = await site.start()
+  t.match(agent.status().volumes[0], { sync: 'bitmap', reason: /1 of the pages of its dirty map are damaged/ })
+  await site.untilExact(agent)
+  await agent.close()
+  flip(30)
+  agent = await site.start()
+  t.match(agent.status().volumes[0], { sync: 'delta', reason: /dirty map is damaged or gone/ })
+  await site.untilExact(agent)
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
+  t.same(site.vra.faults, [])
+})
+
+t.test('a VRA that is behind what it acknowledged gets what the map has, or all that differs', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 8 * MiB)
+  const agent = await site.start({ markRotationMillisMin: 0 })
+  await site.untilExact(agent)
+  await writeSome(site, agent, 'a', 40)
+  site.vra.offloading = false
+  const client = await site.client(agent, 'a')
+  await client.write(5 * MiB, randomBytes(64 * KiB))
+  await eventually('it is acknowledged', () => agent.status().queuedRecords === 0)
+  site.vra.loseAppliance()
+  await site.untilGeneration(agent, 2)
+  await site.untilExact(agent)
+  await client.write(6 * MiB, randomBytes(64 * KiB))
+  t.match(site.told.join(), /a: bitmap/)
+  t.equal(site.vra.hashRequestCount, 0)
+  site.vra.offload()
+  site.vra.offloading = true
+  for (let round = 0; round < 4; round++) {
+    await client.write(7 * MiB, randomBytes(64 * KiB))
+    await eventually('it is acknowledged', () => agent.status().queuedRecords === 0)
+  }
+  await client.write(0, randomBytes(4096), flag.fua)
+  const { generation } = agent.status()
+  site.vra.loseEverything()
+  await site.untilGeneration(agent, generation + 1)
+  await site.untilExact(agent)
+  t.match(site.told.join(), /a: delta: the VRA has offloaded up to/)
+  await client.close()
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
+  t.same(site.vra.faults, [])
+})
+
+t.test('a synchronisation that the VRA asks for compares, or sends everything', async t => {
+  const site = await Site.create(t.testdir(), ['a', 'b'], 2 * MiB)
+  const agent = await site.start()
+  await site.untilExact(agent)
+  await writeSome(site, agent, 'a', 20)
+  await eventually('it is acknowledged', () => agent.status().queuedRecords === 0)
+  site.vra.models.get('a')!.fill(9, 1 * MiB)
+  site.vra.send({ type: 'sync-request', kind: 'delta', volumes: [1] })
+  await site.untilGeneration(agent, 2)
+  await site.untilExact(agent)
+  t.same(site.differences(), [])
+  site.vra.receivedDataBytes = site.vra.receivedZeroBytes = 0
+  site.vra.send({ type: 'sync-request', kind: 'full', volumes: [1, 2] })
+  await site.untilGeneration(agent, 3)
+  await site.untilExact(agent)
+  t.ok(site.vra.receivedDataBytes + site.vra.receivedZeroBytes >= 4 * MiB)
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
+  t.same(site.vra.faults, [])
+})
+
+t.test('a paused VPG sends nothing, and goes on with what was written meanwhile', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 4 * MiB)
+  let agent = await site.start()
+  await site.untilExact(agent)
+  site.vra.direct({ paused: true })
+  await eventually('it is paused', () => agent.status().paused)
+  await writeSome(site, agent, 'a', 20)
+  t.match(agent.status(), { stream: 'detached', noCheckpointsBecause: /paused/, queuedBytes: 0 })
+  await agent.close()
+  agent = await site.start()
+  await eventually('the session', () => agent.status().link === 'connected')
+  t.equal(agent.status().stream, 'detached', 'also after a restart')
+  await writeSome(site, agent, 'a', 5)
+  site.vra.direct({ paused: false })
+  await site.untilExact(agent)
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
+  t.same(site.vra.faults, [])
+})
+
+t.test('another VPG of the same name is sent everything', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 2 * MiB)
+  let agent = await site.start()
+  await site.untilExact(agent)
+  await writeSome(site, agent, 'a', 20)
+  await agent.close()
+  site.vra.loseEverything()
+  site.vra.vpg = vpgId('fedcba9876543210fedcba9876543210')
+  site.vra.counter = 0
+  agent = await site.start()
+  await site.untilExact(agent)
+  await agent.close()
+  await site.vra.kill()
+  t.match(site.told.join(), /is not the one that was written before/)
+  t.same(site.differences(), [])
+  t.same(site.vra.faults, [])
+})
+
+t.test('a volume that is added after a restart is sent while the others have checkpoints', async t => {
+  const site = await Site.create(t.testdir(), ['a', 'b'], 4 * MiB)
+  site.vra.volumes.pop()
+  const volumes = site.config().volumes
+  let agent = await site.start({ volumes: [volumes[0]!] })
+  await site.untilExact(agent)
+  await agent.close()
+  site.vra.volumes.push({ name: 'b', sizeBytes: 4 * MiB })
+  fs.writeFileSync(site.pathOf('b'), randomBytes(4 * MiB), { flag: 'r+' })
+  site.vra.direct({ syncRateBytesPerSecond: 1 })
+  agent = await site.start()
+  await eventually('the session', () => agent.status().link === 'connected')
+  await writeSome(site, agent, 'a', 3)
+  await writeSome(site, agent, 'b', 3)
+  site.vra.requestCheckpoint(77)
+  await eventually('a checkpoint', () => site.vra.checkpoints.some(each => each.marker.requestId === 77))
+  const { marker } = site.vra.checkpoints.at(-1)!
+  t.match(marker.volumes, [{ included: true }, { included: false }])
+  site.vra.direct({ syncRateBytesPerSecond: 0 })
+  await site.untilExact(agent)
+  await eventually('a checkpoint of both', () => site.vra.checkpoints.at(-1)!.marker.volumes[1]!.included)
+  await agent.close()
+  await site.vra.kill()
+  t.equal(site.vra.generation, 1)
+  t.same(site.differences(), [])
+  t.same(site.vra.faults, [])
+})
