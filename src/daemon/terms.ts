@@ -4,6 +4,12 @@ import { Failure } from '../base/failure.ts'
 import { readWholeFile, replaceFile, type Disk } from '../disk/disk.ts'
 
 /**
+ * So many terms are left out where the file says nothing of a VPG that has markers: it was lost with its disk, and agents
+ * may have seen terms, and made markers under them, that are in no segment. Issued again, or a lower one, they would refuse it for ever.
+ */
+const unknownTermCountMax = 1_000
+
+/**
  * The terms of coordinators that this appliance has issued, per VPG. Markers alone do not tell: a term under which no checkpoint was
  * made is still the highest that an agent has seen, and another coordinator must not get it after a restart.
  */
@@ -29,7 +35,7 @@ export class Terms {
 
   /** One write for the first term of each; VPGs that are not named are forgotten. */
   prepare(vpgs: readonly { readonly id: string; readonly above: number }[]): void {
-    const next = vpgs.map(({ id, above }) => [id, Math.max(above, this.#issued.get(id) ?? 0) + 1] as const)
+    const next = vpgs.map(({ id, above }) => [id, this.#next(id, above)] as const)
     this.#issued.clear()
     for (const [id, term] of next) {
       this.#issued.set(id, term)
@@ -45,10 +51,16 @@ export class Terms {
       assert(last > above, 'what was prepared is above the markers')
       return last
     }
-    const term = Math.max(above, last) + 1
+    const term = this.#next(vpg, above)
     this.#issued.set(vpg, term)
     this.#write()
     return term
+  }
+
+  #next(vpg: string, above: number): number {
+    const last = this.#issued.get(vpg)
+    if (last === undefined && above > 0) return above + unknownTermCountMax
+    return Math.max(above, last ?? 0) + 1
   }
 
   #write(): void {

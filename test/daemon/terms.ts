@@ -7,6 +7,9 @@ import { realDisk } from '../../src/disk/disk.ts'
 t.test('a term is issued once, over any number of starts', async t => {
   const directory = t.testdir()
   const issued: number[] = []
+  const first = Terms.open(realDisk, directory)
+  first.prepare([{ id: 'a', above: 0 }])
+  t.equal(first.issue('a', 0), 1)
   for (let start = 0; start < 3; start++) {
     const terms = Terms.open(realDisk, directory)
     terms.prepare([{ id: 'a', above: 4 }])
@@ -20,6 +23,14 @@ t.test('a term is issued once, over any number of starts', async t => {
   const again = Terms.open(realDisk, directory)
   again.prepare([{ id: 'new', above: 0 }])
   t.equal(again.issue('new', 0), 2, 'one that came while it ran is remembered as well')
+})
+
+t.test('where the file was lost the next term is above any that an agent may have seen', async t => {
+  const terms = Terms.open(realDisk, t.testdir())
+  for (let change = 0; change < 20; change++) terms.issue('a', 0)
+  const fresh = Terms.open(realDisk, t.testdir({ empty: {} }))
+  fresh.prepare([{ id: 'a', above: 4 }])
+  t.ok(fresh.issue('a', 4) > 20)
 })
 
 t.test('a file that is not ours is named', async t => {
