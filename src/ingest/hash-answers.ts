@@ -39,6 +39,11 @@ export class HashAnswers {
     this.#answer = answer
   }
 
+  /** True when every question was answered. */
+  get isIdle(): boolean {
+    return this.#openCount === 0
+  }
+
   /** Fails FRAME_INVALID, UNKNOWN_VOLUME, IDENTITY_REFUSED or OUT_OF_BOUNDS where the question may not be asked. */
   take(request: HashRequest, sizes: VolumeSizes): void {
     if (request.requestId <= this.#lastRequestId)

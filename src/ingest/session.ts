@@ -163,6 +163,7 @@ export class Session implements FrameSink, StreamSession {
       case 'agent-status': {
         const { vpg, stream } = this.#claimed()
         stream.takeStatus(message)
+        if (stream.openSyncs.size === 0 && this.#hashAnswers?.isIdle === true) this.#endHashes()
         this.#host.events.agentStatusChanged(vpg.definition.id, stream.number, message)
         return
       }
@@ -195,6 +196,12 @@ export class Session implements FrameSink, StreamSession {
       answer: reply => this.#send(reply),
     })
     this.#hashAnswers.take(request, stream.volumeSizes)
+  }
+
+  /** Its image keeps files of the log from being recycled, and other agents from theirs. A later question opens another. */
+  #endHashes(): void {
+    this.#hashAnswers?.close()
+    this.#hashAnswers = undefined
   }
 
   #takeHello(hello: Hello): void {
@@ -394,7 +401,7 @@ export class Session implements FrameSink, StreamSession {
   }
 
   #leaveStream(): void {
-    this.#hashAnswers?.close()
+    this.#endHashes()
     if (this.#claim === undefined || this.#claim.stream.session !== this) return
     const { vpg, stream } = this.#claim
     stream.session = undefined

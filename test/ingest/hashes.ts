@@ -58,6 +58,31 @@ t.test('questions are answered in their order, as of what was durable at the fir
   t.equal(hashes.opened.length, 1, 'one image a session')
 })
 
+t.test('when the synchronisation is over what was held is given back, though the session goes on', async t => {
+  const hashes = new ManualHashes()
+  const bench = await openBench(t, { automatic: true, hashes })
+  const peer = await TestPeer.open(bench, {
+    openGeneration: 2,
+    resumableFrom: position(2, 0),
+    lastNumbered: position(2, 0),
+    volumes: [{ name: 'root', sizeBytes: volumeSizeBytes, sync: 'delta' }],
+  })
+  const say = (sync: 'none' | 'delta'): void => {
+    const sizes = { syncTotalBytes: 0, syncDoneBytes: 0, syncSentBytes: 0, dirtyBytes: 0 }
+    const volume = { number: 1, needsSync: sync !== 'none', reason: '', sinceTimestampMicros: 0, sync, ...sizes }
+    peer.send({ type: 'agent-status', queuedBytes: 0, queuedRecords: 0, noCheckpointsBecause: '', volumes: [volume] })
+  }
+  peer.send(ask(1))
+  say('none')
+  await until('it is asked', () => hashes.asked.length === 1)
+  hashes.asked[0]?.resolve(new Uint8Array(32))
+  await until('the question that was open is answered all the same', () => replies(peer).length === 1)
+  say('none')
+  await until('what was held is given back', () => hashes.closedCount === 1)
+  peer.send(ask(2))
+  await until('a later question is answered from another image', () => hashes.opened.length === 2)
+})
+
 t.test('a question that may not be asked ends the session', async t => {
   const refused = async (...requests: HashRequest[]): Promise<string | undefined> => {
     const bench = await openBench(t, { automatic: true, hashes: new ManualHashes() })
