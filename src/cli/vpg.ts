@@ -164,13 +164,12 @@ function printVpg(vpg: VpgStatus, nowMicros: number): void {
 function whyNone(vpg: VpgStatus, nowMicros: number): string | undefined {
   if (vpg.noCheckpointsBecause === undefined) return undefined
   const since = vpg.noCheckpointsSinceMicros
-  return since === undefined
-    ? vpg.noCheckpointsBecause
-    : `${vpg.noCheckpointsBecause}; the newest was made ${agoInWords(since, nowMicros)}`
+  if (since === undefined || vpg.latestCheckpoint === undefined) return vpg.noCheckpointsBecause
+  return `${vpg.noCheckpointsBecause}; the newest was made ${agoInWords(since, nowMicros)}`
 }
 
 function volumeInWords({ name, sizeBytes, agent, dirtyBytes, sync }: VolumeFacts): string {
-  const dirty = dirtyBytes === 0 ? '' : `, ${sizeInWords(dirtyBytes)} may be missing`
+  const dirty = dirtyBytes === 0 ? '' : `, ${sizeInWords(dirtyBytes)} marked by its agent, until that is offloaded`
   return `${name}, ${sizeInWords(sizeBytes)}, ${agent}${dirty}${sync === undefined ? '' : `, ${syncInWords(sync)}`}`
 }
 

@@ -247,7 +247,7 @@ function noneSince({ noCheckpointsSinceMicros: since }: VpgStatus, nowMicros: nu
 /** What a volume lacks here, and how far its synchronisation is. */
 function volumeSync({ name, dirtyBytes, sync }: VolumeFacts): Html {
   if (sync === undefined && dirtyBytes === 0) return html``
-  const dirty = dirtyBytes === 0 ? '' : `${sizeInWords(dirtyBytes)} may be missing here`
+  const dirty = dirtyBytes === 0 ? '' : `${sizeInWords(dirtyBytes)} marked by its agent, until that is offloaded`
   if (sync === undefined) return html`<p class="reason">Volume <b>${name}</b>: ${dirty}</p>`
   const share = sync.totalBytes === 0 ? 0 : Math.min(1, sync.doneBytes / sync.totalBytes)
   return html`<p>
