@@ -133,6 +133,8 @@ export const checkpointIntervalMillisDefault = 5_000
 export const intervalsBeforeSilence = 3
 export const historyMillisMin = 10_000
 export const historyMillisMax = 30 * 24 * 3_600_000
+/** A quarter of it may wait for a fold, and that is one segment at least. */
+export const journalLimitSizeBytesMin = 256 * MiB
 export const historyMillisDefault = 24 * 3_600_000
 /** The history clock advances by at most this between two complete checkpoints: an outage ages nothing. */
 export const historyStepMillisMax = 2 * checkpointIntervalMillisMax

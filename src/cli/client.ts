@@ -74,6 +74,11 @@ export function rateArgument(text: string): number {
   return text === 'none' ? 0 : sizeArgument(text.replace(/\/s$/, ''))
 }
 
+/** A share of the disk ("20%") or bytes; 0 for no limit. */
+export function limitArgument(text: string): number | string {
+  return /^\d+ ?%$/.test(text) ? text.replace(' ', '') : text === 'none' ? 0 : sizeArgument(text)
+}
+
 /** Collects an option that may be given several times. */
 export function collected<T>(
   parse: (text: string) => T,

@@ -2,13 +2,29 @@ import { createInterface } from 'node:readline/promises'
 import { Command, Option } from 'commander'
 import { Failure } from '../base/failure.ts'
 import { checkpointIntervalMillisDefault, historyMillisDefault } from '../base/limits.ts'
-import type { AgentFacts, CreateVpgRequest, Refusal, VolumeFacts, VpgStatus } from '../control/service.ts'
-import { agoInWords, countInWords, durationInWords, sizeInWords, syncInWords } from '../control/words.ts'
+import type {
+  AgentFacts,
+  CreateVpgRequest,
+  JournalLimitsRequest,
+  Refusal,
+  VolumeFacts,
+  VpgStatus,
+} from '../control/service.ts'
+import {
+  agoInWords,
+  countInWords,
+  durationInWords,
+  historyInWords,
+  journalInWords,
+  sizeInWords,
+  syncInWords,
+} from '../control/words.ts'
 import {
   clientCommand,
   clientOf,
   collected,
   durationArgument,
+  limitArgument,
   rateArgument,
   volumeArgument,
   type ClientOptions,
@@ -30,7 +46,27 @@ export function vpgCommand(): Command {
   return vpg
 }
 
-interface CreateOptions extends ClientOptions {
+interface LimitOptions {
+  readonly journalWarn?: number | string
+  readonly journalLimit?: number | string
+}
+
+/** Adds the options of LimitOptions. */
+function withLimits(command: Command): Command {
+  const of = 'a size, a share of the disk of a store that is a directory ("20%"), or "none"'
+  return command
+    .option('--journal-warn <size>', `what the history may take before an alert: ${of}`, limitArgument)
+    .option('--journal-limit <size>', `what it may take before its oldest checkpoints go: ${of}`, limitArgument)
+}
+
+function limitsIn({ journalWarn, journalLimit }: LimitOptions): JournalLimitsRequest {
+  return {
+    ...(journalWarn === undefined ? {} : { journalWarnSizeBytes: journalWarn }),
+    ...(journalLimit === undefined ? {} : { journalLimitSizeBytes: journalLimit }),
+  }
+}
+
+interface CreateOptions extends ClientOptions, LimitOptions {
   readonly volume: CreateVpgRequest['volumes']
   readonly agent: readonly string[]
   readonly history: number
@@ -38,7 +74,7 @@ interface CreateOptions extends ClientOptions {
 }
 
 function createCommand(): Command {
-  return clientCommand('create', 'begin to accept the writes of a group')
+  return withLimits(clientCommand('create', 'begin to accept the writes of a group'))
     .argument('<vpg>', 'its name')
     .requiredOption(
       '--volume <[agent:]name=size>',
@@ -58,7 +94,10 @@ function createCommand(): Command {
     )
     .action(async (name: string, options: CreateOptions) => {
       const { volume: volumes, agent, history, interval } = options
-      const request = { name, volumes, agents: agent, historyMillis: history, checkpointIntervalMillis: interval }
+      const request = {
+        ...{ name, volumes, agents: agent, historyMillis: history, checkpointIntervalMillis: interval },
+        ...limitsIn(options),
+      }
       const created = await clientOf(options).createVpg(request)
       if (options.json) printJson(created)
       else {
@@ -138,7 +177,8 @@ function printVpg(vpg: VpgStatus, nowMicros: number): void {
       oldest === undefined ? undefined : `${oldest.checkpoint}, ${agoInWords(oldest.timestampMicros, nowMicros)}`,
     ],
     ['checkpoints', `${countInWords(vpg.checkpointCount)}, one every ${durationInWords(vpg.checkpointIntervalMillis)}`],
-    ['history', durationInWords(vpg.historyMillis)],
+    ['history', historyInWords(vpg)],
+    ['journal', journalInWords(vpg)],
     [
       'writes',
       `${countInWords(vpg.writesPerSecond)}/s, ${sizeInWords(vpg.bytesPerSecond)}/s; ${countInWords(vpg.writesTotal)} in all`,
@@ -180,14 +220,16 @@ function agentInWords({ agent, state, reason, lagMillis, queuedBytes, backlogEta
   return `${agent}: ${state}${reason === undefined ? '' : `, ${reason}`}${lag}${backlog}${eta}`
 }
 
-interface ChangeOptions extends ClientOptions {
+interface ChangeOptions extends ClientOptions, LimitOptions {
   readonly syncRate?: number
   readonly history?: number
   readonly interval?: number
 }
 
 function changeCommand(): Command {
-  return clientCommand('change', 'another history, checkpoint interval or rate of synchronisations')
+  return withLimits(
+    clientCommand('change', 'another history, checkpoint interval, journal limit or rate of synchronisations'),
+  )
     .argument('<vpg>')
     .option('--history <duration>', 'a shorter one lets go of older checkpoints', durationArgument)
     .option('--interval <duration>', 'between two checkpoints', durationArgument)
@@ -196,6 +238,7 @@ function changeCommand(): Command {
       const changed = await clientOf(options).changeVpg(name, {
         ...(options.history === undefined ? {} : { historyMillis: options.history }),
         ...(options.interval === undefined ? {} : { checkpointIntervalMillis: options.interval }),
+        ...limitsIn(options),
         ...(options.syncRate === undefined ? {} : { syncRateBytesPerSecond: options.syncRate }),
       })
       if (options.json) printJson(changed)

@@ -1,7 +1,16 @@
 import { createHash } from 'node:crypto'
 import { pageScript, pageStyle } from './page-assets.ts'
 import type { AgentFacts, Alert, ExportJob, Refusal, VolumeFacts, VpgState, VpgStatus, VraStatus } from './service.ts'
-import { agoInWords, countInWords, durationInWords, instantInWords, sizeInWords, syncInWords } from './words.ts'
+import {
+  agoInWords,
+  countInWords,
+  durationInWords,
+  historyInWords,
+  instantInWords,
+  journalInWords,
+  sizeInWords,
+  syncInWords,
+} from './words.ts'
 
 // The status page: rendered here, whole, so that it says the same with and without JavaScript; the script only fetches the same facts again
 // every two seconds. Everything that comes from outside passes `html`, which escapes it.
@@ -192,11 +201,7 @@ const stateWords: Readonly<Record<VpgState, readonly [string, string]>> = {
 
 function vpgCard(vpg: VpgStatus, nowMicros: number): Html {
   const [word, tone] = stateWords[vpg.state]
-  const { mirror, latestCheckpoint: latest, oldestCheckpoint: oldest } = vpg
-  const reach =
-    latest === undefined || oldest === undefined
-      ? 'none yet'
-      : `${durationInWords((latest.timestampMicros - oldest.timestampMicros) / 1000)} of ${durationInWords(vpg.historyMillis)}`
+  const { mirror, latestCheckpoint: latest } = vpg
   const volumesSizeBytes = vpg.volumes.reduce((sum, volume) => sum + volume.sizeBytes, 0)
   return html`<article class="card">
     <div class="title">
@@ -208,7 +213,8 @@ function vpgCard(vpg: VpgStatus, nowMicros: number): Html {
       ${fact('RPO', vpg.rpoMillis === undefined ? '–' : durationInWords(vpg.rpoMillis))}
       ${fact('Newest checkpoint', latest === undefined ? 'none yet' : html`<code>${latest.checkpoint}</code> ${agoInWords(latest.timestampMicros, nowMicros)}`)}
       ${fact('Checkpoints', `${countInWords(vpg.checkpointCount)}, every ${durationInWords(vpg.checkpointIntervalMillis)}`)}
-      ${fact('History', reach)}
+      ${fact('History', latest === undefined ? 'none yet' : historyInWords(vpg))}
+      ${fact('Journal', journalInWords(vpg))}
       ${fact('Writes', `${countInWords(vpg.writesPerSecond)}/s · ${sizeInWords(vpg.bytesPerSecond)}/s`)}
       ${fact('Volumes', html`${vpg.volumes.length} · ${sizeInWords(volumesSizeBytes)}`)}
       ${fact('Not offloaded yet', sizeInWords(mirror.unsealedSizeBytes))}

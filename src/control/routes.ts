@@ -49,9 +49,10 @@ export function registerRoutes(server: FastifyInstance, vra: VraControl): void {
     summary: 'Begins to accept the streams of a VPG',
     body: requests.CreateVpgRequest,
     bodyName: 'CreateVpgRequest',
-    run: ({ body: { volumes, ...rest } }) =>
+    run: ({ body: { volumes, journalWarnSizeBytes, journalLimitSizeBytes, ...rest } }) =>
       vra.createVpg({
         ...rest,
+        ...withoutUndefined({ journalWarnSizeBytes, journalLimitSizeBytes }),
         volumes: volumes.map(({ name, sizeBytes, agent }) => ({ name, sizeBytes, ...withoutUndefined({ agent }) })),
       }),
   })
@@ -63,7 +64,7 @@ export function registerRoutes(server: FastifyInstance, vra: VraControl): void {
   })
   route({
     ...{ method: 'PATCH', url: '/v1/vpgs/:vpg', id: 'changeVpg', tag: 'vpgs', status: 200, answer: 'VpgStatus' },
-    summary: 'Changes its history, checkpoint interval, rate of synchronisations, or pauses it',
+    summary: 'Changes its history, checkpoint interval, journal limits, rate of synchronisations, or pauses it',
     params: params.vpg,
     body: requests.ChangeVpgRequest,
     bodyName: 'ChangeVpgRequest',

@@ -7,6 +7,7 @@ import {
   historyMillisDefault,
   historyMillisMax,
   historyMillisMin,
+  journalLimitSizeBytesMin,
   nameSizeCharactersMax,
   pageSizeMax,
   streamsPerVpgMax,
@@ -43,6 +44,17 @@ const checkpointIntervalMillis = z
   .max(checkpointIntervalMillisMax)
   .meta({ description: 'Between two checkpoints, in milliseconds.' })
 
+const journalLimit = (what: string) =>
+  z
+    .union([
+      z.int().min(journalLimitSizeBytesMin),
+      z.literal(0),
+      z.string().regex(/^([1-9]|[1-9][0-9]|100)%$/, 'must be a number of bytes, or from "1%" to "100%"'),
+    ])
+    .meta({ description: `${what} Bytes, or a share ("20%") of the disk of a store that is a directory; 0 for none.` })
+const journalWarnSizeBytes = journalLimit('What the history may take in the store before an alert says so.')
+const journalLimitSizeBytes = journalLimit('What the history may take in the store before its oldest checkpoints go.')
+
 const volumeSizeBytes = z.int().positive().max(volumeSizeBytesMax).multipleOf(sectorSizeBytes)
 const syncRateBytesPerSecond = z.int().nonnegative().meta({
   description: 'What agents read of their disks for a synchronisation at most, in bytes a second; 0 for no limit.',
@@ -69,12 +81,16 @@ export const requests = {
       .refine(agents => new Set(agents).size === agents.length, 'names an agent twice'),
     historyMillis: historyMillis.default(historyMillisDefault),
     checkpointIntervalMillis: checkpointIntervalMillis.default(checkpointIntervalMillisDefault),
+    journalWarnSizeBytes: journalWarnSizeBytes.optional(),
+    journalLimitSizeBytes: journalLimitSizeBytes.optional(),
   }),
   ChangeVpgRequest: z
     .strictObject({
       historyMillis: historyMillis.optional(),
       checkpointIntervalMillis: checkpointIntervalMillis.optional(),
       syncRateBytesPerSecond: syncRateBytesPerSecond.optional(),
+      journalWarnSizeBytes: journalWarnSizeBytes.optional(),
+      journalLimitSizeBytes: journalLimitSizeBytes.optional(),
       paused: z.boolean().optional().meta({ description: 'Agents send nothing; they note what is written meanwhile.' }),
     })
     .refine(change => Object.keys(change).length > 0, 'changes nothing'),
@@ -206,6 +222,8 @@ const vpgStatus = z.object({
   historyMillis: count,
   checkpointIntervalMillis: count,
   syncRateBytesPerSecond: count,
+  journalWarnSizeBytes: count,
+  journalLimitSizeBytes: count,
   paused: z.boolean(),
   volumes: list(volumeFacts),
   coordinator: z.string().optional(),

@@ -122,6 +122,9 @@ export interface VpgStatus {
   readonly checkpointIntervalMillis: number
   /** What agents read of their disks for a synchronisation at most; 0 for no limit. */
   readonly syncRateBytesPerSecond: number
+  /** What the history may take in the store beyond the newest mirror before it is told, and before its oldest checkpoints go; 0: no limit. */
+  readonly journalWarnSizeBytes: number
+  readonly journalLimitSizeBytes: number
   readonly paused: boolean
   readonly volumes: readonly VolumeFacts[]
   /** Who makes the checkpoints now. */
@@ -223,7 +226,16 @@ export interface CheckpointList {
   readonly more: boolean
 }
 
-export interface CreateVpgRequest {
+/** Bytes, 0 for none, or a share of the store's disk: "20%". */
+export type JournalLimit = number | string
+
+/** As in VpgStatus; a share is taken of the disk as it is when it is asked for. */
+export interface JournalLimitsRequest {
+  readonly journalWarnSizeBytes?: JournalLimit
+  readonly journalLimitSizeBytes?: JournalLimit
+}
+
+export interface CreateVpgRequest extends JournalLimitsRequest {
   readonly name: string
   /** `agent` writes it; it need not be said where there is only one. */
   readonly volumes: readonly { readonly name: string; readonly sizeBytes: number; readonly agent?: string }[]
@@ -233,7 +245,7 @@ export interface CreateVpgRequest {
   readonly checkpointIntervalMillis: number
 }
 
-export interface ChangeVpgRequest {
+export interface ChangeVpgRequest extends JournalLimitsRequest {
   readonly historyMillis?: number
   readonly checkpointIntervalMillis?: number
   /** 0: no limit. */

@@ -1,4 +1,4 @@
-import type { SyncFacts } from './service.ts'
+import type { SyncFacts, VpgStatus } from './service.ts'
 
 // Facts in the words that people read: on the status page and the command line.
 
@@ -54,4 +54,19 @@ export function syncInWords({ kind, doneBytes, totalBytes, rateBytesPerSecond, e
   const rate = rateBytesPerSecond > 0 ? `, ${sizeInWords(rateBytesPerSecond)}/s` : ''
   const eta = etaMillis === undefined ? '' : `, ${durationInWords(etaMillis)} left`
   return `${kind} synchronisation${percent}${rate}${eta}`
+}
+
+/** "5 h of 24 h, cut short by the journal's limit": what is there, and what was asked for. */
+export function historyInWords({ historyMillis, mirror }: Pick<VpgStatus, 'historyMillis' | 'mirror'>): string {
+  const short = mirror.agedEarlySinceMicros === undefined ? '' : ", cut short by the journal's limit"
+  return `${durationInWords(mirror.historyMillis)} of ${durationInWords(historyMillis)}${short}`
+}
+
+/** "12 GiB of at most 40 GiB, warns at 30 GiB" */
+export function journalInWords(
+  vpg: Pick<VpgStatus, 'journalWarnSizeBytes' | 'journalLimitSizeBytes' | 'mirror'>,
+): string {
+  const { journalWarnSizeBytes: warn, journalLimitSizeBytes: limit, mirror } = vpg
+  const most = limit === 0 ? '' : ` of at most ${sizeInWords(limit)}`
+  return `${sizeInWords(mirror.historySizeBytes)}${most}${warn === 0 ? '' : `, warns at ${sizeInWords(warn)}`}`
 }

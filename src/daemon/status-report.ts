@@ -10,9 +10,11 @@ import type { Disk } from '../disk/disk.ts'
 import type { Ingest, Refusal, StreamStatus } from '../ingest/ingest.ts'
 import type { Journal } from '../journal/journal.ts'
 import type { Metrics } from '../metrics/metrics.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VolumeStatus } from '../wire/messages.ts'
 import { checkpointFacts, type Checkpoints } from './checkpoints.ts'
 import type { Exports } from './exports.ts'
+import { journalLimitAlerts } from './journal-limits.ts'
 import type { Meter } from './meter.ts'
 import type { VpgEntry, VpgTable } from './vpg-table.ts'
 
@@ -58,6 +60,7 @@ export class StatusReport {
     const alerts = [
       ...journalAlerts(journal),
       ...vpgs.flatMap(alertsOf),
+      ...vpgs.flatMap(journalLimitAlerts),
       ...this.#storeAlerts(),
       ...this.#otherAlerts(),
       ...refusalAlerts(refusals, undefined, nowMicros),
@@ -110,6 +113,8 @@ export class StatusReport {
       historyMillis: definition.historyMillis,
       checkpointIntervalMillis: definition.checkpointIntervalMillis,
       syncRateBytesPerSecond: definition.syncRateBytesPerSecond,
+      journalWarnSizeBytes: definition.journalWarnSizeBytes,
+      journalLimitSizeBytes: definition.journalLimitSizeBytes,
       paused: definition.paused,
       volumes,
       coordinator: serving?.coordinator,
@@ -137,7 +142,7 @@ export class StatusReport {
       ...entry.meter.rates(),
       writesTotal,
       bytesTotal,
-      mirror,
+      mirror: { ...mirror, historyMillis: historyMillis(entry, mirror, { oldest, latest }) },
     }
   }
 
@@ -318,6 +323,16 @@ function refusalAlerts(refusals: readonly Refusal[], vpg: string | undefined, no
 
 function peerInWords({ vpg, agent = '', address }: Refusal): string {
   return vpg === undefined ? `agent "${agent}" at ${address}` : `agent "${agent}" of VPG "${vpg}" at ${address}`
+}
+
+/** With what is in the log alone; where tags keep older ones, of what is in the store. */
+function historyMillis(
+  { tags }: VpgEntry,
+  mirror: MirrorFacts,
+  { oldest, latest }: { readonly oldest: Checkpoint | undefined; readonly latest: Checkpoint | undefined },
+): number {
+  if (oldest === undefined || latest === undefined || tags.length > 0) return mirror.historyMillis
+  return Math.max(mirror.historyMillis, latest.historyMillis - oldest.historyMillis)
 }
 
 /** The aging thread has given the VPG up (fenced, damaged): the rest of the status is still worth showing. */

@@ -11,6 +11,7 @@ import type { StreamDefinition, VpgDefinition } from '../timeline/definition.ts'
 import type { VolumeChange } from '../timeline/definition-change.ts'
 import { checkpointFacts, Checkpoints } from './checkpoints.ts'
 import type { Exports } from './exports.ts'
+import { journalLimitsOf, type JournalLimits } from './journal-limits.ts'
 import { freshIngestVpg } from './reconcile.ts'
 import type { StatusReport } from './status-report.ts'
 import { dumpInThread, type VerifyJobs } from './verify-jobs.ts'
@@ -56,7 +57,7 @@ export class DaemonControl implements api.VraControl {
     const { aging, clock, ingest, report, table } = this.#parts
     if (table.has(request.name) || this.#creating.has(request.name))
       throw new Failure('ALREADY_EXISTS', `there is a VPG "${request.name}" already`)
-    const definition = definitionOf(request, clock.timestampMicros())
+    const definition = { ...definitionOf(request, clock.timestampMicros()), ...this.#limitsOf(request, noLimits) }
     this.#creating.add(request.name)
     try {
       const opened = await aging.createVpg(definition) // durable in the store, then it takes effect
@@ -84,9 +85,14 @@ export class DaemonControl implements api.VraControl {
   async changeVpg(name: string, request: api.ChangeVpgRequest): Promise<api.VpgStatus> {
     const { aging, ingest, report, table } = this.#parts
     const entry = table.named(name)
-    entry.definition = await aging.changeVpg({ vpg: entry.definition.id, ...request })
+    const limits = this.#limitsOf(request, entry.definition)
+    entry.definition = await aging.changeVpg({ vpg: entry.definition.id, ...request, ...limits })
     ingest.updateVpg(entry.definition)
     return report.vpg(entry)
+  }
+
+  #limitsOf(request: api.JournalLimitsRequest, before: JournalLimits): JournalLimits {
+    return journalLimitsOf(request, before, this.#parts.store)
   }
 
   async addVolume(vpg: string, { name, sizeBytes, agent }: api.AddVolumeRequest): Promise<api.VpgStatus> {
@@ -240,6 +246,8 @@ function isBelow(directory: string, file: string): boolean {
   return way === '' || (way !== '..' && !way.startsWith(`..${path.sep}`))
 }
 
+const noLimits: JournalLimits = { journalWarnSizeBytes: 0, journalLimitSizeBytes: 0 }
+
 /** A new VPG as the request describes it. Fails REQUEST_INVALID where names repeat. */
 function definitionOf(request: api.CreateVpgRequest, nowMicros: number): VpgDefinition {
   const repeated = (names: readonly string[]): string | undefined =>
@@ -265,8 +273,7 @@ function definitionOf(request: api.CreateVpgRequest, nowMicros: number): VpgDefi
     syncRateBytesPerSecond: 0,
     paused: false,
     removedVolumes: [],
-    journalWarnSizeBytes: 0,
-    journalLimitSizeBytes: 0,
+    ...noLimits,
     createdAtMicros: nowMicros,
   }
 }

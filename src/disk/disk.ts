@@ -138,6 +138,12 @@ export const realDisk: Disk = {
   },
 }
 
+/** The size of the file system that holds the path. */
+export function fileSystemSizeBytes(directory: string): number {
+  const { blocks, bsize } = fs.statfsSync(directory)
+  return blocks * bsize
+}
+
 /** Readers find the old contents or the new, never a mixture, even across power loss. */
 export function replaceFile(disk: Disk, file: string, contents: Uint8Array): void {
   const staged = `${file}.staged`

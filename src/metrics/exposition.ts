@@ -295,7 +295,20 @@ const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number |
     vpg => (vpg.noCheckpointsBecause === undefined ? 1 : 0),
   ],
   ['vra_checkpoints', 'Checkpoints that are retained.', vpg => vpg.checkpointCount],
-  ['vra_history_seconds', 'Between the oldest and the newest retained checkpoint.', historySeconds],
+  [
+    'vra_history_seconds',
+    'From the oldest checkpoint of the history to the newest, of those in the store.',
+    vpg => vpg.mirror.historyMillis / 1000,
+  ],
+  ['vra_history_configured_seconds', 'How long the history should be.', vpg => vpg.historyMillis / 1000],
+  [
+    'vra_history_cut_short',
+    "1 while the journal's limit keeps the history shorter than it should be.",
+    vpg => (vpg.mirror.agedEarlySinceMicros === undefined ? 0 : 1),
+  ],
+  ['vra_journal_bytes', 'What the history takes beyond the newest mirror.', vpg => vpg.mirror.historySizeBytes],
+  ['vra_journal_warn_bytes', 'From where on that is told.', vpg => limitOf(vpg.journalWarnSizeBytes)],
+  ['vra_journal_limit_bytes', 'From where on checkpoints go for it.', vpg => limitOf(vpg.journalLimitSizeBytes)],
   [
     'vra_holes',
     'Parts of the history with a bad payload: checkpoints from there on are withdrawn.',
@@ -330,6 +343,7 @@ function seconds(millis: number | undefined): number | undefined {
   return millis === undefined ? undefined : millis / 1000
 }
 
-function historySeconds({ oldestCheckpoint: oldest, latestCheckpoint: latest }: VpgFacts): number {
-  return oldest === undefined || latest === undefined ? 0 : (latest.timestampMicros - oldest.timestampMicros) / 1e6
+/** Without a limit there is no series. */
+function limitOf(sizeBytes: number): number | undefined {
+  return sizeBytes === 0 ? undefined : sizeBytes
 }

@@ -19,8 +19,10 @@ export interface VpgFacts {
   readonly state: string
   readonly rpoMillis: number | undefined
   readonly checkpointCount: number
-  readonly oldestCheckpoint: { readonly timestampMicros: number } | undefined
-  readonly latestCheckpoint: { readonly timestampMicros: number } | undefined
+  /** As it was asked for. */
+  readonly historyMillis: number
+  readonly journalWarnSizeBytes: number
+  readonly journalLimitSizeBytes: number
   readonly agents: readonly {
     readonly state: string
     readonly queuedBytes: number

@@ -62,6 +62,14 @@ t.test('a group is created, listed, shown, changed and deleted', async t => {
 
   t.equal((await vraCommand('vpg', 'change', 'db', '--history', '1h')).status, 0)
   t.equal((await vra.showVpg('db')).historyMillis, 3_600_000)
+  const limits = ['--journal-warn', '30GiB', '--journal-limit', '40GiB']
+  t.equal((await vraCommand('vpg', 'change', 'db', ...limits)).status, 0)
+  t.match((await vraCommand('vpg', 'show', 'db')).stdout, /^journal\t.* of at most 40 GiB, warns at 30 GiB$/m)
+  t.equal((await vraCommand('vpg', 'change', 'db', '--journal-warn', 'none')).status, 0)
+  t.match(await vra.showVpg('db'), { journalWarnSizeBytes: 0, journalLimitSizeBytes: 40 * GiB })
+  const senseless = await vraCommand('vpg', 'change', 'db', '--journal-limit', '0%')
+  t.equal(senseless.status, 2)
+  t.match(senseless.stderr, /journalLimitSizeBytes/)
   const unasked = await vraCommand('vpg', 'delete', 'db')
   t.equal(unasked.status, 2)
   t.match(unasked.stderr, /give --yes/, 'nothing is deleted where nobody can be asked')

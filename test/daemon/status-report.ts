@@ -34,6 +34,7 @@ async function reported(
   refusals: { readonly ofVpg: readonly Refusal[]; readonly ofNone: readonly Refusal[] },
   serving: object = {},
   changes: Partial<OpenedVpg['definition']> = {},
+  mirror: object = {},
 ) {
   const table = new VpgTable()
   const opened = openedVpg()
@@ -51,7 +52,7 @@ async function reported(
   const parts = {
     table,
     clock,
-    aging: { status: async () => ({ segmentCount: 0 }) },
+    aging: { status: async () => ({ segmentCount: 0, historyMillis: 0, historySizeBytes: 0, ...mirror }) },
     catalog: { statistics: async () => ({ checkpointCount: 0, fileSizeBytes: 0 }) },
     checkpoints: { latest: async () => undefined, latestOfAll: async () => undefined, oldest: async () => undefined },
     disk: { freeBytes: () => 0 },
@@ -84,6 +85,15 @@ t.test('an agent that nobody knows is told of while it tries; whoever only tries
   t.same(status.refusals, [stranger, old, scanner])
   const sentences = status.alerts.map(alert => alert.sentence).filter(sentence => sentence.includes('refused'))
   t.match(sentences, [/^agent "b" of VPG "payroll" at .*UNKNOWN_VPG/, /^agent "c" of VPG "orders" at/])
+})
+
+t.test('a history that the limit of its journal cuts short is an alert', async t => {
+  const mirror = { historyMillis: 60_000, historySizeBytes: 2000, agedEarlySinceMicros: nowMicros - 5_000_000 }
+  const limits = { journalWarnSizeBytes: 1000, journalLimitSizeBytes: 4000 }
+  const { alerts, vpgs } = await reported({ ofVpg: [], ofNone: [] }, {}, limits, mirror)
+  t.match(vpgs[0], { ...limits, mirror })
+  const told = alerts.map(({ sentence }) => sentence).filter(sentence => sentence.includes('history'))
+  t.match(told, [/takes 1.95 KiB of 3.91 KiB, more than/, /the history is 1 min, not .* cut short by the limit/])
 })
 
 t.test('a synchronisation is told with its progress, a pause as such', async t => {

@@ -105,7 +105,13 @@ export class FakeVra implements VraControl {
 
   async changeVpg(name: string, request: ChangeVpgRequest): Promise<VpgStatus> {
     const vpg = this.#vpg(name)
-    vpg.status = { ...vpg.status, ...request }
+    const { journalWarnSizeBytes, journalLimitSizeBytes, ...others } = request
+    vpg.status = {
+      ...vpg.status,
+      ...others,
+      journalWarnSizeBytes: Number(journalWarnSizeBytes ?? vpg.status.journalWarnSizeBytes),
+      journalLimitSizeBytes: Number(journalLimitSizeBytes ?? vpg.status.journalLimitSizeBytes),
+    }
     return vpg.status
   }
 
@@ -304,6 +310,8 @@ export class FakeVra implements VraControl {
       historyMillis: request.historyMillis,
       checkpointIntervalMillis: request.checkpointIntervalMillis,
       syncRateBytesPerSecond: 0,
+      journalWarnSizeBytes: Number(request.journalWarnSizeBytes ?? 0),
+      journalLimitSizeBytes: Number(request.journalLimitSizeBytes ?? 0),
       paused: false,
       coordinator: request.agents[0],
       noCheckpointsBecause: undefined,
