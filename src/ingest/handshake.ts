@@ -81,6 +81,18 @@ export function opensGeneration(hello: Hello, durable: Position): boolean {
 }
 
 /**
+ * Of an agent whose session is open, while somebody of the same name comes. Who continues the stream exactly is that agent, come again;
+ * who knows nothing of the VPG and would begin anew may be another one, with another disk. Fails BUSY.
+ */
+export function refuseStranger(hello: Hello, durable: Position): void {
+  if (hello.incarnation !== 0 || durable.generation === 0 || !opensGeneration(hello, durable)) return
+  throw new Failure(
+    'BUSY',
+    `an agent "${hello.agent}" is connected, and this one of the same name knows nothing of the VPG: stop the one that is not meant`,
+  )
+}
+
+/**
  * Exactly continuing needs resumableFrom <= durable <= lastNumbered, in one generation. A generation that is opened is sent from
  * its beginning. Fails SYNC_REQUIRED.
  */

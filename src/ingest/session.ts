@@ -18,7 +18,7 @@ import {
   type StreamFrame,
 } from './frame-receiver.ts'
 import { HashAnswers, type BlockHashes } from './hash-answers.ts'
-import { checkHello, checkIdentity, checkVersion, opensGeneration } from './handshake.ts'
+import { checkHello, checkIdentity, checkVersion, opensGeneration, refuseStranger } from './handshake.ts'
 import { takeStreamFrame } from './intake.ts'
 import type { Refusals } from './refusals.ts'
 import { readSocket, type SocketReader } from './socket-reader.ts'
@@ -216,6 +216,7 @@ export class Session implements FrameSink, StreamSession {
     const { epoch, definition } = vpg
     const { number, durable, sessionNumber } = stream
     checkHello(hello, { definition, stream: number, epoch, durable, sessionNumber })
+    if (stream.session?.facts !== undefined) refuseStranger(hello, durable)
     this.#claim = { hello, vpg, stream }
     this.#enter('settling')
     stream.sessionNumber = hello.sessionNumber

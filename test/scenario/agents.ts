@@ -48,8 +48,8 @@ t.test('an agent that calls itself as another is told; who can continue the stre
 
   const copy = await scenario.placeAgent({ ...first.plan, fresh: 'copy' })
   const fresh = await copy.start()
-  await fresh.untilSaid(/SYNC_REQUIRED/)
-  await scenario.vra?.untilSaid(/not what the agent can continue/)
+  await fresh.untilSaid(/BUSY/)
+  await scenario.vra?.untilSaid(/knows nothing of the VPG/)
   const during = await scenario.vpg('web')
   t.equal(during.state, 'protected', 'an empty disk under the same name disturbs nothing')
   t.equal(during.agents[0]?.address, before.agents[0]?.address)
