@@ -177,3 +177,16 @@ t.test('a volume in its first synchronisation is left out of checkpoints, and st
   peer.send(marker(2))
   t.equal(await peer.refusal(), 'FRAME_INVALID', 'it is not included before it is over')
 })
+
+t.test('one that knows nothing of the VPG opens no generation while another of its name is connected', async t => {
+  const bench = await openBench(t, { automatic: true })
+  const first = await TestPeer.open(bench)
+  first.sendBytes(batchAt(1))
+  await until('it is durable', () => bench.journal.durable.length === 1)
+  const begins = { resumableFrom: position(2, 0), lastNumbered: position(2, 0), openGeneration: 2, incarnation: 0 }
+  await t.rejects(TestPeer.open(bench, begins), /BUSY/)
+  t.notOk(first.closed, 'the one that is connected goes on')
+  first.socket.destroy()
+  await until('it is gone', () => bench.ingest.sessionCount === 0)
+  t.same((await TestPeer.open(bench, begins)).welcome?.durable, position(2, 0), 'then it may')
+})

@@ -239,7 +239,8 @@ export function hello(changes: Partial<Hello> = {}): Hello {
     agent: `${vpg}-host`,
     sessionNumber: lastSessionNumber,
     epoch: 0,
-    incarnation: 0,
+    // Who opens a generation is one that the VPG knows: a stranger may not while another of its name is connected.
+    incarnation: changes.openGeneration === undefined ? 0 : 1,
     volumes: [{ name: 'root', sizeBytes: volumeSizeBytes, sync: 'none' }],
     resumableFrom: position(0, 0),
     lastNumbered: position(0, 0),
