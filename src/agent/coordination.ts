@@ -15,11 +15,16 @@ export interface CoordinationHost {
   readonly network: PeerNetwork | undefined
 }
 
+/** As many as the VRA waits for at most. */
+const waitingIdsMax = 64
+
 /** When this agent makes checkpoints, alone or with others, and what of it outlives a restart. */
 export class Coordination implements Closable {
   readonly #host: CoordinationHost
   readonly #cut: Cut
   #requested: Promise<void> = Promise.resolve()
+  /** Of the VRA, from a time at which there could be none. */
+  readonly #waitingIds: number[] = []
 
   private constructor(host: CoordinationHost, cut: Cut) {
     this.#host = host
@@ -75,7 +80,7 @@ export class Coordination implements Closable {
       const now = clock.monotonicMillis()
       if (signal.aborted || now < lastMillis + this.#intervalMillis()) continue
       lastMillis = now
-      await this.checkpoint(0)
+      await this.checkpoint(this.#nextId())
     }
   }
 
@@ -86,12 +91,14 @@ export class Coordination implements Closable {
 
   /** The VRA asks for one; it sees what becomes of it by the markers, or by the status. */
   request(requestId: number): void {
-    this.#requested = this.checkpoint(requestId)
+    this.#waitingIds.push(requestId)
+    if (this.#waitingIds.length > waitingIdsMax) this.#waitingIds.shift()
+    this.requestWherePossible()
   }
 
   /** One more than those of the interval, where nothing stands against it now. */
   requestWherePossible(): void {
-    if (this.#cut.isReady) this.request(0)
+    if (this.#cut.isReady) this.#requested = this.checkpoint(this.#nextId())
   }
 
   /** Why this agent makes or grants none, a sentence for people; empty where it does. */
@@ -111,6 +118,11 @@ export class Coordination implements Closable {
   async close(): Promise<void> {
     await this.#cut.close()
     await this.#requested
+  }
+
+  /** A checkpoint that was asked for while there could be none is made when there can be one. */
+  #nextId(): number {
+    return (this.#cut.isReady ? this.#waitingIds.shift() : undefined) ?? 0
   }
 
   #intervalMillis(): number {
