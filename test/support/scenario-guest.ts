@@ -13,15 +13,24 @@ export class Guest {
   readonly #random: () => number
   readonly #data: Buffer
   readonly #pauseMillis: number
+  readonly #spanBytes: number
   #running = false
   #workers: Promise<void>[] = []
 
-  /** `pauseMillis` after each request of a worker keeps the load gentle. */
-  constructor(client: NbdClient, { seed, pauseMillis = 2 }: { readonly seed: number; readonly pauseMillis?: number }) {
+  /** `pauseMillis` after each request of a worker keeps the load gentle; it stays within the first `spanBytes` of the disk. */
+  constructor(
+    client: NbdClient,
+    {
+      seed,
+      pauseMillis = 2,
+      spanBytes = client.sizeBytes,
+    }: { readonly seed: number; readonly pauseMillis?: number; readonly spanBytes?: number },
+  ) {
     this.#client = client
     this.#random = seededRandom(seed)
     this.#data = guestBytes(this.#random, 512 * KiB)
     this.#pauseMillis = pauseMillis
+    this.#spanBytes = spanBytes
   }
 
   start(): void {
@@ -58,7 +67,7 @@ export class Guest {
   async #request(): Promise<void> {
     const random = this.#random
     const lengthBytes = 512 * (1 + below(random, random() < 0.05 ? 200 : 16))
-    const sectorCount = this.#client.sizeBytes / 512
+    const sectorCount = this.#spanBytes / 512
     const offsetBytes = 512 * below(random, sectorCount - lengthBytes / 512)
     const kind = random()
     if (kind < 0.85) {
