@@ -357,7 +357,7 @@ export class Replication {
       const rotated = this.#host.volumes().map(({ map }) => !map.hasOld && map.rotate())
       if (!rotated.includes(true)) return
       this.#rotatedMillis = now
-      this.#rotation = { generation: stream.generation, sequence: sequence(stream.lastNumbered) }
+      this.#rotation = { generation: stream.generation, sequence: sequence(stream.lastWrite) }
     }
     if (comparePositions(this.#offloaded, this.#rotation) < 0) return
     this.#rotation = undefined

@@ -44,6 +44,7 @@ export class Stream {
   #sentCount = 0
   #generation = 0
   #lastNumbered = 0
+  #lastWrite = 0
   #durable = 0
   #isExact = false
   #sealScheduled = false
@@ -59,6 +60,10 @@ export class Stream {
   }
   get lastNumbered(): number {
     return this.#lastNumbered
+  }
+  /** Of what changes a disk: a marker behind it may wait for the next write before it is offloaded. */
+  get lastWrite(): number {
+    return this.#lastWrite
   }
   get durable(): number {
     return this.#durable
@@ -79,7 +84,7 @@ export class Stream {
     assert(!this.#isExact, 'a stream that is detached')
     this.#isExact = true
     this.#generation = generation
-    this.#lastNumbered = lastNumbered
+    this.#lastNumbered = this.#lastWrite = lastNumbered
     this.#durable = durable
     this.#frames = [...frames]
     this.#framesBytes = sizeOf(frames)
@@ -103,6 +108,7 @@ export class Stream {
     const timestampMicros = this.#options.clock.timestampMicros()
     for (const change of changes)
       this.#lastNumbered += this.#pending.addChange(this.#lastNumbered + 1, volume, change, timestampMicros)
+    this.#lastWrite = this.#lastNumbered
     const recordCount = this.#lastNumbered - before
     this.#afterNumbering()
     return recordCount
