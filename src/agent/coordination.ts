@@ -18,11 +18,14 @@ export interface CoordinationHost {
 /** As many as the VRA waits for at most. */
 const waitingIdsMax = 64
 
+/** A checkpoint that came to nothing is tried again after this, not after the whole interval. */
+const retryMillis = 1_000
+
 /** When this agent makes checkpoints, alone or with others, and what of it outlives a restart. */
 export class Coordination implements Closable {
   readonly #host: CoordinationHost
   readonly #cut: Cut
-  #requested: Promise<void> = Promise.resolve()
+  #requested: Promise<unknown> = Promise.resolve()
   /** Of the VRA, from a time at which there could be none. */
   readonly #waitingIds: number[] = []
 
@@ -79,20 +82,22 @@ export class Coordination implements Closable {
       await clock.sleep(Math.max(1, Math.min(waitMillis, 1_000)), signal).catch(() => undefined)
       const now = clock.monotonicMillis()
       if (signal.aborted || now < lastMillis + this.#intervalMillis()) continue
-      lastMillis = now
-      await this.checkpoint(this.#nextId())
+      const made = await this.checkpoint(this.#nextId())
+      lastMillis = made ? now : now - this.#intervalMillis() + Math.min(this.#intervalMillis(), retryMillis)
     }
   }
 
-  /** Makes one now, where this agent coordinates and there can be one. Never rejects. */
-  async checkpoint(requestId: number): Promise<void> {
-    await this.#cut.checkpoint(requestId)
+  /** Makes one now, where this agent coordinates; false where that came to nothing. Never rejects. */
+  async checkpoint(requestId: number): Promise<boolean> {
+    const outcome = await this.#cut.checkpoint(requestId)
+    const made = outcome?.failure === undefined
+    if (!made && requestId !== 0) this.#wait(requestId)
+    return made
   }
 
   /** The VRA asks for one; it sees what becomes of it by the markers, or by the status. */
   request(requestId: number): void {
-    this.#waitingIds.push(requestId)
-    if (this.#waitingIds.length > waitingIdsMax) this.#waitingIds.shift()
+    this.#wait(requestId)
     this.requestWherePossible()
   }
 
@@ -123,6 +128,11 @@ export class Coordination implements Closable {
   /** A checkpoint that was asked for while there could be none is made when there can be one. */
   #nextId(): number {
     return (this.#cut.isReady ? this.#waitingIds.shift() : undefined) ?? 0
+  }
+
+  #wait(requestId: number): void {
+    this.#waitingIds.push(requestId)
+    if (this.#waitingIds.length > waitingIdsMax) this.#waitingIds.shift()
   }
 
   #intervalMillis(): number {

@@ -45,7 +45,6 @@ export class Coordinator implements Closable {
   readonly #links: readonly PeerLink[]
   #round: CutRound | undefined
   #requestId = 0
-  #lastCounter = 0
   #onOver: (() => void) | undefined
   #last: Promise<unknown> = Promise.resolve()
   #closed = false
@@ -84,7 +83,9 @@ export class Coordinator implements Closable {
   checkpoint(requestId: number): Promise<CutOutcome> {
     if (this.#asked >= askedMax) {
       const failure = { reason: 'refused', sentence: `${askedMax} checkpoints are being made already` } as const
-      return Promise.resolve(this.#failed({ term: this.#options.term, counter: this.#lastCounter }, failure))
+      return Promise.resolve(
+        this.#failed({ term: this.#options.term, counter: this.#options.participant.highestCounter }, failure),
+      )
     }
     this.#asked++
     const outcome = this.#last.then(() => this.#run(requestId)).finally(() => this.#asked--)
@@ -102,10 +103,9 @@ export class Coordinator implements Closable {
   async #run(requestId: number): Promise<CutOutcome> {
     const { term, participant, others, clock, events } = this.#options
     const whyNot = this.whyNot()
-    if (whyNot !== undefined) return this.#failed({ term, counter: this.#lastCounter }, whyNot)
-    const counter = Math.max(this.#lastCounter, participant.highestCounter) + 1
+    if (whyNot !== undefined) return this.#failed({ term, counter: participant.highestCounter }, whyNot)
+    const counter = participant.issueCounter()
     const startMillis = clock.monotonicMillis()
-    this.#lastCounter = counter
     this.#requestId = requestId
     const over = new Promise<void>(resolve => (this.#onOver = resolve))
     this.#become(
@@ -200,7 +200,7 @@ export class Coordinator implements Closable {
   #answered(stream: number, answer: HoldAnswer | CutAnswer): void {
     if (answer.type === 'hold-answer') {
       this.#options.participant.heardOfTerm(answer.highestTerm)
-      this.#lastCounter = Math.max(this.#lastCounter, answer.highestCounter)
+      this.#options.participant.heardOfCounter(answer.highestCounter)
     }
     if (this.#round === undefined) return
     const named = answer.refusal === '' ? '' : `agent "${this.#agentOf(stream)}" refused: ${answer.refusal}`

@@ -126,7 +126,9 @@ export class Cut implements Closable {
 
   /** A checkpoint of the whole VPG, where this agent coordinates. Never rejects; bounded by twice the hold time. */
   async checkpoint(requestId: number): Promise<CutOutcome | undefined> {
-    const outcome = await this.#coordinator?.checkpoint(requestId)
+    const coordinator = this.#coordinator
+    const outcome = await coordinator?.checkpoint(requestId)
+    if (coordinator !== this.#coordinator) return outcome // ended by another appointment, of which it says nothing
     // What stands against it in this agent is told as long as it does, and not until the next checkpoint.
     const isOwn = this.#options.stream.whyNot() !== undefined
     this.#lastFailure = isOwn ? '' : (outcome?.failure?.sentence ?? '')

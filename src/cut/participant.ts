@@ -55,6 +55,7 @@ export class Participant implements Closable {
   readonly #clock: Clock
   #state: HoldState
   #savedTerm: number
+  #issuedCounter = 0
   #cancelExpiry: (() => void) | undefined
 
   constructor(options: ParticipantOptions) {
@@ -69,8 +70,20 @@ export class Participant implements Closable {
     return this.#state.highestTerm
   }
 
+  /** Every counter up to it is spent, here or with others. */
   get highestCounter(): number {
-    return this.#state.highestCounter
+    return Math.max(this.#issuedCounter, this.#state.highestCounter)
+  }
+
+  /** For a checkpoint that this agent coordinates: never given before, whatever becomes of it. */
+  issueCounter(): number {
+    this.#issuedCounter = this.highestCounter + 1
+    return this.#issuedCounter
+  }
+
+  /** Another agent says that every counter up to it is spent. */
+  heardOfCounter(counter: number): void {
+    this.#issuedCounter = Math.max(this.#issuedCounter, counter)
   }
 
   /** Who coordinates in the highest term; empty while unknown. */

@@ -74,6 +74,7 @@ function readTls(files: NonNullable<AgentConfig['vra']['tls']>): AgentTls {
 }
 
 function agentLog(log: Log): Partial<AgentEvents> {
+  let lastFailure = ''
   return {
     linkUp: link => log.info(link, 'linkUp'),
     linkDown: reason => log.warn(reason, 'linkDown'),
@@ -94,8 +95,16 @@ function agentLog(log: Log): Partial<AgentEvents> {
     clientGone: (volume, address) => log.info({ volume, address }, 'clientGone'),
     holdRefused: refusal => log.warn(refusal, 'holdRefused'),
     holdEnded: hold => (hold.end === 'cut' ? log.debug(hold, 'holdEnded') : log.warn(hold, 'holdEnded')),
-    checkpointFailed: failure => log.warn(failure, 'checkpointFailed'),
-    checkpointCut: checkpoint => log.debug(checkpoint, 'checkpointCut'),
+    // It is tried again and again: said once for each reason.
+    checkpointFailed: failure => {
+      if (failure.sentence === lastFailure) log.debug(failure, 'checkpointFailed')
+      else log.warn(failure, 'checkpointFailed')
+      lastFailure = failure.sentence
+    },
+    checkpointCut: checkpoint => {
+      lastFailure = ''
+      log.debug(checkpoint, 'checkpointCut')
+    },
     peerUp: peer => log.info(peer, 'peerUp'),
     peerDown: peer => log.warn(peer, 'peerDown'),
     peerRefused: peer => log.warn(peer, 'peerRefused'),

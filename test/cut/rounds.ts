@@ -185,3 +185,16 @@ t.test('an agent that nobody can reach is named', async t => {
   t.match(site.cuts[1]!.whyNoCheckpoints(), /peers\.listen/)
   t.match((await site.cuts[0]!.checkpoint(0))?.failure, { reason: 'unreachable' })
 })
+
+t.test('an appointment that ends a round leaves no reason behind', async t => {
+  const site = await CutSite.open(t, 2)
+  await site.begin(site.coordinator('a', 1))
+  const outcome = site.cuts[0]!.checkpoint(0)
+  await site.until('b is held', () => site.streams[1]!.held)
+  const moved = site.coordinator('a', 1)
+  const participants = moved.participants.map(each => ({ ...each, volumes: [each.stream, each.stream + 2] }))
+  site.appoint({ ...moved, participants })
+  t.match((await outcome)?.failure, { reason: 'lost' })
+  await site.until('they are connected again', () => site.cuts[0]!.whyNoCheckpoints() === '')
+  t.match(await site.cuts[0]!.checkpoint(0), { failure: undefined })
+})
