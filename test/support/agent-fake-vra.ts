@@ -47,6 +47,8 @@ export class FakeVra {
   offloaded: Position = { generation: 0, sequence: sequence(0) }
   epoch = 1
   stream = 1
+  /** False: checkpoints are kept without their images. */
+  keepsImages = true
   /** Of a VPG of several agents, each with a VRA like this one; empty: the agent is alone. */
   participants: readonly Participant[] = []
   vpg = vpgId('0123456789abcdef0123456789abcdef')
@@ -99,7 +101,7 @@ export class FakeVra {
     return last === undefined ? this.durable : lastSequenceOf(last)
   }
 
-  async listen(): Promise<this> {
+  async listen(host = '127.0.0.1'): Promise<this> {
     const server = net.createServer(socket => {
       const line = this.accept(socket)
       socket.on('error', () => undefined)
@@ -109,7 +111,7 @@ export class FakeVra {
     this.#server = server
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
-      server.listen(this.#port, '127.0.0.1', () => resolve())
+      server.listen(this.#port, host, () => resolve())
     })
     this.#port = (server.address() as net.AddressInfo).port
     return this
@@ -374,7 +376,8 @@ export class FakeVra {
   #keepCheckpoint(marker: Marker): void {
     if (marker.counter <= this.counter) this.faults.push(`marker counter ${marker.counter} behind ${this.counter}`)
     this.counter = marker.counter
-    const images = new Map([...this.models].map(([name, model]) => [name, Buffer.from(model)]))
+    const models = this.keepsImages ? [...this.models] : []
+    const images = new Map(models.map(([name, model]) => [name, Buffer.from(model)]))
     this.checkpoints.push({ marker, images })
   }
 }

@@ -59,11 +59,17 @@ export class RoleProcess {
     child.once('exit', (status, signal) => (this.#status = status ?? signal ?? 'gone'))
   }
 
-  /** Returns at once; see untilSaid(). */
-  static spawn(argv: readonly string[], logFile: string, environment: NodeJS.ProcessEnv = {}): RoleProcess {
+  /** Returns at once; see untilSaid(). `before` stands before the command, which it replaces itself with. */
+  static spawn(
+    argv: readonly string[],
+    logFile: string,
+    environment: NodeJS.ProcessEnv = {},
+    before: readonly string[] = [],
+  ): RoleProcess {
     const log = fs.openSync(logFile, 'a')
     const startBytes = fs.fstatSync(log).size
-    const child = spawn(process.execPath, [program, ...argv], {
+    const [command = '', ...rest] = [...before, process.execPath, program, ...argv]
+    const child = spawn(command, rest, {
       stdio: ['ignore', log, log],
       env: { ...process.env, ...environment },
     })
@@ -89,6 +95,10 @@ export class RoleProcess {
       if (ended) throw new Error(`ended with ${this.#status} before ${words}:\n${this.output.slice(-3000)}`)
       return undefined
     })
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child.kill(signal)
   }
 
   /** SIGKILL: no code of the process runs any more. */

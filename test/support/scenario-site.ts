@@ -118,12 +118,12 @@ export class Scenario {
     return `http://127.0.0.1:${this.controlPort}`
   }
 
-  spawnRole(argv: readonly string[], logName: string): RoleProcess {
-    return this.#role(argv, logName)
+  spawnRole(argv: readonly string[], logName: string, before: readonly string[] = []): RoleProcess {
+    return this.#role(argv, logName, before)
   }
 
-  #role(argv: readonly string[], logName: string): RoleProcess {
-    const role = RoleProcess.spawn(argv, path.join(this.directory, logName), this.#plan.environment)
+  #role(argv: readonly string[], logName: string, before: readonly string[] = []): RoleProcess {
+    const role = RoleProcess.spawn(argv, path.join(this.directory, logName), this.#plan.environment, before)
     this.#roles.add(role)
     return role
   }
