@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util'
 import type { Aim, Bench, BenchResult, LatencyCurve, ResultTable } from './bench.ts'
 import { aging, agingToS3 } from './aging.ts'
 import { image } from './image.ts'
+import { holds } from './holds.ts'
 import { ingest } from './ingest.ts'
 import { describeMachine, measureSyncRate } from './machine.ts'
 import { plotLatency } from './plot.ts'
@@ -17,7 +18,7 @@ import { formatAims, formatTable } from './report.ts'
 // Nothing is asserted: what is aimed at stands beside what was measured. Results go to bench/results as JSON and SVG.
 // --rows: of the ingest bench, those whose names hold the text, "100 streams, 4 KiB" for one.
 
-const benches: readonly Bench[] = [ingest, restart, image, aging, agingToS3]
+const benches: readonly Bench[] = [ingest, restart, image, aging, agingToS3, holds]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -178,6 +178,37 @@ export class VraProcess {
 export const volumeName = 'disk'
 export const agentName = 'bench'
 
+/** A command of this program, or of Node, that stays until it is stopped; `before` stands before it. Its output goes to a file. */
+export class StayingProcess {
+  readonly #child: ChildProcess
+  readonly #logFile: string
+
+  constructor(argv: readonly string[], logFile: string, before: readonly string[] = []) {
+    const [command = '', ...rest] = [...before, process.execPath, ...argv]
+    const log = openSync(logFile, 'a')
+    this.#child = own(spawn(command, rest, { stdio: ['ignore', log, log] }))
+    this.#logFile = logFile
+  }
+
+  get output(): string {
+    return readFileSync(this.#logFile, 'utf8')
+  }
+
+  async untilSaid(words: RegExp): Promise<void> {
+    const endMillis = performance.now() + readyMillisMax
+    while (!words.test(this.output)) {
+      if (this.#child.exitCode !== null || performance.now() > endMillis)
+        throw new Error(`never said ${words}: ${this.output.slice(-3000)}`)
+      await delay(10)
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#child.kill('SIGTERM')
+    await ended(this.#child)
+  }
+}
+
 /** The reference, sink.c. */
 export class SinkProcess {
   readonly port: number
