@@ -61,10 +61,16 @@ export class Checkpoints implements CutStream {
 
   /** This agent's volumes, as its marker names them. */
   volumes(): readonly MarkerVolume[] {
-    const own = this.#host
-      .volumes()
-      .flatMap(volume => (volume.number === undefined ? [] : [volume.asMember(volume.number)]))
-    return [...own, ...this.#others()].sort((a, b) => a.number - b.number)
+    return this.#host.volumes().flatMap(volume => (volume.number === undefined ? [] : [volume.asMember(volume.number)]))
+  }
+
+  /** Every other volume of the VPG: one that its agent does not have yet is in no checkpoint. */
+  absent(named: readonly MarkerVolume[]): readonly MarkerVolume[] {
+    const { vpgVolumes } = this.#host.directory.state
+    const numbers = named.map(volume => volume.number)
+    return vpgVolumes
+      .filter(({ number }) => !numbers.includes(number))
+      .map(({ number, sizeBytes }) => ({ number, sizeBytes, included: false }))
   }
 
   /** From its return until release() no record gets a number, so no write that has none is answered. Never twice without release(). */
@@ -93,15 +99,5 @@ export class Checkpoints implements CutStream {
 
   get #isAlone(): boolean {
     return (this.#host.directory.state.coordinator?.participants.length ?? 0) <= 1
-  }
-
-  /** Every volume of the VPG where the agent is alone in it; one that it does not have yet is in no checkpoint. */
-  #others(): readonly MarkerVolume[] {
-    if (!this.#isAlone) return []
-    const { vpgVolumes } = this.#host.directory.state
-    const numbers = this.#host.volumes().map(volume => volume.number)
-    return vpgVolumes
-      .filter(({ number }) => !numbers.includes(number))
-      .map(({ number, sizeBytes }) => ({ number, sizeBytes, included: false }))
   }
 }

@@ -154,7 +154,8 @@ export class Coordinator implements Closable {
 
   #cut(round: CutRound & { readonly phase: 'granted' }): void {
     const { stream, streamNumber, participant, clock, agent } = this.#options
-    const volumes = [...stream.volumes(), ...round.volumes].sort((a, b) => a.number - b.number)
+    const named = [...stream.volumes(), ...round.volumes]
+    const volumes = [...named, ...stream.absent(named)].sort((a, b) => a.number - b.number)
     if (hasTwice(volumes)) return this.#fail({ reason: 'volumes', sentence: 'two agents hold the same volume' })
     if (!volumes.some(volume => volume.included))
       return this.#fail({ reason: 'volumes', sentence: 'every volume is in its first synchronisation' })

@@ -26,6 +26,8 @@ export interface CutStream {
   whyNot(): string | undefined
   /** This agent's volumes, as its marker would name them. */
   volumes(): readonly MarkerVolume[]
+  /** The VPG's volumes that are not among those that its agents have named, none of them included. */
+  absent(named: readonly MarkerVolume[]): readonly MarkerVolume[]
   /** From its return until release() no record gets a number, so no write that has none is answered. Never twice without release(). */
   hold(): void
   /** Numbering goes on. It does so in a later step: the caller may hold again before. */

@@ -198,3 +198,12 @@ t.test('an appointment that ends a round leaves no reason behind', async t => {
   await site.until('they are connected again', () => site.cuts[0]!.whyNoCheckpoints() === '')
   t.match(await site.cuts[0]!.checkpoint(0), { failure: undefined })
 })
+
+t.test('a volume that no agent has is named in the markers, and not included', async t => {
+  const site = await CutSite.open(t, 2)
+  site.streams[0]!.missing = [2, 7].map(number => ({ number, sizeBytes: 512, included: false }))
+  await site.begin(site.coordinator('a', 1))
+  await site.cuts[0]!.checkpoint(0)
+  const volumes = [1, 2, 7].map(number => ({ number, included: number !== 7 }))
+  for (const stream of site.streams) t.match(stream.records, [{ volumes }])
+})

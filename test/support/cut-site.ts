@@ -122,6 +122,8 @@ export class ListedStream {
   readonly records: (string | CutMarker)[] = []
   readonly waiting: string[] = []
   readonly own: MarkerVolume[]
+  /** Volumes of the VPG that no agent may have. */
+  missing: readonly MarkerVolume[] = []
   held = false
   problem: string | undefined
 
@@ -135,6 +137,10 @@ export class ListedStream {
 
   volumes(): readonly MarkerVolume[] {
     return this.own
+  }
+
+  absent(named: readonly MarkerVolume[]): readonly MarkerVolume[] {
+    return this.missing.filter(({ number }) => !named.some(volume => volume.number === number))
   }
 
   hold(): void {
