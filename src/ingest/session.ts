@@ -6,7 +6,7 @@ import type { VpgId } from '../base/ids.ts'
 import { frameHeaderSizeBytes } from '../base/limits.ts'
 import { MiB } from '../base/units.ts'
 import type { JournalWriter } from '../journal/writer.ts'
-import type { ControlMessage, Hello, HashRequest } from '../wire/messages.ts'
+import type { ControlMessage, Directive, HashRequest, Hello } from '../wire/messages.ts'
 import { decodeFrameBody, encodeFrame, protocolVersion, type FrameHeader } from '../wire/wire.ts'
 import { CreditAccount } from './credit.ts'
 import type { IngestEvents, SessionEnd, SessionFacts } from './events.ts'
@@ -270,7 +270,7 @@ export class Session implements FrameSink, StreamSession {
       coordinator,
     })
     this.#welcomed = true
-    this.#send(vpg.directive)
+    if (needsDirective(hello, vpg.directive)) this.#send(vpg.directive)
     this.#host.refusals.letIn(definition.id, hello)
     this.#host.events.sessionOpened(this.#sessionFacts({ vpg, stream }))
     if (!opens) return
@@ -426,4 +426,10 @@ export class Session implements FrameSink, StreamSession {
 
 export function addressOf(socket: Socket): string {
   return `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`
+}
+
+/** A client that synchronises nothing needs not know the message, as long as it says nothing. */
+function needsDirective(hello: Hello, { syncRateBytesPerSecond, paused }: Directive): boolean {
+  const mayKnowAnother = hello.openGeneration !== 0 || hello.volumes.some(({ sync }) => sync !== 'none')
+  return paused || syncRateBytesPerSecond !== 0 || mayKnowAnother
 }
