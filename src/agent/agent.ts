@@ -185,11 +185,17 @@ export class Agent implements Closable {
     // Frames of a volume that is served no longer would be refused: what is marked of the others is sent instead.
     const isExact = exact !== undefined && frames !== undefined && !(isMissing && frames.length > 0)
     for (const volume of this.#config.volumes) await this.#openVolume(volume, isExact)
+    const isContinued = isExact && !(frames.length > 0 && this.#volumes.some(volume => isNewlyOpen(volume, state)))
+    if (isExact && !isContinued)
+      for (const volume of this.#volumes) {
+        volume.map.repeat()
+        volume.openSync('bitmap', 'another volume of the VPG has to be synchronised')
+      }
     this.#directory.save({
       volumes: this.#volumes.map(volume => volume.state),
-      ...(isExact ? {} : { run: { kind: 'stopped' } }),
+      ...(isContinued ? {} : { run: { kind: 'stopped' } }),
     })
-    if (isExact) this.#replication.continueAt({ generation: state.generation, ...exact, frames })
+    if (isContinued) this.#replication.continueAt({ generation: state.generation, ...exact, frames })
     await this.#openCoordination()
     await this.#serve()
     this.#link.start()
@@ -254,6 +260,8 @@ export class Agent implements Closable {
     await this.#coordination?.close()
     await this.#link.close()
     await this.#replication.settled()
+    // A plan of the last session; where it cannot be written, the next session finds the same again.
+    await this.#replication.prepare().catch((error: unknown) => this.#events.stateNotSaved(error))
     try {
       for (const volume of this.#volumes) await volume.disk.flush().catch(() => undefined) // the volume is marked so
       this.#saveStopped(this.#stream.isExact ? this.#stream.sealAll() : [])
@@ -308,6 +316,7 @@ export class Agent implements Closable {
       number: (volume, changes) => this.#number(volume, changes),
       syncOpened: volume => {
         const { sync } = volume
+        volume.syncSequence = this.#stream.isExact ? this.#stream.lastNumbered : undefined
         if (sync !== undefined) this.#events.syncOpened(volume.name, sync)
         this.#engine.wake()
       },
@@ -389,6 +398,12 @@ export class Agent implements Closable {
       requestFailed: (volume, request) => this.#events.localDiskFailed(volume, request),
     }
   }
+}
+
+/** The markers that wait in the queue include it, and would be refused while it is synchronised. */
+function isNewlyOpen({ name, syncKind }: ProtectedVolume, { volumes }: AgentState): boolean {
+  if (syncKind === 'none' || syncKind === 'initial') return false
+  return volumes.find(volume => volume.name === name)?.sync === undefined
 }
 
 function checkVolumes(volumes: readonly AgentVolumeConfig[]): void {

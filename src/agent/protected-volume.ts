@@ -43,6 +43,8 @@ export class ProtectedVolume implements VolumeTap {
   /** Regions that have held nothing since the disk was made: they need not be read. */
   readonly untouched: Bitmap
   readonly progress: SyncProgress
+  /** Where in an exact stream its synchronisation was opened: markers before that include it. Undefined where it was opened otherwise. */
+  syncSequence: number | undefined
   readonly #owner: VolumeOwner
   #state: VolumeState
 

@@ -123,6 +123,7 @@ export class Replication {
 
   hello(peerAddress: string): Hello {
     const { directory, stream, clock } = this.#host
+    this.#loseWhereRefused()
     const state = directory.state
     const sessionNumber = Math.max(state.sessionNumber + 1, clock.timestampMicros())
     const isExact = stream.isExact
@@ -161,6 +162,15 @@ export class Replication {
     }
   }
 
+  /** Markers of the queue that include a volume in a synchronisation which was opened after them would be refused. */
+  #loseWhereRefused(): void {
+    const { stream } = this.#host
+    const isRefused = ({ syncKind, syncSequence }: ProtectedVolume): boolean =>
+      syncKind !== 'none' && syncSequence !== undefined && stream.hasMarkerThrough(syncSequence)
+    const volume = stream.isExact ? this.#host.volumes().find(isRefused) : undefined
+    if (volume?.sync !== undefined) this.lose(volume.sync.reason)
+  }
+
   /** The VRA's answer to Hello. Throws a Failure where the session cannot go on; the next one then asks for something else. */
   welcomed(welcome: Welcome): void {
     const { directory, stream } = this.#host
@@ -178,7 +188,8 @@ export class Replication {
         `the VRA has generation ${generation} of the stream, this is ${stream.generation}`,
       )
     this.#takeNumbers(welcome)
-    if (!stream.isExact) this.#checkReach(welcome)
+    // Until something of the generation is durable there, the VRA may be another one, which opens it once more.
+    if (!stream.isExact || stream.durable === 0) this.#checkReach(welcome)
     const isNewest = welcome.coordinator.term >= (state.coordinator?.term ?? 0)
     const { epoch, incarnation, stream: number } = welcome
     this.#offloaded = welcome.offloaded
@@ -335,6 +346,7 @@ export class Replication {
       this.planAll(volume, kind, why, offloaded)
     }
     if (why === undefined) return
+    this.lose(why)
     this.#whyDetached = why
     throw new Failure('SYNC_REQUIRED', why)
   }

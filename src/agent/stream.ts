@@ -47,6 +47,8 @@ export class Stream {
   #lastWrite = 0
   #durable = 0
   #isExact = false
+  /** Of markers that are not acknowledged, ascending. */
+  #markerSequences: number[] = []
   #sealScheduled = false
   #takeBackTimer: (() => void) | undefined
   #onFrame: (() => void) | undefined
@@ -89,6 +91,7 @@ export class Stream {
     this.#frames = [...frames]
     this.#framesBytes = sizeOf(frames)
     this.#sentCount = 0
+    this.#markerSequences = []
   }
 
   /** No more numbers, and the queue is gone. */
@@ -118,7 +121,13 @@ export class Stream {
   appendMarker(marker: UnplacedMarker): void {
     assert(this.#isExact, 'a stream that is exact')
     this.#pending.addMarker(++this.#lastNumbered, marker)
+    this.#markerSequences.push(this.#lastNumbered)
     this.#afterNumbering()
+  }
+
+  /** Whether a marker up to this sequence may still be on its way. */
+  hasMarkerThrough(sequence: number): boolean {
+    return (this.#markerSequences[0] ?? Infinity) <= sequence
   }
 
   // The session's side.
@@ -163,6 +172,7 @@ export class Stream {
     if (!this.#isExact || durable <= this.#durable) return
     assert(durable <= this.#lastNumbered, 'only what has a number is acknowledged')
     this.#durable = durable
+    while ((this.#markerSequences[0] ?? Infinity) <= durable) this.#markerSequences.shift()
     const kept = this.#frames.findIndex(frame => frame.lastSequence > durable)
     const gone = this.#frames.splice(0, kept === -1 ? this.#frames.length : kept)
     this.#framesBytes -= sizeOf(gone)

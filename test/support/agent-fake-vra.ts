@@ -166,7 +166,7 @@ export class FakeVra {
 
   /** Everything durable is offloaded. */
   offload(): void {
-    this.offloaded = { generation: this.generation, sequence: sequence(this.durable) }
+    if (this.durable > 0) this.offloaded = { generation: this.generation, sequence: sequence(this.durable) }
     this.#safe = undefined
     if (this.#offloading) return // it follows what is durable, and nothing can be lost
     const models = new Map([...this.models].map(([name, model]) => [name, Buffer.from(model)]))
