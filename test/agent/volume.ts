@@ -1,0 +1,91 @@
+import t from 'tap'
+import { MiB } from '../../src/base/units.ts'
+import type { WriteMark } from '../../src/agent/dirty-map.ts'
+import { NumberingHold } from '../../src/agent/numbering-gate.ts'
+import { Volume, type VolumeTap } from '../../src/agent/volume.ts'
+import { faultyVolumeFiles } from '../support/agent-faulty-files.ts'
+import { turn } from '../support/agent-world.ts'
+import { FaultyDisk } from '../support/faulty-disk.ts'
+
+// The order of a write: lock, mark, disk, gate, number, answer.
+
+const file = '/var/disk/a.raw'
+
+function openVolume(mark: Promise<void> | undefined) {
+  const disk = new FaultyDisk()
+  disk.open(file, 'create').write([Buffer.alloc(1 * MiB)], 0)
+  const gate = new NumberingHold()
+  const told: string[] = []
+  const tap: VolumeTap = {
+    begin: (): WriteMark => {
+      told.push('mark')
+      return { durable: mark, firstRegion: 0, lastRegion: 0 }
+    },
+    changed: () => void told.push('number'),
+    writeFailed: () => void told.push('failed'),
+    flushFailed: () => undefined,
+    end: () => void told.push('end'),
+  }
+  const volume = new Volume('a', faultyVolumeFiles(disk)(file), file, tap, gate)
+  return { volume, gate, told, byteAt: (offsetBytes: number) => disk.contents(file)[offsetBytes] }
+}
+
+async function turns(count: number): Promise<void> {
+  for (let index = 0; index < count; index++) await turn()
+}
+
+t.test('nothing of a write is on the disk before its mark is durable', async t => {
+  let markDurable = (): void => undefined
+  const mark = new Promise<void>(resolve => (markDurable = resolve))
+  const { volume, told, byteAt } = openVolume(mark)
+  const writing = volume.write(4096, Buffer.alloc(512, 9), { fua: false })
+  await turns(10)
+  t.equal(byteAt(4096), 0)
+  t.same(told, ['mark'])
+  markDurable()
+  await writing
+  t.equal(byteAt(4096), 9)
+  t.same(told, ['mark', 'number', 'end'])
+})
+
+t.test('a mark that cannot be made fails the write, which has not begun', async t => {
+  const { volume, told, byteAt } = openVolume(Promise.reject(new Error('EIO')))
+  await t.rejects(volume.write(4096, Buffer.alloc(512, 9), { fua: false }), /EIO/)
+  t.equal(byteAt(4096), 0)
+  t.same(told, ['mark', 'end'])
+})
+
+t.test(
+  'while numbering is held the disk has the write, and neither number nor answer is given; reads go on',
+  async t => {
+    const { volume, gate, told, byteAt } = openVolume(undefined)
+    gate.hold()
+    let answered = false
+    const writing = volume.write(4096, Buffer.alloc(512, 9), { fua: false }).then(() => (answered = true))
+    let taken = false
+    const syncing = volume.readSettled({ offsetBytes: 8192, lengthBytes: 512 }, Buffer.alloc(512), () => (taken = true))
+    await turns(10)
+    t.equal(byteAt(4096), 9)
+    t.same([answered, taken, told], [false, false, ['mark']])
+    const target = Buffer.alloc(512)
+    await volume.read(4096, target)
+    t.equal(target[0], 9)
+    gate.release()
+    await Promise.all([writing, syncing])
+    t.same([answered, taken, told], [true, true, ['mark', 'number', 'end']])
+  },
+)
+
+t.test('a sync block is read when the write of its range has its number, and not between', async t => {
+  const { volume, told } = openVolume(undefined)
+  const target = Buffer.alloc(1024)
+  const writing = volume.write(4096, Buffer.alloc(512, 9), { fua: false })
+  const syncing = volume.readSettled({ offsetBytes: 4096, lengthBytes: 1024 }, target, () => void told.push('sync'))
+  const later = volume.write(4608, Buffer.alloc(512, 7), { fua: false })
+  await Promise.all([writing, syncing, later])
+  t.same(
+    told.filter(each => each !== 'mark' && each !== 'end'),
+    ['number', 'sync', 'number'],
+  )
+  t.same([target[0], target[512]], [9, 0])
+})
