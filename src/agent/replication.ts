@@ -203,6 +203,9 @@ export class Replication {
       volumes: this.#volumeStates(),
     })
     this.#isRefused = false
+    // To a Hello that opens nothing and names no synchronisation the VRA says only what is not the default.
+    if (stream.isExact && stream.durable > 0 && this.#named.every(volume => volume.sync === undefined))
+      this.#host.setSyncRate(0)
     if (stream.isExact) this.#attach()
     else if (directory.state.paused) this.#isAwaitingDirective = true
     else this.#beginGeneration()
