@@ -45,6 +45,8 @@ export interface IngestOptions {
   readonly hashes: BlockHashes
   readonly patience?: SessionPatience
   readonly sessionsMax?: number
+  /** Who accepts the connections, where that is not a listener of this machine; with `tls` its sockets are certified. */
+  readonly server?: Server
 }
 
 const defaultPatience: SessionPatience = { handshakeTimeoutMillis, heartbeatIntervalMillis, heartbeatTimeoutMillis }
@@ -87,7 +89,8 @@ export class Ingest {
 
   /** Listens on return. Fails CONFIG_INVALID when it cannot. */
   static async open(options: IngestOptions): Promise<Ingest> {
-    const server = options.tls === undefined ? createServer() : createCertifiedServer(options.tls, options.patience)
+    const { tls } = options
+    const server = options.server ?? (tls === undefined ? createServer() : createCertifiedServer(tls, options.patience))
     // Beyond sessionsMax a peer is told so; far beyond, it is not even answered.
     server.maxConnections = 2 * (options.sessionsMax ?? sessionsMax)
     await listen(server, options.listen)
