@@ -15,6 +15,7 @@ const volume = { agent: 'sender', volume: 'disk', sizeBytes: 1 * MiB }
 const checkpointCount = 12
 /** The seventh is the one whose marker is damaged. */
 export const countersLooked = [1, 4, 7, 10, checkpointCount]
+export const countersAll = Array.from({ length: checkpointCount }, (_, index) => index + 1)
 export const everythingAges =
   '{ segmentSizeBytesTarget: 256 KiB, segmentAgeMillisMax: 200, foldSizeBytesMin: 256 KiB, deltaShareMax: 0.05, garbageGraceMillis: 3600000 }'
 /** The log keeps all. */
@@ -87,6 +88,7 @@ export async function startDamaged(
   remains: Remains,
   plan: SitePlan,
   flip: { readonly file: string; readonly offsetBytes: number },
+  counters: readonly number[] = countersLooked,
 ): Promise<Damaged> {
   const scenario = await Scenario.make(t, plan)
   const isCopied = (file: string): boolean => !fs.lstatSync(file).isSocket() // the lock of the process that is gone
@@ -96,7 +98,7 @@ export async function startDamaged(
   let rightCount = 0
   const refused: { code: string; sentence: string }[] = []
   const named = new Map((await scenario.control.listVpgs()).map(vpg => [vpg.name, vpg]))
-  for (const counter of named.has('raw') ? countersLooked : []) {
+  for (const counter of named.has('raw') ? counters : []) {
     const file = scenario.file('raw')
     try {
       const job = await scenario.exportTo('raw', 'disk', `1.${counter}`, file)
