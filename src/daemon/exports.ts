@@ -74,7 +74,9 @@ export class Exports {
     const then = checkpoint.volumes.find(candidate => candidate.number === volume.number)
     if (then === undefined || !then.included)
       throw new Failure('CHECKPOINT_MISSING', `the checkpoint does not include the volume "${request.volume}"`)
-    if (!request.overwrite && (await exists(request.file)))
+    const found = await stat(request.file).catch(() => undefined)
+    if (!request.overwrite && found?.isFile() === true)
+      // what is no file is refused by the copy, however it is asked for
       throw new Failure(
         'ALREADY_EXISTS',
         `${request.file} exists; name another file, or ask to overwrite it (--overwrite)`,
@@ -213,11 +215,4 @@ export class Exports {
       if (job.state !== 'running') this.#jobs.delete(id)
     }
   }
-}
-
-async function exists(file: string): Promise<boolean> {
-  return stat(file).then(
-    () => true,
-    () => false,
-  )
 }

@@ -1,4 +1,4 @@
-import { realpathSync } from 'node:fs'
+import { realpathSync, statSync } from 'node:fs'
 import * as path from 'node:path'
 import { Failure } from '../base/failure.ts'
 import { MiB } from '../base/units.ts'
@@ -24,8 +24,8 @@ const underWay = new Set<string>()
 
 /**
  * Writes the volume to a sparse file, whole or not at all: the bytes go to FILE.partial, which becomes FILE when all of it is on disk. Fails
- * ALREADY_EXISTS where FILE exists and is not to be replaced, BUSY while another export writes it; whatever it fails with, the
- * partial file is gone.
+ * ALREADY_EXISTS where FILE exists and is not to be replaced, REQUEST_INVALID where it is no file, BUSY while another export writes it;
+ * whatever it fails with, the partial file is gone.
  */
 export async function exportRaw(request: ExportRequest): Promise<{ sizeBytes: number; writtenSizeBytes: number }> {
   const { file } = request
@@ -69,7 +69,20 @@ async function writeWhole(request: ExportRequest): Promise<{ sizeBytes: number; 
   return { sizeBytes, writtenSizeBytes: writer.writtenSizeBytes }
 }
 
+/**
+ * Refuses what is there and is no file, whether it may be replaced or not: the rename would take the name of a device away, and put a file in
+ * its place that fills the memory behind /dev. REQUEST_INVALID.
+ */
+function refuseOtherThanFile(file: string): void {
+  const found = onDisk(file, () => statSync(file, { throwIfNoEntry: false }))
+  if (found === undefined || found.isFile()) return
+  const kind = found.isDirectory() ? 'a directory' : found.isBlockDevice() ? 'a block device' : 'no regular file'
+  const advice = found.isBlockDevice() ? 'export to a file, then copy that to the device' : 'name a file'
+  throw new Failure('REQUEST_INVALID', `${file} is ${kind}: ${advice}`, { file })
+}
+
 function refuseExisting({ disk, file, existing }: ExportRequest): void {
+  refuseOtherThanFile(file)
   if (existing === 'refuse' && disk.exists(file)) throw existsAlready(file)
 }
 

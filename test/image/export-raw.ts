@@ -1,4 +1,13 @@
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import * as path from 'node:path'
 import t from 'tap'
 import { Failure } from '../../src/base/failure.ts'
@@ -65,6 +74,19 @@ t.test('a file that exists is replaced only when that is asked for', async t => 
   t.equal(readFileSync(request.file, 'utf8'), 'precious')
   await exportRaw({ ...request, existing: 'replace' })
   t.equal(Buffer.compare(readFileSync(request.file), expected), 0)
+})
+
+t.test('what is there and is no file stays, whether it may be replaced or not', async t => {
+  const directory = path.resolve(t.testdir())
+  const { request } = await prepare(directory)
+  symlinkSync('/dev/null', request.file) // a rename would take the link away, as it would the device's own name
+  for (const existing of ['refuse', 'replace'] as const)
+    await t.rejects(exportRaw({ ...request, existing }), { code: 'REQUEST_INVALID' }, existing)
+  t.ok(lstatSync(request.file).isSymbolicLink())
+  const file = path.join(directory, 'folder')
+  mkdirSync(file)
+  await t.rejects(exportRaw({ ...request, file, existing: 'replace' }), { code: 'REQUEST_INVALID' })
+  t.strictSame(readdirSync(directory), ['folder', 'volume.raw'])
 })
 
 t.test('an export that is cancelled leaves nothing', async t => {
