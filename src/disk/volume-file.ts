@@ -99,15 +99,20 @@ function blockDeviceSizeBytes(device: number): number {
   return sectorSizeBytes * Number(fs.readFileSync(`/sys/dev/block/${major}:${minor}/size`, 'latin1'))
 }
 
-/** Opens a raw file or a block device for reading and writing; CONFIG_INVALID, in words, where it is neither. */
+/**
+ * Opens a raw file or a block device for reading and writing; CONFIG_INVALID, in words, where it is neither. A block device is claimed: where
+ * it is mounted, part of another device, or served by another agent, that is CONFIG_INVALID, too. Two who write to it without
+ * knowing of each other would ruin the guest's file system.
+ */
 export const openVolumeFile: OpenVolumeFile = path => {
   let descriptor: number
   try {
-    descriptor = fs.openSync(path, 'r+')
+    const claim = fs.statSync(path).isBlockDevice() ? fs.constants.O_EXCL : 0 // of a file it means something else
+    descriptor = fs.openSync(path, fs.constants.O_RDWR | claim)
   } catch (cause) {
     throw new Failure(
       'CONFIG_INVALID',
-      `the volume's disk ${path} cannot be opened: ${cause instanceof Error ? cause.message : String(cause)}`,
+      `the volume's disk ${path} cannot be opened: ${whyNotOpened(cause)}`,
       {},
       { cause },
     )
@@ -127,4 +132,12 @@ export const openVolumeFile: OpenVolumeFile = path => {
     fs.closeSync(descriptor)
     throw error
   }
+}
+
+function whyNotOpened(cause: unknown): string {
+  const { code, message } = cause as NodeJS.ErrnoException
+  if (code === 'EBUSY')
+    return 'it is in use: mounted, part of another device (LVM, RAID, dm), or served by another agent'
+  if (code === 'ENOENT') return 'there is no such file or device'
+  return message
 }

@@ -1,0 +1,41 @@
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
+import * as path from 'node:path'
+import t from 'tap'
+import { openVolumeFile } from '../../src/disk/disk.ts'
+
+const run = promisify(execFile)
+
+t.test('what cannot be a disk is refused in words', t => {
+  const directory = t.testdir({ empty: '', odd: 'x'.repeat(513) })
+  const refused = (name: string, words: RegExp): unknown =>
+    t.throws(() => openVolumeFile(path.join(directory, name)), { code: 'CONFIG_INVALID', message: words })
+  refused('missing', /there is no such file or device/)
+  refused('empty', /0 bytes/)
+  refused('odd', /513 bytes/)
+  refused('.', /cannot be opened|neither a file nor a block device/)
+  t.throws(() => openVolumeFile('/dev/null'), { code: 'CONFIG_INVALID', message: /neither a file nor a block device/ })
+  t.end()
+})
+
+t.test('a file may be opened twice: the agent itself looks at it again', async t => {
+  const file = path.join(t.testdir({ disk: 'x'.repeat(512) }), 'disk')
+  const first = openVolumeFile(file)
+  await openVolumeFile(file).close()
+  await first.close()
+})
+
+t.test('a block device that somebody holds is refused, and is to be had when he has let go', async t => {
+  const file = path.join(t.testdir({ disk: 'x'.repeat(1024 * 1024) }), 'disk')
+  const device = await run('losetup', ['--find', '--show', file]).then(
+    ({ stdout }) => stdout.trim(),
+    () => undefined,
+  )
+  if (device === undefined) return t.pass('no loop device is to be had here')
+  t.teardown(() => run('losetup', ['--detach', device]))
+  const first = openVolumeFile(device)
+  t.equal(first.sizeBytes, 1024 * 1024)
+  t.throws(() => openVolumeFile(device), { code: 'CONFIG_INVALID', message: /in use: mounted/ })
+  await first.close()
+  await openVolumeFile(device).close()
+})
