@@ -30,8 +30,10 @@ type Call<K extends keyof AgingService> = (
 ) => Promise<Awaited<ReturnType<AgingService[K]>>>
 
 export class Aging {
-  /** Every VPG that the store holds and this appliance owns, as it was when the thread opened it. */
+  /** Every VPG that the store holds and this appliance owns, as it was when the thread opened it; while the store is away those that are remembered. */
   readonly vpgs: readonly OpenedVpg[]
+  /** True where the store did not answer: storeOpened tells when it has. */
+  readonly isStoreAway: boolean
   /** Resolves when the thread ends, with the error that ended it, or undefined after close(). */
   readonly ended: Promise<Error | undefined>
   readonly #worker: Worker
@@ -43,18 +45,20 @@ export class Aging {
   private constructor(
     worker: Worker,
     client: RpcClient<AgingService>,
-    vpgs: readonly OpenedVpg[],
+    opened: { readonly vpgs: readonly PackedVpg[]; readonly isStoreAway: boolean },
     ended: Promise<Error | undefined>,
   ) {
     this.#worker = worker
     this.#client = client
-    this.vpgs = vpgs
+    this.vpgs = opened.vpgs.map(unpacked)
+    this.isStoreAway = opened.isStoreAway
     this.ended = ended
   }
 
   /**
-   * Starts the thread and has it read every VPG's newest manifest. Fails as the store fails; a VPG that cannot be read
-   * is told by damageFound and left out, the others are served.
+   * Starts the thread and has it read every VPG's newest manifest. A VPG that cannot be read is told by damageFound and left out, the
+   * others are served. Where the store does not answer, what is remembered takes its place; where nothing is, and the store refuses us,
+   * it fails as the store does.
    */
   static async open(config: AgingConfig, handlers: AgingHandlers = {}): Promise<Aging> {
     const worker = new Worker(new URL('./aging-worker.js', import.meta.url), {
@@ -66,8 +70,7 @@ export class Aging {
       handler?.(value)
     })
     try {
-      const { vpgs } = await client.call('open', config)
-      return new Aging(worker, client, vpgs.map(unpacked), ended)
+      return new Aging(worker, client, await client.call('open', config), ended)
     } catch (error) {
       await worker.terminate()
       throw error
@@ -137,7 +140,7 @@ export class Aging {
 }
 
 /** Its checkpoints are objects only while somebody looks at them, VPG by VPG. */
-function unpacked({ checkpointPage, ...vpg }: PackedVpg): OpenedVpg {
+export function unpacked({ checkpointPage, ...vpg }: PackedVpg): OpenedVpg {
   return {
     ...vpg,
     get checkpoints() {

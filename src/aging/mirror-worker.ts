@@ -1,4 +1,4 @@
-import { Failure, failedWith } from '../base/failure.ts'
+import { Failure } from '../base/failure.ts'
 import type { Clock } from '../base/clock.ts'
 import type { Ordinal, PositionVector, StreamPosition, VpgId } from '../base/ids.ts'
 import { frameSizeBytesMax, logFileSizeBytes } from '../base/limits.ts'
@@ -7,7 +7,7 @@ import type { RpcMethods } from '../base/rpc.ts'
 import { MiB } from '../base/units.ts'
 import { realDisk, type Disk } from '../disk/disk.ts'
 import { LogReader } from '../journal/log-reader.ts'
-import { encodeCheckpoints, listVpgs, removeRemains, VpgCommits, type WriterIdentity } from '../manifest/manifest.ts'
+import { VpgCommits, type WriterIdentity } from '../manifest/manifest.ts'
 import { removeScratch, Workspace } from '../mirror/mirror.ts'
 import { openStore, type ObjectStore, type StoreConfig } from '../store/store.ts'
 import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
@@ -19,9 +19,13 @@ import { LogTail } from './log-tail.ts'
 import { SegmentMemory } from './segment-memory.ts'
 import type { AgingConfig, AgingService, ImagePlan, LogMark, OpenedVpg, PackedVpg, VpgMirrorStatus } from './service.ts'
 import { Strangers } from './strangers.ts'
+import { StoreOpening } from './store-opening.ts'
+import { mayPass } from './store-patience.ts'
 import type { AgingTools, Notify, TailedLog } from './tools.ts'
 import { Turns } from './turns.ts'
 import { VpgAging } from './vpg-aging.ts'
+import { remembered, VpgMemos } from './vpg-memos.ts'
+import { openedOf, VpgOpening } from './vpg-opening.ts'
 
 /** Room behind the target for the last record, its part of the footer, and the trailer. */
 const segmentSlackBytes = 2 * frameSizeBytesMax + 2 * MiB
@@ -51,10 +55,15 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   readonly #vpgs = new Map<VpgId, VpgAging>()
   readonly #loops = new Set<Promise<void>>()
   readonly #tailPermit = new Permits(1)
+  /** Undefined until the store has answered. */
   #tools: AgingTools | undefined
+  #opening: StoreOpening<readonly PackedVpg[]> | undefined
+  #store: ObjectStore | undefined
   #tail: LogTail | undefined
   #strangers: Strangers | undefined
   #started = false
+  /** How far the log was said to be durable last. */
+  #durable: LogMark | undefined
   readonly #logs: TailedLog[] = []
 
   constructor(clock: Clock, notify: Notify, surroundings: WorkerSurroundings = {}) {
@@ -63,12 +72,52 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     this.#surroundings = surroundings
   }
 
-  async open(config: AgingConfig): Promise<{ readonly vpgs: readonly PackedVpg[] }> {
+  async open(config: AgingConfig): ReturnType<AgingService['open']> {
     const disk = this.#surroundings.disk ?? realDisk
-    const store = await (this.#surroundings.openStore ?? openStore)(config.store)
     disk.makeDirectory(config.scratchDirectory)
     removeScratch(disk, config.scratchDirectory)
-    const tools: AgingTools = {
+    const memos = this.#openMemos(disk, config)
+    const served = (memos?.all() ?? []).map(([, memo]) => memo).filter(memo => memo.fenced === undefined)
+    const opening = new StoreOpening({
+      attempt: this.#attemptOpen(disk, config, memos),
+      // A store that was never in use refuses us for what is configured: that is mended before the first start.
+      mayPass: failure => (served.length > 0 ? mayPass(failure) : failure.reaction === 'retry'),
+      onAway: away => this.#notify('storeAway', away),
+      clock: this.#clock,
+      signal: this.#closing.signal,
+    })
+    this.#opening = opening
+    const vpgs = await opening.first()
+    if (vpgs !== undefined) return { vpgs, isStoreAway: false }
+    this.#run(async () => this.#notify('storeOpened', { vpgs: await opening.done }))
+    return { vpgs: served.map(remembered), isStoreAway: true }
+  }
+
+  #openMemos(disk: Disk, { memoDirectory, applianceId }: AgingConfig): VpgMemos | undefined {
+    if (memoDirectory === undefined) return undefined
+    const damageFound = (sentence: string): void => this.#notify('damageFound', { vpg: undefined, sentence })
+    return VpgMemos.open(disk, memoDirectory, applianceId, damageFound)
+  }
+
+  #attemptOpen(
+    disk: Disk,
+    config: AgingConfig,
+    memos: VpgMemos | undefined,
+  ): (signal: AbortSignal) => Promise<readonly PackedVpg[]> {
+    let tools: AgingTools | undefined
+    let opening: VpgOpening | undefined
+    return async signal => {
+      this.#store ??= await (this.#surroundings.openStore ?? openStore)(config.store)
+      tools ??= this.#newTools(disk, config, this.#store, memos)
+      opening ??= new VpgOpening(tools, this.#vpgs)
+      const vpgs = await opening.openAll(signal)
+      this.#tools = tools
+      return vpgs
+    }
+  }
+
+  #newTools(disk: Disk, config: AgingConfig, store: ObjectStore, memos: VpgMemos | undefined): AgingTools {
+    return {
       config,
       store,
       disk,
@@ -82,21 +131,20 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       segmentMemory: new SegmentMemory(),
       mergePermit: new Permits(1),
       workspace: new Workspace(),
+      memos,
       signal: this.#closing.signal,
     }
-    this.#tools = tools
-    const opened: PackedVpg[] = []
-    for (const vpg of await listVpgs(store, this.#closing.signal)) {
-      const found = await this.#openVpg(vpg)
-      if (found !== undefined) opened.push(found)
-    }
-    return { vpgs: opened }
   }
 
-  /** Returns at once: the log may be long. Nothing ages, and no log file is given back, before it has been read once. */
+  /**
+   * Returns at once: the log may be long, and the store away. Nothing ages, and no log file is given back, before the log has been
+   * read once, nor is it read before it is known which of its records the store has.
+   */
   async start({ durable }: { readonly durable: LogMark }): Promise<void> {
-    this.#openTail(durable)
+    this.durable(durable)
     this.#run(async () => {
+      await this.#opening?.done
+      this.#openTail(durable)
       await this.readTail()
       this.#started = true
       for (const vpg of this.#vpgs.values()) this.#runVpg(vpg)
@@ -121,10 +169,12 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     this.#strangers = strangers
     this.#tail = new LogTail({ reader, turns, logFiles, vpgs: this.#vpgs, strangers, damageFound, unsealedCountMax })
     this.#tail.moveLimit(durable)
+    if (this.#durable !== undefined) this.#tail.moveLimit(this.#durable)
   }
 
   /** How far the log is durable now. */
   durable(mark: LogMark): void {
+    this.#durable = mark
     this.#tail?.moveLimit(mark)
   }
 
@@ -237,7 +287,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     this.#closing.abort(new Failure('CLOSING', 'the aging thread is closing'))
     await Promise.all(this.#loops)
     for (const log of this.#logs) log.close()
-    await this.#tools?.store.close()
+    await this.#store?.close()
   }
 
   /** Reads the log up to what is durable. */
@@ -253,25 +303,6 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       worked = (await this.#mergeStep(vpg)) || worked
     }
     return (await this.#strangersStep()) || worked
-  }
-
-  async #openVpg(vpg: VpgId): Promise<PackedVpg | undefined> {
-    const tools = this.#ready()
-    try {
-      const { commits, folded } = await VpgCommits.load(this.#identity(tools), vpg, tools.signal)
-      const aging = new VpgAging(tools, commits, folded)
-      this.#vpgs.set(vpg, aging)
-      if (aging.isDeleted) return undefined
-      return { ...openedOf(aging), checkpointPage: encodeCheckpoints([...folded, ...aging.contents.recent]) }
-    } catch (error) {
-      if (failedWith(error, 'NOT_FOUND')) {
-        await removeRemains(tools.store, vpg, tools.config.applianceId, tools.signal)
-        return undefined
-      }
-      if (!(error instanceof Failure) || error.reaction === 'retry' || error.reaction === 'cancelled') throw error
-      this.#notify('damageFound', { vpg, sentence: `VPG ${vpg} is left alone: ${error.message}` })
-      return undefined
-    }
   }
 
   async #tailLoop(): Promise<void> {
@@ -385,31 +416,21 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }
 
   #known(vpg: VpgId): VpgAging {
+    this.#ready()
     const known = this.#vpgs.get(vpg)
     if (known === undefined || known.isDeleted) throw new Failure('UNKNOWN_VPG', `no VPG ${vpg} here`, { vpg })
     return known
   }
 
   #ready(): AgingTools {
-    if (this.#tools === undefined) throw new Failure('BUSY', 'the aging thread is not open yet')
-    return this.#tools
+    if (this.#tools !== undefined) return this.#tools
+    const away = this.#opening?.away
+    if (away === undefined) throw new Failure('BUSY', 'the aging thread is not open yet')
+    const since = new Date(away.sinceMicros / 1000).toISOString()
+    throw new Failure('STORE_UNAVAILABLE', `the object store has not answered since ${since}: ${away.sentence}`)
   }
 
   #identity({ store, clock, config }: AgingTools): WriterIdentity {
     return { store, clock, applianceId: config.applianceId }
-  }
-}
-
-function openedOf(vpg: VpgAging): Omit<OpenedVpg, 'checkpoints'> {
-  const { state, pendingMarkers } = vpg.contents
-  return {
-    pendingMarkers,
-    definition: state.definition,
-    epoch: state.epoch,
-    offloaded: state.offloaded,
-    historyEdge: state.historyEdge,
-    tags: state.tags,
-    holes: state.holes,
-    segments: state.segments,
   }
 }

@@ -1,4 +1,5 @@
 import type { Ordinal, PositionVector, StreamPosition, VpgId } from '../base/ids.ts'
+import type { StoreAway } from './store-opening.ts'
 import type { PaceFlag } from './turns.ts'
 import type { StoreConfig } from '../store/object-store.ts'
 import type { DurableMarker } from '../timeline/assembler.ts'
@@ -16,6 +17,8 @@ export interface AgingConfig {
   readonly store: StoreConfig
   readonly logDirectory: string
   readonly scratchDirectory: string
+  /** Where VPGs are remembered for a start without the store; undefined: nowhere. */
+  readonly memoDirectory: string | undefined
   /** Who owns the VPGs in the store; another owner's VPG is refused. */
   readonly applianceId: string
   readonly segmentSizeBytesTarget: number
@@ -33,8 +36,12 @@ export interface AgingConfig {
 
 /** Calls to the thread; see RpcMethods. Failures keep their codes. */
 export interface AgingService {
-  /** Opens the store and reads every VPG's newest manifest and what was committed after it. The first call. */
-  open(config: AgingConfig): Promise<{ readonly vpgs: readonly PackedVpg[] }>
+  /**
+   * Opens the store and reads every VPG's newest manifest and what was committed after it. Where the store does not answer, `vpgs` are
+   * those that are remembered, `isStoreAway` is true, and every other call but start() and close() fails STORE_UNAVAILABLE until
+   * storeOpened is told. The first call.
+   */
+  open(config: AgingConfig): Promise<{ readonly vpgs: readonly PackedVpg[]; readonly isStoreAway: boolean }>
   /** After the log's recovery: starts tailing at the oldest log file, and aging. */
   start(argument: { readonly durable: LogMark }): Promise<void>
   createVpg(definition: VpgDefinition): Promise<OpenedVpg>
@@ -206,6 +213,10 @@ export interface AgingNotices {
   damageFound: { readonly vpg: VpgId | undefined; readonly sentence: string }
   storeFailing: { readonly vpg: VpgId; readonly sentence: string }
   storeRecovered: { readonly vpg: VpgId }
+  /** Since the start the store has not answered; told again when it says something else. */
+  storeAway: StoreAway
+  /** After a start without the store: it has answered, and these are the VPGs that this appliance owns. */
+  storeOpened: { readonly vpgs: readonly PackedVpg[] }
   /** Another appliance owns the VPG: this one has stopped writing it. */
   fenced: { readonly vpg: VpgId; readonly sentence: string }
 }

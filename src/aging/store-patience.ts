@@ -56,6 +56,7 @@ export class StorePatience {
   }
 }
 
-function mayPass(failure: Failure): boolean {
+/** A store that refuses us is mended by a person, one that is down by itself: both are waited for. */
+export function mayPass(failure: Failure): boolean {
   return failure.reaction === 'retry' || failure.code === 'CONFIG_INVALID'
 }

@@ -8,6 +8,7 @@ import type { LogFiles } from './log-files.ts'
 import type { SegmentMemory } from './segment-memory.ts'
 import type { AgingConfig, AgingNotices } from './service.ts'
 import type { Turns } from './turns.ts'
+import type { VpgMemos } from './vpg-memos.ts'
 
 export type Notify = <K extends keyof AgingNotices>(name: K, notice: AgingNotices[K]) => void
 
@@ -32,5 +33,7 @@ export interface AgingTools {
   /** One fold or region rewrite at a time, in the one workspace. */
   readonly mergePermit: Permits
   readonly workspace: Workspace
+  /** Undefined where nothing is remembered. */
+  readonly memos: VpgMemos | undefined
   readonly signal: AbortSignal
 }

@@ -39,12 +39,16 @@ export class VpgWriter {
   readonly #permit = new Permits(1)
   #halted: Failure | undefined
   #mergingHalted: Failure | undefined
+  /** The newest checkpoint that is in the store. */
+  #newest: Checkpoint | undefined
   #ownershipCheckedMillis: number
 
   constructor(tools: AgingTools, commits: VpgCommits, folded: readonly Checkpoint[]) {
     this.#tools = tools
     this.#commits = commits
     this.history.add(folded)
+    this.#newest = folded.at(-1)
+    this.#remember()
     this.#ownershipCheckedMillis = tools.clock.monotonicMillis()
     this.patience = new StorePatience(tools.clock, {
       failing: sentence => tools.notify('storeFailing', { vpg: this.vpg, sentence }),
@@ -177,6 +181,7 @@ export class VpgWriter {
     const pending = this.#commits.prepareManifest(contents, leftKeys ?? [])
     await this.patience.attempt(signal => this.#commits.commitManifest(pending, signal), this.#tools.signal)
     this.#ownershipCheckedMillis = this.#tools.clock.monotonicMillis()
+    this.#remember()
     const { state } = this.contents
     this.history.add(folded)
     this.history.keep(retention(state))
@@ -201,14 +206,25 @@ export class VpgWriter {
     const attempt = (each: AbortSignal): Promise<SegmentSpan> =>
       segmentPermit.with(() => this.#commits.commitSegment(segment, each))
     const span = await this.patience.attempt(attempt, signal)
+    this.#remember()
     this.#ownershipCheckedMillis = this.#tools.clock.monotonicMillis()
     return span
+  }
+
+  /** Before anything is given up that the commit stands for. A VPG that has no commit yet is nothing to remember. */
+  #remember(): void {
+    const { memos } = this.#tools
+    const { contents } = this
+    this.#newest = contents.recent.at(-1) ?? this.#newest
+    if (contents.deletedAtMicros !== undefined) memos?.forget(this.vpg)
+    else if (contents.state.commitNumber > 0) memos?.keep(contents, this.#newest)
   }
 
   #haltFor(failure: Failure): void {
     if (this.#halted !== undefined) return
     if (failure.reaction === 'stand-down') {
       this.#halted = failure
+      this.#tools.memos?.fence(this.vpg, failure.message)
       this.#tools.notify('fenced', { vpg: this.vpg, sentence: failure.message })
     } else if (failure.reaction === 'quarantine') {
       this.#halted = failure

@@ -82,6 +82,16 @@ const updateCheckpoint = `
      SET timestampMicros = :timestampMicros, historyMillis = :historyMillis, vector = :vector, volumeListId = :volumeListId
    WHERE historyId = :historyId AND ordinal = :ordinal`
 const deleteCheckpoint = `DELETE FROM checkpoint WHERE historyId = :historyId AND ordinal = :ordinal`
+const deleteCheckpointsAbove = `
+  DELETE FROM checkpoint WHERE historyId = :historyId AND ordinal > :above LIMIT :limit`
+const copyCheckpoints = `
+  INSERT OR REPLACE INTO checkpoint (historyId, ordinal, timestampMicros, historyMillis, vector, volumeListId)
+  SELECT :historyId, ordinal, timestampMicros, historyMillis, vector, volumeListId
+    FROM checkpoint
+   WHERE historyId = :from AND ordinal > :above AND ordinal <= :through`
+const selectCopyEnd = `
+  SELECT max(ordinal) AS ordinal
+    FROM (SELECT ordinal FROM checkpoint WHERE historyId = :historyId AND ordinal > :above ORDER BY ordinal LIMIT :limit)`
 const selectOrdinals = `
   SELECT ordinal FROM checkpoint
    WHERE historyId = :historyId AND ordinal > :after AND ordinal < :edge
@@ -159,8 +169,9 @@ export class CatalogTables {
     readonly segments: readonly SegmentSpan[]
     readonly checkpoints: readonly Checkpoint[]
     readonly offloaded: readonly StreamPosition[]
+    readonly keepAbove?: Ordinal
   }): Generator<void, void> {
-    const { vpg, segments, checkpoints, offloaded } = argument
+    const { vpg, segments, checkpoints, offloaded, keepAbove } = argument
     const historyId = this.#transact(() => {
       const id = this.#drawId()
       this.#run(insertLeftover, { id }) // until it is in use: a load that was cut short leaves nothing
@@ -176,14 +187,38 @@ export class CatalogTables {
       segmentCount += this.#transact(() => sum(chunk, each => this.#putSegment(historyId, each)))
       yield
     }
+    const kept = { historyId, above: keepAbove, count: 0 }
+    while (this.#copyKept(vpg, kept) >= insertRowsMax) yield
+    checkpointCount += kept.count
     this.#transact(() => {
       const row = this.#vpgRow(vpg)
+      checkpointCount += this.#copyKept(vpg, { ...kept })
       this.#run(changeHistory, { id: row.id, historyId, checkpointCount, segmentCount })
       this.#run(deleteLeftover, { id: historyId })
       this.#run(insertLeftover, { id: row.historyId })
     })
     yield* this.#dropTail(vpg, offloaded)
     yield* this.clearLeftovers()
+  }
+
+  /** Copies some of the checkpoints above the mark from the VPG's history into another, and moves the mark. Returns how many. */
+  #copyKept(vpg: VpgId, kept: { readonly historyId: number; above: number | undefined; count: number }): number {
+    const from = this.#find(vpg)?.historyId
+    if (kept.above === undefined || from === undefined) return 0
+    const { historyId, above } = kept
+    const through = this.#ordinal(selectCopyEnd, { historyId: from, above, limit: insertRowsMax })
+    if (through === undefined || through === null) return 0
+    const count = this.#run(copyCheckpoints, { historyId, from, above, through })
+    kept.above = through
+    kept.count += count
+    return count
+  }
+
+  *dropCheckpointsAbove(vpg: VpgId, above: Ordinal): Generator<void, void> {
+    const row = this.#find(vpg)
+    if (row === undefined) return
+    const range = { historyId: row.historyId, above, limit: deleteRowsMax }
+    yield* this.#deleteAll(deleteCheckpointsAbove, range, count => this.#count(row.id, { checkpointCount: -count }))
   }
 
   *forget(vpg: VpgId): Generator<void, void> {

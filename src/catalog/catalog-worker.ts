@@ -47,6 +47,8 @@ class CatalogThread implements RpcMethods<CatalogService> {
   }
 
   loadVpg: CatalogService['loadVpg'] = argument => this.#long(tables => tables.load(argument))
+  dropCheckpointsAbove: CatalogService['dropCheckpointsAbove'] = ({ vpg, above }) =>
+    this.#long(tables => tables.dropCheckpointsAbove(vpg, above))
   forgetVpg: CatalogService['forgetVpg'] = ({ vpg }) => this.#long(tables => tables.forget(vpg))
   addSegment: CatalogService['addSegment'] = ({ vpg, segment, offloaded }) =>
     this.#long(tables => tables.addSegment(vpg, segment, offloaded))

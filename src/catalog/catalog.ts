@@ -109,6 +109,7 @@ export class Catalog implements RpcMethods<Direct>, Closable {
   }
 
   loadVpg: Direct['loadVpg'] = argument => this.#change('loadVpg', argument)
+  dropCheckpointsAbove: Direct['dropCheckpointsAbove'] = argument => this.#change('dropCheckpointsAbove', argument)
   forgetVpg: Direct['forgetVpg'] = argument => this.#change('forgetVpg', argument)
   addSegment: Direct['addSegment'] = argument => this.#change('addSegment', argument)
   dropSegments: Direct['dropSegments'] = argument => this.#change('dropSegments', argument)

@@ -10,14 +10,17 @@ export interface CatalogService {
   open(argument: { readonly file: string }): Promise<{ readonly begunAnew: boolean; readonly reason: string }>
   /**
    * Makes the VPG's segments and checkpoints exactly these, in one step for whoever reads meanwhile; tail rows of covered records are
-   * dropped, others stay. At start; checkpoints that only the log has are added afterwards.
+   * dropped, others stay. At start; checkpoints that only the log has are added afterwards, or were before: those above `keepAbove` stay.
    */
   loadVpg(argument: {
     readonly vpg: VpgId
     readonly segments: readonly SegmentSpan[]
     readonly checkpoints: readonly Checkpoint[]
     readonly offloaded: readonly StreamPosition[]
+    readonly keepAbove?: Ordinal
   }): Promise<void>
+  /** Drops the checkpoints above: at a start without the store, before those are added that the log has. */
+  dropCheckpointsAbove(argument: { readonly vpg: VpgId; readonly above: Ordinal }): Promise<void>
   forgetVpg(argument: { readonly vpg: VpgId }): Promise<void>
   /**
    * A row per batch of the log's tail, and checkpoints, in one transaction; returns when it is committed. Replaces rows with the same

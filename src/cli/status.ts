@@ -15,6 +15,10 @@ export function statusCommand(): Command {
   )
 }
 
+function failingInWords({ sinceMicros, sentence }: NonNullable<VraStatus['storeFailing']>): string {
+  return `since ${new Date(sinceMicros / 1000).toISOString()}: ${sentence}`
+}
+
 async function printStatus(status: VraStatus): Promise<void> {
   const { ingest, journal } = status
   printFacts([
@@ -26,6 +30,7 @@ async function printStatus(status: VraStatus): Promise<void> {
     ],
     ['data', status.dataDirectory],
     ['store', status.store],
+    ['store fails', status.storeFailing === undefined ? undefined : failingInWords(status.storeFailing)],
     ['writes', `${countInWords(ingest.writesPerSecond)}/s, ${sizeInWords(ingest.bytesPerSecond)}/s`],
     ['ack latency', `p50 ${ingest.ackMillisP50.toFixed(1)} ms, p99 ${ingest.ackMillisP99.toFixed(1)} ms`],
     [

@@ -291,6 +291,10 @@ const vraStatus = z.object({
   nowMicros: micros,
   dataDirectory: z.string(),
   store: z.string(),
+  storeFailing: z
+    .object({ sinceMicros: count, sentence: z.string() })
+    .optional()
+    .meta({ description: 'While the object store does not answer: since when, and why.' }),
   listen: z.object({ host: z.string(), port: count, tls: z.boolean() }),
   ready: z.boolean(),
   alerts: list(alert),

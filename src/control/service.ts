@@ -65,6 +65,8 @@ export interface VraStatus {
   readonly dataDirectory: string
   /** Where the store is, in words: a directory or s3://bucket/prefix. */
   readonly store: string
+  /** While it does not answer, for one VPG at least: since when, and why. Writes are taken all the same, until the journal is full. */
+  readonly storeFailing: { readonly sinceMicros: number; readonly sentence: string } | undefined
   readonly listen: { readonly host: string; readonly port: number; readonly tls: boolean }
   /** Not ready while recovering; ready with faults while limping. */
   readonly ready: boolean

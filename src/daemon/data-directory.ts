@@ -35,6 +35,11 @@ export class DataDirectory implements Closable {
     return path.join(this.directory, 'scratch')
   }
 
+  /** What is remembered of VPGs for a start without the store. */
+  get memoDirectory(): string {
+    return path.join(this.directory, 'vpgs')
+  }
+
   get indexFile(): string {
     return path.join(this.directory, 'journal-index.sqlite')
   }

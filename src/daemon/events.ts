@@ -1,4 +1,5 @@
 import type { Aging, AgingHandlers } from '../aging/aging.ts'
+import type { AgingNotices } from '../aging/service.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import type { CatalogEvents } from '../catalog/events.ts'
 import { Failure } from '../base/failure.ts'
@@ -115,8 +116,20 @@ function isWhole(sync: SyncKind): boolean {
 }
 
 /** While the parts that act are being opened: a VPG that is left alone is told of, or nobody knows why its agents are refused. */
-export function earlyAgingHandlers(listeners: DamageListeners): AgingHandlers {
-  return { damageFound: ({ vpg, sentence }) => tellDamage(listeners, vpg, sentence) }
+export function earlyAgingHandlers(listeners: EarlyListeners): AgingHandlers {
+  return {
+    damageFound: ({ vpg, sentence }) => tellDamage(listeners, vpg, sentence),
+    storeAway: away => tellAway(listeners, away),
+    storeOpened: ({ vpgs }) => listeners.storeOpened(vpgs),
+  }
+}
+
+export type EarlyListeners = DamageListeners & Pick<AgingListeners, 'storeOpened'>
+
+function tellAway({ table, metrics, log }: DamageListeners, away: AgingNotices['storeAway']): void {
+  table.storeAway = away
+  metrics.aging.storeAway(away)
+  log.error(away, 'storeAway')
 }
 
 export type DamageListeners = Pick<AgingListeners, 'table' | 'metrics' | 'log'>
@@ -145,6 +158,8 @@ export interface AgingListeners {
   /** Open a moment later than aging starts. */
   readonly ingest: () => Ingest | undefined
   readonly nowMicros: () => number
+  /** What the store says after a start without it. */
+  readonly storeOpened: (vpgs: AgingNotices['storeOpened']['vpgs']) => void
 }
 
 export function agingHandlers({
@@ -155,6 +170,7 @@ export function agingHandlers({
   log,
   ingest,
   nowMicros,
+  storeOpened,
 }: AgingListeners): AgingHandlers {
   const entryOf = (vpg: VpgId) => table.get(vpg)
   const nameOf = (vpg: VpgId): string => entryOf(vpg)?.definition.name ?? vpg
@@ -232,7 +248,7 @@ export function agingHandlers({
       log.fatal({ vpg: nameOf(vpg), sentence }, 'fenced')
     },
   })
-  return { ...acting, damageFound: ({ vpg, sentence }) => tellDamage({ table, metrics, log }, vpg, sentence) }
+  return { ...acting, ...earlyAgingHandlers({ table, metrics, log, storeOpened }) }
 }
 
 function rounded<T extends { readonly millis: number }>(facts: T): T {

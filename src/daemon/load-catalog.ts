@@ -1,5 +1,5 @@
 import type { Catalog } from '../catalog/catalog.ts'
-import type { StreamPosition, VpgId } from '../base/ids.ts'
+import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
 import type { RecoveredLog } from '../journal/journal.ts'
 import type { ReconciledVpg } from './reconcile.ts'
 
@@ -12,6 +12,17 @@ export async function loadHistory(catalog: Catalog, vpgs: readonly ReconciledVpg
     const { definition, segments, checkpoints, offloaded } = opened
     await catalog.loadVpg({ vpg: definition.id, segments, checkpoints, offloaded })
     catalog.addCheckpoints(definition.id, logCheckpoints)
+  }
+  await catalog.flush()
+}
+
+/** The same while the store is away: the index goes on from what it said of the store, and says of the log what the log says. */
+export async function loadRemembered(catalog: Catalog, vpgs: readonly ReconciledVpg[]): Promise<void> {
+  for (const { opened, logCheckpoints } of vpgs) {
+    const { definition, checkpoints } = opened
+    const [newest] = checkpoints
+    await catalog.dropCheckpointsAbove({ vpg: definition.id, above: newest?.ordinal ?? (0 as Ordinal) })
+    catalog.addCheckpoints(definition.id, [...checkpoints, ...logCheckpoints])
   }
   await catalog.flush()
 }

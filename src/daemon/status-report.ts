@@ -69,6 +69,7 @@ export class StatusReport {
     return {
       ...this.#facts,
       nowMicros,
+      storeFailing: this.#storeFailing(),
       ready: true,
       alerts: gravestFirst(alerts),
       journal,
@@ -173,7 +174,21 @@ export class StatusReport {
     return this.#parts.table.damageElsewhere.map(sentence => ({ severity: 'critical', vpg: undefined, sentence }))
   }
 
+  #storeFailing(): api.VraStatus['storeFailing'] {
+    const { table } = this.#parts
+    const failures = table.all().flatMap(entry => entry.storeFailure ?? [])
+    return table.storeAway ?? failures.sort((a, b) => a.sinceMicros - b.sinceMicros)[0]
+  }
+
   #storeAlerts(): api.Alert[] {
+    const { storeAway } = this.#parts.table
+    if (storeAway !== undefined) {
+      const since = new Date(storeAway.sinceMicros / 1000).toISOString()
+      const sentence =
+        `the object store has not answered since ${since}, when this daemon was started: writes go to the journal until it is full, ` +
+        `nothing is offloaded, and images can't be read: ${storeAway.sentence}`
+      return [{ severity: 'warning', vpg: undefined, sentence }]
+    }
     return this.#parts.table.all().flatMap(entry => {
       if (entry.storeFailure === undefined) return []
       const since = new Date(entry.storeFailure.sinceMicros / 1000).toISOString()

@@ -1,7 +1,7 @@
 import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
-import type { OpenedVpg } from '../aging/service.ts'
+import type { AgingNotices, OpenedVpg } from '../aging/service.ts'
 import type { VolumeDefinition, VpgDefinition } from '../timeline/definition.ts'
 import type { Hole, VpgState } from '../timeline/state.ts'
 import { Meter } from './meter.ts'
@@ -33,6 +33,11 @@ export class VpgEntry {
     this.offloaded = opened.offloaded
     this.meter = new Meter(clock)
     this.progress = new StreamProgress(clock)
+  }
+
+  /** What people decided, and what is offloaded, as the store has it. */
+  refresh({ definition, tags, holes, historyEdge, offloaded }: OpenedVpg): void {
+    Object.assign(this, { definition, tags, holes, historyEdge, offloaded })
   }
 
   /** The holes that nothing has repaired: from the first of them on nothing new is offered. */
@@ -76,6 +81,8 @@ export class VpgTable {
   readonly #byId = new Map<VpgId, VpgEntry>()
   /** Damage of no VPG that is served: of one that could not be read at the start, or of bytes that nobody knows whose they were. */
   readonly damageElsewhere: string[] = []
+  /** While the store has not answered since the start. */
+  storeAway: AgingNotices['storeAway'] | undefined
 
   add(entry: VpgEntry): void {
     this.#byId.set(entry.definition.id, entry)

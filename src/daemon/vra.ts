@@ -1,5 +1,6 @@
 import * as path from 'node:path'
-import { Aging, newPaceFlag, type AgingHandlers } from '../aging/aging.ts'
+import { Aging, newPaceFlag, unpacked, type AgingHandlers } from '../aging/aging.ts'
+import type { PackedVpg } from '../aging/service.ts'
 import { Catalog } from '../catalog/catalog.ts'
 import { systemClock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
@@ -29,11 +30,12 @@ import { untilAborted } from './lifetime.ts'
 import type { Log } from './log.ts'
 import { Meter } from './meter.ts'
 import { Pacer } from './pacer.ts'
-import { loadHistory, loadTail } from './load-catalog.ts'
+import { loadHistory, loadRemembered, loadTail } from './load-catalog.ts'
 import { readText } from './read-text.ts'
 import { newestOfEachName, reconcile } from './reconcile.ts'
 import { software } from './software.ts'
 import { StatusReport } from './status-report.ts'
+import { recoveredOfOthers, takeStore } from './store-return.ts'
 import { Terms } from './terms.ts'
 import { VerifyJobs } from './verify-jobs.ts'
 import { VpgEntry, VpgTable } from './vpg-table.ts'
@@ -68,7 +70,9 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     // What the store knows, what the log has beyond it, and an index that says the same. Each has a thread of its own: they are
     // opened side by side, while the modules of the HTTP API, which are most of this program's, are loaded here.
     const paceFlag = newPaceFlag()
-    const handlers: { later: AgingHandlers } = { later: earlyAgingHandlers({ table, metrics, log }) }
+    const storeOpened = untilTold<readonly PackedVpg[]>()
+    const early = earlyAgingHandlers({ table, metrics, log, storeOpened: storeOpened.tell })
+    const handlers: { later: AgingHandlers } = { later: early }
     const indexLost = untilLost()
     const opening = parts.ownAll<[Aging, Journal, Catalog]>([
       Aging.open({ ...agingConfig(config, data), paceFlag }, lateHandlers(handlers)),
@@ -89,7 +93,8 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     for (const vpg of vpgs) table.add(new VpgEntry(vpg.opened, clock))
     const terms = Terms.open(realDisk, data.directory)
     terms.prepare(vpgs.map(({ ingest }) => ({ id: ingest.definition.id, above: termOf(ingest.lastMarker) })))
-    await loadHistory(catalog, vpgs)
+    await (aging.isStoreAway ? loadRemembered(catalog, vpgs) : loadHistory(catalog, vpgs))
+    const unknownInLog = recoveredOfOthers(journal.recovered, served)
     const { untoldCount } = journal.recovered
     if (untoldCount > 0) log.warn({ count: untoldCount }, 'indexRowsDropped')
 
@@ -103,6 +108,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       log,
       ingest: () => serving,
       nowMicros: () => clock.timestampMicros(),
+      storeOpened: storeOpened.tell,
     })
     const stopTelling = journal.onDurable(group => {
       aging.durable(group.mark)
@@ -206,7 +212,11 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
         await tailLoaded
       },
     })
-    await untilAborted(signal, [endOf('aging', aging.ended), indexLost.promise])
+    const returning = storeOpened.told.then(async opened => {
+      await takeStore({ catalog, clock, ingest, log, table, unknownInLog }, opened.map(unpacked))
+      return await new Promise<never>(() => undefined)
+    })
+    await untilAborted(signal, [endOf('aging', aging.ended), indexLost.promise, returning])
   } finally {
     await parts.closeAll()
     log.info('vraStopped')
@@ -233,6 +243,7 @@ function agingConfig(config: VraConfig, data: DataDirectory): Parameters<typeof 
     store: config.store,
     logDirectory: data.directory,
     scratchDirectory: data.scratchDirectory,
+    memoDirectory: data.memoDirectory,
     applianceId: data.applianceId,
     ...config.aging,
   }
@@ -260,4 +271,11 @@ function untilLost(): { readonly promise: Promise<never>; readonly reject: (erro
   const promise = new Promise<never>((_, refuse) => (reject = refuse))
   promise.catch(() => undefined) // it may be lost before anybody waits
   return { promise, reject }
+}
+
+/** A promise of what `tell` is given first. */
+function untilTold<T>(): { readonly told: Promise<T>; readonly tell: (value: T) => void } {
+  let tell: (value: T) => void = () => undefined
+  const told = new Promise<T>(resolve => (tell = resolve))
+  return { told, tell }
 }

@@ -65,6 +65,7 @@ export class Exposition {
   constructor(counted: Counted) {
     this.#counted = counted
     registerProcessMetrics(this.#registry, counted.version, counted.loopDelay)
+    this.#registerStore()
     this.#registerIngest()
     this.#registerJournal()
     this.#registerVpgs()
@@ -72,6 +73,18 @@ export class Exposition {
 
   render(): Promise<string> {
     return this.#registry.metrics()
+  }
+
+  #registerStore(): void {
+    gauge(
+      this.#registry,
+      'vra_store_away_seconds',
+      'For how long the object store has not answered, for one VPG at least; 0 while it does.',
+      () => {
+        const facts = this.#counted.scraped()
+        return facts?.storeFailing === undefined ? 0 : (facts.nowMicros - facts.storeFailing.sinceMicros) / 1e6
+      },
+    )
   }
 
   #registerIngest(): void {

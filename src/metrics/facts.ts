@@ -10,6 +10,9 @@ export interface MetricsFacts {
     readonly full: string | undefined
   }
   readonly ingest: { readonly sessionCount: number }
+  readonly nowMicros: number
+  /** Undefined while the store answers. */
+  readonly storeFailing: { readonly sinceMicros: number } | undefined
   readonly vpgs: readonly VpgFacts[]
 }
 

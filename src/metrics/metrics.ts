@@ -155,6 +155,8 @@ export class Metrics {
       damageFound: ({ vpg }) => void (vpg === undefined ? this.#totals : this.#countsOf(vpg)).damage++,
       storeFailing: ({ vpg }) => void this.#countsOf(vpg).storeFailures++,
       storeRecovered: () => undefined,
+      storeAway: () => undefined,
+      storeOpened: () => undefined,
       fenced: ({ vpg }) => void this.#countsOf(vpg).fenced++,
     }
   }

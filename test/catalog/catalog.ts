@@ -2,7 +2,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import * as path from 'node:path'
 import Database from 'better-sqlite3'
 import t from 'tap'
-import { newVpgId } from '../../src/base/ids.ts'
+import { newVpgId, type Ordinal } from '../../src/base/ids.ts'
 import { giveBackPages, openCatalogFile, sizeBytesOf } from '../../src/catalog/catalog-file.ts'
 import { CatalogTables } from '../../src/catalog/catalog-tables.ts'
 import { Catalog } from '../../src/catalog/catalog.ts'
@@ -50,6 +50,32 @@ t.test('a load makes segments and checkpoints exactly those given, and drops the
   t.strictSame(await catalog.locate({ vpg, at: position(1, 1, 501) }), tailRows(vpg, 51)[50], 'the rest is in the log')
   t.strictSame(await catalog.locate({ vpg, at: position(1, 1, 1001) }), undefined)
   t.strictSame(await catalog.locate({ vpg, at: position(2, 1, 5) }), undefined)
+})
+
+t.test('what was added while the store was away stays when the store says what it has', async t => {
+  const { catalog } = await openedCatalog(t)
+  catalog.addCheckpoints(vpg, checkpointNumbers(1, 5_020))
+  await catalog.dropCheckpointsAbove({ vpg, above: checkpointNumbers(20, 20)[0]!.ordinal })
+  t.equal((await catalog.statistics({ vpg })).checkpointCount, 20)
+  catalog.addCheckpoints(vpg, checkpointNumbers(21, 5_030))
+  const stored = checkpointNumbers(10, 25)
+  const keepAbove = stored.at(-1)!.ordinal
+  const loading = catalog.loadVpg({ vpg, segments: [], checkpoints: stored, offloaded: [], keepAbove })
+  catalog.addCheckpoints(vpg, checkpointNumbers(5_031, 5_040))
+  await loading
+  const found: number[] = []
+  for (let after: Ordinal | undefined; ;) {
+    const bounds = after === undefined ? {} : { after }
+    const page = await catalog.listCheckpoints({ vpg, order: 'oldest-first', limit: 1000, ...bounds })
+    found.push(...page.checkpoints.map(({ ordinal }) => ordinal))
+    after = page.checkpoints.at(-1)?.ordinal
+    if (!page.more) break
+  }
+  t.strictSame(
+    found,
+    checkpointNumbers(10, 5_040).map(({ ordinal }) => ordinal),
+  )
+  t.equal((await catalog.statistics({ vpg })).checkpointCount, found.length)
 })
 
 t.test('a segment takes over the rows of the tail that it covers, and a fold those of the segment', async t => {

@@ -80,6 +80,7 @@ export class AgingModel {
       store: { kind: 'directory', directory: scratchDirectory },
       logDirectory: scratchDirectory,
       scratchDirectory,
+      memoDirectory: undefined,
       applianceId: 'appliance-one',
       segmentSizeBytesTarget: 64 * 1024,
       segmentAgeMillisMax: 10_000,

@@ -57,6 +57,7 @@ export class FakeVra implements VraControl {
       nowMicros,
       dataDirectory: '/var/lib/vra',
       store: 's3://recovery-bucket/vra/',
+      storeFailing: undefined,
       listen: { host: '10.20.0.5', port: 7420, tls: true },
       ready: this.ready,
       alerts: this.alerts,

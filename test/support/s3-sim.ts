@@ -100,6 +100,7 @@ export class S3Simulator {
   readonly #options: SimulatorOptions
   readonly #server: http.Server
   readonly #planned: Planned[] = []
+  #port = 0
   #windowStartMillis = 0
   #windowRequests = 0
   #received: (() => void)[] = []
@@ -141,6 +142,18 @@ export class S3Simulator {
 
   async connectionCount(): Promise<number> {
     return await new Promise(resolve => this.#server.getConnections((_error, count) => resolve(count)))
+  }
+
+  /** Nobody listens any more; what is stored stays. */
+  async goAway(): Promise<void> {
+    this.#port = Number(new URL(this.endpoint).port)
+    await this.close()
+  }
+
+  /** At the same place as before. */
+  async comeBack(): Promise<void> {
+    this.#server.listen(this.#port, '127.0.0.1')
+    await once(this.#server, 'listening')
   }
 
   async close(): Promise<void> {

@@ -1,0 +1,88 @@
+import { Failure, failedWith } from '../base/failure.ts'
+import type { VpgId } from '../base/ids.ts'
+import { encodeCheckpoints, listVpgs, removeRemains, VpgCommits } from '../manifest/manifest.ts'
+import type { OpenedVpg, PackedVpg } from './service.ts'
+import { mayPass } from './store-patience.ts'
+import type { AgingTools } from './tools.ts'
+import { VpgAging } from './vpg-aging.ts'
+import { requireNotOlder } from './vpg-memos.ts'
+
+/** Reads every VPG of the store once, however often the store fails on the way. */
+export class VpgOpening {
+  readonly #tools: AgingTools
+  readonly #vpgs: Map<VpgId, VpgAging>
+  /** Of VPGs that need no other look; undefined where there is nothing to serve. */
+  readonly #settled = new Map<VpgId, PackedVpg | undefined>()
+
+  /** VPGs are put into `vpgs` as they are opened. */
+  constructor(tools: AgingTools, vpgs: Map<VpgId, VpgAging>) {
+    this.#tools = tools
+    this.#vpgs = vpgs
+  }
+
+  /**
+   * Those that this appliance owns; every other is told of and left alone. Fails for what may pass, to be called again: VPGs that
+   * were opened are not read again.
+   */
+  async openAll(signal: AbortSignal): Promise<readonly PackedVpg[]> {
+    const listed = await listVpgs(this.#tools.store, signal)
+    for (const vpg of listed) if (!this.#settled.has(vpg)) this.#settled.set(vpg, await this.#open(vpg, signal))
+    this.#tellMissing(new Set(listed))
+    return [...this.#settled.values()].filter(opened => opened !== undefined)
+  }
+
+  async #open(vpg: VpgId, signal: AbortSignal): Promise<PackedVpg | undefined> {
+    const { store, clock, config, memos, notify } = this.#tools
+    const { applianceId } = config
+    try {
+      const { commits, folded } = await VpgCommits.load({ store, clock, applianceId }, vpg, signal)
+      requireNotOlder(memos?.get(vpg), commits.contents.state.commitNumber)
+      const aging = new VpgAging(this.#tools, commits, folded)
+      this.#vpgs.set(vpg, aging)
+      if (aging.isDeleted) return undefined
+      return { ...openedOf(aging), checkpointPage: encodeCheckpoints([...folded, ...aging.contents.recent]) }
+    } catch (error) {
+      if (failedWith(error, 'NOT_FOUND') && memos?.get(vpg) === undefined) {
+        await removeRemains(store, vpg, applianceId, signal)
+        return undefined
+      }
+      if (!(error instanceof Failure) || error.reaction === 'cancelled' || mayPass(error)) throw error
+      if (failedWith(error, 'IDENTITY_REFUSED') && memos?.get(vpg) !== undefined) this.#tellFenced(vpg, error)
+      else notify('damageFound', { vpg, sentence: `VPG ${vpg} is left alone: ${error.message}` })
+      return undefined
+    }
+  }
+
+  /** It was this appliance's, and another one has taken it over since. */
+  #tellFenced(vpg: VpgId, error: Failure): void {
+    const { memos, notify } = this.#tools
+    memos?.fence(vpg, error.message)
+    notify('fenced', { vpg, sentence: error.message })
+  }
+
+  /** A VPG that was not deleted here, and that the store does not show any more. */
+  #tellMissing(listed: ReadonlySet<VpgId>): void {
+    const { memos, notify } = this.#tools
+    for (const [vpg, memo] of memos?.all() ?? []) {
+      if (listed.has(vpg) || memo.fenced !== undefined) continue
+      const sentence =
+        `the store does not show VPG "${memo.opened.definition.name}", of which this appliance has seen commit ` +
+        `${memo.commitNumber}: is it the right one, and is it mounted? If the VPG was meant to go, remove ${memos?.file(vpg)}`
+      notify('damageFound', { vpg, sentence })
+    }
+  }
+}
+
+export function openedOf(vpg: VpgAging): Omit<OpenedVpg, 'checkpoints'> {
+  const { state, pendingMarkers } = vpg.contents
+  return {
+    pendingMarkers,
+    definition: state.definition,
+    epoch: state.epoch,
+    offloaded: state.offloaded,
+    historyEdge: state.historyEdge,
+    tags: state.tags,
+    holes: state.holes,
+    segments: state.segments,
+  }
+}
