@@ -45,6 +45,10 @@ export class ProtectedVolume implements VolumeTap {
   readonly progress: SyncProgress
   /** Where in an exact stream its synchronisation was opened: markers before that include it. Undefined where it was opened otherwise. */
   syncSequence: number | undefined
+  /** Why its synchronisation is to wait, a sentence: the VRA has said so, or has not said yet how it is to go. */
+  heldBecause: string | undefined
+  /** The VRA has an image of it, by its own word in this session. */
+  isPreseeded = false
   readonly #owner: VolumeOwner
   #state: VolumeState
 
@@ -72,6 +76,10 @@ export class ProtectedVolume implements VolumeTap {
   }
   get syncKind(): SyncKind {
     return this.#state.sync?.kind ?? 'none'
+  }
+  /** Only what differs from what the VRA has needs to go. */
+  get compares(): boolean {
+    return this.syncKind === 'delta' || (this.syncKind === 'initial' && this.isPreseeded)
   }
   get state(): VolumeState {
     return this.#state

@@ -188,6 +188,9 @@ export class Replication {
         `the VRA has generation ${generation} of the stream, this is ${stream.generation}`,
       )
     this.#takeNumbers(welcome)
+    // The Directive that follows says whether it is to wait, or to send only what differs.
+    for (const volume of this.#named)
+      volume.heldBecause = volume.syncKind === 'initial' ? 'the VRA has not said yet how it is to go on' : undefined
     // Until something of the generation is durable there, the VRA may be another one, which opens it once more.
     if (!stream.isExact || stream.durable === 0) this.#checkReach(welcome)
     const isNewest = welcome.coordinator.term >= (state.coordinator?.term ?? 0)
@@ -222,9 +225,15 @@ export class Replication {
     this.#advanceMarks()
   }
 
-  directed({ paused, syncRateBytesPerSecond }: Directive): void {
+  directed({ paused, syncRateBytesPerSecond, heldSyncs, comparedVolumes }: Directive): void {
     const { directory, stream } = this.#host
     this.#host.setSyncRate(syncRateBytesPerSecond)
+    for (const volume of this.#host.volumes()) {
+      const { number = 0 } = volume
+      volume.heldBecause = heldSyncs.find(held => held.volumes.includes(number))?.reason
+      volume.isPreseeded = comparedVolumes.includes(number)
+    }
+    this.#host.syncMayGoOn()
     if (paused !== directory.state.paused) {
       this.#save({ paused })
       this.#host.events.paused(paused)

@@ -62,9 +62,10 @@ export function statusMessage(
 /** As proto/README.md, section 2, bounds them. */
 const sentenceSizeCharactersMax = 1_000
 
-function reasonOf({ sync }: ProtectedVolume, unreadable: readonly Unreadable[]): string {
+function reasonOf({ sync, heldBecause }: ProtectedVolume, unreadable: readonly Unreadable[]): string {
   const [first] = unreadable
   if (sync === undefined) return ''
+  if (heldBecause !== undefined) return `it waits, ${heldBecause}: ${sync.reason}`
   if (first === undefined) return sync.reason
   const more = unreadable.length > 1 ? ` and ${unreadable.length - 1} more places` : ''
   return `the local disk cannot be read at ${first.offsetBytes}${more} (${first.reason}), so the synchronisation cannot end: ${sync.reason}`

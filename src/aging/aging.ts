@@ -86,6 +86,10 @@ export class Aging {
   readonly untag: Call<'untag'> = argument => this.#client.call('untag', argument)
   readonly closeImage: Call<'closeImage'> = argument => this.#client.call('closeImage', argument)
   readonly generationOpened: Call<'generationOpened'> = argument => this.#client.call('generationOpened', argument)
+  readonly beginPreseed: Call<'beginPreseed'> = argument => this.#client.call('beginPreseed', argument)
+  readonly preseedRegion: Call<'preseedRegion'> = argument => this.#client.call('preseedRegion', argument)
+  readonly endPreseed: Call<'endPreseed'> = argument => this.#client.call('endPreseed', argument)
+  readonly noteCompared: Call<'noteCompared'> = argument => this.#client.call('noteCompared', argument)
   readonly status: Call<'status'> = argument => this.#client.call('status', argument)
 
   /** The thread first reads the log up to what was durable when this was called. */

@@ -5,7 +5,7 @@ import { frameSizeBytesMax, logFileSizeBytes } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
 import type { RpcMethods } from '../base/rpc.ts'
 import { MiB } from '../base/units.ts'
-import { realDisk, type Disk } from '../disk/disk.ts'
+import { openVolumeFileToRead, realDisk, type Disk } from '../disk/disk.ts'
 import { LogReader } from '../journal/log-reader.ts'
 import { VpgCommits, type WriterIdentity } from '../manifest/manifest.ts'
 import { removeScratch, Workspace } from '../mirror/mirror.ts'
@@ -16,8 +16,18 @@ import type { VpgDefinition } from '../timeline/definition.ts'
 import { withVolumeChange } from '../timeline/definition-change.ts'
 import { LogFiles } from './log-files.ts'
 import { LogTail } from './log-tail.ts'
+import { beginPreseed, endPreseed, noteCompared, preseedRegion } from './preseed.ts'
 import { SegmentMemory } from './segment-memory.ts'
-import type { AgingConfig, AgingService, ImagePlan, LogMark, OpenedVpg, PackedVpg, VpgMirrorStatus } from './service.ts'
+import type {
+  AgingConfig,
+  AgingService,
+  ImagePlan,
+  LogMark,
+  OpenedVpg,
+  PackedVpg,
+  PreseededRegion,
+  VpgMirrorStatus,
+} from './service.ts'
 import { Strangers } from './strangers.ts'
 import { StoreOpening } from './store-opening.ts'
 import { mayPass } from './store-patience.ts'
@@ -121,6 +131,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       config,
       store,
       disk,
+      openImageFile: openVolumeFileToRead,
       clock: this.#clock,
       turns: new Turns(config.paceFlag),
       notify: this.#notify,
@@ -204,6 +215,23 @@ export class MirrorWorker implements RpcMethods<AgingService> {
 
   async changeVolumes({ vpg, change }: Parameters<AgingService['changeVolumes']>[0]): Promise<VpgDefinition> {
     return await this.#redefine(vpg, definition => withVolumeChange(definition, change))
+  }
+
+  async beginPreseed({ vpg, ...image }: Parameters<AgingService['beginPreseed']>[0]): Promise<VpgDefinition> {
+    return await this.#bounded(beginPreseed(this.#ready(), this.#known(vpg), image))
+  }
+
+  /** As long as the store takes for it. */
+  async preseedRegion({ vpg, ...at }: Parameters<AgingService['preseedRegion']>[0]): Promise<PreseededRegion> {
+    return await preseedRegion(this.#ready(), this.#known(vpg), at)
+  }
+
+  async endPreseed({ vpg, ...at }: Parameters<AgingService['endPreseed']>[0]): Promise<VpgDefinition> {
+    return await this.#bounded(endPreseed(this.#known(vpg), at))
+  }
+
+  async noteCompared({ vpg, ...at }: Parameters<AgingService['noteCompared']>[0]): Promise<boolean> {
+    return await this.#bounded(noteCompared(this.#known(vpg), at))
   }
 
   async #redefine(id: VpgId, change: (before: VpgDefinition) => VpgDefinition): Promise<VpgDefinition> {

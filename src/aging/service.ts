@@ -69,6 +69,28 @@ export interface AgingService {
   closeImage(argument: { readonly vpg: VpgId; readonly pinId: string }): Promise<void>
   status(argument: { readonly vpg: VpgId }): Promise<VpgMirrorStatus>
   /**
+   * Durable on return: the image in this file begins the volume's mirror. Gone on with where the same unchanged file was being read before. Fails
+   * REQUEST_INVALID where its size is another than the volume's, or the agent has compared the volume already; CONFIG_INVALID where it cannot be read.
+   */
+  beginPreseed(argument: {
+    readonly vpg: VpgId
+    readonly volume: number
+    readonly file: string
+  }): Promise<VpgDefinition>
+  /** The region of the image is committed on return. Fails CLOSING where the preseed has been ended. */
+  preseedRegion(argument: {
+    readonly vpg: VpgId
+    readonly volume: number
+    readonly region: number
+  }): Promise<PreseededRegion>
+  /** Whole or not, the image is not read any further: the agent compares what is there. */
+  endPreseed(argument: { readonly vpg: VpgId; readonly volume: number }): Promise<VpgDefinition>
+  /**
+   * Durable on return: hashes of the volume may be told, for no image is put below it any more. False where that was so before. Fails BUSY while
+   * one is being read.
+   */
+  noteCompared(argument: { readonly vpg: VpgId; readonly volume: number }): Promise<boolean>
+  /**
    * An agent opened a generation of its stream in which it synchronises these volumes whole, by sending or by comparing all of their blocks: holes
    * known by now in them are repaired by the first checkpoint of that generation that includes them.
    */
@@ -76,6 +98,12 @@ export interface AgingService {
   /** Seals and commits what the VPG has in the log up to now, whatever its size and age; returns what is offloaded then. */
   seal(argument: { readonly vpg: VpgId }): Promise<readonly StreamPosition[]>
   close(argument: undefined): Promise<void>
+}
+
+export interface PreseededRegion {
+  /** Of the region, what is no zeros. */
+  readonly dataBytes: number
+  readonly definition: VpgDefinition
 }
 
 /** How far the commit log is durable: everything in files of a lower identity, and this file up to the offset. */

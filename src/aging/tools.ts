@@ -1,6 +1,6 @@
 import type { Clock } from '../base/clock.ts'
 import type { Permits } from '../base/permits.ts'
-import type { Disk } from '../disk/disk.ts'
+import type { Disk, OpenVolumeFile } from '../disk/disk.ts'
 import type { LogReader } from '../journal/log-reader.ts'
 import type { Workspace } from '../mirror/mirror.ts'
 import type { ObjectStore } from '../store/object-store.ts'
@@ -20,6 +20,8 @@ export interface AgingTools {
   readonly config: AgingConfig
   readonly store: ObjectStore
   readonly disk: Disk
+  /** Opens an image that somebody hands over, to read it. */
+  readonly openImageFile: OpenVolumeFile
   readonly clock: Clock
   readonly turns: Turns
   readonly notify: Notify

@@ -55,10 +55,18 @@ export const holdTimeoutMillisDefault = 500
 export const peerHeartbeatIntervalMillis = 1_000
 export const peerHeartbeatTimeoutMillis = 5_000
 export const peerConnectionsMax = 128
+/** Images that are read into mirrors at once; more wait their turn. */
+export const preseedsRunningMax = 2
+/** Reasons for which synchronisations are held, in one Directive. */
+export const heldSyncsPerDirectiveMax = 8
 /** Questions for hashes that a session may have open at once. */
 export const hashRequestsOpenMax = 8
 /** Images that are open for hashes at once, of all sessions; further sessions wait for one to end. */
 export const hashImagesOpenMax = 4
+/** One of them that nobody has asked for so long is closed: it keeps files of the log. */
+export const hashImageIdleMillis = 10_000
+/** While others wait, one is open for no longer than this and the question under way. */
+export const hashImageTurnMillis = 10_000
 /** What one of them keeps of what it has read: questions go from one end of a volume to the other. */
 export const hashImageCacheSizeBytes = 16 * MiB
 /** When the agent that makes checkpoints is away for this long, another one is named. */

@@ -7,6 +7,11 @@ export class Permits {
     this.#free = count
   }
 
+  /** Of those that wait for a permit now. */
+  get waitingCount(): number {
+    return this.#waiting.length
+  }
+
   /** Runs `work` while holding one permit, and gives it back however the work ends. */
   async with<T>(work: () => Promise<T>): Promise<T> {
     if (this.#free > 0) this.#free--

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { SingleBar } from 'cli-progress'
 import { failureFromRecord } from '../base/failure.ts'
-import type { ExportJob, VerifyJob } from '../control/service.ts'
+import type { ExportJob, PreseedJob, VerifyJob } from '../control/service.ts'
 import { durationInWords, sizeInWords } from '../control/words.ts'
 
 const pollMillis = 250
@@ -15,7 +15,7 @@ interface Progress {
 /**
  * Looks at a job until it has ended, with a bar on stderr where that is a terminal. A job that failed throws its Failure; Ctrl-C cancels it and says so.
  */
-export async function untilEnded<J extends ExportJob | VerifyJob>(
+export async function untilEnded<J extends ExportJob | PreseedJob | VerifyJob>(
   job: J,
   calls: {
     readonly look: () => Promise<J>

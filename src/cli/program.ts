@@ -7,6 +7,7 @@ import { demoCommand, type RunDemo } from './demo.ts'
 import { exitStatusHelp } from './exit.ts'
 import { exportCommand } from './export.ts'
 import { openapiCommand } from './openapi.ts'
+import { preseedCommand } from './preseed.ts'
 import { protectCommand } from './protect.ts'
 import { serveCommand, type RunRole } from './serve.ts'
 import { statusCommand } from './status.ts'
@@ -32,6 +33,7 @@ export function buildProgram(version: string, roles: Roles): Command {
     .addCommand(vpgCommand())
     .addCommand(checkpointCommand())
     .addCommand(syncCommand())
+    .addCommand(preseedCommand())
     .addCommand(exportCommand())
     .addCommand(verifiableCommand('journal', 'the commit log: what is acknowledged and may not be in the store yet'))
     .addCommand(verifiableCommand('mirror', 'segments, deltas, base and manifests: what is in the object store'))

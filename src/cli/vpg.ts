@@ -208,9 +208,15 @@ function whyNone(vpg: VpgStatus, nowMicros: number): string | undefined {
   return `${vpg.noCheckpointsBecause}; the newest was made ${agoInWords(since, nowMicros)}`
 }
 
-function volumeInWords({ name, sizeBytes, agent, dirtyBytes, sync }: VolumeFacts): string {
+function volumeInWords({ name, sizeBytes, agent, dirtyBytes, sync, preseed }: VolumeFacts): string {
+  const seed = preseed === undefined || (preseed.state === 'ended' && sync === undefined) ? '' : preseedInWords(preseed)
   const dirty = dirtyBytes === 0 ? '' : `, ${sizeInWords(dirtyBytes)} marked by its agent, until that is offloaded`
-  return `${name}, ${sizeInWords(sizeBytes)}, ${agent}${dirty}${sync === undefined ? '' : `, ${syncInWords(sync)}`}`
+  return `${name}, ${sizeInWords(sizeBytes)}, ${agent}${seed}${dirty}${sync === undefined ? '' : `, ${syncInWords(sync)}`}`
+}
+
+function preseedInWords({ state, file, doneBytes }: NonNullable<VolumeFacts['preseed']>): string {
+  const done = sizeInWords(doneBytes)
+  return state === 'ended' ? `, ${done} of it from ${file}` : `, being read from ${file}: ${done}`
 }
 
 function agentInWords({ agent, state, reason, lagMillis, queuedBytes, backlogEtaMillis }: AgentFacts): string {

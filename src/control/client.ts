@@ -89,6 +89,22 @@ export class ControlClient implements service.VraControl {
     return this.#request('DELETE', path`/v1/exports/${id}`)
   }
 
+  startPreseed(request: service.PreseedRequest): Promise<service.PreseedJob> {
+    return this.#request('POST', '/v1/preseeds', request)
+  }
+
+  preseeds(): Promise<readonly service.PreseedJob[]> {
+    return this.#request('GET', '/v1/preseeds')
+  }
+
+  preseed(id: string): Promise<service.PreseedJob> {
+    return this.#request('GET', path`/v1/preseeds/${id}`)
+  }
+
+  cancelPreseed(id: string): Promise<service.PreseedJob> {
+    return this.#request('DELETE', path`/v1/preseeds/${id}`)
+  }
+
   startVerify(request: service.VerifyRequest): Promise<service.VerifyJob> {
     return this.#request('POST', '/v1/verifies', request)
   }

@@ -14,7 +14,7 @@ interface Route<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType> {
   readonly url: string
   readonly id: string
   readonly summary: string
-  readonly tag: 'daemon' | 'vpgs' | 'checkpoints' | 'exports' | 'verification'
+  readonly tag: 'daemon' | 'vpgs' | 'checkpoints' | 'exports' | 'preseeds' | 'verification'
   readonly params?: P
   readonly query?: Q
   readonly body?: B
@@ -79,6 +79,7 @@ export function registerRoutes(server: FastifyInstance, vra: VraControl): void {
   registerVolumeRoutes(route, vra)
   registerCheckpointRoutes(route, vra)
   registerJobRoutes(route, vra)
+  registerPreseedRoutes(route, vra)
 }
 
 type Register = <
@@ -278,6 +279,34 @@ function registerJobRoutes(route: Register, vra: VraControl): void {
     query: queries.dump,
     run: ({ params: { what }, query: { limit, vpg, after } }) =>
       vra.dump({ what, limit, ...withoutUndefined({ vpg, after }) }),
+  })
+}
+
+function registerPreseedRoutes(route: Register, vra: VraControl): void {
+  const [all, one] = ['/v1/preseeds', '/v1/preseeds/:id']
+  route({
+    ...{ method: 'POST', url: all, id: 'startPreseed', tag: 'preseeds', status: 202, answer: 'PreseedJob' },
+    summary: "Takes a raw image on the daemon's host as the beginning of a volume's mirror",
+    body: requests.PreseedRequest,
+    bodyName: 'PreseedRequest',
+    run: ({ body }) => vra.startPreseed(body),
+  })
+  route({
+    ...{ method: 'GET', url: all, id: 'listPreseeds', tag: 'preseeds', status: 200, answer: 'PreseedJobList' },
+    summary: 'Images that are being read and the last that were, newest first',
+    run: () => vra.preseeds(),
+  })
+  route({
+    ...{ method: 'GET', url: one, id: 'showPreseed', tag: 'preseeds', status: 200, answer: 'PreseedJob' },
+    summary: 'One of them and how far it is',
+    params: params.job,
+    run: ({ params: { id } }) => vra.preseed(id),
+  })
+  route({
+    ...{ method: 'DELETE', url: one, id: 'cancelPreseed', tag: 'preseeds', status: 200, answer: 'PreseedJob' },
+    summary: 'Stops it; what was read stays, and is compared',
+    params: params.job,
+    run: ({ params: { id } }) => vra.cancelPreseed(id),
   })
 }
 

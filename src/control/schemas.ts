@@ -60,6 +60,11 @@ const syncRateBytesPerSecond = z.int().nonnegative().meta({
   description: 'What agents read of their disks for a synchronisation at most, in bytes a second; 0 for no limit.',
 })
 
+const hostFile = z
+  .string()
+  .max(4096)
+  .refine(file => file.startsWith('/') && !file.includes('\0'), "must be an absolute path on the daemon's host")
+
 export const requests = {
   CreateVpgRequest: z.strictObject({
     name,
@@ -109,12 +114,10 @@ export const requests = {
     vpg: name,
     volume: name,
     checkpoint: reference,
-    file: z
-      .string()
-      .max(4096)
-      .refine(file => file.startsWith('/') && !file.includes('\0'), "must be an absolute path on the daemon's host"),
+    file: hostFile,
     overwrite: z.boolean().default(false),
   }),
+  PreseedRequest: z.strictObject({ vpg: name, volume: name, file: hostFile }),
   VerifyRequest: z.strictObject({ what: z.enum(['journal', 'mirror']), vpg: name.optional() }),
 } as const
 
@@ -192,6 +195,7 @@ const volumeFacts = z.object({
     .object({
       kind: z.enum(['initial', 'full', 'delta', 'bitmap']),
       reason: z.string(),
+      heldBecause: z.string().optional(),
       sinceMicros: micros,
       totalBytes: count,
       doneBytes: count,
@@ -200,6 +204,10 @@ const volumeFacts = z.object({
       etaMillis: z.number().optional(),
     })
     .optional(),
+  preseed: z
+    .object({ state: z.enum(['under-way', 'ended']), file: z.string(), doneBytes: count })
+    .optional()
+    .meta({ description: 'The image that was handed over for its mirror.' }),
 })
 
 const vpgStatus = z.object({
@@ -251,6 +259,20 @@ const exportJob = z.object({
   volume: z.string(),
   checkpoint: z.string(),
   checkpointTimestampMicros: micros,
+  file: z.string(),
+  sizeBytes: count,
+  doneBytes: count,
+  dataBytes: count,
+  startedAtMicros: micros,
+  endedAtMicros: micros.optional(),
+  failure: failure.optional(),
+})
+
+const preseedJob = z.object({
+  id: z.string(),
+  state: jobState,
+  vpg: z.string(),
+  volume: z.string(),
   file: z.string(),
   sizeBytes: count,
   doneBytes: count,
@@ -340,6 +362,8 @@ export const answers = {
   ),
   ExportJob: describes<service.ExportJob>()(exportJob),
   ExportJobList: describes<readonly service.ExportJob[]>()(list(exportJob)),
+  PreseedJob: describes<service.PreseedJob>()(preseedJob),
+  PreseedJobList: describes<readonly service.PreseedJob[]>()(list(preseedJob)),
   VerifyJob: describes<service.VerifyJob>()(verifyJob),
   VerifyJobList: describes<readonly service.VerifyJob[]>()(list(verifyJob)),
   DumpPage: describes<service.DumpPage>()(

@@ -47,6 +47,16 @@ export interface VraControl {
   /** Stops it and removes its partial file. What has finished stays as it is. */
   cancelExport(id: string): Promise<ExportJob>
 
+  /**
+   * The raw image in this file becomes the beginning of the volume's mirror, as a job that a restart of the daemon goes on with. REQUEST_INVALID where
+   * it has another size than the volume, or checkpoints include the volume already, or its agent has compared it.
+   */
+  startPreseed(request: PreseedRequest): Promise<PreseedJob>
+  preseeds(): Promise<readonly PreseedJob[]>
+  preseed(id: string): Promise<PreseedJob>
+  /** What was read by then stays: it is compared like the rest. */
+  cancelPreseed(id: string): Promise<PreseedJob>
+
   /** Reads and checks every record, segment or mirror object; one at a time a kind, BUSY otherwise. */
   startVerify(request: VerifyRequest): Promise<VerifyJob>
   verifies(): Promise<readonly VerifyJob[]>
@@ -161,6 +171,9 @@ export interface VolumeFacts {
   /** What its agent's dirty map says that the VRA may lack. */
   readonly dirtyBytes: number
   readonly sync: SyncFacts | undefined
+  /** The image that was handed over for its mirror, and how much of it was read. */
+  readonly preseed:
+    { readonly state: 'under-way' | 'ended'; readonly file: string; readonly doneBytes: number } | undefined
 }
 
 /** A synchronisation that is not over, as its agent told it last. */
@@ -168,6 +181,8 @@ export interface SyncFacts {
   readonly kind: 'initial' | 'full' | 'delta' | 'bitmap'
   /** Why it is needed. */
   readonly reason: string
+  /** Why it waits, where this VRA has it wait. */
+  readonly heldBecause: string | undefined
   readonly sinceMicros: number
   readonly totalBytes: number
   /** Looked at so far, and of that, sent as data. */
@@ -304,6 +319,29 @@ export interface ExportJob {
   /** How far it has come, holes included. */
   readonly doneBytes: number
   /** Of it, what was not zeros. */
+  readonly dataBytes: number
+  readonly startedAtMicros: number
+  readonly endedAtMicros: number | undefined
+  readonly failure: FailureRecord | undefined
+}
+
+export interface PreseedRequest {
+  readonly vpg: string
+  readonly volume: string
+  /** An absolute path on the daemon's host, read as the daemon's user: a raw file or a block device. */
+  readonly file: string
+}
+
+export interface PreseedJob {
+  readonly id: string
+  readonly state: JobState
+  readonly vpg: string
+  readonly volume: string
+  readonly file: string
+  readonly sizeBytes: number
+  /** Of the image, holes included. */
+  readonly doneBytes: number
+  /** Of it, what was not zeros, since the daemon was started. */
   readonly dataBytes: number
   readonly startedAtMicros: number
   readonly endedAtMicros: number | undefined

@@ -48,9 +48,11 @@ export function agoInWords(timestampMicros: number, nowMicros: number): string {
   return millis < 1 ? 'now' : `${durationInWords(millis)} ago`
 }
 
-/** "delta synchronisation 43 %, 51.2 MiB/s, 3 min 20 s left" */
-export function syncInWords({ kind, doneBytes, totalBytes, rateBytesPerSecond, etaMillis }: SyncFacts): string {
+/** "delta synchronisation 43 %, 51.2 MiB/s, 3 min 20 s left", "initial synchronisation 0 %, waits: the VRA is reading an image of it" */
+export function syncInWords(sync: SyncFacts): string {
+  const { kind, doneBytes, totalBytes, rateBytesPerSecond, etaMillis, heldBecause } = sync
   const percent = totalBytes === 0 ? '' : ` ${Math.floor((100 * doneBytes) / totalBytes)} %`
+  if (heldBecause !== undefined) return `${kind} synchronisation${percent}, waits: ${heldBecause}`
   const rate = rateBytesPerSecond > 0 ? `, ${sizeInWords(rateBytesPerSecond)}/s` : ''
   const eta = etaMillis === undefined ? '' : `, ${durationInWords(etaMillis)} left`
   return `${kind} synchronisation${percent}${rate}${eta}`

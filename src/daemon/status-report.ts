@@ -4,13 +4,15 @@ import type { Catalog } from '../catalog/catalog.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import { formatCheckpointId } from '../base/ids.ts'
+import { regionSizeBytes } from '../base/limits.ts'
 import type * as api from '../control/service.ts'
 import { syncInWords } from '../control/words.ts'
 import type { Disk } from '../disk/disk.ts'
-import type { Ingest, Refusal, StreamStatus } from '../ingest/ingest.ts'
+import type { Ingest, Refusal, StreamStatus, VpgIngestStatus } from '../ingest/ingest.ts'
 import type { Journal } from '../journal/journal.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { VolumeDefinition } from '../timeline/definition.ts'
 import type { VolumeStatus } from '../wire/messages.ts'
 import { checkpointFacts, type Checkpoints } from './checkpoints.ts'
 import type { Exports } from './exports.ts'
@@ -91,7 +93,7 @@ export class StatusReport {
     const { definition } = entry
     const vpg = definition.id
     const serving = entry.fenced === undefined ? ingest.status(vpg) : undefined
-    const { streams, refusals } = serving ?? { streams: [], refusals: [] }
+    const { streams, refusals, heldSyncs } = serving ?? { streams: [], refusals: [], heldSyncs: [] }
     const [latest, latestOfAll, oldest, statistics, mirror] = await Promise.all([
       checkpoints.latest(entry),
       checkpoints.latestOfAll(entry),
@@ -101,7 +103,7 @@ export class StatusReport {
     ])
     const writing = streams.filter(({ stream }) => definition.volumes.some(volume => volume.stream === stream))
     const agents = writing.map(stream => agentFacts(entry, stream, refusals))
-    const volumes = volumeFacts(entry, streams)
+    const volumes = volumeFacts(entry, { streams, heldSyncs })
     const state = stateOf(entry, { agents, volumes, stalledBecause: journal.status().stalledBecause })
     const { writesTotal, bytesTotal } = entry.meter
     return {
@@ -203,23 +205,37 @@ function isAiling(volume: VolumeStatus): boolean {
   return volume.needsSync && volume.sync === 'none'
 }
 
-function volumeFacts(entry: VpgEntry, streams: readonly StreamStatus[]): api.VolumeFacts[] {
-  return entry.definition.volumes.map(({ number, name, sizeBytes, stream }) => {
+function volumeFacts(
+  entry: VpgEntry,
+  { streams, heldSyncs }: Pick<VpgIngestStatus, 'streams' | 'heldSyncs'>,
+): api.VolumeFacts[] {
+  const heldBecause = (number: number): string | undefined =>
+    heldSyncs.find(held => held.volumes.includes(number))?.reason
+  return entry.definition.volumes.map(volume => {
+    const { number, name, sizeBytes, stream } = volume
     const told = streams
       .find(candidate => candidate.stream === stream)
       ?.agentStatus?.volumes.find(volume => volume.number === number)
     const agent = entry.definition.streams.find(candidate => candidate.number === stream)?.agent ?? ''
     const dirtyBytes = told?.dirtyBytes ?? 0
-    return { number, name, sizeBytes, agent, dirtyBytes, sync: told === undefined ? undefined : syncFacts(entry, told) }
+    const sync = told === undefined ? undefined : syncFacts(entry, told, heldBecause(number))
+    return { number, name, sizeBytes, agent, dirtyBytes, sync, preseed: preseedFacts(volume) }
   })
 }
 
-function syncFacts(entry: VpgEntry, told: VolumeStatus): api.SyncFacts | undefined {
+function preseedFacts({ preseed, sizeBytes }: VolumeDefinition): api.VolumeFacts['preseed'] {
+  if (preseed === undefined) return undefined
+  const { state, file, doneRegionCount } = preseed
+  return { state, file, doneBytes: Math.min(sizeBytes, doneRegionCount * regionSizeBytes) }
+}
+
+function syncFacts(entry: VpgEntry, told: VolumeStatus, heldBecause: string | undefined): api.SyncFacts | undefined {
   const { number, sync: kind, reason, sinceTimestampMicros } = told
   if (kind === 'none') return undefined
   return {
     kind,
     reason,
+    heldBecause,
     sinceMicros: sinceTimestampMicros,
     totalBytes: told.syncTotalBytes,
     doneBytes: told.syncDoneBytes,

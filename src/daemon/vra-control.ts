@@ -11,6 +11,7 @@ import type { StreamDefinition, VpgDefinition } from '../timeline/definition.ts'
 import type { VolumeChange } from '../timeline/definition-change.ts'
 import { checkpointFacts, Checkpoints } from './checkpoints.ts'
 import type { Exports } from './exports.ts'
+import type { Preseeds } from './preseeds.ts'
 import { journalLimitsOf, type JournalLimits } from './journal-limits.ts'
 import { freshIngestVpg } from './reconcile.ts'
 import type { StatusReport } from './status-report.ts'
@@ -25,6 +26,7 @@ export interface VraControlParts {
   readonly dataDirectory: string
   readonly exports: Exports
   readonly ingest: Ingest
+  readonly preseeds: Preseeds
   readonly report: StatusReport
   readonly store: StoreConfig
   readonly table: VpgTable
@@ -171,16 +173,52 @@ export class DaemonControl implements api.VraControl {
   }
 
   async startExport(request: api.ExportRequest): Promise<api.ExportJob> {
-    const { checkpoints, clock, dataDirectory, exports, store, table } = this.#parts
-    if (!path.isAbsolute(request.file))
-      throw new Failure('REQUEST_INVALID', `"${request.file}" is not an absolute path`)
-    for (const own of store.kind === 'directory' ? [dataDirectory, store.directory] : [dataDirectory])
-      if (isBelow(own, request.file))
-        throw new Failure('REQUEST_INVALID', `${request.file} is among the VRA's own files; name one outside ${own}`)
+    const { checkpoints, clock, exports, table } = this.#parts
+    this.#refuseOwnFile(request.file)
     const entry = table.named(request.vpg)
     const volume = entry.volumeNamed(request.volume)
     const checkpoint = await checkpoints.findFor(entry, volume, request.checkpoint, clock.timestampMicros())
     return exports.start(request, entry, checkpoint)
+  }
+
+  #refuseOwnFile(file: string): void {
+    const { dataDirectory, store } = this.#parts
+    if (!path.isAbsolute(file)) throw new Failure('REQUEST_INVALID', `"${file}" is not an absolute path`)
+    for (const own of store.kind === 'directory' ? [dataDirectory, store.directory] : [dataDirectory])
+      if (isBelow(own, file))
+        throw new Failure('REQUEST_INVALID', `${file} is among the VRA's own files; name one outside ${own}`)
+  }
+
+  async startPreseed({ vpg, volume, file }: api.PreseedRequest): Promise<api.PreseedJob> {
+    const { checkpoints, clock, preseeds, table } = this.#parts
+    this.#refuseOwnFile(file)
+    const entry = table.named(vpg)
+    const named = entry.definition.volumes.find(({ name }) => name === volume)
+    if (named === undefined) throw new Failure('UNKNOWN_VOLUME', `${vpg} has no volume "${volume}"`)
+    const included = await checkpoints
+      .findFor(entry, named, 'latest', clock.timestampMicros())
+      .catch((error: unknown) => {
+        if (failedWith(error, 'CHECKPOINT_MISSING')) return undefined
+        throw error
+      })
+    if (included !== undefined)
+      throw new Failure(
+        'REQUEST_INVALID',
+        `checkpoint ${formatCheckpointId(included.ordinal)} of ${vpg} includes "${volume}": it is here already`,
+      )
+    return preseeds.start(entry, named, file)
+  }
+
+  async preseeds(): Promise<readonly api.PreseedJob[]> {
+    return this.#parts.preseeds.list()
+  }
+
+  async preseed(id: string): Promise<api.PreseedJob> {
+    return this.#parts.preseeds.get(id)
+  }
+
+  async cancelPreseed(id: string): Promise<api.PreseedJob> {
+    return this.#parts.preseeds.cancel(id)
   }
 
   async exports(): Promise<readonly api.ExportJob[]> {

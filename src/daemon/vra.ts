@@ -30,6 +30,7 @@ import { untilAborted } from './lifetime.ts'
 import type { Log } from './log.ts'
 import { Meter } from './meter.ts'
 import { Pacer } from './pacer.ts'
+import { Preseeds } from './preseeds.ts'
 import { loadHistory, loadRemembered, loadTail } from './load-catalog.ts'
 import { readText } from './read-text.ts'
 import { newestOfEachName, reconcile } from './reconcile.ts'
@@ -128,7 +129,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
         clock,
         events: ingestEvents({ aging, table, meter, metrics, pacer, catalog, log }),
         issueTerm: (vpg, above) => terms.issue(vpg, above),
-        hashes: new Hashes({ aging, images: () => images }),
+        hashes: new Hashes({ clock, aging, images: () => images }),
       }),
     )
     serving = ingest
@@ -142,6 +143,17 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       ),
     )
     images = exports
+    const preseeds = parts.own(
+      new Preseeds({
+        aging,
+        clock,
+        redefine: (entry, definition) => {
+          entry.definition = definition
+          ingest.updateVpg(definition)
+        },
+        told: event => (event.state === 'failed' ? log.error(event, 'preseed') : log.info(event, 'preseed')),
+      }),
+    )
     const verifies = parts.own(
       new VerifyJobs(clock, (what, finding) => {
         log.error({ ...finding, what }, 'verifyFoundDamage')
@@ -172,6 +184,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       dataDirectory,
       exports,
       ingest,
+      preseeds,
       report,
       store,
       table,
@@ -202,6 +215,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     onReady()
     flushCompileCacheNow()
     exports.prepare()
+    preseeds.resume(table.all())
     const offloadedOf = (vpg: VpgId): readonly StreamPosition[] | undefined => table.get(vpg)?.offloaded
     const loading = new AbortController()
     const tailLoaded = loadTail(catalog, journal.recovered.records, offloadedOf, loading.signal)

@@ -171,4 +171,10 @@ export function readWholeFile(disk: Disk, file: string): Uint8Array | undefined 
   }
 }
 
-export { openVolumeFile, type OpenVolumeFile, type VolumeFile, type VolumeFileIdentity } from './volume-file.ts'
+export {
+  openVolumeFile,
+  openVolumeFileToRead,
+  type OpenVolumeFile,
+  type VolumeFile,
+  type VolumeFileIdentity,
+} from './volume-file.ts'

@@ -105,10 +105,17 @@ function blockDeviceSizeBytes(device: number): number {
  * knowing of each other would ruin the guest's file system.
  */
 export const openVolumeFile: OpenVolumeFile = path => {
+  const claim = (): number => (fs.statSync(path).isBlockDevice() ? fs.constants.O_EXCL : 0) // of a file it means something else
+  return openFor(path, () => fs.constants.O_RDWR | claim())
+}
+
+/** The same for reading alone, and without a claim: its write() fails. */
+export const openVolumeFileToRead: OpenVolumeFile = path => openFor(path, () => fs.constants.O_RDONLY)
+
+function openFor(path: string, flags: () => number): VolumeFile {
   let descriptor: number
   try {
-    const claim = fs.statSync(path).isBlockDevice() ? fs.constants.O_EXCL : 0 // of a file it means something else
-    descriptor = fs.openSync(path, fs.constants.O_RDWR | claim)
+    descriptor = fs.openSync(path, flags())
   } catch (cause) {
     throw new Failure(
       'CONFIG_INVALID',

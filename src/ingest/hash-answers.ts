@@ -1,4 +1,4 @@
-import { Failure } from '../base/failure.ts'
+import { Failure, type Reaction } from '../base/failure.ts'
 import type { PositionVector, VpgId } from '../base/ids.ts'
 import { hashRequestsOpenMax } from '../base/limits.ts'
 import type { HashReply, HashRequest } from '../wire/messages.ts'
@@ -6,8 +6,11 @@ import type { VolumeSizes } from './stream-checks.ts'
 
 /** Reads what the VRA has of a VPG, away from the thread that takes the streams. */
 export interface BlockHashes {
-  /** Hashes of the VPG's volumes as of these positions. Returns at once; the image is opened for the first question. */
-  open(vpg: VpgId, positions: PositionVector): OpenHashes
+  /**
+   * Hashes of the VPG's volumes as of a moment after this call; `positions` says what is durable then. Returns at once; an image is opened for the
+   * first question, and another where that was closed.
+   */
+  open(vpg: VpgId, positions: () => PositionVector): OpenHashes
 }
 
 export interface OpenHashes {
@@ -21,7 +24,7 @@ export interface HashAnswersOptions {
   readonly hashes: BlockHashes
   readonly vpg: VpgId
   /** Of the newest durable record of each stream: any position of the present generation is right. */
-  readonly positions: PositionVector
+  readonly positions: () => PositionVector
   readonly answer: (reply: HashReply) => void
 }
 
@@ -68,18 +71,21 @@ export class HashAnswers {
     if (!this.#closed) this.#answer({ type: 'hash-reply', requestId, ...reply })
   }
 
-  /** What cannot be read is a sentence: the agent sends the blocks. */
-  async #hashesOf(request: HashRequest): Promise<Pick<HashReply, 'hashes' | 'failure'>> {
-    if (this.#closed) return { hashes: nothing, failure: 'the session has ended' }
+  /** What cannot be read is a sentence: the agent asks again where that may help, and else sends the blocks. */
+  async #hashesOf(request: HashRequest): Promise<Pick<HashReply, 'hashes' | 'failure' | 'passing'>> {
+    if (this.#closed) return { hashes: nothing, failure: 'the session has ended', passing: true }
     try {
-      return { hashes: await this.#open.hashesOf(request), failure: '' }
+      return { hashes: await this.#open.hashesOf(request), failure: '', passing: false }
     } catch (error) {
       if (!(error instanceof Failure)) throw error
-      return { hashes: nothing, failure: error.message.slice(0, failureSizeCharactersMax) }
+      const passing = passingReactions.has(error.reaction)
+      return { hashes: nothing, failure: error.message.slice(0, failureSizeCharactersMax), passing }
     }
   }
 }
 
+/** A log that is not read up to there yet, a store that does not answer, an image that was lost: not damage. */
+const passingReactions: ReadonlySet<Reaction> = new Set<Reaction>(['retry', 'shed', 'missing', 'cancelled'])
 const nothing = new Uint8Array(0)
 const failureSizeCharactersMax = 1000
 

@@ -128,13 +128,12 @@ export class Ingest {
    */
   updateVpg(definition: VpgDefinition): void {
     const vpg = this.#served(definition.id)
-    const before = vpg.definition
+    const { definition: before, directive } = vpg
     assert(before.name === definition.name, 'the name of a VPG is fixed')
     vpg.redefine(definition)
     const isRetold = JSON.stringify(toldByWelcome(before)) !== JSON.stringify(toldByWelcome(definition))
     if (isRetold) this.#endSessions(vpg, 'the definition of the VPG has changed; reconnect')
-    else if (before.paused !== definition.paused || before.syncRateBytesPerSecond !== definition.syncRateBytesPerSecond)
-      vpg.tellDirective()
+    else if (JSON.stringify(directive) !== JSON.stringify(vpg.directive)) vpg.tellDirective()
   }
 
   /** Asks the agents of these volumes for a synchronisation. Fails PEER_LOST where one of them is not connected. */
@@ -292,5 +291,6 @@ function listen(server: Server, at: IngestOptions['listen']): Promise<void> {
 }
 
 function toldByWelcome({ incarnation, volumes, streams, checkpointIntervalMillis }: VpgDefinition): unknown {
-  return [incarnation, volumes, streams, checkpointIntervalMillis]
+  const told = volumes.map(({ number, name, sizeBytes, stream }) => [number, name, sizeBytes, stream])
+  return [incarnation, told, streams, checkpointIntervalMillis]
 }

@@ -192,7 +192,7 @@ export class Session implements FrameSink, StreamSession {
     this.#hashAnswers ??= new HashAnswers({
       hashes: this.#host.hashes,
       vpg: vpg.definition.id,
-      positions: vpg.durablePositions(),
+      positions: () => vpg.durablePositions(),
       answer: reply => this.#send(reply),
     })
     this.#hashAnswers.take(request, stream.volumeSizes)
@@ -261,7 +261,7 @@ export class Session implements FrameSink, StreamSession {
       epoch,
       incarnation: definition.incarnation,
       stream: stream.number,
-      volumes,
+      volumes: volumes.map(({ number, name, sizeBytes }) => ({ number, name, sizeBytes })),
       durable: stream.durable,
       offloaded: stream.offloaded,
       creditBytes: this.#credit.grant(this.#host.creditWindowBytes()),

@@ -1,7 +1,7 @@
 import type { Position } from '../base/ids.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { Refusal } from './refusals.ts'
-import type { AgentStatus } from '../wire/messages.ts'
+import type { AgentStatus, Directive } from '../wire/messages.ts'
 
 /** What ingest knows of a VPG now, for people. */
 export interface VpgIngestStatus {
@@ -13,6 +13,8 @@ export interface VpgIngestStatus {
   readonly term: number
   /** Why no checkpoints are made now, in a sentence; undefined when they are. */
   readonly noCheckpointsBecause: string | undefined
+  /** Synchronisations that the agents are told to have wait. */
+  readonly heldSyncs: Directive['heldSyncs']
   /** Peers that asked for this VPG and were refused, the newest first. */
   readonly refusals: readonly Refusal[]
   /** When the newest checkpoint was made; before the first, when this VRA began to serve the VPG. */

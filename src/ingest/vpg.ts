@@ -11,7 +11,7 @@ import type { Clock } from '../base/clock.ts'
 import { historyStepMillisMax } from '../base/limits.ts'
 import { CheckpointAssembler } from '../timeline/assembler.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
-import type { VpgDefinition } from '../timeline/definition.ts'
+import type { VolumeDefinition, VpgDefinition } from '../timeline/definition.ts'
 import type { Coordinator, Directive, Marker, SyncRequest } from '../wire/messages.ts'
 import { CheckpointRequests } from './checkpoint-requests.ts'
 import { Coordination } from './coordination.ts'
@@ -23,6 +23,7 @@ import { Stream, type Notice } from './stream.ts'
 import { volumeSizes } from './stream-checks.ts'
 
 const countersPerTerm = 2 ** 32
+const preseedingReason = 'the VRA is reading an image of it that was handed over'
 const labelStepMicrosMin = 1000
 
 /** What a marker is given when it is appended; both stand in its record's header. */
@@ -113,8 +114,17 @@ export class ServedVpg {
   }
 
   get directive(): Directive {
-    const { syncRateBytesPerSecond, paused } = this.#definition
-    return { type: 'directive', syncRateBytesPerSecond, paused }
+    const { syncRateBytesPerSecond, paused, volumes } = this.#definition
+    const numbersOf = (isSo: (volume: VolumeDefinition) => boolean): number[] =>
+      volumes.filter(isSo).map(({ number }) => number)
+    const preseeding = numbersOf(volume => volume.preseed?.state === 'under-way')
+    return {
+      type: 'directive',
+      syncRateBytesPerSecond,
+      paused,
+      heldSyncs: preseeding.length === 0 ? [] : [{ volumes: preseeding, reason: preseedingReason }],
+      comparedVolumes: numbersOf(volume => volume.preseed !== undefined),
+    }
   }
 
   redefine(definition: VpgDefinition): void {
@@ -281,6 +291,7 @@ export class ServedVpg {
       lastCheckpoint: this.#lastCheckpoint,
       coordinator: this.coordinator?.agent,
       term: this.term,
+      heldSyncs: this.directive.heldSyncs,
       noCheckpointsBecause: this.#whyNoCheckpoints(),
       noCheckpointsSinceMicros: this.#lastCheckpoint?.timestampMicros ?? this.#startedAtMicros,
     }

@@ -18,6 +18,7 @@
 
 export { defaultFoldLimits, fold, removeScratch } from './fold.ts'
 export { rewriteRegion } from './rewrite-region.ts'
+export { seedRegion } from './seed-region.ts'
 export { dumpPack, verifyPack } from './verify.ts'
 export { GrowingBuffer, Workspace } from './workspace.ts'
 export type { FoldLimits, FoldRequest, FoldResult, MirrorTools, PackReport, RewriteRequest } from './types.ts'

@@ -135,7 +135,8 @@ function pageRuns(
   return { pages, gaps }
 }
 
-async function addNonZeros(
+/** Adds what is not zeros, in whole pages, from the sector on. */
+export async function addNonZeros(
   writer: PackWriter,
   startSector: number,
   ordinal: number,

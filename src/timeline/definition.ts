@@ -28,6 +28,25 @@ export interface VolumeDefinition {
   readonly sizeBytes: number
   /** The stream that writes it. */
   readonly stream: number
+  /** Its mirror was begun with an image that somebody handed over. */
+  readonly preseed?: Preseed
+  /**
+   * Hashes of it have been told to its agent, which knows by them what need not be sent: nothing may be put below that any more. Before the first
+   * checkpoint that includes the volume, whatever is sent of it is all of it.
+   */
+  readonly isCompared?: true
+}
+
+/** A raw image that becomes the regions of a volume as of before the first checkpoint. */
+export interface Preseed {
+  /** While it is under way, its agent's synchronisation waits. */
+  readonly state: 'under-way' | 'ended'
+  /** On the VRA's host. */
+  readonly file: string
+  /** Of the file when it was begun: of another one what was taken is not gone on with. */
+  readonly modifiedNanos: string
+  /** So many regions, from the first, are in the mirror. */
+  readonly doneRegionCount: number
 }
 
 /** Stream numbers start at 1; each has exactly one agent that may write it. */

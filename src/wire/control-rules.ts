@@ -4,6 +4,7 @@ import {
   hashBlockSizeBytesMax,
   hashBlockSizeBytesMin,
   hashSizeBytes,
+  heldSyncsPerDirectiveMax,
   holdTimeoutMillisMax,
   nameSizeCharactersMax,
   streamsPerVpgMax,
@@ -20,6 +21,7 @@ import {
   type ControlMessage,
   type Coordinator,
   type Cut,
+  type Directive,
   type ErrorMessage,
   type HashReply,
   type HashRequest,
@@ -72,11 +74,7 @@ export function controlMessage(type: ControlMessage['type'], fields: Fields): Co
     case 'hash-reply':
       return hashReply(fields)
     case 'directive':
-      return {
-        type,
-        syncRateBytesPerSecond: number(fields, 'syncRateBytesPerSecond'),
-        paused: fields['paused'] === true,
-      }
+      return directive(fields)
     case 'coordinator-changed':
       return { type, coordinator: coordinator(message(fields, 'coordinator')) }
     case 'peer-hello':
@@ -239,8 +237,7 @@ function agentStatus(fields: Fields): AgentStatus {
 function syncRequest(fields: Fields): SyncRequest {
   const kind = syncKind(fields, 'kind')
   if (kind !== 'full' && kind !== 'delta') throw invalidFrame(`a synchronisation of kind "${kind}" cannot be asked for`)
-  const volumes = values(fields, 'volumes', volumesPerVpgMax).map(value => unsigned(value, 'volumes'))
-  refuseRepetition(volumes)
+  const volumes = numbers(fields, 'volumes')
   if (volumes.length === 0) throw invalidFrame('a synchronisation of no volume')
   return { type: 'sync-request', kind, volumes }
 }
@@ -269,7 +266,30 @@ function hashReply(fields: Fields): HashReply {
     requestId: numberFrom(fields, 'requestId', 1),
     hashes,
     failure: text(fields, 'failure', sentenceSizeCharactersMax),
+    passing: fields['passing'] === true,
   }
+}
+
+function directive(fields: Fields): Directive {
+  const heldSyncs = list(fields, 'heldSyncs', heldSyncsPerDirectiveMax).map(held => ({
+    volumes: numbers(held, 'volumes'),
+    reason: text(held, 'reason', sentenceSizeCharactersMax),
+  }))
+  refuseRepetition(heldSyncs.flatMap(held => held.volumes))
+  return {
+    type: 'directive',
+    syncRateBytesPerSecond: number(fields, 'syncRateBytesPerSecond'),
+    paused: fields['paused'] === true,
+    heldSyncs,
+    comparedVolumes: numbers(fields, 'comparedVolumes'),
+  }
+}
+
+/** Of volumes; each once. */
+function numbers(fields: Fields, field: string): readonly number[] {
+  const all = values(fields, field, volumesPerVpgMax).map(value => unsigned(value, field))
+  refuseRepetition(all)
+  return all
 }
 
 function holdId(fields: Fields): HoldId {

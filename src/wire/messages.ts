@@ -157,6 +157,8 @@ export interface HashReply {
   readonly hashes: Uint8Array
   /** Why there are none, a sentence; else empty. */
   readonly failure: string
+  /** Of a failure: the same question may be answered in a while. */
+  readonly passing: boolean
 }
 
 export interface Directive {
@@ -164,6 +166,15 @@ export interface Directive {
   /** 0 for no limit. */
   readonly syncRateBytesPerSecond: number
   readonly paused: boolean
+  /** Volumes whose synchronisation is to wait, and why. */
+  readonly heldSyncs: readonly HeldSync[]
+  /** Volumes of which a first synchronisation sends only what differs: the VRA has an image of them. */
+  readonly comparedVolumes: readonly number[]
+}
+
+export interface HeldSync {
+  readonly volumes: readonly number[]
+  readonly reason: string
 }
 
 export interface CoordinatorChanged {

@@ -279,3 +279,53 @@ t.test('a checkpoint that is asked for while there can be none is made as soon a
   await site.vra.kill()
   t.same(site.differences(), [])
 })
+
+t.test(
+  'a first synchronisation waits where the VRA says so, and then sends what differs from what was handed over',
+  async t => {
+    const site = await Site.create(t.testdir(), ['a', 'b'], 8 * MiB)
+    fs.writeFileSync(site.pathOf('a'), randomBytes(8 * MiB))
+    fs.writeFileSync(site.pathOf('b'), randomBytes(MiB), { flag: 'r+' })
+    site.vra.heldSyncs = [{ volumes: [1], reason: 'an image of it is being read' }]
+    const agent = await site.start()
+    await eventually('the other is synchronised', () => agent.status().volumes[1]?.sync === 'none')
+    t.match(agent.status().volumes[0], {
+      sync: 'initial',
+      reason: /waits, an image of it is being read/,
+      syncSentBytes: 0,
+    })
+    t.ok(site.vra.checkpoints.length >= 0, 'the other volume waits for nothing')
+    await writeSome(site, agent, 'a', 5)
+    site.vra.models.set('a', fs.readFileSync(site.pathOf('a')))
+    fs.writeFileSync(site.pathOf('a'), randomBytes(2 * 64 * KiB), { flag: 'r+' })
+    site.vra.receivedDataBytes = 0
+    site.vra.direct({ heldSyncs: [], comparedVolumes: [1] })
+    await site.untilExact(agent)
+    await agent.close()
+    await site.vra.kill()
+    t.same(site.differences(), [])
+    t.same(site.vra.faults, [])
+    t.equal(site.vra.receivedDataBytes, 2 * 64 * KiB)
+  },
+)
+
+t.test('a VRA that cannot tell hashes now is asked again before anything is sent whole', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 4 * MiB)
+  let agent = await site.start()
+  await site.untilExact(agent)
+  await writeSome(site, agent, 'a', 20)
+  await agent.close()
+  fs.writeFileSync(site.pathOf('a'), randomBytes(64 * KiB), { flag: 'r+' })
+  site.vra.hashFailure = 'the log is not read up to there yet'
+  site.vra.hashFailurePasses = true
+  site.vra.receivedDataBytes = site.vra.hashRequestCount = 0
+  agent = await site.start()
+  await eventually('it is asked again', () => site.vra.hashRequestCount >= 2)
+  t.equal(site.vra.receivedDataBytes, 0)
+  site.vra.hashFailure = ''
+  await site.untilExact(agent)
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
+  t.equal(site.vra.receivedDataBytes, 64 * KiB)
+})

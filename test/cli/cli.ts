@@ -155,6 +155,20 @@ t.test('an export waits for its end and prints one document', async t => {
   t.ok(relative, 'the daemon is given absolute paths')
 })
 
+t.test('a preseed waits for its end, and gives the daemon an absolute path', async t => {
+  const { vra, vraCommand } = await open(t)
+  const done = await vraCommand('preseed', 'web', '--volume', 'root', '--from', 'root.img')
+  t.equal(done.status, 0, done.stderr)
+  t.match(done.stdout, /^state\tdone$/m)
+  t.equal([...vra.preseedJobs.values()][0]?.file, path.resolve('root.img'))
+  t.match(
+    (await vraCommand('preseed', 'web', '--volume', 'root', '--from', '/x', '--no-wait')).stdout,
+    /^state\trunning$/m,
+  )
+  t.equal((await vraCommand('preseed', 'web', '--volume', 'root')).status, 2, 'it has to be said from where')
+  t.equal((await vraCommand('preseed', 'web', '--volume', 'none', '--from', '/x')).status, 3)
+})
+
 function runExport(vraCommand: (...argv: string[]) => Promise<Ended>, file: string, ...more: string[]): Promise<Ended> {
   return vraCommand('export', 'web', '--volume', 'root', '--to', file, ...more)
 }
@@ -250,6 +264,7 @@ t.test('every command has help, and the program’s own says the exit statuses',
     'vpg create',
     'checkpoint tag',
     'export',
+    'preseed',
     'journal verify',
     'mirror dump',
     'config check',

@@ -81,6 +81,10 @@ t.test('the client sees over HTTP what the daemon says', async t => {
   t.equal((await client.export(job.id)).doneBytes, 10 * GiB)
   t.equal((await client.cancelExport(job.id)).state, 'cancelled')
   t.equal((await client.exports()).length, 1)
+  const seed = await client.startPreseed({ vpg: 'web', volume: 'root', file: '/mnt/root.img' })
+  t.equal((await client.preseed(seed.id)).state, 'done')
+  t.equal((await client.cancelPreseed(seed.id)).state, 'cancelled')
+  t.equal((await client.preseeds()).length, 1)
   const verify = await client.startVerify({ what: 'mirror', vpg: 'web' })
   t.equal((await client.verify(verify.id)).state, 'done')
   t.equal((await client.verifies()).length, 1)
@@ -171,6 +175,11 @@ t.test('requests that cannot be meant are refused with all that is wrong', async
       /absolute path/,
     ],
     [
+      'a relative path of an image',
+      () => client.startPreseed({ vpg: 'web', volume: 'root', file: 'a.img' }),
+      /absolute path/,
+    ],
+    [
       'a tag that looks like an id',
       () => client.tagCheckpoint({ vpg: 'web', tag: '3.1204' }),
       /tag: must begin with a letter/,
@@ -218,6 +227,7 @@ t.test('the OpenAPI document lists every route, and every reference in it leads 
   )
   t.strictSame(operations.sort(), [
     'delete /v1/exports/{id}',
+    'delete /v1/preseeds/{id}',
     'delete /v1/verifies/{id}',
     'delete /v1/vpgs/{vpg}',
     'delete /v1/vpgs/{vpg}/tags/{tag}',
@@ -225,6 +235,8 @@ t.test('the OpenAPI document lists every route, and every reference in it leads 
     'get /v1/dumps/{what}',
     'get /v1/exports',
     'get /v1/exports/{id}',
+    'get /v1/preseeds',
+    'get /v1/preseeds/{id}',
     'get /v1/status',
     'get /v1/verifies',
     'get /v1/verifies/{id}',
@@ -235,6 +247,7 @@ t.test('the OpenAPI document lists every route, and every reference in it leads 
     'patch /v1/vpgs/{vpg}',
     'patch /v1/vpgs/{vpg}/volumes/{volume}',
     'post /v1/exports',
+    'post /v1/preseeds',
     'post /v1/verifies',
     'post /v1/vpgs',
     'post /v1/vpgs/{vpg}/syncs',

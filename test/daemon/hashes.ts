@@ -2,8 +2,9 @@ import { EventEmitter } from 'node:events'
 import t from 'tap'
 import { Failure } from '../../src/base/failure.ts'
 import { vpgId } from '../../src/base/ids.ts'
-import { hashImagesOpenMax } from '../../src/base/limits.ts'
+import { hashImageIdleMillis, hashImagesOpenMax, hashImageTurnMillis } from '../../src/base/limits.ts'
 import { Hashes, type HashesParts } from '../../src/daemon/hashes.ts'
+import { ManualClock } from '../support/wire-manual-clock.ts'
 import type { HashRequest } from '../../src/wire/messages.ts'
 
 const vpg = vpgId('5a'.repeat(16))
@@ -13,7 +14,8 @@ const request: HashRequest = {
 }
 
 /** Aging and the image thread as lists of what they were asked. */
-function parts(answer: () => Promise<Uint8Array>) {
+function parts(answer: () => Promise<Uint8Array>, noteCompared: () => Promise<boolean> = async () => false) {
+  const clock = new ManualClock()
   const steps: string[] = []
   let planCount = 0
   const call = async (method: string): Promise<unknown> => {
@@ -25,8 +27,12 @@ function parts(answer: () => Promise<Uint8Array>) {
     openReading: async () => ({ pinId: `plan${++planCount}` }),
     closeImage: async ({ pinId }: { pinId: string }) => void steps.push(`close ${pinId}`),
   }
-  const made = { aging, images: () => ({ openThread: async () => thread }) } as unknown as HashesParts
-  return { steps, hashes: new Hashes(made) }
+  const made = {
+    clock,
+    aging: { ...aging, noteCompared },
+    images: () => ({ openThread: async () => thread }),
+  } as unknown as HashesParts
+  return { clock, steps, hashes: new Hashes(made) }
 }
 
 const settled = async (): Promise<void> => {
@@ -35,7 +41,7 @@ const settled = async (): Promise<void> => {
 
 t.test('an image is opened once a session, and given back at its end', async t => {
   const { steps, hashes } = parts(async () => Buffer.alloc(16, 7))
-  const open = hashes.open(vpg, [])
+  const open = hashes.open(vpg, () => [])
   t.same(steps, [], 'not before somebody asks')
   t.same(await open.hashesOf(request), Buffer.alloc(16, 7))
   await open.hashesOf(request)
@@ -45,7 +51,7 @@ t.test('an image is opened once a session, and given back at its end', async t =
   t.same(steps.slice(3), ['closeHashes', 'close plan1'])
   await t.rejects(
     hashes
-      .open(vpg, [])
+      .open(vpg, () => [])
       .hashesOf(request)
       .then(() => Promise.reject(new Failure('BUSY', 'it works'))),
     {
@@ -61,7 +67,7 @@ t.test('damage is told and costs its blocks only; an image that is lost is opene
     if (failure !== undefined) throw failure
     return Buffer.alloc(16, 7)
   })
-  const open = hashes.open(vpg, [])
+  const open = hashes.open(vpg, () => [])
   await t.rejects(open.hashesOf(request), { code: 'OBJECT_CORRUPT' })
   await t.rejects(open.hashesOf(request), { code: 'PEER_LOST' })
   await settled()
@@ -73,9 +79,9 @@ t.test('damage is told and costs its blocks only; an image that is lost is opene
 
 t.test('so many images are open at once; further sessions wait for one to end', async t => {
   const { steps, hashes } = parts(async () => Buffer.alloc(16))
-  const open = Array.from({ length: hashImagesOpenMax }, () => hashes.open(vpg, []))
+  const open = Array.from({ length: hashImagesOpenMax }, () => hashes.open(vpg, () => []))
   for (const each of open) await each.hashesOf(request)
-  const waiting = hashes.open(vpg, [])
+  const waiting = hashes.open(vpg, () => [])
   const answered = waiting.hashesOf(request)
   await settled()
   t.equal(steps.filter(step => step === 'openHashes').length, hashImagesOpenMax)
@@ -83,3 +89,67 @@ t.test('so many images are open at once; further sessions wait for one to end', 
   t.same(await answered, Buffer.alloc(16))
   for (const each of [...open, waiting]) each.close()
 })
+
+t.test(
+  'an image that nobody asks is closed, and its place goes to those that wait; the next question opens another',
+  async t => {
+    const { clock, steps, hashes } = parts(async () => Buffer.alloc(16))
+    const stalled = Array.from({ length: hashImagesOpenMax }, () => hashes.open(vpg, () => []))
+    for (const each of stalled) await each.hashesOf(request)
+    const waiting = hashes.open(vpg, () => [])
+    const answered = waiting.hashesOf(request)
+    await settled()
+    t.notOk(steps.includes('closeHashes'))
+    await clock.advance(hashImageIdleMillis)
+    await settled()
+    t.same(await answered, Buffer.alloc(16), 'though no session has ended')
+    t.ok(steps.filter(step => step === 'closeHashes').length >= hashImagesOpenMax)
+    t.same(await stalled[0]?.hashesOf(request), Buffer.alloc(16))
+    for (const each of [...stalled, waiting]) each.close()
+  },
+)
+
+t.test('while others wait nobody has more than a turn, however busy', async t => {
+  const { clock, hashes } = parts(async () => Buffer.alloc(16))
+  const busy = Array.from({ length: hashImagesOpenMax }, () => hashes.open(vpg, () => []))
+  for (const each of busy) await each.hashesOf(request)
+  let isAnswered = false
+  const waiting = hashes.open(vpg, () => [])
+  const answered = waiting.hashesOf(request).then(() => (isAnswered = true))
+  const stepMillis = hashImageIdleMillis / 2
+  for (let millis = 0; millis < hashImageTurnMillis; millis += stepMillis) {
+    t.notOk(isAnswered, 'within the turn of those before')
+    await clock.advance(stepMillis)
+    for (const each of busy) await each.hashesOf(request)
+    await settled()
+  }
+  await answered
+  for (const each of [...busy, waiting]) each.close()
+})
+
+t.test(
+  'hashes are told of a volume when nothing is put below it any more, and of an image that was opened then',
+  async t => {
+    const order: string[] = []
+    const { steps, hashes } = parts(
+      async () => Buffer.alloc(16),
+      async () => order.push('noted') < 3,
+    )
+    const open = hashes.open(vpg, () => [])
+    await open.hashesOf(request)
+    await open.hashesOf(request)
+    t.same(order, ['noted'], 'once a volume')
+    await open.hashesOf({ ...request, volume: 2 })
+    await settled()
+    t.equal(steps.filter(step => step === 'openHashes').length, 2, 'the image of before may lack it')
+    await open.hashesOf({ ...request, volume: 3 })
+    t.equal(steps.filter(step => step === 'openHashes').length, 2, 'one of which that was noted before does not')
+    open.close()
+    const busy = parts(
+      async () => Buffer.alloc(16),
+      () => Promise.reject(new Failure('BUSY', 'an image is being read')),
+    )
+    await t.rejects(busy.hashes.open(vpg, () => []).hashesOf(request), { code: 'BUSY' })
+    t.same(busy.steps, [], 'nothing is opened for it')
+  },
+)

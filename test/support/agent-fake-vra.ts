@@ -10,6 +10,7 @@ import {
   type AgentStatus,
   type BatchView,
   type ControlMessage,
+  type Directive,
   type HashRequest,
   type Hello,
   type Marker,
@@ -56,6 +57,10 @@ export class FakeVra {
   syncRateBytesPerSecond = 0
   /** Answers hash requests with this sentence instead of hashes. */
   hashFailure = ''
+  /** While true it is said that the failure may pass. */
+  hashFailurePasses = false
+  heldSyncs: Directive['heldSyncs'] = []
+  comparedVolumes: readonly number[] = []
   /** While false, hash requests wait. */
   answeringHashes = true
   hashRequestCount = 0
@@ -149,9 +154,11 @@ export class FakeVra {
     this.models.set(name, Buffer.alloc(sizeBytes))
   }
 
-  direct(directive: { readonly paused?: boolean; readonly syncRateBytesPerSecond?: number }): void {
+  direct(directive: Partial<Omit<Directive, 'type'>>): void {
     this.paused = directive.paused ?? this.paused
     this.syncRateBytesPerSecond = directive.syncRateBytesPerSecond ?? this.syncRateBytesPerSecond
+    this.heldSyncs = directive.heldSyncs ?? this.heldSyncs
+    this.comparedVolumes = directive.comparedVolumes ?? this.comparedVolumes
     this.#sendDirective()
   }
 
@@ -294,8 +301,8 @@ export class FakeVra {
   }
 
   #sendDirective(): void {
-    const { paused, syncRateBytesPerSecond } = this
-    this.send({ type: 'directive', paused, syncRateBytesPerSecond })
+    const { paused, syncRateBytesPerSecond, heldSyncs, comparedVolumes } = this
+    this.send({ type: 'directive', paused, syncRateBytesPerSecond, heldSyncs, comparedVolumes })
   }
 
   /** What a marker must not include: what is in a synchronisation by the agent's own words. */
@@ -308,7 +315,13 @@ export class FakeVra {
   #answerHash({ requestId, volume, offsetBytes, blockSizeBytes, blockCount }: HashRequest): void {
     this.hashRequestCount++
     if (this.hashFailure !== '') {
-      this.send({ type: 'hash-reply', requestId, hashes: new Uint8Array(0), failure: this.hashFailure })
+      this.send({
+        type: 'hash-reply',
+        requestId,
+        hashes: new Uint8Array(0),
+        failure: this.hashFailure,
+        passing: this.hashFailurePasses,
+      })
       return
     }
     const model = this.models.get(this.volumes[volume - 1]!.name)!
@@ -323,7 +336,7 @@ export class FakeVra {
           .digest()
           .copy(hashes, block * hashSizeBytes, 0, hashSizeBytes)
     }
-    this.send({ type: 'hash-reply', requestId, hashes, failure: '' })
+    this.send({ type: 'hash-reply', requestId, hashes, failure: '', passing: false })
   }
 
   #take(message: ControlMessage | BatchView, sizeBytes: number): void {

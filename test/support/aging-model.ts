@@ -1,3 +1,4 @@
+import * as fs from 'node:fs'
 import {
   checkpointOrdinal,
   comparePositions,
@@ -148,6 +149,22 @@ export class AgingModel {
     const frame = builder.finish({ generation: this.#generation(stream), firstSequence, timestampMicros: 1 })
     this.#append('batch', stream, firstSequence, firstSequence + writeCount - 1, frame, 0)
     this.#positions.set(stream, firstSequence + writeCount - 1)
+  }
+
+  /** An image of the stream's volume that somebody hands over: sectors that the VRA has from no stream. */
+  writeImage(file: string, stream: (typeof streams)[number], sectorCount: number): void {
+    const image = fs.openSync(file, 'w')
+    fs.ftruncateSync(image, volumeSizeBytes)
+    for (let index = 0; index < sectorCount; index++) {
+      const number = ++this.#writeNumber
+      const offsetBytes = this.#place()
+      const sector = Buffer.alloc(sectorBytes, 7)
+      sector.writeUInt32LE(number, 0)
+      sector.writeUInt32LE(number, sectorBytes - 4)
+      fs.writeSync(image, sector, 0, sectorBytes, offsetBytes)
+      this.#sectors.set(`${stream}/${offsetBytes / sectorBytes}`, number)
+    }
+    fs.closeSync(image)
   }
 
   /** One write of this place, as a synchronisation sends it. */

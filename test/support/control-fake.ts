@@ -15,6 +15,8 @@ import type {
   ExportJob,
   ExportRequest,
   GrowVolumeRequest,
+  PreseedJob,
+  PreseedRequest,
   SyncVpgRequest,
   TagRequest,
   VerifyJob,
@@ -208,6 +210,37 @@ export class FakeVra implements VraControl {
     }
     this.jobs.set(job.id, job)
     return job
+  }
+
+  readonly preseedJobs = new Map<string, PreseedJob>()
+
+  async startPreseed({ vpg, volume: name, file }: PreseedRequest): Promise<PreseedJob> {
+    const volume = this.#vpg(vpg).status.volumes.find(candidate => candidate.name === name)
+    if (volume === undefined) throw new Failure('UNKNOWN_VOLUME', `${vpg} has no volume "${name}"`)
+    const job: PreseedJob = {
+      ...{ id: `preseed-${this.preseedJobs.size + 1}`, state: 'running', vpg, volume: name, file },
+      ...{ sizeBytes: volume.sizeBytes, doneBytes: 0, dataBytes: 0 },
+      ...{ startedAtMicros: nowMicros, endedAtMicros: undefined, failure: undefined },
+    }
+    this.preseedJobs.set(job.id, job)
+    return job
+  }
+
+  async preseeds(): Promise<readonly PreseedJob[]> {
+    return [...this.preseedJobs.values()]
+  }
+
+  async preseed(id: string): Promise<PreseedJob> {
+    const job = this.preseedJobs.get(id)
+    if (job === undefined) throw new Failure('NOT_FOUND', `there is no preseed ${id}`)
+    const done: PreseedJob = { ...job, state: 'done', doneBytes: job.sizeBytes, endedAtMicros: nowMicros + 4e6 }
+    return job.state === 'running' ? done : job
+  }
+
+  async cancelPreseed(id: string): Promise<PreseedJob> {
+    const cancelled: PreseedJob = { ...(await this.preseed(id)), state: 'cancelled' }
+    this.preseedJobs.set(id, cancelled)
+    return cancelled
   }
 
   async exports(): Promise<readonly ExportJob[]> {
@@ -421,7 +454,7 @@ const emptyMirror: VpgStatus['mirror'] = {
 }
 
 function volumeFacts(volume: CreateVpgRequest['volumes'][number], index: number): VolumeFacts {
-  return { number: index + 1, agent: 'host1', ...volume, dirtyBytes: 0, sync: undefined }
+  return { number: index + 1, agent: 'host1', ...volume, dirtyBytes: 0, sync: undefined, preseed: undefined }
 }
 
 function agentFacts(agent: string, stream: number, connected: boolean): AgentFacts {

@@ -106,8 +106,19 @@ export const sampleMessages: readonly ControlMessage[] = [
   { type: 'goodbye' },
   { type: 'sync-request', kind: 'full', volumes: [1, 7] },
   { type: 'hash-request', requestId: 1, volume: 2, offsetBytes: 2 ** 45, blockSizeBytes: 65536, blockCount: 2048 },
-  { type: 'hash-reply', requestId: 2, hashes: Buffer.alloc(32, 5), failure: '' },
-  { type: 'directive', syncRateBytesPerSecond: 50_000_000, paused: true },
+  { type: 'hash-reply', requestId: 2, hashes: Buffer.alloc(32, 5), failure: '', passing: false },
+  { type: 'hash-reply', requestId: 3, hashes: Buffer.alloc(0), failure: 'the log is being read', passing: true },
+  { type: 'directive', syncRateBytesPerSecond: 50_000_000, paused: true, heldSyncs: [], comparedVolumes: [] },
+  {
+    type: 'directive',
+    syncRateBytesPerSecond: 0,
+    paused: false,
+    heldSyncs: [
+      { volumes: [1, 4], reason: 'an image of it is being read' },
+      { volumes: [2], reason: 'the journal has no room' },
+    ],
+    comparedVolumes: [1, 4],
+  },
   {
     type: 'coordinator-changed',
     coordinator: {

@@ -72,7 +72,7 @@ t.test('a control message that breaks a rule is refused', async t => {
     { ...question, blockCount: 2049 },
     { ...question, blockCount: 0 },
     { ...question, offsetBytes: 4096 },
-    { type: 'hash-reply', requestId: 1, hashes: Buffer.alloc(17), failure: '' } as const,
+    { type: 'hash-reply', requestId: 1, hashes: Buffer.alloc(17), failure: '', passing: false } as const,
     { type: 'hold', term: 1, counter: 1, timeoutMillis: 10_001 } as const,
     { type: 'hold', term: 0, counter: 1, timeoutMillis: 1 } as const,
   ]

@@ -60,7 +60,7 @@ const unreadableRetryMillis = 10_000
 export class SyncEngine {
   readonly #host: SyncHost
   readonly #rate: RateLimit
-  #isClosing = false
+  readonly #closing = new AbortController()
   readonly #claimed = new Map<ProtectedVolume, Set<number>>()
   readonly #unreadable = new Map<ProtectedVolume, Map<number, Unreadable & { readonly untilMillis: number }>>()
   readonly #cursors = new Map<ProtectedVolume, number>()
@@ -102,7 +102,7 @@ export class SyncEngine {
 
   /** Resolves when no lane is at work. */
   async close(): Promise<void> {
-    this.#isClosing = true
+    this.#closing.abort()
     this.setRate(0)
     this.wake()
     this.roomMade()
@@ -110,7 +110,7 @@ export class SyncEngine {
   }
 
   async #runLane(): Promise<void> {
-    while (!this.#isClosing) {
+    while (!this.#closing.signal.aborted) {
       const unit = this.#claim()
       if (unit === undefined) {
         await this.#work.wait(this.#nextRetryMillis())
@@ -130,6 +130,7 @@ export class SyncEngine {
   #claim(): Unit | undefined {
     for (const volume of this.#host.volumes()) {
       if (!volume.map.isExact || volume.sync === undefined || !this.#host.stream.isExact) continue
+      if (volume.heldBecause !== undefined) continue
       this.#endIfDone(volume)
       const region = this.#nextRegion(volume)
       if (region !== undefined) return this.#unitFrom(volume, region)
@@ -159,7 +160,7 @@ export class SyncEngine {
     const isUntouched = untouched.has(firstRegion)
     const sizeBytesMax = isUntouched
       ? untouchedUnitSizeBytesMax
-      : volume.sync?.kind === 'delta'
+      : volume.compares
         ? comparedUnitSizeBytesMax
         : map.regionSizeBytes
     const countMax = Math.max(1, Math.floor(sizeBytesMax / map.regionSizeBytes))
@@ -228,13 +229,21 @@ export class SyncEngine {
 
   async #askFor(unit: Unit): Promise<Uint8Array | undefined | 'lost'> {
     const { volume, firstRegion, regionCount } = unit
-    if (volume.sync?.kind !== 'delta' || unit.isUntouched || volume.number === undefined) return undefined
+    if (!volume.compares || unit.isUntouched || volume.number === undefined) return undefined
     const { offsetBytes } = volume.map.rangeOf(firstRegion)
     const last = volume.map.rangeOf(firstRegion + regionCount - 1)
     const blockCount = Math.ceil((last.offsetBytes + last.lengthBytes - offsetBytes) / hashBlockSizeBytes)
-    const answer = await this.#host.hashes.ask({ volume: volume.number, offsetBytes, blockCount })
-    if (answer === 'lost') return 'lost'
-    return answer === 'failed' ? undefined : answer.hashes
+    const range = { volume: volume.number, offsetBytes, blockCount }
+    let waitMillis = hashRetryMillisFirst
+    for (let attempt = 1; ; attempt++, waitMillis = Math.min(2 * waitMillis, hashRetryMillisMax)) {
+      const answer = await this.#host.hashes.ask(range)
+      if (answer === 'lost') return 'lost'
+      if (answer === 'failed') return undefined
+      if (answer !== 'later') return answer.hashes
+      if (attempt === hashAttemptsMax) return undefined
+      await this.#host.clock.sleep(waitMillis, this.#closing.signal).catch(() => undefined) // aborted: it is closing
+      if (!this.#isCurrent(unit)) return 'lost'
+    }
   }
 
   /** True when every piece of the region is numbered or known to be alike. */
@@ -250,7 +259,7 @@ export class SyncEngine {
       try {
         if (!(await this.#sendPiece(unit, region, piece, hashes?.subarray(hashStart)))) return false
       } catch (error) {
-        if (this.#isClosing) return false
+        if (this.#closing.signal.aborted) return false
         this.#noteUnreadable(volume, region, piece.offsetBytes, error)
         return false
       }
@@ -301,7 +310,7 @@ export class SyncEngine {
     for (;;) {
       const { stream } = this.#host
       const usedBytes = stream.queuedBytes + this.#reservedBytes
-      if (this.#isClosing || !stream.isExact || usedBytes === 0 || usedBytes + bytes <= shareBytes) break
+      if (this.#closing.signal.aborted || !stream.isExact || usedBytes === 0 || usedBytes + bytes <= shareBytes) break
       await this.#room.wait(idleMillisMax)
     }
     this.#reservedBytes += bytes // in the step that has looked
@@ -314,7 +323,8 @@ export class SyncEngine {
       stream.generation === generation &&
       volume.map.isExact &&
       volume.sync !== undefined &&
-      !this.#isClosing
+      volume.heldBecause === undefined &&
+      !this.#closing.signal.aborted
     )
   }
 
@@ -330,5 +340,9 @@ export class SyncEngine {
 
 /** After which a lane looks again by itself. */
 const idleMillisMax = 60_000
+/** A VRA that cannot tell hashes now is asked again, for some minutes; what it cannot tell then is sent. */
+const hashRetryMillisFirst = 250
+const hashRetryMillisMax = 15_000
+const hashAttemptsMax = 16
 /** After the state could not be saved, or the VRA's answer was lost. */
 const stateRetryMillis = 1_000

@@ -14,8 +14,10 @@ export function hashOf(block: Uint8Array): Buffer {
   return isZero(block) ? zeroHash : createHash('sha256').update(block).digest().subarray(0, hashSizeBytes)
 }
 
-/** 'failed': the VRA cannot say, the blocks are to be sent. 'lost': the session ended before it said anything. */
-export type HashAnswer = { readonly hashes: Uint8Array } | 'failed' | 'lost'
+/**
+ * 'failed': the VRA cannot say, the blocks are to be sent. 'later': it cannot say now. 'lost': the session ended before it said anything.
+ */
+export type HashAnswer = { readonly hashes: Uint8Array } | 'failed' | 'later' | 'lost'
 
 interface Question {
   readonly requestId: number
@@ -47,10 +49,10 @@ export class HashQuestions {
   }
 
   /** False where nobody asked for this, or it is of another size. */
-  take({ requestId, hashes, failure }: HashReply): boolean {
+  take({ requestId, hashes, failure, passing }: HashReply): boolean {
     const question = this.#open.shift()
     if (question?.requestId !== requestId) return false
-    if (failure !== '') question.answer('failed')
+    if (failure !== '') question.answer(passing ? 'later' : 'failed')
     else if (hashes.length !== question.blockCount * hashSizeBytes) return false
     else question.answer({ hashes })
     return true

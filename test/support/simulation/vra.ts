@@ -153,7 +153,7 @@ export class SimulatedVra {
       clock: life.clock,
       issueTerm: (id, above) => terms.issue(id, above),
       hashes: {
-        open: (_vpg, [position]) => new SimulatedHashes(life, this.#definition, () => this.#kept(life, position)),
+        open: (_vpg, positions) => new SimulatedHashes(life, this.#definition, () => this.#kept(life, positions()[0])),
       },
       server: this.#network.serverOf(life),
       events: {
