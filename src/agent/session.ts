@@ -141,9 +141,14 @@ export class Session {
     this.#owner.stream.suspend()
     this.#owner.askBy(undefined)
     this.#tellEnded(
-      this.#problem ??
-        (by === 'peer' ? new Failure('PEER_LOST', 'the VRA closed the connection') : connectionFailure(cause)),
+      this.#problem ?? (by === 'peer' ? new Failure('PEER_LOST', this.#sentenceOfClose()) : connectionFailure(cause)),
     )
+  }
+
+  /** With TLS 1.3 the handshake is over for the agent before the VRA has looked at its certificate. */
+  #sentenceOfClose(): string {
+    if (this.#welcome !== undefined) return 'the VRA closed the connection'
+    return 'the VRA closed the connection before it answered; where that goes on, `vra status` there says why: a certificate, or TLS on one side only'
   }
 
   #greet(): void {
@@ -287,9 +292,18 @@ function failureFromPeer(code: string, sentence: string): Failure {
 
 /** One of the two does not accept the other's certificate: nothing that passes by itself, as a lost connection does. */
 function connectionFailure(cause: NodeJS.ErrnoException | undefined): Failure {
-  const { code = '', message = 'it is gone' } = cause ?? {}
+  const {
+    code = '',
+    message: told = 'it is gone',
+    reason,
+  } = (cause ?? {}) as Partial<NodeJS.ErrnoException & Error> & {
+    readonly reason?: string // OpenSSL's words, without its file and line
+  }
+  const message = reason ?? told
   const refused = (sentence: string): Failure =>
     new Failure('IDENTITY_REFUSED', `${sentence}: ${message}`, { code }, { cause })
+  if (code === 'ERR_SSL_WRONG_VERSION_NUMBER')
+    return refused('this agent speaks TLS, and what answers at the address of the VRA does not')
   if (/^ERR_SSL_.*ALERT/.test(code)) return refused('the VRA does not accept this agent')
   if (/CERT|SIGNATURE|ISSUER/.test(code)) return refused("the VRA's certificate is not accepted")
   return new Failure('PEER_LOST', `the connection failed: ${message}`, {}, { cause })

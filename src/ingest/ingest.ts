@@ -189,13 +189,17 @@ export class Ingest {
     this.#server.on('error', refuse) // of a connection that could not be accepted
     this.#server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket)
+      addressOf(socket) // asked for once it is remembered: a peer whose certificate is refused is gone when that is told
       socket.on('close', () => this.#sockets.delete(socket))
       if (tls === undefined) this.#accept(socket, undefined)
     })
     this.#server.on('secureConnection', (socket: TLSSocket) => this.#acceptCertified(socket))
     this.#server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
       refuse()
-      this.#noteStranger(socket, `its certificate or its TLS is not accepted: ${error.message}`)
+      this.#noteStranger(
+        beneath(socket),
+        `its certificate or its TLS is not accepted: ${handshakeProblem(error, socket)}`,
+      )
       socket.destroy()
     })
   }
@@ -249,6 +253,18 @@ export class Ingest {
       }
     }
   }
+}
+
+/** The TCP socket that a TLS socket is over: Node keeps it, and does not say so. */
+function beneath(socket: TLSSocket): Socket {
+  return (socket as unknown as { readonly _parent?: Socket | null })._parent ?? socket
+}
+
+/** A refused certificate is in the socket ("CERT_HAS_EXPIRED"), and the error only says that the socket was closed for it. */
+function handshakeProblem(error: Error, socket: TLSSocket): string {
+  const { reason } = error as { readonly reason?: string } // OpenSSL's words, without its file and line
+  const refused: unknown = socket.authorizationError
+  return typeof refused === 'string' ? refused : (reason ?? error.message)
 }
 
 function ignoreAbort(error: unknown): void {

@@ -80,6 +80,15 @@ t.test('no certificate, one of a stranger, one for servers, plain TCP or TLS 1.2
   t.equal(bench.ingest.sessionCount, 0)
 })
 
+t.test('who is refused for its certificate is told by its address and why', async t => {
+  const bench = await openCertified(t)
+  const peer = connect(bench, await issue(stranger, 'orders-host', 'client'))
+  peer.send(hello())
+  await until('it is refused', () => bench.ingest.refusals().length > 0)
+  const [refusal] = bench.ingest.refusals()
+  t.match(refusal, { address: /^127\.0\.0\.1:[1-9]/, sentence: /not accepted: [A-Z_]*(CERT|ISSUER|SIGNATURE)[A-Z_]*$/ })
+})
+
 t.test('a certificate that is of no use is refused at the start', async t => {
   const tls = { certificate: 'x', privateKey: 'y', authority: 'z' }
   await t.rejects(openBench(t, { automatic: true, tls }), { code: 'CONFIG_INVALID' })
