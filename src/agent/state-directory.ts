@@ -1,7 +1,7 @@
 import * as path from 'node:path'
 import { Failure } from '../base/failure.ts'
 import type { Closable } from '../base/shutdown.ts'
-import { lockDirectory } from '../disk/directory-lock.ts'
+import { lockDirectory, makeHeldDirectory } from '../disk/directory-lock.ts'
 import { readWholeFile, replaceFile, type Disk } from '../disk/disk.ts'
 import { decodeFrame } from '../wire/wire.ts'
 import { firstState, parseState, type AgentState, type VolumeState } from './state.ts'
@@ -25,14 +25,14 @@ export class StateDirectory {
     this.#state = state
   }
 
-  /** Fails BUSY where another process holds it, CONFIG_INVALID where it belongs to another agent or VPG. */
+  /** Fails BUSY where another process holds it, CONFIG_INVALID where it belongs to another agent or VPG, or cannot be used. */
   static async open(
     disk: Disk,
     directory: string,
     owner: { agent: string; vpg: string },
     lock = lockDirectory,
   ): Promise<StateDirectory> {
-    disk.makeDirectory(directory)
+    makeHeldDirectory(disk, directory)
     const held = await lock(directory)
     try {
       const stateFile = path.join(directory, 'state.json')

@@ -3,7 +3,7 @@ import * as path from 'node:path'
 import { Failure } from '../base/failure.ts'
 import type { Closable } from '../base/shutdown.ts'
 import { readWholeFile, replaceFile, type Disk } from '../disk/disk.ts'
-import { lockDirectory } from '../disk/directory-lock.ts'
+import { lockDirectory, makeHeldDirectory } from '../disk/directory-lock.ts'
 
 /** The VRA's own directory, held by this process: journal, index, scratch, and who this appliance is. */
 export class DataDirectory implements Closable {
@@ -18,9 +18,9 @@ export class DataDirectory implements Closable {
     this.#lock = lock
   }
 
-  /** Makes the directory where there is none. Fails BUSY while another process holds it, CONFIG_INVALID where it is not ours. */
+  /** Makes the directory where there is none. Fails BUSY while another process holds it, CONFIG_INVALID where it is not ours, or cannot be. */
   static async open(disk: Disk, directory: string): Promise<DataDirectory> {
-    disk.makeDirectory(directory)
+    makeHeldDirectory(disk, directory)
     disk.syncDirectory(path.dirname(directory))
     const lock = await lockDirectory(directory)
     try {

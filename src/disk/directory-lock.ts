@@ -5,6 +5,7 @@ import * as path from 'node:path'
 import { systemClock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import type { Closable } from '../base/shutdown.ts'
+import type { Disk } from './disk.ts'
 
 // One process a directory, kept by the kernel: the holder listens on a socket whose name is in the directory.
 //
@@ -24,9 +25,30 @@ const lockPrefix = 'lock-'
 const attemptsMax = 6
 const delayMillisFirst = 20
 
+/**
+ * Makes a directory that one process is to hold. One that cannot be made or entered, or is none, is CONFIG_INVALID in words, there and in the
+ * lock: whoever started the process named it.
+ */
+export function makeHeldDirectory(disk: Pick<Disk, 'makeDirectory'>, directory: string): void {
+  orRefused(directory, () => disk.makeDirectory(directory))
+}
+
+const refusedErrors = new Set<string | undefined>(['EACCES', 'EPERM', 'EROFS', 'EEXIST', 'ENOTDIR', 'ENOENT'])
+
+function orRefused<T>(directory: string, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (!refusedErrors.has(code)) throw error
+    const sentence = code === 'EEXIST' ? 'it is no directory' : message
+    throw new Failure('CONFIG_INVALID', `the directory ${directory} cannot be used: ${sentence}`, {}, { cause: error })
+  }
+}
+
 /** Closing gives the directory back. Fails BUSY while another holds it, CONFIG_INVALID where it cannot hold a socket. */
 export async function lockDirectory(directory: string): Promise<Closable> {
-  const descriptor = fs.openSync(directory, 'r')
+  const descriptor = orRefused(directory, () => fs.openSync(directory, 'r'))
   // By this way its names are short, wherever it is: the name of a socket has 107 bytes at most.
   const way = `/proc/self/fd/${descriptor}`
   const never = new AbortController().signal

@@ -3,7 +3,8 @@ import { once } from 'node:events'
 import * as fs from 'node:fs'
 import * as path from 'node:path'
 import t, { type Test } from 'tap'
-import { lockDirectory } from '../../src/disk/directory-lock.ts'
+import { realDisk } from '../../src/disk/disk.ts'
+import { lockDirectory, makeHeldDirectory } from '../../src/disk/directory-lock.ts'
 
 // Invariants: at most one process holds a directory, whatever namespaces it is in; one that has ended, however, holds nothing.
 
@@ -89,6 +90,14 @@ t.test('a directory with a long name is locked as well', async t => {
   const lock = await lockDirectory(directory)
   t.equal((await locker(t, directory)).outcome, 'BUSY')
   await lock.close()
+})
+
+t.test('what is no directory, or cannot be made one, is refused in words', async t => {
+  const file = path.join(t.testdir({ file: '' }), 'file')
+  const refused = { code: 'CONFIG_INVALID', message: /cannot be used/ }
+  t.throws(() => makeHeldDirectory(realDisk, file), refused)
+  t.throws(() => makeHeldDirectory(realDisk, path.join(file, 'below')), refused)
+  await t.rejects(lockDirectory(path.join(file, 'below')), refused)
 })
 
 t.test('a directory that takes no socket is refused in words', async t => {

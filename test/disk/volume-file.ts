@@ -21,8 +21,9 @@ t.test('what cannot be a disk is refused in words', t => {
 t.test('a file may be opened twice: the agent itself looks at it again', async t => {
   const file = path.join(t.testdir({ disk: 'x'.repeat(512) }), 'disk')
   const first = openVolumeFile(file)
-  await openVolumeFile(file).close()
-  await first.close()
+  const second = openVolumeFile(file)
+  t.same([first.sizeBytes, second.sizeBytes], [512, 512])
+  await Promise.all([first.close(), second.close()])
 })
 
 t.test('a block device that somebody holds is refused, and is to be had when he has let go', async t => {
