@@ -160,7 +160,7 @@ export class AgentMetrics {
       () => counts.detachments,
     )
     counter(registry, 'vra_agent_sync_records_total', 'Records numbered by synchronisations.', () => counts.syncRecords)
-    counter(registry, 'vra_agent_sync_sent_bytes_total', 'Their data, in bytes.', () => counts.syncBytes)
+    counter(registry, 'vra_agent_sync_sent_bytes_total', 'Data sent by synchronisations.', () => counts.syncBytes)
     counter(
       registry,
       'vra_agent_sync_read_failures_total',
@@ -188,8 +188,13 @@ export class AgentMetrics {
     )
     counter(registry, 'vra_agent_written_bytes_total', 'Bytes of guest writes.', () => counts.bytes)
     counter(registry, 'vra_agent_batches_total', 'Write batches closed for sending.', () => counts.batches)
-    counter(registry, 'vra_agent_batch_raw_bytes_total', 'Their bytes before compression.', () => counts.rawBytes)
-    counter(registry, 'vra_agent_batch_frame_bytes_total', 'Their bytes as sent.', () => counts.frameBytes)
+    counter(
+      registry,
+      'vra_agent_batch_raw_bytes_total',
+      'Bytes of write batches before compression.',
+      () => counts.rawBytes,
+    )
+    counter(registry, 'vra_agent_batch_frame_bytes_total', 'Bytes of write batches as sent.', () => counts.frameBytes)
     counter(
       registry,
       'vra_agent_checkpoint_markers_total',
@@ -285,16 +290,24 @@ const volumeGauges: readonly {
   readonly help: string
   readonly of: (volume: VolumeFacts) => number
 }[] = [
-  { name: 'vra_agent_dirty_bytes', help: 'Regions that a kill would send again.', of: each => each.dirtyBytes },
+  {
+    name: 'vra_agent_dirty_bytes',
+    help: 'Marked regions: what a kill would send again, until it is in the store.',
+    of: each => each.dirtyBytes,
+  },
   {
     name: 'vra_agent_sync_total_bytes',
     help: 'What the open synchronisation looks at.',
     of: each => each.syncTotalBytes,
   },
-  { name: 'vra_agent_sync_done_bytes', help: 'What of it is done.', of: each => each.syncDoneBytes },
+  {
+    name: 'vra_agent_sync_done_bytes',
+    help: 'What the open synchronisation has looked at.',
+    of: each => each.syncDoneBytes,
+  },
   {
     name: 'vra_agent_sync_unreadable',
-    help: 'Regions that cannot be read for it.',
+    help: 'Regions that cannot be read for the open synchronisation.',
     of: each => each.unreadable.length,
   },
 ]

@@ -143,7 +143,7 @@ export class Exposition {
     this.#counted.syncLatency.register(
       registry,
       'vra_journal_sync_latency_seconds',
-      'Of the sync that makes one group durable.',
+      'How long the sync takes that makes one group durable.',
     )
     counter(
       registry,
@@ -151,7 +151,7 @@ export class Exposition {
       'Groups of records made durable, each with one write and one sync.',
       () => totals.groups,
     )
-    counter(registry, 'vra_journal_group_bytes_total', 'Bytes of those groups.', () => totals.groupBytes)
+    counter(registry, 'vra_journal_group_bytes_total', 'Bytes of the groups made durable.', () => totals.groupBytes)
     counter(
       registry,
       'vra_journal_file_rotations_total',
@@ -264,17 +264,33 @@ export class Exposition {
 
 /** Those of a synchronisation are there while one runs or waits. Volumes are as many as people have defined. */
 const volumeGauges: readonly (readonly [string, string, (volume: VolumeMetricsFacts) => number | undefined])[] = [
-  ['vra_volume_dirty_bytes', 'What the VRA may lack, as the map of its agent says.', volume => volume.dirtyBytes],
+  [
+    'vra_volume_dirty_bytes',
+    'What the map of its agent marks: what the VRA may lack, and what is not in the store yet.',
+    volume => volume.dirtyBytes,
+  ],
   ['vra_sync_total_bytes', 'What the synchronisation looks at.', volume => volume.sync?.totalBytes],
-  ['vra_sync_done_bytes', 'What it has looked at.', volume => volume.sync?.doneBytes],
-  ['vra_sync_sent_bytes', 'What it has sent as data.', volume => volume.sync?.sentBytes],
-  ['vra_sync_rate_bytes', 'What it looks at in a second, now.', volume => volume.sync?.rateBytesPerSecond],
-  ['vra_sync_eta_seconds', 'Until it is over, at that rate.', volume => seconds(volume.sync?.etaMillis)],
+  ['vra_sync_done_bytes', 'What the synchronisation has looked at.', volume => volume.sync?.doneBytes],
+  ['vra_sync_sent_bytes', 'What the synchronisation has sent as data.', volume => volume.sync?.sentBytes],
+  [
+    'vra_sync_rate_bytes',
+    'What the synchronisation looks at in a second, now.',
+    volume => volume.sync?.rateBytesPerSecond,
+  ],
+  [
+    'vra_sync_eta_seconds',
+    'Until the synchronisation is over, at its present rate.',
+    volume => seconds(volume.sync?.etaMillis),
+  ],
 ]
 
-/** A VPG without a checkpoint has no RPO: the series is missing then, not zero. */
+/** A VPG without a checkpoint of all its volumes has an RPO without end: an alert on it must not fall silent for want of a series. */
 const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number | undefined])[] = [
-  ['vra_rpo_seconds', 'Age of the newest recoverable checkpoint.', vpg => seconds(vpg.rpoMillis)],
+  [
+    'vra_rpo_seconds',
+    'Age of the newest recoverable checkpoint of all volumes; +Inf while there is none.',
+    vpg => seconds(vpg.rpoMillis) ?? Infinity,
+  ],
   [
     'vra_vpg_protected',
     '1 while the VPG is protected, 0 in any other state; the status says which and why.',
@@ -292,7 +308,7 @@ const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number |
   ],
   [
     'vra_backlog_bytes',
-    'What agents have and this VRA has not: queued, or in regions that it may lack.',
+    'Queued at agents, and in the regions that their maps mark, until what was written there is in the store.',
     vpg =>
       vpg.agents.reduce((sum, agent) => sum + agent.queuedBytes, 0) +
       vpg.volumes.reduce((sum, volume) => sum + volume.dirtyBytes, 0),
@@ -320,19 +336,27 @@ const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number |
     vpg => (vpg.mirror.agedEarlySinceMicros === undefined ? 0 : 1),
   ],
   ['vra_journal_bytes', 'What the history takes beyond the newest mirror.', vpg => vpg.mirror.historySizeBytes],
-  ['vra_journal_warn_bytes', 'From where on that is told.', vpg => limitOf(vpg.journalWarnSizeBytes)],
-  ['vra_journal_limit_bytes', 'From where on checkpoints go for it.', vpg => limitOf(vpg.journalLimitSizeBytes)],
+  [
+    'vra_journal_warn_bytes',
+    "Above this vra_journal_bytes is an alert in the VRA's status.",
+    vpg => limitOf(vpg.journalWarnSizeBytes),
+  ],
+  [
+    'vra_journal_limit_bytes',
+    'Above this vra_journal_bytes costs the oldest checkpoints.',
+    vpg => limitOf(vpg.journalLimitSizeBytes),
+  ],
   [
     'vra_holes',
     'Parts of the history with a bad payload: checkpoints from there on are withdrawn.',
     vpg => vpg.holes.length,
   ],
   ['vra_segments', 'Segments in the store.', vpg => vpg.mirror.segmentCount],
-  ['vra_segments_bytes', 'Their size.', vpg => vpg.mirror.segmentSizeBytes],
+  ['vra_segments_bytes', 'Size of the segments in the store.', vpg => vpg.mirror.segmentSizeBytes],
   ['vra_deltas', 'Deltas in the store.', vpg => vpg.mirror.deltaCount],
-  ['vra_deltas_bytes', 'Their size.', vpg => vpg.mirror.deltaSizeBytes],
+  ['vra_deltas_bytes', 'Size of the deltas in the store.', vpg => vpg.mirror.deltaSizeBytes],
   ['vra_base_regions', 'Region versions of the base in the store.', vpg => vpg.mirror.regionCount],
-  ['vra_base_bytes', 'Their size.', vpg => vpg.mirror.baseSizeBytes],
+  ['vra_base_bytes', 'Size of the region versions of the base in the store.', vpg => vpg.mirror.baseSizeBytes],
   ['vra_garbage_objects', 'Objects that wait for their grace period to end.', vpg => vpg.mirror.garbageCount],
   [
     'vra_aging_lag_bytes',

@@ -9,7 +9,7 @@ import { populated } from '../support/control-fake.ts'
 /** The value of a series, or undefined where it is not there. */
 function valueOf(text: string, series: string): number | undefined {
   const line = text.split('\n').find(candidate => candidate.startsWith(`${series} `))
-  return line === undefined ? undefined : Number(line.slice(series.length + 1))
+  return line === undefined ? undefined : Number(line.slice(series.length + 1).replace('+Inf', 'Infinity'))
 }
 
 async function populatedMetrics(t: {
@@ -62,8 +62,8 @@ t.test('what was counted is what is scraped, again and again', async t => {
   t.equal(valueOf(scraped, 'vra_rpo_seconds{vpg="erp-database"}'), 1402)
   t.equal(
     valueOf(scraped, 'vra_rpo_seconds{vpg="test-lab"}'),
-    undefined,
-    'a group without a checkpoint has no RPO, rather than 0',
+    Infinity,
+    'a group without a checkpoint is told from one that is fine, and from none',
   )
   t.equal(valueOf(scraped, 'vra_vpg_protected{vpg="erp-database"}'), 0)
   t.equal(valueOf(scraped, 'vra_checkpoints{vpg="web"}'), 17_280)
