@@ -29,7 +29,10 @@ export function journalLimitsOf(
   }
   const { journalWarnSizeBytes: warn, journalLimitSizeBytes: limit } = limits
   if (limit > 0 && warn > limit)
-    throw new Failure('REQUEST_INVALID', `the warning at ${warn} bytes would come after the limit, ${limit} bytes`)
+    throw new Failure(
+      'REQUEST_INVALID',
+      `the warning at ${sizeInWords(warn)} would come after the limit, ${sizeInWords(limit)}`,
+    )
   return limits
 }
 

@@ -362,7 +362,8 @@ function historyMillis(
   mirror: MirrorFacts,
   { oldest, latest }: { readonly oldest: Checkpoint | undefined; readonly latest: Checkpoint | undefined },
 ): number {
-  if (oldest === undefined || latest === undefined || tags.length > 0) return mirror.historyMillis
+  if (oldest === undefined || latest === undefined) return mirror.historyMillis
+  if (tags.some(tag => tag.ordinal === oldest.ordinal)) return mirror.historyMillis // it may be kept for its tag alone
   return Math.max(mirror.historyMillis, latest.historyMillis - oldest.historyMillis)
 }
 

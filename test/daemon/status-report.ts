@@ -1,10 +1,11 @@
 import t from 'tap'
 import type { OpenedVpg } from '../../src/aging/service.ts'
 import type { Clock } from '../../src/base/clock.ts'
-import { sequence } from '../../src/base/ids.ts'
+import { ordinal, sequence } from '../../src/base/ids.ts'
 import { StatusReport, type StatusFacts, type StatusReportParts } from '../../src/daemon/status-report.ts'
 import { VpgEntry, VpgTable } from '../../src/daemon/vpg-table.ts'
 import type { Refusal } from '../../src/ingest/ingest.ts'
+import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
 import { openedVpg } from '../support/opened-vpg.ts'
 
 const nowMicros = 1_790_000_000_000_000
@@ -35,10 +36,13 @@ async function reported(
   serving: object = {},
   changes: Partial<OpenedVpg['definition']> = {},
   mirror: object = {},
+  history: { readonly oldest?: Checkpoint; readonly latest?: Checkpoint; readonly tags?: OpenedVpg['tags'] } = {},
 ) {
   const table = new VpgTable()
   const opened = openedVpg()
-  table.add(new VpgEntry({ ...opened, definition: { ...opened.definition, ...changes } }, clock))
+  table.add(
+    new VpgEntry({ ...opened, tags: history.tags ?? [], definition: { ...opened.definition, ...changes } }, clock),
+  )
   const position = { generation: 0, sequence: sequence(0) }
   const stream = {
     stream: 1,
@@ -54,7 +58,11 @@ async function reported(
     clock,
     aging: { status: async () => ({ segmentCount: 0, historyMillis: 0, historySizeBytes: 0, ...mirror }) },
     catalog: { statistics: async () => ({ checkpointCount: 0, fileSizeBytes: 0 }) },
-    checkpoints: { latest: async () => undefined, latestOfAll: async () => undefined, oldest: async () => undefined },
+    checkpoints: {
+      latest: async () => history.latest,
+      latestOfAll: async () => history.latest,
+      oldest: async () => history.oldest,
+    },
     disk: { freeBytes: () => 0 },
     exports: { list: () => [] },
     ingest: {
@@ -86,6 +94,24 @@ t.test('an agent that nobody knows is told of while it tries; whoever only tries
   const sentences = status.alerts.map(alert => alert.sentence).filter(sentence => sentence.includes('refused'))
   t.match(sentences, [/^agent "b" of VPG "payroll" at .*UNKNOWN_VPG/, /^agent "c" of VPG "orders" at/])
 })
+
+t.test(
+  'the history reaches from its oldest checkpoint to its newest, in the store or not; one kept for its tag is not of it',
+  async t => {
+    const checkpoint = (count: number): Checkpoint => ({
+      ...{ ordinal: ordinal(2 ** 32 + count), timestampMicros: nowMicros, historyMillis: 5000 * count },
+      ...{ vector: [], volumes: [] },
+    })
+    const [oldest, latest] = [checkpoint(1), checkpoint(9)]
+    const millisWith = async (tagged: Checkpoint): Promise<number | undefined> => {
+      const tags = [{ ordinal: tagged.ordinal, name: 'before', taggedAtMicros: nowMicros }]
+      const status = await reported({ ofVpg: [], ofNone: [] }, {}, {}, { historyMillis: 7 }, { oldest, latest, tags })
+      return status.vpgs[0]?.mirror.historyMillis
+    }
+    t.equal(await millisWith(latest), 40_000)
+    t.equal(await millisWith(oldest), 7, 'what the store says, then')
+  },
+)
 
 t.test('a history that the limit of its journal cuts short is an alert', async t => {
   const mirror = { historyMillis: 60_000, historySizeBytes: 2000, agedEarlySinceMicros: nowMicros - 5_000_000 }
