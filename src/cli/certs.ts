@@ -1,8 +1,10 @@
+import { X509Certificate } from 'node:crypto'
 import { chmodSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import * as path from 'node:path'
-import { Argument, Command } from 'commander'
+import { Argument, Command, InvalidArgumentError } from 'commander'
 import { Failure } from '../base/failure.ts'
 import type { Certificate } from '../certs/certs.ts'
+import { instantInWords } from '../control/words.ts'
 import { realDisk, replaceFile } from '../disk/disk.ts'
 import { collected, countArgument } from './client.ts'
 import { printFacts, printJson } from './output.ts'
@@ -29,7 +31,7 @@ function initCommand(): Command {
     .description('make the authority: authority.crt for every host, authority.key for this directory only')
     .option('--directory <directory>', 'where', './vra-certs')
     .option('--name <name>', 'its common name', 'VRA authority')
-    .option('--days <count>', 'how long it is valid', countArgument, 3650)
+    .option('--days <count>', 'how long it is valid', daysArgument, 3650)
     .option('--json', 'print one JSON document')
     .action(async (options: InitOptions) => {
       const written = filesIn(options.directory, 'authority')
@@ -54,7 +56,7 @@ function issueCommand(): Command {
     .argument('<name>', "an agent's name, as its VPG lists it; for the VRA any name")
     .option('--directory <directory>', 'where the authority is, and the certificate goes', './vra-certs')
     .option('--host <host>', 'a name or address under which the server is reached; once for each', collected(String))
-    .option('--days <count>', 'how long it is valid', countArgument, 825)
+    .option('--days <count>', 'how long it is valid', daysArgument, 825)
     .option('--json', 'print one JSON document')
     .addHelpText(
       'after',
@@ -123,11 +125,19 @@ function read(files: CertificateFiles): Certificate {
   }
 }
 
+function daysArgument(text: string): number {
+  const days = countArgument(text)
+  if (days < 1) throw new InvalidArgumentError('Give a whole number of days, 1 at least.')
+  return days
+}
+
 function print(files: CertificateFiles, json: true | undefined): void {
-  if (json) printJson(files)
+  const validUntil = new X509Certificate(readFileSync(files.certificateFile)).validTo
+  if (json) printJson({ ...files, validUntil: new Date(validUntil).toISOString() })
   else
     printFacts([
       ['certificate', files.certificateFile],
       ['private key', files.privateKeyFile],
+      ['valid until', instantInWords(Date.parse(validUntil) * 1000)],
     ])
 }

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import * as path from 'node:path'
 import type { Command } from 'commander'
 import { Failure } from '../base/failure.ts'
@@ -7,7 +8,7 @@ import { durationInWords, instantInWords, sizeInWords } from '../control/words.t
 import { checkpointOption } from './checkpoint.ts'
 import { clientCommand, type ClientOptions } from './client.ts'
 import { untilEnded } from './jobs.ts'
-import { printFacts, printJson } from './output.ts'
+import { printFacts, printJson, say } from './output.ts'
 
 interface ExportOptions extends ClientOptions {
   readonly checkpoint: string
@@ -44,9 +45,13 @@ Examples:
       const job = options.wait ? await untilEnded(begun, callsFor(client, begun.id)) : begun
       if (options.json) printJson(job)
       else printJob(job)
+      if (job.state === 'done' && !options.json && !existsSync(file)) say(notSeenHere)
       if (job.state === 'cancelled') throw new Failure('CLOSING', `the export was cancelled, ${file} was not written`)
     })
 }
+
+const notSeenHere =
+  "The file is not to be seen from here: it is on the daemon's host, and what is below /tmp there is in a /tmp of the daemon's own where systemd gives it one (PrivateTmp)."
 
 function callsFor(client: ControlClient, id: string): Parameters<typeof untilEnded<ExportJob>>[1] {
   return {

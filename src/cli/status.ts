@@ -50,7 +50,7 @@ async function printStatus(status: VraStatus): Promise<void> {
   if (status.exports.length > 0) {
     printLine()
     await printTable(
-      ['EXPORT', 'STATE', 'VPG', 'VOLUME', 'CHECKPOINT', 'DONE', 'FILE'],
+      ['EXPORT', 'STATE', 'VPG', 'VOLUME', 'CHECKPOINT', 'DONE', 'FILE', 'WHY'],
       status.exports.map(job => [
         job.id,
         job.state,
@@ -59,6 +59,7 @@ async function printStatus(status: VraStatus): Promise<void> {
         job.checkpoint,
         `${sizeInWords(job.doneBytes)} of ${sizeInWords(job.sizeBytes)}`,
         job.file,
+        job.failure?.sentence ?? '',
       ]),
     )
   }

@@ -16,7 +16,9 @@ function addVolumeCommand(): Command {
     .action(async (vpg: string, volume: AddVolumeRequest, options: ClientOptions) => {
       print(await clientOf(options).addVolume(vpg, volume), volume.name, options)
       if (!options.json)
-        say('Now give the disk to its agent and restart it (vra protect --disk, or its configuration).')
+        say(
+          `No new checkpoints of ${vpg} until its agent serves the disk: restart it with the new list (--disk, or its configuration).`,
+        )
     })
 }
 
@@ -28,6 +30,8 @@ function removeVolumeCommand(): Command {
       const status = await clientOf(options).removeVolume(vpg, volume)
       if (options.json) printJson(status)
       else printLine(`removed ${volume} from ${vpg}`)
+      if (!options.json)
+        say(`No new checkpoints of ${vpg} until its agent offers it no more: restart it with the new list.`)
     })
 }
 
@@ -38,7 +42,8 @@ function growVolumeCommand(): Command {
     .argument('<size>', 'its new size', sizeArgument)
     .action(async (vpg: string, volume: string, sizeBytes: number, options: ClientOptions) => {
       print(await clientOf(options).growVolume(vpg, volume, { sizeBytes }), volume, options)
-      if (!options.json) say('Its agent is let in again when its disk has that size.')
+      if (!options.json)
+        say(`No new checkpoints of ${vpg} until the disk has that size: enlarge it, and restart its agent.`)
     })
 }
 

@@ -9,8 +9,10 @@ export class ControlClient implements service.VraControl {
   readonly #url: string
   readonly #signal: AbortSignal | undefined
 
-  /** The signal ends whatever is under way. */
+  /** The signal ends whatever is under way. Fails REQUEST_INVALID where the URL is none of HTTP. */
   constructor(url: string, signal?: AbortSignal) {
+    if (!/^https?:\/\/./.test(url))
+      throw new Failure('REQUEST_INVALID', `"${url}" is no address of a daemon: write it as http://127.0.0.1:7421`)
     this.#url = url.replace(/\/+$/, '')
     this.#signal = signal
   }

@@ -147,7 +147,12 @@ t.test('an export waits for its end and prints one document', async t => {
   })
   t.equal(exported.stderr, '', 'no bar where there is no terminal')
   t.equal((await runExport(vraCommand, path.join(directory, 'root.img'))).status, 2, 'the file exists')
-  t.equal((await runExport(vraCommand, path.join(directory, 'root.img'), '--overwrite')).status, 0)
+  const replaced = await runExport(vraCommand, path.join(directory, 'root.img'), '--overwrite')
+  t.match(
+    replaced,
+    { status: 0, stderr: /on the daemon's host/ },
+    'a file that is not to be seen here is on another host',
+  )
   t.equal((await runExport(vraCommand, '/tmp/x.img', '--checkpoint', 'no-such-tag')).status, 3)
   t.equal((await runExport(vraCommand, '/tmp/y.img', '--checkpoint', '9 lives')).status, 2)
   t.match((await runExport(vraCommand, '/tmp/z.img', '--no-wait')).stdout, /^state\trunning$/m)
@@ -193,6 +198,7 @@ t.test('the exit status says how it went', async t => {
   const away = await runCli(['status', '--url', 'http://127.0.0.1:1'])
   t.equal(away.status, 4)
   t.match(away.stderr, /is it running \(vra serve\)/)
+  t.match(await runCli(['status', '--url', '127.0.0.1:7421']), { status: 2, stderr: /write it as http:/ })
   for (const argv of [
     ['stats'],
     ['export', 'web'],
@@ -344,8 +350,15 @@ t.test('a small authority is made once, its keys are its owner’s, and it issue
     '--json',
   ])
   t.equal(issued.status, 0, issued.stderr)
-  const files = JSON.parse(issued.stdout) as { certificateFile: string; privateKeyFile: string }
+  const files = JSON.parse(issued.stdout) as {
+    certificateFile: string
+    privateKeyFile: string
+    validUntil: string
+  }
   t.match(readFileSync(files.certificateFile, 'utf8'), /BEGIN CERTIFICATE/)
   t.equal(statSync(files.privateKeyFile).mode & 0o077, 0)
   t.equal((await runCli(['certs', 'issue', 'client', '../host1', '--directory', directory])).status, 2)
+  const expired = await runCli(['certs', 'issue', 'client', 'host1', '--days', '0', '--directory', directory])
+  t.match(expired, { status: 2, stderr: /1 at least/ })
+  t.ok(Date.parse(files.validUntil) > Date.now(), 'its end is told')
 })

@@ -152,7 +152,10 @@ t.test('from `vpg create` to `vpg delete`, and the name again', async t => {
     t.equal((await scenario.cli('export', 'web', '--volume', 'root', '--to', file, '--overwrite')).status, 0)
     t.equal((await scenario.cli('export', 'web', '--volume', 'boot', '--to', scenario.file('x'))).status, 3)
     t.equal((await scenario.cli('export', 'web', '--volume', 'root', '--to', '/nowhere/x.raw')).status !== 0, true)
-    t.match((await scenario.cli('status')).stdout, /^EXPORT\tSTATE\t/m)
+    t.match(
+      (await scenario.cli('status')).stdout,
+      /^EXPORT\tSTATE\t[^]*\tfailed\t[^\n]*\t\/nowhere\/x.raw cannot be written/m,
+    )
   })
 
   t.test('a deleted group frees its objects, and its name', async t => {
