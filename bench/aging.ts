@@ -86,6 +86,8 @@ async function measure(
     prefix: 'bench/',
     endpoint: simulator.endpoint,
     forcePathStyle: true,
+    serverSideEncryption: 'bucket-default',
+    kmsKeyId: undefined,
   }
   const environment = { AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'test' }
   const vra = await VraProcess.start({ directory, environment, ...(store === undefined ? {} : { store }) })

@@ -11,6 +11,7 @@ import { preseedCommand } from './preseed.ts'
 import { protectCommand } from './protect.ts'
 import { serveCommand, type RunRole } from './serve.ts'
 import { statusCommand } from './status.ts'
+import { storeCommand } from './store.ts'
 import { syncCommand } from './sync.ts'
 import { verifiableCommand } from './verify.ts'
 import { vpgCommand } from './vpg.ts'
@@ -37,6 +38,7 @@ export function buildProgram(version: string, roles: Roles): Command {
     .addCommand(exportCommand())
     .addCommand(verifiableCommand('journal', 'the commit log: what is acknowledged and may not be in the store yet'))
     .addCommand(verifiableCommand('mirror', 'segments, deltas, base and manifests: what is in the object store'))
+    .addCommand(storeCommand())
     .addCommand(configCommand())
     .addCommand(certsCommand())
     .addCommand(openapiCommand())

@@ -53,15 +53,24 @@ function vraConfigOf(document: ConfigDocument, source: Source): VraConfig {
     store:
       store.kind === 'directory'
         ? { kind: 'directory', directory: store.directory ?? path.join(config.dataDirectory, 'store') }
-        : { ...store, endpoint: store.endpoint },
+        : { ...store, endpoint: store.endpoint, kmsKeyId: store.kmsKeyId },
   }
 }
 
 function relationsOfVra(config: z.output<typeof vraSchema>): { path: KeyPath; sentence: string }[] {
+  const { store } = config
   const { logSizeBytesMax } = config.journal
-  if (config.aging.logSizeBytesPressure < logSizeBytesMax) return []
-  const max = formatSizeExactly(logSizeBytesMax)
-  return [{ path: ['aging', 'logSizeBytesPressure'], sentence: `must be less than journal.logSizeBytesMax (${max})` }]
+  const faults: { path: KeyPath; sentence: string }[] = []
+  if (config.aging.logSizeBytesPressure >= logSizeBytesMax) {
+    const max = formatSizeExactly(logSizeBytesMax)
+    faults.push({
+      path: ['aging', 'logSizeBytesPressure'],
+      sentence: `must be less than journal.logSizeBytesMax (${max})`,
+    })
+  }
+  if (store.kind === 's3' && store.kmsKeyId !== undefined && store.serverSideEncryption !== 'kms')
+    faults.push({ path: ['store', 'kmsKeyId'], sentence: 'has no effect without serverSideEncryption: kms' })
+  return faults
 }
 
 function checked<T extends z.ZodType>(

@@ -97,6 +97,15 @@ const s3StoreSchema = z.strictObject({
     millis({ min: 1_000, max: 600_000 }),
     'A request without an answer for this long is tried again.',
   ).default(30_000),
+  serverSideEncryption: described(
+    z.enum(['bucket-default', 's3', 'kms']),
+    'Asked for with every object: s3 (SSE-S3) or kms (SSE-KMS, with a bucket key); bucket-default leaves it to the bucket.',
+  ).default('bucket-default'),
+  kmsKeyId: described(
+    z.string().regex(/^[\w:/+=,.@-]{1,2048}$/, 'must be the id, ARN or alias of a KMS key'),
+    "With kms: the key; the account's own for S3 without it. The role needs kms:GenerateDataKey and kms:Decrypt on it.",
+    'arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab',
+  ).optional(),
 })
 
 export const vraSchema = z.strictObject({
@@ -177,4 +186,7 @@ export interface VraConfig extends Omit<z.output<typeof vraSchema>, 'store'> {
 /** Fits StoreConfig of the store folder. */
 export type VraStoreConfig =
   | { readonly kind: 'directory'; readonly directory: string }
-  | (Omit<z.output<typeof s3StoreSchema>, 'endpoint'> & { readonly endpoint: string | undefined })
+  | (Omit<z.output<typeof s3StoreSchema>, 'endpoint' | 'kmsKeyId'> & {
+      readonly endpoint: string | undefined
+      readonly kmsKeyId: string | undefined
+    })

@@ -45,4 +45,8 @@ export type StoreConfig =
       /** 'when-required' for S3-compatible servers that refuse the newer checksum headers. */
       readonly checksums: 'when-supported' | 'when-required'
       readonly requestTimeoutMillis: number
+      /** What is asked for with every object: nothing (the bucket's own default counts), SSE-S3, or SSE-KMS. */
+      readonly serverSideEncryption: 'bucket-default' | 's3' | 'kms'
+      /** With 'kms': the key; undefined: the account's default key for S3. */
+      readonly kmsKeyId: string | undefined
     }

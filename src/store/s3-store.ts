@@ -11,6 +11,7 @@ import {
   S3Client,
   type GetObjectCommandOutput,
   type ListObjectsV2CommandOutput,
+  type PutObjectCommandInput,
 } from '@aws-sdk/client-s3'
 import { assert } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
@@ -20,7 +21,12 @@ import type { ByteRange, ListedObject, ObjectStore, StoreConfig } from './object
 import { Attempts } from './s3-attempts.ts'
 import { failureOfResponse } from './s3-failures.ts'
 
-type S3Config = Extract<StoreConfig, { kind: 's3' }>
+export type S3Config = Extract<StoreConfig, { kind: 's3' }>
+
+export interface S3Credentials {
+  readonly accessKeyId: string
+  readonly secretAccessKey: string
+}
 
 /** Our own agent: the SDK's default of 50 sockets warns and queues, and a thread has at most some tens of requests under way. */
 const socketsMax = 64
@@ -38,32 +44,13 @@ export class S3Store implements ObjectStore {
   readonly #client: S3Client
   readonly #config: S3Config
   readonly #attempts: Attempts
+  readonly #pageKeysMax: number
 
-  constructor(
-    config: S3Config,
-    clock: Clock,
-    credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } | undefined,
-  ) {
-    const agentOptions = { keepAlive: true, maxSockets: socketsMax }
+  constructor(config: S3Config, clock: Clock, credentials: S3Credentials | undefined, pageKeysMaxAsked = pageKeysMax) {
     this.#config = config
+    this.#pageKeysMax = pageKeysMaxAsked
     this.#attempts = new Attempts(config.requestTimeoutMillis, clock)
-    this.#client = new S3Client({
-      region: config.region,
-      forcePathStyle: config.forcePathStyle,
-      ...(config.endpoint === undefined ? {} : { endpoint: config.endpoint }),
-      ...(credentials === undefined ? {} : { credentials }),
-      maxAttempts: 1, // the tries are ours: see s3-attempts.ts
-      requestChecksumCalculation: config.checksums === 'when-supported' ? 'WHEN_SUPPORTED' : 'WHEN_REQUIRED',
-      responseChecksumValidation: 'WHEN_REQUIRED',
-      expectContinueHeader: false, // some servers never answer it, and the wait would be a round trip for every object
-      requestHandler: {
-        connectionTimeout: connectionTimeoutMillis,
-        requestTimeout: config.requestTimeoutMillis,
-        throwOnRequestTimeout: true,
-        httpAgent: new http.Agent(agentOptions),
-        httpsAgent: new https.Agent(agentOptions),
-      },
-    })
+    this.#client = newS3Client(config, credentials)
   }
 
   async create(key: string, body: Uint8Array, signal: AbortSignal): Promise<void> {
@@ -73,6 +60,7 @@ export class S3Store implements ObjectStore {
       Body: body,
       ContentLength: body.length,
       IfNoneMatch: '*',
+      ...encryptionAsked(this.#config),
       ...(this.#config.checksums === 'when-supported' ? { ChecksumCRC32: checksumOf(body) } : {}),
     })
     // Sent again only if it surely did not arrive: after a lost answer a second try would meet our own object and
@@ -137,7 +125,7 @@ export class S3Store implements ObjectStore {
     const command = new ListObjectsV2Command({
       Bucket: this.#config.bucket,
       Prefix: prefix,
-      MaxKeys: pageKeysMax,
+      MaxKeys: this.#pageKeysMax,
       ...(from.token !== undefined ? { ContinuationToken: from.token } : {}),
       ...(from.token === undefined && from.last !== undefined
         ? { StartAfter: `${this.#config.prefix}${from.last}` }
@@ -168,6 +156,39 @@ export class S3Store implements ObjectStore {
 
   #place(key: string): { Bucket: string; Key: string } {
     return { Bucket: this.#config.bucket, Key: `${this.#config.prefix}${key}` }
+  }
+}
+
+/** As every request of a store is sent. */
+export function newS3Client(config: S3Config, credentials: S3Credentials | undefined): S3Client {
+  const agentOptions = { keepAlive: true, maxSockets: socketsMax }
+  return new S3Client({
+    region: config.region,
+    forcePathStyle: config.forcePathStyle,
+    ...(config.endpoint === undefined ? {} : { endpoint: config.endpoint }),
+    ...(credentials === undefined ? {} : { credentials }),
+    maxAttempts: 1, // the tries are ours: see s3-attempts.ts
+    requestChecksumCalculation: config.checksums === 'when-supported' ? 'WHEN_SUPPORTED' : 'WHEN_REQUIRED',
+    responseChecksumValidation: 'WHEN_REQUIRED',
+    expectContinueHeader: false, // some servers never answer it, and the wait would be a round trip for every object
+    requestHandler: {
+      connectionTimeout: connectionTimeoutMillis,
+      requestTimeout: config.requestTimeoutMillis,
+      throwOnRequestTimeout: true,
+      httpAgent: new http.Agent(agentOptions),
+      httpsAgent: new https.Agent(agentOptions),
+    },
+  })
+}
+
+/** Without a bucket key every object would cost a request to KMS. */
+export function encryptionAsked({ serverSideEncryption, kmsKeyId }: S3Config): Partial<PutObjectCommandInput> {
+  if (serverSideEncryption === 'bucket-default') return {}
+  if (serverSideEncryption === 's3') return { ServerSideEncryption: 'AES256' }
+  return {
+    ServerSideEncryption: 'aws:kms',
+    BucketKeyEnabled: true,
+    ...(kmsKeyId === undefined ? {} : { SSEKMSKeyId: kmsKeyId }),
   }
 }
 

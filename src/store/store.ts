@@ -15,6 +15,8 @@ export interface StoreOptions {
   readonly clock?: Clock
   /** Instead of what the environment, the shared files or the instance's role give. */
   readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string }
+  /** Keys on a page of a listing; 1000 where it is not given. */
+  readonly pageKeysMax?: number
 }
 
 /** The store that the configuration names. A directory is made where there is none; a bucket must exist. */
@@ -27,7 +29,7 @@ export async function openStore(config: StoreConfig, options: StoreOptions = {})
       // The version in use is pinned: what later versions will need of Node is no news for an operator's log.
       process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] ??= 'true'
       const { S3Store } = await import('./s3-store.ts')
-      return new S3Store(config, options.clock ?? systemClock, options.credentials)
+      return new S3Store(config, options.clock ?? systemClock, options.credentials, options.pageKeysMax)
     }
     default:
       return assertNever(config)

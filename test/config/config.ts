@@ -127,6 +127,8 @@ t.test('the environment goes over the file, and its faults name the variable', a
     bucket: 'bucket',
     endpoint: 'http://127.0.0.1:9000',
     forcePathStyle: true,
+    serverSideEncryption: 'bucket-default',
+    kmsKeyId: undefined,
     prefix: '',
   })
   t.equal(loadVraConfig(file, { VRA_DATA_DIRECTORY: 'elsewhere' }).dataDirectory, path.resolve('elsewhere'))

@@ -6,11 +6,13 @@ import * as path from 'node:path'
 import * as readline from 'node:readline'
 import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3'
 import t from 'tap'
+import { checkStore } from '../../src/store/check.ts'
 import { openStore, type StoreConfig } from '../../src/store/store.ts'
 import { failsWith, objectStoreContract } from '../contract/object-store.ts'
 
 // The contract against a real S3 server, which nobody wrote for this test.
 
+const { signal } = new AbortController()
 const credentials = { accessKeyId: 'test', secretAccessKey: 'test' }
 const script = path.resolve(import.meta.dirname, '../../../test/support/radosgw.sh')
 const startMillisMax = 120_000
@@ -33,6 +35,8 @@ t.test('against radosgw', { skip: missing.length > 0 && `not installed: ${missin
     endpoint,
     forcePathStyle: true,
     requestTimeoutMillis: 30_000,
+    serverSideEncryption: 'bucket-default',
+    kmsKeyId: undefined,
     ...changes,
   })
 
@@ -49,9 +53,13 @@ t.test('against radosgw', { skip: missing.length > 0 && `not installed: ${missin
     })
   })
 
+  t.test('it is found fit', async t => {
+    const findings = await checkStore(config({ prefix: 'check/', checksums: 'when-required' }), { credentials }, signal)
+    for (const { check, outcome, sentence } of findings) t.not(outcome, 'failed', `${check}: ${sentence}`)
+  })
+
   t.test('newer checksum headers do no harm', async t => {
     const store = await openStore(config({ prefix: 'newer/', checksums: 'when-supported' }), { credentials })
-    const { signal } = new AbortController()
     await store.create('k', Buffer.from('body'), signal)
     await failsWith(t, 'ALREADY_EXISTS', store.create('k', Buffer.from('b'), signal), 'a second create')
     t.equal(Buffer.from(await store.readRange('k', { startBytes: 0, endBytes: 4 }, signal)).toString(), 'body')

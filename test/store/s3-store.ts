@@ -22,6 +22,8 @@ function configOf(endpoint: string, changes: Partial<S3Config> = {}): S3Config {
     region: 'eu-central-1',
     endpoint,
     forcePathStyle: true,
+    serverSideEncryption: 'bucket-default',
+    kmsKeyId: undefined,
     checksums: 'when-supported',
     requestTimeoutMillis: 10_000,
     ...changes,

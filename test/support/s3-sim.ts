@@ -37,7 +37,27 @@ export type Fault =
   /** The page's keys in the wrong order. */
   | { readonly kind: 'shuffle-page' }
 
+/** What a server gets wrong for as long as it runs, as some that call themselves S3 do. */
+export type Flaw =
+  /** Creates over what exists. */
+  | 'ignores-conditions'
+  /** Looks whether the object exists, and creates it a moment later. */
+  | 'races'
+  | 'ignores-ranges'
+  /** The first listing after a create does not show it. */
+  | 'lists-late'
+  | 'lists-unordered'
+  /** The last key of a page that is not the last one is on no page. */
+  | 'loses-between-pages'
+  | 'ignores-checksums'
+  | 'ignores-encryption'
+  /** Says that it removed an object, and did not. */
+  | 'keeps-removed'
+
 export interface SimulatorOptions {
+  readonly flaws: readonly Flaw[]
+  /** What the credentials may not do. */
+  readonly denied: readonly Operation[]
   readonly bucket: string
   readonly accessKeyId: string
   readonly port: number
@@ -53,6 +73,8 @@ export interface SimulatorOptions {
 }
 
 const defaults: SimulatorOptions = {
+  flaws: [],
+  denied: [],
   bucket: 'bucket',
   accessKeyId: 'test',
   port: 0,
@@ -104,6 +126,8 @@ export class S3Simulator {
   #windowStartMillis = 0
   #windowRequests = 0
   #received: (() => void)[] = []
+  readonly #encryption = new Map<string, string>()
+  readonly #unlisted = new Set<string>()
 
   private constructor(options: SimulatorOptions) {
     this.#options = options
@@ -181,6 +205,7 @@ export class S3Simulator {
       if (fault?.kind === 'corrupt-upload' && body.length > 0) body[body.length >> 1]! ^= 1
       const key = decodeURIComponent(url.pathname.split('/').slice(2).join('/'))
       this.#checkSigned(incoming.headers, url)
+      if (this.#options.denied.includes(operation)) throw new Refusal(403, 'AccessDenied', 'Access Denied')
       answer = await this.#perform({ operation, key, query: url.searchParams, headers: incoming.headers, body }, fault)
     } catch (error) {
       if (!(error instanceof Refusal)) throw error
@@ -232,10 +257,11 @@ export class S3Simulator {
       case 'HeadObject': {
         const sizeBytes = this.bucket.sizeBytes(request.key)
         if (sizeBytes === undefined) return { status: 404, headers: {}, body: Buffer.alloc(0) }
-        return { status: 200, headers: { 'content-length': sizeBytes, etag: '"opaque"' }, body: Buffer.alloc(0) }
+        const headers = { 'content-length': sizeBytes, etag: '"opaque"', ...this.#encryptionHeaders(request.key) }
+        return { status: 200, headers, body: Buffer.alloc(0) }
       }
       case 'DeleteObject':
-        await this.bucket.remove(request.key)
+        if (!this.#has('keeps-removed')) await this.bucket.remove(request.key)
         return { status: 204, headers: {}, body: Buffer.alloc(0) }
       case 'ListObjectsV2':
         return this.#list(request.query, fault)
@@ -249,17 +275,40 @@ export class S3Simulator {
     if (headers['content-length'] === undefined) throw new Refusal(411, 'MissingContentLength', 'no length')
     if (Number(headers['content-length']) !== body.length) throw new Refusal(400, 'IncompleteBody', 'too short')
     if (headers['if-none-match'] !== '*') throw new Refusal(403, 'AccessDenied', 'explicit deny in a bucket policy')
-    if (this.#options.digestsAreChecked) checkDigests(headers, body)
+    const unknown = Object.keys(headers).find(name => name.startsWith('x-amz-') && !putHeaders.has(name))
+    if (unknown !== undefined && !unknown.startsWith('x-amz-checksum-'))
+      throw new Refusal(501, 'NotImplemented', unknown)
+    if (this.#options.digestsAreChecked) checkDigests(headers, body, !this.#has('ignores-checksums'))
+    const encryption = encryptionIn(headers)
+    if (this.#has('ignores-conditions')) await this.bucket.remove(key)
+    if (this.#has('races') && this.bucket.sizeBytes(key) === undefined) {
+      await delay(20)
+      await this.bucket.remove(key)
+    }
     if (!(await this.bucket.create(key, body))) {
       throw new Refusal(412, 'PreconditionFailed', 'At least one of the pre-conditions you specified did not hold')
     }
-    return { status: 200, headers: { etag: '"opaque"' }, body: Buffer.alloc(0) }
+    if (encryption !== undefined && !this.#has('ignores-encryption')) this.#encryption.set(key, encryption)
+    this.#unlisted.add(key)
+    return { status: 200, headers: { etag: '"opaque"', ...this.#encryptionHeaders(key) }, body: Buffer.alloc(0) }
+  }
+
+  #has(flaw: Flaw): boolean {
+    return this.#options.flaws.includes(flaw)
+  }
+
+  #encryptionHeaders(key: string): Record<string, string> {
+    const [algorithm, kmsKeyId] = this.#encryption.get(key)?.split(' ') ?? []
+    return {
+      ...(algorithm === undefined ? {} : { 'x-amz-server-side-encryption': algorithm }),
+      ...(kmsKeyId === undefined ? {} : { 'x-amz-server-side-encryption-aws-kms-key-id': kmsKeyId }),
+    }
   }
 
   async #get({ key, headers }: Request): Promise<Answer> {
     const sizeBytes = this.bucket.sizeBytes(key)
     if (sizeBytes === undefined) throw new Refusal(404, 'NoSuchKey', 'The specified key does not exist.')
-    if (headers.range === undefined) {
+    if (headers.range === undefined || this.#has('ignores-ranges')) {
       return { status: 200, headers: {}, body: await this.bucket.read(key, 0, sizeBytes) }
     }
     const match = /^bytes=(\d+)-(\d+)$/.exec(headers.range)
@@ -270,6 +319,10 @@ export class S3Simulator {
     return { status: 206, headers: { 'content-range': `bytes ${first}-${last}/${sizeBytes}`, etag: '"opaque"' }, body }
   }
 
+  #hides(key: string): boolean {
+    return this.#unlisted.delete(key) && this.#has('lists-late')
+  }
+
   #list(query: URLSearchParams, fault: Fault | undefined): Answer {
     for (const name of query.keys()) {
       if (!listParameters.has(name)) throw new Refusal(501, 'NotImplemented', `parameter ${name}`)
@@ -278,11 +331,12 @@ export class S3Simulator {
     const token = query.get('continuation-token')
     const after = token === null ? (query.get('start-after') ?? '') : keyOfToken(token)
     const limit = Math.min(Number(query.get('max-keys') ?? 1000), this.#options.pageKeysMax)
-    const found = this.bucket.keysAfter(prefix, after, limit + 1)
+    const found = this.bucket.keysAfter(prefix, after, limit + 1).filter(key => !this.#hides(key))
     const keys = fault?.kind === 'empty-page' ? [] : found.slice(0, limit)
     const isTruncated = fault?.kind === 'empty-page' || found.length > limit
     const last = keys.at(-1) ?? after
-    if (fault?.kind === 'shuffle-page') keys.reverse()
+    if (fault?.kind === 'shuffle-page' || this.#has('lists-unordered')) keys.reverse()
+    if (isTruncated && this.#has('loses-between-pages')) keys.pop()
     const contents = keys.map(
       key => `<Contents><Key>${escaped(key)}</Key><Size>${this.bucket.sizeBytes(key)}</Size></Contents>`,
     )
@@ -292,6 +346,17 @@ export class S3Simulator {
     return { status: 200, headers: { 'content-type': 'application/xml' }, body: Buffer.from(text) }
   }
 }
+
+const putHeaders = new Set([
+  'x-amz-content-sha256',
+  'x-amz-date',
+  'x-amz-user-agent',
+  'x-amz-security-token',
+  'x-amz-sdk-checksum-algorithm',
+  'x-amz-server-side-encryption',
+  'x-amz-server-side-encryption-aws-kms-key-id',
+  'x-amz-server-side-encryption-bucket-key-enabled',
+])
 
 const listParameters = new Set(['list-type', 'prefix', 'start-after', 'continuation-token', 'max-keys'])
 
@@ -306,7 +371,17 @@ function operationOf(method: string, url: URL): Operation {
   throw new Refusal(501, 'NotImplemented', `${method} ${url.pathname}${url.search}`)
 }
 
-function checkDigests(headers: http.IncomingHttpHeaders, body: Buffer): void {
+/** "AES256", or "aws:kms" and the key's id; undefined where nothing is asked for. */
+function encryptionIn(headers: http.IncomingHttpHeaders): string | undefined {
+  const algorithm = headers['x-amz-server-side-encryption']
+  const kmsKeyId = headers['x-amz-server-side-encryption-aws-kms-key-id']
+  if (algorithm === 'aws:kms') return `aws:kms ${kmsKeyId === undefined ? 'default-key' : String(kmsKeyId)}`
+  if (kmsKeyId !== undefined || (algorithm !== undefined && algorithm !== 'AES256'))
+    throw new Refusal(400, 'InvalidArgument', 'Server Side Encryption headers that do not go together')
+  return algorithm
+}
+
+function checkDigests(headers: http.IncomingHttpHeaders, body: Buffer, checksumsAreKnown: boolean): void {
   const signed = headers['x-amz-content-sha256']
   if (signed !== 'UNSIGNED-PAYLOAD' && signed !== createHash('sha256').update(body).digest('hex')) {
     throw new Refusal(400, 'XAmzContentSHA256Mismatch', 'The provided x-amz-content-sha256 does not match')
@@ -316,7 +391,7 @@ function checkDigests(headers: http.IncomingHttpHeaders, body: Buffer): void {
     throw new Refusal(400, 'BadDigest', 'The Content-MD5 you specified did not match what we received.')
   }
   for (const [name, value] of Object.entries(headers)) {
-    if (!name.startsWith('x-amz-checksum-')) continue
+    if (!name.startsWith('x-amz-checksum-') || !checksumsAreKnown) continue
     if (name !== 'x-amz-checksum-crc32') throw new Refusal(501, 'NotImplemented', name)
     const sum = Buffer.alloc(4)
     sum.writeUInt32BE(crc32(body))

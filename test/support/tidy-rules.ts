@@ -31,7 +31,7 @@ export const doors: Readonly<Record<string, readonly string[]>> = {
   codec: ['*'],
   timeline: ['*'],
   disk: ['directory-lock', 'durable-create', 'volume-file'],
-  store: ['object-store'],
+  store: ['object-store', 'check'],
   wire: ['messages'],
   journal: ['record', 'writer', 'log-reader'],
   segment: ['record-source'],
