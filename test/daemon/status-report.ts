@@ -66,7 +66,7 @@ async function reported(
     disk: { freeBytes: () => 0 },
     exports: { list: () => [] },
     ingest: {
-      status: () => ({ streams: [{ ...stream, ...serving }], refusals: refusals.ofVpg }),
+      status: () => ({ streams: [{ ...stream, ...serving }], heldSyncs: [], refusals: refusals.ofVpg }),
       refusals: () => refusals.ofNone,
     },
     journal: { status: () => ({ stalledBecause: undefined }) },
