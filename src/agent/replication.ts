@@ -395,7 +395,7 @@ export class Replication {
     for (const volume of this.#host.volumes()) {
       if (!volume.map.hasOld || volume.isSuspect) continue
       try {
-        await volume.disk.flush()
+        await volume.disk.sync()
         await volume.map.clearOld(offloaded)
       } catch (error) {
         this.#host.events.marksNotCleared(volume.name, error)

@@ -48,6 +48,8 @@ export class Volume implements NbdExport {
   readonly #locks = new RangeLock()
   #queuedSync: Promise<void> | undefined
   #lastSync: Promise<void> = Promise.resolve()
+  /** A sync that failed and that no guest has heard of: the kernel tells it once, and later syncs say that all is well. */
+  #unheardFailure: { readonly error: unknown } | undefined
 
   constructor(name: string, file: VolumeFile, description: string, tap: VolumeTap, gate: NumberingGate) {
     this.#gate = gate
@@ -77,14 +79,32 @@ export class Volume implements NbdExport {
     await this.zero(offsetBytes, lengthBytes, options)
   }
 
-  /** Flushes that arrive while one runs share the next: it begins after they came, so it covers what they ask for. */
-  flush(): Promise<void> {
+  /** For a guest: it fails, too, where an earlier sync has failed that was nobody's request. */
+  async flush(): Promise<void> {
+    const before = this.#unheardFailure
+    try {
+      await this.sync()
+    } catch (error) {
+      this.#unheardFailure = undefined
+      throw error
+    }
+    const failure = this.#unheardFailure ?? before
+    this.#unheardFailure = undefined
+    if (failure !== undefined) throw failure.error
+  }
+
+  /**
+   * For the agent itself. Syncs that are asked for while one runs share the next: it begins after they came, so it covers what they
+   * ask for.
+   */
+  sync(): Promise<void> {
     if (this.#queuedSync !== undefined) return this.#queuedSync
     const sync = this.#lastSync.then(async () => {
       this.#queuedSync = undefined
       try {
         await this.#file.sync()
       } catch (error) {
+        this.#unheardFailure = { error }
         this.#tap.flushFailed(error)
         throw error
       }

@@ -11,7 +11,7 @@ import { FaultyDisk } from '../support/faulty-disk.ts'
 
 const file = '/var/disk/a.raw'
 
-function openVolume(mark: Promise<void> | undefined) {
+function openVolume(mark: Promise<void> | undefined, syncs: () => Promise<void> = () => Promise.resolve()) {
   const disk = new FaultyDisk()
   disk.open(file, 'create').write([Buffer.alloc(1 * MiB)], 0)
   const gate = new NumberingHold()
@@ -26,7 +26,7 @@ function openVolume(mark: Promise<void> | undefined) {
     flushFailed: () => undefined,
     end: () => void told.push('end'),
   }
-  const volume = new Volume('a', faultyVolumeFiles(disk)(file), file, tap, gate)
+  const volume = new Volume('a', { ...faultyVolumeFiles(disk)(file), sync: syncs }, file, tap, gate)
   return { volume, gate, told, byteAt: (offsetBytes: number) => disk.contents(file)[offsetBytes] }
 }
 
@@ -88,4 +88,18 @@ t.test('a sync block is read when the write of its range has its number, and not
     ['number', 'sync', 'number'],
   )
   t.same([target[0], target[512]], [9, 0])
+})
+
+t.test('a guest whose writes a sync of the agent has lost hears of it from its next flush', async t => {
+  let isFailing = true
+  const { volume } = openVolume(undefined, () => (isFailing ? Promise.reject(new Error('EIO')) : Promise.resolve()))
+  await t.rejects(volume.sync(), /EIO/)
+  isFailing = false
+  // The kernel has told it once: to another sync it says that all is well.
+  await Promise.all([t.rejects(volume.flush(), /EIO/), t.rejects(volume.flush(), /EIO/)])
+  await volume.flush()
+  isFailing = true
+  await Promise.all([t.rejects(volume.flush(), /EIO/), t.rejects(volume.flush(), /EIO/)])
+  isFailing = false
+  await volume.flush()
 })
