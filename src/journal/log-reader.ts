@@ -40,7 +40,8 @@ export class LogReader {
   readonly #directory: string
   /** The least recently used first. */
   readonly #files = new Map<number, OpenLogFile>()
-  readonly #record = new Uint8Array(recordSizeBytes(frameSizeBytesMax))
+  /** As large as the largest record that was read. */
+  #record = new Uint8Array(0)
   #position: LogMark
   /** Where the file of the position ends, once a later file has said it. */
   #endBytes: number | undefined
@@ -112,6 +113,8 @@ export class LogReader {
    * where the file has been recycled or removed.
    */
   readRecord(place: RecordPlace): Uint8Array {
+    const sizeBytes = Math.min(place.sizeBytes, recordSizeBytes(frameSizeBytesMax))
+    if (this.#record.length < sizeBytes) this.#record = new Uint8Array(sizeBytes)
     const header = this.#read(place, this.#record)
     if (header !== undefined) {
       const frame = this.#record.subarray(logRecordHeaderSizeBytes, logRecordHeaderSizeBytes + header.frameSizeBytes)

@@ -42,10 +42,15 @@ const packSizeBytesMax = (packRawSizeBytesMax * 33) / 32 + blockRawSizeBytesMax
  * twice. Used by one operation at a time, inside use(); between two of them the memory may be given back.
  */
 export class Workspace {
-  readonly pack = new GrowingBuffer(packSizeBytesMax)
+  readonly pack: GrowingBuffer
   readonly partition = new GrowingBuffer()
   #userCount = 0
   #unusedSinceMillis = 0
+
+  /** A first pack is allocated with so much room: where packs are known to be small, less will do. */
+  constructor(packSizeBytes = packSizeBytesMax) {
+    this.pack = new GrowingBuffer(packSizeBytes)
+  }
 
   /** While `work` is under way the buffers are its own. */
   async use<T>(work: () => Promise<T>): Promise<T> {
