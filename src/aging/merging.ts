@@ -1,7 +1,8 @@
 import { sequence, type Ordinal } from '../base/ids.ts'
-import { regionsPerCommitMax, regionSizeBytes } from '../base/limits.ts'
+import { durableNoticeIntervalMillis, regionsPerCommitMax, regionSizeBytes } from '../base/limits.ts'
 import { defaultFoldLimits, fold, rewriteRegion } from '../mirror/mirror.ts'
 import { openSegment } from '../segment/segment.ts'
+import { isMarkerWithin } from '../timeline/assembler.ts'
 import { lastDeltaEnd } from '../timeline/deltas.ts'
 import { liesBefore, planFold, type FoldPlan } from '../timeline/fold-plan.ts'
 import { historySizeBytes, planEarlyAging } from '../timeline/journal-limit.ts'
@@ -18,9 +19,16 @@ import type { VpgWriter } from './vpg-writer.ts'
 // The two times that data is written again after its segment. Both work beside the VPG's turn, for minutes if need be, and
 // commit in a turn of their own; objects of a merge that then is not committed are removed by the merge that made them.
 
-/** Folds what waits into a delta, if a fold is due. */
-export async function foldWaiting(tools: AgingTools, writer: VpgWriter): Promise<boolean> {
-  const plan = planOf(tools, writer.contents)
+/**
+ * Folds what waits into a delta, if a fold is due. `tailCheckpoints`: those that the log completes beyond the segments, which nobody may
+ * lose though no fold can end there yet.
+ */
+export async function foldWaiting(
+  tools: AgingTools,
+  writer: VpgWriter,
+  tailCheckpoints: () => readonly Checkpoint[],
+): Promise<boolean> {
+  const plan = planOf(tools, writer.contents, tailCheckpoints())
   if (plan === undefined) return false
   const { clock, notify } = tools
   const startMillis = clock.monotonicMillis()
@@ -56,7 +64,8 @@ export async function foldWaiting(tools: AgingTools, writer: VpgWriter): Promise
       checkpointCount: plan.checkpoints.length,
       rawSizeBytes: result.rawSizeBytes,
     }
-    if (!(await commitFold(writer, plan, delta))) {
+    if (plan.open !== undefined) await giveUp(tools, writer, plan)
+    if (!(await commitFold(writer, plan, delta, tailCheckpoints))) {
       await tools.store.remove(page.key, tools.signal)
       return false
     }
@@ -73,8 +82,26 @@ export async function foldWaiting(tools: AgingTools, writer: VpgWriter): Promise
   })
 }
 
-function planOf(tools: AgingTools, { state, segmentsFrom, recent }: VpgContents): FoldPlan | undefined {
-  return planFold(state, { fromVector: segmentsFrom, checkpoints: recent }, tools.config)
+/**
+ * On return no checkpoint is told of any more that the open delta goes past, and those that were told of before are known here: their
+ * markers were durable then, and how far the log is durable is heard within the notice's interval.
+ */
+async function giveUp(
+  { notify, clock, signal, readTail }: AgingTools,
+  writer: VpgWriter,
+  plan: FoldPlan,
+): Promise<void> {
+  notify('checkpointsGivenUp', { vpg: writer.vpg, through: plan.toVector })
+  await clock.sleep(2 * durableNoticeIntervalMillis, signal)
+  await readTail()
+}
+
+function planOf(
+  tools: AgingTools,
+  { state, segmentsFrom, recent }: VpgContents,
+  inLog: readonly Checkpoint[],
+): FoldPlan | undefined {
+  return planFold(state, { fromVector: segmentsFrom, checkpoints: recent, inLog }, tools.config)
 }
 
 /** What an open delta ends at, as a fold wants it: a cut that nobody is offered. */
@@ -83,9 +110,16 @@ function openEnd({ toOrdinal, toVector }: FoldPlan): Checkpoint {
 }
 
 /** False when what the fold was made for is not so any more: a checkpoint that it does not hold is retained, or a hole came. */
-async function commitFold(writer: VpgWriter, plan: FoldPlan, delta: DeltaSpan): Promise<boolean> {
+async function commitFold(
+  writer: VpgWriter,
+  plan: FoldPlan,
+  delta: DeltaSpan,
+  tailCheckpoints: () => readonly Checkpoint[],
+): Promise<boolean> {
   return await writer.exclusively(async turn => {
     const { contents } = turn
+    if (plan.open !== undefined && !tailCheckpoints().every(({ vector }) => liesBefore(plan.toVector, vector)))
+      return false
     const { state } = contents
     const held = new Set(plan.checkpoints.map(checkpoint => checkpoint.ordinal))
     const isRetained = retention(state)
@@ -120,9 +154,7 @@ async function commitFold(writer: VpgWriter, plan: FoldPlan, delta: DeltaSpan): 
 
 /** Without those of checkpoints that an open delta has gone past: they are given up. The very same list where there are none. */
 function markersBehind({ pendingMarkers }: VpgContents, { toVector }: FoldPlan): VpgContents['pendingMarkers'] {
-  const left = pendingMarkers.filter(
-    marker => !liesWithin(toVector, marker.stream, { ...marker, sequence: sequence(marker.sequence) }),
-  )
+  const left = pendingMarkers.filter(marker => !isMarkerWithin(toVector, marker))
   return left.length === pendingMarkers.length ? pendingMarkers : left
 }
 

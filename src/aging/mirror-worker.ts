@@ -54,6 +54,8 @@ export interface WorkerSurroundings {
   readonly openStore?: (config: StoreConfig) => Promise<ObjectStore>
   readonly openLog?: (directory: string) => TailedLog
   readonly unsealedCountMax?: number
+  readonly workspace?: Workspace
+  readonly segmentMemory?: SegmentMemory
 }
 
 /** The thread's work: the service's calls, and the loops that they steer. */
@@ -137,11 +139,12 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       notify: this.#notify,
       logFiles: new LogFiles(fileIdentity => this.#notify('logFileFree', { fileIdentity })),
       frames: this.#openLog(disk, config.logDirectory),
+      readTail: () => this.readTail(),
       segmentPermit: new Permits(1),
       segmentSizeBytesMax: config.segmentSizeBytesTarget + segmentSlackBytes,
-      segmentMemory: new SegmentMemory(),
+      segmentMemory: this.#surroundings.segmentMemory ?? new SegmentMemory(),
       mergePermit: new Permits(1),
-      workspace: new Workspace(),
+      workspace: this.#surroundings.workspace ?? new Workspace(),
       memos,
       signal: this.#closing.signal,
     }

@@ -124,6 +124,8 @@ export interface OpenedVpg {
   readonly segments: readonly SegmentSpan[]
   /** Markers in committed segments of checkpoints that miss others. */
   readonly pendingMarkers: readonly DurableMarker[]
+  /** The end of the last delta: a checkpoint with a marker up to here that is not among these has been given up. */
+  readonly foldedThrough: PositionVector
 }
 
 /** The same on its way between threads. A hundred VPGs may have millions of checkpoints: here each is some 12 bytes. */
@@ -218,6 +220,11 @@ export interface AgingNotices {
     readonly segmentsThroughCommit: number
     readonly millis: number
   }
+  /**
+   * What an agent sent while another was away was merged without a checkpoint: those with a marker up to here, which still miss another's,
+   * are none any more, should it come.
+   */
+  checkpointsGivenUp: { readonly vpg: VpgId; readonly through: PositionVector }
   regionRewritten: {
     readonly vpg: VpgId
     readonly rawSizeBytes: number

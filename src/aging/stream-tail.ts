@@ -2,6 +2,7 @@ import { checkpointOrdinal, comparePositions, type Ordinal, type Sequence, type 
 import { failedWith } from '../base/failure.ts'
 import { blockRawSizeBytesMax } from '../base/limits.ts'
 import type { RecordHeader } from '../journal/record.ts'
+import type { DurableMarker } from '../timeline/assembler.ts'
 import type { Hole } from '../timeline/state.ts'
 import { decodeSummedFrame, payloadDecompresses, type BatchView } from '../wire/wire.ts'
 
@@ -18,6 +19,8 @@ export type Verdict =
       readonly sealable: boolean
       /** The last marker before it in its stream. */
       readonly afterOrdinal: Ordinal
+      /** What it is, where it is one. */
+      readonly marker: DurableMarker | undefined
     }
 
 /** What a block decompresses to is looked at by nobody: one for all VPGs. */
@@ -53,23 +56,24 @@ export class StreamTail {
       const missing = { firstSequence: expected, lastSequence: header.firstSequence - 1 }
       holes.push(holeOf(header, missing, afterOrdinal, 'these records are missing from the log', []))
     }
-    const { hole, sealable } = this.#check(header, afterOrdinal, read)
+    const { hole, sealable, marker } = this.#check(header, afterOrdinal, read)
     if (hole !== undefined) holes.push(hole)
     this.#positions.set(stream, last)
-    return { kind: 'new', holes, sealable, afterOrdinal }
+    return { kind: 'new', holes, sealable, afterOrdinal, marker }
   }
 
   #check(
     header: RecordHeader,
     afterOrdinal: Ordinal,
     read: () => Uint8Array,
-  ): { hole: Hole | undefined; sealable: boolean } {
+  ): { hole: Hole | undefined; sealable: boolean; marker?: DurableMarker } {
     const unreadable = (reason: string) => ({ hole: damagedRecord(header, afterOrdinal, reason), sealable: false })
     try {
       const message = decodeSummedFrame(read(), header.frameCrc32c)
       if (message.type === 'marker') {
         this.#lastMarkers.set(header.stream, checkpointOrdinal(message.term, message.counter))
-        return { hole: undefined, sealable: true }
+        const { timestampMicros, historyMillis, stream } = header
+        return { hole: undefined, sealable: true, marker: { ...message, stream, timestampMicros, historyMillis } }
       }
       if (message.type !== 'write-batch') return unreadable(`the record holds a ${message.type}`)
       if (payloadDecompresses(message, block)) return { hole: undefined, sealable: true }

@@ -28,6 +28,8 @@ export interface AgingTools {
   readonly logFiles: LogFiles
   /** Reads records of any place in the log; the tail has a reader of its own. */
   readonly frames: Pick<TailedLog, 'readUnchecked'>
+  /** On return the VPGs have taken every record that is known to be durable, unless too many wait to be sealed. */
+  readonly readTail: () => Promise<void>
   /** One segment is built at a time, in the one buffer for it. */
   readonly segmentPermit: Permits
   readonly segmentSizeBytesMax: number

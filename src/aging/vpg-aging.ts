@@ -5,6 +5,7 @@ import { ordinal, type Ordinal, type PositionVector, type StreamPosition, type V
 import { idleSegmentAgeMillis, ownershipCheckMillis } from '../base/limits.ts'
 import type { RecordHeader } from '../journal/record.ts'
 import type { VpgCommits, VpgContents } from '../manifest/manifest.ts'
+import { CheckpointAssembler, isMarkerWithin, type DurableMarker } from '../timeline/assembler.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import { lastDeltaEnd } from '../timeline/deltas.ts'
 import { liesBefore } from '../timeline/fold-plan.ts'
@@ -45,6 +46,8 @@ export class VpgAging {
   readonly #tail: StreamTail
   readonly #images = new Map<string, OpenImage>()
   #newHoles: Hole[] = []
+  /** Of the log beyond the segments, in order. */
+  #tailMarkers: DurableMarker[] = []
   #age: TailAge | undefined
   #formerProcessDropped = false
   /** Which of the merges is asked first. */
@@ -95,6 +98,7 @@ export class VpgAging {
     const verdict = this.#tail.next(header, read)
     if (verdict.kind === 'known') return
     for (const hole of verdict.holes) this.#addHole(hole)
+    if (verdict.marker !== undefined) this.#tailMarkers.push(verdict.marker)
     if (!verdict.sealable) return
     this.#unsealed.push({ header, place, afterOrdinal: verdict.afterOrdinal })
     this.#tools.logFiles.hold(place.fileIdentity)
@@ -199,7 +203,7 @@ export class VpgAging {
   async #merge(): Promise<boolean> {
     for (let step = 0; step < merges.length && this.writer.mergingHalted === undefined; step++) {
       const at = (this.#nextMerge + step) % merges.length
-      if (!(await merges[at]?.(this.#tools, this.writer))) continue
+      if (!(await merges[at]?.(this.#tools, this.writer, () => this.#tailCheckpoints()))) continue
       this.#nextMerge = (at + 1) % merges.length
       return true
     }
@@ -219,6 +223,16 @@ export class VpgAging {
       const contents = change(turn.contents)
       if (contents !== undefined) await turn.commitManifest({ contents })
     })
+  }
+
+  /** Checkpoints that are complete and told of, though the last of their markers is in no segment yet. */
+  #tailCheckpoints(): readonly Checkpoint[] {
+    const { state, pendingMarkers } = this.contents
+    const isSealed = (marker: DurableMarker): boolean => isMarkerWithin(state.offloaded, marker)
+    if (this.#tailMarkers.some(isSealed)) this.#tailMarkers = this.#tailMarkers.filter(marker => !isSealed(marker))
+    const assembler = new CheckpointAssembler()
+    for (const marker of pendingMarkers) assembler.add(marker)
+    return this.#tailMarkers.flatMap(marker => assembler.add(marker) ?? [])
   }
 
   /** Marks the holes that a synchronisation, which has just begun, will repair. */

@@ -23,7 +23,10 @@ interface MemoFile {
   readonly applianceId: string
   /** The last that counted. */
   readonly commitNumber: number
-  readonly opened: Omit<OpenedVpg, 'checkpoints' | 'segments'>
+  readonly opened: Omit<OpenedVpg, 'checkpoints' | 'segments' | 'foldedThrough'> & {
+    /** Missing in files of an older version. */
+    readonly foldedThrough?: OpenedVpg['foldedThrough']
+  }
   /** The newest that was in the store. */
   readonly newest?: Checkpoint
   /** Why this appliance does not own the VPG any more, a sentence. */
@@ -74,11 +77,11 @@ export class VpgMemos {
   }
 
   /** Remembers the VPG as its newest commit says. A disk that does not take it keeps the memory as it was: older, and true then. */
-  keep({ state, pendingMarkers }: VpgContents, newest: Checkpoint | undefined): void {
+  keep({ state, pendingMarkers, segmentsFrom: foldedThrough }: VpgContents, newest: Checkpoint | undefined): void {
     const { definition, epoch, offloaded, historyEdge, tags, holes, commitNumber } = state
     this.#write(definition.id, {
       commitNumber,
-      opened: { definition, epoch, offloaded, historyEdge, tags, holes, pendingMarkers },
+      opened: { definition, epoch, offloaded, historyEdge, tags, holes, pendingMarkers, foldedThrough },
       ...(newest === undefined ? {} : { newest }),
     })
   }
@@ -116,7 +119,7 @@ export class VpgMemos {
 /** As a start offers it where the store does not answer. */
 export function remembered({ opened, newest }: VpgMemo): PackedVpg {
   const checkpointPage = encodeCheckpoints(newest === undefined ? [] : [newest])
-  return { ...opened, segments: [], checkpointPage }
+  return { ...opened, foldedThrough: opened.foldedThrough ?? [], segments: [], checkpointPage }
 }
 
 /**

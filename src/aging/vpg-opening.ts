@@ -74,8 +74,9 @@ export class VpgOpening {
 }
 
 export function openedOf(vpg: VpgAging): Omit<OpenedVpg, 'checkpoints'> {
-  const { state, pendingMarkers } = vpg.contents
+  const { state, pendingMarkers, segmentsFrom: foldedThrough } = vpg.contents
   return {
+    foldedThrough,
     pendingMarkers,
     definition: state.definition,
     epoch: state.epoch,

@@ -198,6 +198,10 @@ export function agingHandlers({
       catalog.dropSegments({ vpg, throughCommitNumber: segmentsThroughCommit }).catch(indexFailed)
       log.info({ vpg: nameOf(vpg), ...rounded(facts) }, 'folded')
     },
+    checkpointsGivenUp: ({ vpg, through }) => {
+      ingest()?.giveUp(vpg, through)
+      log.warn({ vpg: nameOf(vpg) }, 'checkpointsGivenUp')
+    },
     regionRewritten: ({ vpg, ...facts }) => log.info({ vpg: nameOf(vpg), ...rounded(facts) }, 'regionRewritten'),
     historyEdgeMoved: ({ vpg, edge, kept }) => {
       const entry = entryOf(vpg)

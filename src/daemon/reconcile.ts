@@ -2,7 +2,7 @@ import { checkpointOrdinal, comparePositions, sequence, type Ordinal, type Strea
 import type { OpenedVpg } from '../aging/service.ts'
 import type { IngestVpg } from '../ingest/registry.ts'
 import type { RecoveredLog } from '../journal/journal.ts'
-import { CheckpointAssembler, type DurableMarker } from '../timeline/assembler.ts'
+import { CheckpointAssembler, isMarkerWithin, type DurableMarker } from '../timeline/assembler.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import { decodeFrame } from '../wire/wire.ts'
@@ -11,7 +11,7 @@ import { decodeFrame } from '../wire/wire.ts'
 export interface ReconciledVpg {
   readonly opened: OpenedVpg
   readonly ingest: IngestVpg
-  /** Complete checkpoints whose markers are in the log and that are retained; those that the store has as well are among them. */
+  /** Complete checkpoints whose markers are in the log, in no delta, and that are retained; those of segments are among them. */
   readonly logCheckpoints: readonly Checkpoint[]
 }
 
@@ -31,7 +31,10 @@ export function reconcile(opened: readonly OpenedVpg[], log: RecoveredLog): Reco
     const assembler = new CheckpointAssembler()
     // The other streams' markers of a checkpoint may be in segments already, their log files freed.
     for (const marker of vpg.pendingMarkers) assembler.add(marker)
-    const complete = own.flatMap(marker => assembler.add(marker) ?? [])
+    // Of those up to the last delta's end the store tells which are checkpoints.
+    const complete = own.flatMap(marker =>
+      isMarkerWithin(vpg.foldedThrough, marker) ? [] : (assembler.add(marker) ?? []),
+    )
     const recovered = log.streams.filter(stream => stream.vpg === vpg.definition.id)
     const found = { markers: own, complete, pending: assembler.pending(), recovered }
     return { opened: vpg, logCheckpoints: stillKept(vpg, complete), ingest: ingestVpg(vpg, found) }

@@ -3,7 +3,7 @@ import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
 import { assert } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
-import type { StreamPosition, VpgId } from '../base/ids.ts'
+import type { PositionVector, StreamPosition, VpgId } from '../base/ids.ts'
 import { handshakeTimeoutMillis, heartbeatIntervalMillis, heartbeatTimeoutMillis, sessionsMax } from '../base/limits.ts'
 import type { JournalWriter } from '../journal/writer.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
@@ -146,6 +146,11 @@ export class Ingest {
     const vpg = this.#vpgs.get(id)
     for (const position of positions)
       vpg?.streams.find(stream => stream.number === position.stream)?.raiseOffloaded(position)
+  }
+
+  /** Checkpoints with a marker up to here that are not complete will not be told of. */
+  giveUp(id: VpgId, through: PositionVector): void {
+    this.#vpgs.get(id)?.giveUp(through)
   }
 
   /** A checkpoint after this call. Fails PEER_LOST when no agent is connected, TIMED_OUT when it makes none in 30 s. */

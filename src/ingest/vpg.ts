@@ -4,6 +4,7 @@ import {
   sequence,
   type Ordinal,
   type Position,
+  type PositionVector,
   type StreamPosition,
   type VpgId,
 } from '../base/ids.ts'
@@ -74,7 +75,10 @@ export class ServedVpg {
     this.#coordination = new Coordination(() => issueTerm(vpg.definition.id, lastMarkerTerm))
     this.#counter = vpg.lastMarker % countersPerTerm
     this.#lastCheckpoint = vpg.lastCheckpoint
-    this.#lastLabelMicros = vpg.lastCheckpoint?.timestampMicros ?? 0
+    // Those that wait for another stream's marker may yet become checkpoints: what follows is labelled behind them, too.
+    const labelled = [vpg.lastCheckpoint, ...vpg.pendingMarkers].filter(each => each !== undefined)
+    this.#lastLabelMicros = Math.max(0, ...labelled.map(({ timestampMicros }) => timestampMicros))
+    this.#labelledHistoryMillis = Math.max(0, ...labelled.map(({ historyMillis }) => historyMillis))
     this.#lastHistoryMillis = vpg.lastCheckpoint?.historyMillis ?? 0
     this.#checkpointAtMillis = clock.monotonicMillis()
     this.#startedAtMicros = clock.timestampMicros()
@@ -264,6 +268,11 @@ export class ServedVpg {
     this.#checkpointAtMillis = this.#clock.monotonicMillis()
     this.#events.checkpointComplete(this.#definition.id, checkpoint)
     this.requests.complete(checkpoint)
+  }
+
+  /** What is told of checkpoints is what can be recovered: these are none any more, should their last marker come. */
+  giveUp(through: PositionVector): void {
+    this.#assembler.giveUp(through)
   }
 
   /** A stream's session has ended: what was asked of its agent is lost. */

@@ -140,6 +140,7 @@ export class Metrics {
         counts.folds++
         counts.foldRawBytes += rawSizeBytes
       },
+      checkpointsGivenUp: () => undefined,
       regionRewritten: ({ vpg, rawSizeBytes }) => {
         const counts = this.#countsOf(vpg)
         counts.regions++

@@ -1,5 +1,13 @@
-import { checkpointOrdinal, comparePositions, sequence, type Ordinal, type StreamPosition } from '../base/ids.ts'
+import {
+  checkpointOrdinal,
+  comparePositions,
+  sequence,
+  type Ordinal,
+  type PositionVector,
+  type StreamPosition,
+} from '../base/ids.ts'
 import type { Checkpoint, CheckpointVolume } from './checkpoint.ts'
+import { liesWithin } from './positions.ts'
 
 /** A marker that is durable in its stream. */
 export interface DurableMarker {
@@ -45,10 +53,20 @@ export class CheckpointAssembler {
     return undefined
   }
 
+  /** No checkpoint is made any more of a marker that lies within: what it would hold is merged with what came after it. */
+  giveUp(through: PositionVector): void {
+    for (const [ordinal, markers] of this.#pending)
+      if (markers.some(marker => isMarkerWithin(through, marker))) this.#pending.delete(ordinal)
+  }
+
   /** Markers of checkpoints that are not complete yet, to be fed to another assembler that goes on from here. */
   pending(): readonly DurableMarker[] {
     return [...this.#pending.values()].flat()
   }
+}
+
+export function isMarkerWithin(through: PositionVector, { stream, generation, sequence: at }: DurableMarker): boolean {
+  return liesWithin(through, stream, { generation, sequence: sequence(at) })
 }
 
 function checkpointOf(ordinal: Ordinal, markers: readonly DurableMarker[]): Checkpoint {

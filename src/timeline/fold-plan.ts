@@ -74,6 +74,8 @@ export interface Waiting {
   readonly fromVector: PositionVector
   /** The complete checkpoints after the last closed delta's end, ascending. */
   readonly checkpoints: readonly Checkpoint[]
+  /** Complete as well, by markers that are in the log alone: no fold can end there yet, and none may pass them. */
+  readonly inLog?: readonly Checkpoint[]
 }
 
 /**
@@ -81,7 +83,7 @@ export interface Waiting {
  * an open one. It never ends inside a hole that is not repaired: what is there cannot be decompressed, and nobody is offered it.
  */
 export function planFold(state: VpgState, waiting: Waiting, limits: FoldLimits): FoldPlan | undefined {
-  const { fromVector, checkpoints } = waiting
+  const { fromVector, checkpoints, inLog = [] } = waiting
   const { rawSizeBytes, writeCount } = waitingIn(state.segments, fromVector)
   const due =
     rawSizeBytes > foldThresholdBytes(state, limits) ||
@@ -99,7 +101,7 @@ export function planFold(state: VpgState, waiting: Waiting, limits: FoldLimits):
     .slice(0, checkpointsPerDeltaMax)
   const boundedCount = countWithinBounds(state.segments, fromVector, limits)
   const within = reachable(retained, state.segments[boundedCount])
-  const open = within.length > 0 ? undefined : planOpenFold(state, fromVector, offered, boundedCount)
+  const open = within.length > 0 ? undefined : planOpenFold(state, fromVector, [...offered, ...inLog], boundedCount)
   if (open !== undefined) return open
   const held = within.length > 0 ? within : retained.slice(0, 1)
   const to = held.at(-1)
@@ -141,7 +143,7 @@ function countWithinBounds(segments: readonly SegmentSpan[], fromVector: Positio
 }
 
 /**
- * An open delta of as many whole segments as a fold takes, when more than that waits. No checkpoint that is offered lies inside it, and no hole
+ * An open delta of as many whole segments as a fold takes, when more than that waits. No checkpoint that is complete lies inside it, and no hole
  * that nothing has repaired. One that still misses a marker does not keep it waiting: where an agent fell out between the
  * markers of a cut, and its synchronisation is what waits here, that marker never comes. Such a checkpoint is given up.
  */

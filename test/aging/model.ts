@@ -186,6 +186,7 @@ t.test(
     for (let batch = 0; batch < 60; batch++) model.write(1, 8)
     model.clock.advance(20_000)
     await model.age()
+    t.ok(model.notices.some(({ name }) => name === 'checkpointsGivenUp'))
     await model.restart()
     await model.age()
     const late = complete()
@@ -199,3 +200,24 @@ t.test(
     t.ok(model.openDeltaCount > 0, 'it came to open deltas')
   },
 )
+
+t.test('no open fold goes past a checkpoint that is complete, though its last marker is in the log alone', async t => {
+  const model = new AgingModel(randomFrom(21), t.testdir(), historyMillis)
+  await model.worker.open(model.config)
+  await model.worker.follow({ durable: model.log.mark })
+  await model.worker.createVpg(model.definition)
+  model.write(1, 10)
+  model.checkpoint()
+  await model.age()
+  const completed = model.halfCheckpoint()
+  // More than one fold takes, all of it after the first stream's marker.
+  for (let count = 0; count < 200; count++) model.write(1, 20)
+  model.worker.durable(model.log.mark)
+  await model.worker.seal({ vpg: model.vpg })
+  const made = completed()
+  await model.age()
+  const plan = await model.open(made)
+  t.equal(await model.difference(plan, made.sectors), undefined)
+  await model.close(plan)
+  t.notOk(model.notices.some(({ name }) => name === 'checkpointsGivenUp'))
+})

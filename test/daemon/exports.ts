@@ -23,7 +23,7 @@ const definition = {
   journalLimitSizeBytes: 0,
   createdAtMicros: 1,
 }
-const none = { tags: [], holes: [], segments: [], pendingMarkers: [] }
+const none = { tags: [], holes: [], segments: [], pendingMarkers: [], foldedThrough: [] }
 const opened: OpenedVpg = {
   ...{ definition, epoch: 1, offloaded: [], historyEdge: ordinal(0), checkpoints: [] },
   ...none,

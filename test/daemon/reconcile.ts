@@ -148,3 +148,13 @@ t.test(
     t.equal(found?.ingest.lastMarker, checkpointOrdinal(1, 3))
   },
 )
+
+t.test('of markers up to the last delta the store tells which are checkpoints', async t => {
+  const [opened] = [openedVpg({ foldedThrough: [{ stream: 1, generation: 1, sequence: sequence(2) }] })]
+  const [found] = reconcile([opened], logOfMarkers(3))
+  t.same(
+    found?.logCheckpoints.map(({ ordinal }) => ordinal),
+    [checkpointOrdinal(1, 3)],
+    'the others were given up, or are in a delta',
+  )
+})

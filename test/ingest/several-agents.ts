@@ -163,6 +163,36 @@ t.test('a cut that one stream has got through before a restart is completed by t
   ])
 })
 
+t.test('a checkpoint that was given up is not told of, should its last marker come', async t => {
+  const bench = await openBench(t, { automatic: true, vpgs: [twoAgents()] })
+  const [a, b] = [await openA(bench), await openB(bench)]
+  a.send(cut(1, 1))
+  a.send(cut(2, 2))
+  await until('both are durable', () => a.acked === 2)
+  bench.ingest.giveUp(id, [{ stream: 1, generation: 1, sequence: sequence(1) }])
+  b.send(cut(1, 1))
+  b.send(cut(2, 2))
+  await until('one is complete', () => bench.events.checkpoints.length > 0)
+  t.same(
+    bench.events.checkpoints.map(checkpoint => checkpoint.ordinal),
+    [checkpointOrdinal(1, 2)],
+  )
+})
+
+t.test('labels go on behind those of markers that wait for another stream', async t => {
+  const [timestampMicros, historyMillis] = [4_000_000_000_000_000, 77_000]
+  const pending = { ...cut(1, 1), stream: 1, timestampMicros, historyMillis }
+  const durable = [{ stream: 1, generation: 1, sequence: sequence(1) }]
+  const restarted = twoAgents({ durable, lastMarker: checkpointOrdinal(1, 1), pendingMarkers: [pending] })
+  const bench = await openBench(t, { automatic: true, vpgs: [restarted] })
+  const a = await openA(bench, { resumableFrom: position(1, 1), lastNumbered: position(1, 1), openGeneration: 0 })
+  a.send(cut(2, 2))
+  await until('it is durable', () => a.acked === 2)
+  const { fields } = bench.journal.durable[0]!
+  t.ok(fields.timestampMicros > timestampMicros, 'however far ahead the former label is')
+  t.ok(fields.historyMillis >= historyMillis)
+})
+
 t.test('a VPG says which agent refuses, and why; a checkpoint that is asked for is refused with that', async t => {
   const bench = await openBench(t, { automatic: true, vpgs: [twoAgents()] })
   await openA(bench)

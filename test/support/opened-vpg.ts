@@ -27,6 +27,7 @@ export function openedVpg(changes: Partial<OpenedVpg> = {}): OpenedVpg {
     checkpoints: [],
     segments: [],
     pendingMarkers: [],
+    foldedThrough: [],
     ...changes,
   }
 }
