@@ -4,17 +4,27 @@ import type { VolumeFile } from '../../../src/disk/disk.ts'
 import { SimulatedDisk } from './disk.ts'
 import { Guests, type GuestSettings } from './guests.ts'
 import type { Network } from './network.ts'
-import { SimulatedVolume, type SectorChange } from './volume.ts'
+import type { SimulatedPeers } from './peers.ts'
+import { sectorBytes, SimulatedVolume, type SectorChange } from './volume.ts'
 import { Host, type Life, type World } from './world.ts'
 
 export interface AgentSettings {
+  readonly id: string
+  /** Of the first volume, at the VRA. */
+  readonly firstVolume: number
+  readonly stream: number
+  readonly peers: { readonly network: SimulatedPeers; readonly host: string } | undefined
   readonly guests: GuestSettings
   readonly volumeSizesBytes: readonly number[]
   readonly volumeDelayMillisMax: number
   readonly queueSizeBytesMax: number
   readonly batchDelayMillisMax: number
   readonly markRotationMillisMin: number
+  /** Sectors of each volume that hold something before it is protected. */
+  readonly foundSectorCountMax: number
 }
+
+const peerPort = 7_430
 
 /** Ways to break the agent's site, for showing that it is noticed. */
 export interface AgentMutations {
@@ -27,6 +37,8 @@ export interface MarkedMoment {
   readonly changeCount: number
   readonly uncertain: ReadonlyMap<number, ReadonlyMap<number, readonly Uint8Array[]>>
   readonly atMillis: number
+  /** In the order of what guests ask and are answered. */
+  readonly step: number
 }
 
 /** The protected site: the real agent on a host that can fail, its disks, and their guests. */
@@ -47,6 +59,8 @@ export class SimulatedAgent {
   #life: Life | undefined
   #agent: Agent | undefined
   #closing = false
+  /** The disks are as the agent has written down that they are. */
+  #isStoppedInOrder = false
   #refusedUntilMillis = 0
 
   constructor(world: World, network: Network, settings: AgentSettings, mutations: AgentMutations) {
@@ -54,20 +68,33 @@ export class SimulatedAgent {
     this.#world = world
     this.#network = network
     this.#settings = settings
-    this.host = new Host(world, 'agent')
+    this.host = new Host(world, settings.id)
     this.stateDisk = new SimulatedDisk(world)
     this.volumes = settings.volumeSizesBytes.map(
       (sizeBytes, index) =>
-        new SimulatedVolume(world, { number: index + 1, name: `disk${index + 1}`, sizeBytes }, change =>
-          this.changes.push(change),
+        new SimulatedVolume(
+          world,
+          { number: settings.firstVolume + index, name: `disk${settings.firstVolume + index}`, sizeBytes },
+          change => this.changes.push(change),
         ),
     )
-    for (const volume of this.volumes) volume.delayMillisMax = settings.volumeDelayMillisMax
+    for (const volume of this.volumes) {
+      volume.delayMillisMax = settings.volumeDelayMillisMax
+      for (let count = world.random.integer(0, settings.foundSectorCountMax); count > 0; count--) {
+        const sector = world.random.integer(0, volume.sizeBytes / sectorBytes - 1)
+        volume.changeBehind(sector, Buffer.alloc(sectorBytes, world.random.integer(1, 255)))
+      }
+    }
     this.guests = this.volumes.map(volume => {
       const guests = new Guests(world, volume, settings.guests)
-      guests.mayFail = () => this.stateDisk.isFull || this.#refusedUntilMillis > world.nowMillis
+      guests.mayFail = () =>
+        this.stateDisk.isFull || volume.failureShare > 0 || this.#refusedUntilMillis > world.nowMillis
       return guests
     })
+  }
+
+  get stream(): number {
+    return this.#settings.stream
   }
 
   get life(): Life | undefined {
@@ -91,20 +118,66 @@ export class SimulatedAgent {
     this.#refusedUntilMillis = this.#world.nowMillis + 1_000
   }
 
+  /** Of one of the volumes, for so long. */
+  failVolume(forMillis: number): void {
+    const volume = this.#world.pick(this.volumes)
+    volume.failureShare = this.#world.pick([0.1, 0.5, 1])
+    this.#world.after(forMillis, () => this.mendVolumes([volume]))
+  }
+
+  mendVolumes(volumes: readonly SimulatedVolume[] = this.volumes): void {
+    this.#refusedUntilMillis = this.#world.nowMillis + 1_000
+    for (const volume of volumes) volume.failureShare = 0
+  }
+
+  /** While the agent does not run: damages, or loses, what it needs to know. */
+  damageState(): void {
+    if (this.#life !== undefined) return
+    const world = this.#world
+    const maps = this.stateDisk.files().filter(file => file.endsWith('.map'))
+    if (world.random.chance(0.2)) {
+      for (const file of this.stateDisk.files()) this.stateDisk.lose(file)
+      world.count("the agent's state is lost")
+      world.trace("the agent's state is lost")
+    } else if (maps.length > 0) {
+      const file = world.pick(maps)
+      const isLost = world.random.chance(0.4)
+      if (isLost) this.stateDisk.lose(file)
+      else this.stateDisk.damage(file)
+      world.count(isLost ? 'a dirty map is lost' : 'a dirty map is damaged')
+      world.trace(`${file} is ${isLost ? 'lost' : 'damaged'}`)
+    }
+  }
+
+  /** While the agent does not run, and has stopped in order: a guest boots without it, or the disk is another one. */
+  changeBehind(): void {
+    if (!this.#isStoppedInOrder) return
+    const world = this.#world
+    const guests = world.pick(this.guests)
+    const isCopied = world.random.chance(0.3)
+    if (isCopied) guests.volume.replace()
+    if (!isCopied || world.random.chance(0.5)) guests.changeBehind()
+    world.count('a disk is changed behind the agent')
+    world.trace(`${guests.volume.name} is changed behind the agent`)
+  }
+
   start(): void {
     if (this.#life !== undefined) return
+    this.#isStoppedInOrder = false
     const life = (this.#life = this.host.boot())
     this.#network.booted(this.host)
-    this.#world.trace(`agent ${life.name} starts`)
+    this.#world.trace(`${life.name} starts`)
     let guestsGo: () => void = () => undefined
+    const { peers } = this.#settings
     const opening = Agent.open(
       {
-        agentId: 'a',
+        agentId: this.#settings.id,
         vpg: 'orders',
         vra: { host: '10.0.0.2', port: 7420 },
         stateDirectory: '/var/lib/agent',
         volumes: this.volumes.map(({ name }) => ({ name, path: `/dev/${name}` })),
         nbd: { listen: { host: '127.0.0.1', port: 10_809 } },
+        ...(peers === undefined ? {} : { peers: { listen: { host: peers.host, port: peerPort } } }),
         queueSizeBytesMax: this.#settings.queueSizeBytesMax,
         batchDelayMillisMax: this.#settings.batchDelayMillisMax,
         markRotationMillisMin: this.#settings.markRotationMillisMin,
@@ -113,6 +186,7 @@ export class SimulatedAgent {
         clock: life.clock,
         random: () => this.#world.random.fraction(),
         connect: this.#network.connectOf(life),
+        ...(peers === undefined ? {} : { peerNetwork: peers.network.of(life) }),
         disk: this.stateDisk.of(life),
         openVolumeFile: path =>
           this.volumes.find(({ name }) => path === `/dev/${name}`)?.of(life) ?? this.#openMap(life, path),
@@ -133,13 +207,26 @@ export class SimulatedAgent {
           linkDown: ({ code, sentence }) => this.#tell(life, `link down, ${code}: ${sentence}`),
           detached: reason => this.#tell(life, `detached: ${reason}`),
           generationOpened: ({ generation }) => this.#tell(life, `opens generation ${generation}`),
-          syncOpened: (volume, { kind, reason }) => this.#tell(life, `${volume}, ${kind} sync: ${reason}`),
+          syncOpened: (volume, { kind, reason }) => {
+            this.#tell(life, `${volume}, ${kind} sync: ${reason}`)
+            if (life.isAlive) this.#world.count(`${kind} sync`)
+          },
           syncEnded: (volume, { kind, sentBytes }) => {
             this.#tell(life, `${volume}, ${kind} sync has sent ${sentBytes}`)
             if (life.isAlive) this.syncCount++
           },
           stateNotSaved: error => this.#tell(life, `state not saved: ${String(error)}`),
           marksNotCleared: (volume, error) => this.#tell(life, `marks of ${volume} not cleared: ${String(error)}`),
+          holdEnded: ({ end }) => {
+            if (life.isAlive) this.#world.count(`a hold ends: ${end}`)
+          },
+          holdRefused: ({ reason }) => {
+            if (life.isAlive) this.#world.count(`a hold is refused: ${reason}`)
+          },
+          checkpointFailed: ({ reason, sentence }) => {
+            this.#tell(life, `no checkpoint, ${reason}: ${sentence}`)
+            if (life.isAlive && peers !== undefined) this.#world.count(`a checkpoint fails: ${reason}`)
+          },
           markerNumbered: ({ term, counter }) => this.#noteMarker(life, checkpointOrdinal(term, counter)),
         },
       },
@@ -190,6 +277,7 @@ export class SimulatedAgent {
         if (tookMillis > 20_000) throw new Error(`the agent took ${tookMillis} ms to stop`)
         this.#tell(life, 'has stopped')
         this.#end('kill')
+        this.#isStoppedInOrder = true
       },
       (error: unknown) => {
         if (!life.isAlive) return
@@ -210,6 +298,7 @@ export class SimulatedAgent {
     this.#closing = false
     life.kill()
     this.#network.killed(life)
+    this.#settings.peers?.network.killed(life)
     this.#settle(cause)
   }
 
@@ -237,11 +326,16 @@ export class SimulatedAgent {
     if (!life.isAlive) return
     this.#tell(life, `marker ${ordinal}`)
     const uncertain = new Map(this.guests.map(guests => [guests.volume.number, guests.uncertain()]))
-    const moment = { changeCount: this.changes.length, uncertain, atMillis: this.#world.nowMillis }
+    const moment = {
+      changeCount: this.changes.length,
+      uncertain,
+      atMillis: this.#world.nowMillis,
+      step: this.#world.nextStep(),
+    }
     this.moments.set(ordinal, [...(this.moments.get(ordinal) ?? []), moment])
   }
 
   #tell(life: Life, what: string): void {
-    if (life.isAlive) this.#world.trace(`agent: ${what}`)
+    if (life.isAlive) this.#world.trace(`${this.#settings.id}: ${what}`)
   }
 }

@@ -1,4 +1,5 @@
 import * as path from 'node:path'
+import { isZero } from '../../../src/codec/zeros.ts'
 import type { Disk, DiskFile, VolumeFile } from '../../../src/disk/disk.ts'
 import { Killed, type Life, type World } from './world.ts'
 
@@ -78,6 +79,31 @@ export class SimulatedDisk {
     inode.syncedPages = new Map(pages)
     inode.sizeBytes = inode.syncedSizeBytes = Math.min(wholeSize, inode.sizeBytes)
     inode.unsynced.clear()
+  }
+
+  files(): readonly string[] {
+    return [...this.#names.keys()].sort()
+  }
+
+  /** Takes a file away, durably. */
+  lose(file: string): void {
+    this.#names.delete(file)
+    this.#syncedNames.delete(file)
+    this.#changes = this.#changes.filter(change => change.type === 'rename' || change.name !== file)
+  }
+
+  /** Other bytes than were written, in one sector that is not zeros. */
+  damage(file: string): void {
+    const inode = this.#inode(file)
+    const pages = [...inode.pages.keys()]
+    if (pages.length === 0) return
+    const page = this.#world.pick(pages)
+    const bytes = inode.pages.get(page)!.slice()
+    const used = [...bytes].flatMap((byte, at) => (byte === 0 ? [] : [at]))
+    const at = used[this.#world.random.integer(0, used.length - 1)] ?? 0
+    bytes[at] = bytes[at]! ^ (1 << this.#world.random.integer(0, 7))
+    inode.pages.set(page, bytes)
+    inode.syncedPages.set(page, bytes)
   }
 
   /** The disk as this process sees it. */
@@ -227,6 +253,11 @@ export class SimulatedDisk {
 
   #write(inode: Inode, bytes: Uint8Array, offsetBytes: number): void {
     const endBytes = offsetBytes + bytes.length
+    // A new file is filled with zeros, which need not be there.
+    if (offsetBytes >= inode.sizeBytes && bytes.length > pageBytes && isZero(bytes)) {
+      inode.sizeBytes = endBytes
+      return
+    }
     for (let at = offsetBytes; at < endBytes;) {
       const page = Math.floor(at / pageBytes)
       const within = at - page * pageBytes

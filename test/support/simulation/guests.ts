@@ -1,3 +1,4 @@
+import { holdTimeoutMillisDefault } from '../../../src/base/limits.ts'
 import type { NbdExport } from '../../../src/nbd/nbd.ts'
 import { sameBytes, sectorBytes, zeroSector, type SimulatedVolume } from './volume.ts'
 import type { Life, World } from './world.ts'
@@ -11,6 +12,8 @@ interface Value {
   readonly askedAt: number
   answeredAt: number
   isDurable: boolean
+  /** A flush failed after it: no later flush makes it durable. */
+  isLost?: boolean
 }
 
 interface Write {
@@ -21,6 +24,9 @@ interface Write {
   readonly isPartial: boolean
 }
 
+/** Its own disk, and a hold for a checkpoint over several hosts, which the product bounds. */
+const answerMillisMax = 1_000 + holdTimeoutMillisDefault
+
 export interface GuestSettings {
   readonly guestCount: number
   readonly thinkMillisMax: number
@@ -28,8 +34,6 @@ export interface GuestSettings {
   /** Writes stay below it: in a small place they overlap. */
   readonly hotSectors: number
 }
-
-const untouched: readonly Value[] = [{ bytes: zeroSector, askedAt: -2, answeredAt: -1, isDurable: true }]
 
 export class Guests {
   readonly volume: SimulatedVolume
@@ -40,12 +44,17 @@ export class Guests {
   /** Whether the local disks have refused something of late, so that a guest may be refused, too. */
   mayFail: () => boolean = () => false
   answeredCount = 0
+  /** Of every write that was answered: when it was asked for, and when it was answered. */
+  readonly answers: { readonly askedAt: number; readonly answeredAt: number }[] = []
   readonly #world: World
   readonly #settings: GuestSettings
   readonly #values = new Map<number, Value[]>()
   readonly #writes = new Set<Write>()
-  #step = 0
   #writeCount = 0
+  /** When a flush was refused last. */
+  #lostAt = 0
+  /** Of the disk's failed syncs, also those that were no request of a guest: of each the next flush is to tell. */
+  #heardSyncFailures = 0
 
   constructor(world: World, volume: SimulatedVolume, settings: GuestSettings) {
     this.#world = world
@@ -71,9 +80,22 @@ export class Guests {
     return sectors
   }
 
+  /** Some of the disk is changed while nobody serves it: that, durably, is what the guests find. */
+  changeBehind(): void {
+    const { random } = this.#world
+    for (let count = random.integer(1, 20); count > 0; count--) {
+      const { firstSector } = this.#range()
+      const bytes = random.chance(0.2) ? zeroSector : this.#newData(sectorBytes)
+      this.volume.changeBehind(firstSector, bytes)
+      const [askedAt, answeredAt] = [this.#world.nextStep(), this.#world.nextStep()]
+      this.#values.set(firstSector, [{ bytes, askedAt, answeredAt, isDurable: true }])
+    }
+  }
+
   /** The process that served the disk was killed, maybe with its host: what the disk holds now is what the guests find. */
   settle(cause: 'kill' | 'power'): void {
-    const now = ++this.#step
+    const now = this.#world.nextStep()
+    if (this.volume.failedSyncCount > this.#heardSyncFailures) this.#noteLost() // who should have told is dead
     const unanswered = new Map<number, Value[]>()
     for (const { firstSector, values, askedAt } of this.#writes)
       for (const [index, bytes] of values.entries()) {
@@ -93,7 +115,7 @@ export class Guests {
             JSON.stringify(possible.map(value => ({ ...value, bytes: stampOf(value.bytes) }))),
         )
       const isDurable = cause === 'power'
-      const settled = { bytes: found, askedAt: ++this.#step, answeredAt: ++this.#step, isDurable }
+      const settled = { bytes: found, askedAt: this.#world.nextStep(), answeredAt: this.#world.nextStep(), isDurable }
       this.#values.set(sector, isDurable ? [settled] : [...answered, ...maybe, settled])
     }
   }
@@ -122,9 +144,7 @@ export class Guests {
   async #write(exported: NbdExport, life: Life): Promise<void> {
     const { random } = this.#world
     const { firstSector, count } = this.#range()
-    const data = Buffer.alloc(count * sectorBytes)
-    const stamp = ++this.#writeCount * 64 + this.volume.number
-    for (let at = 0; at < data.length; at += 4) data.writeInt32LE(stamp, at)
+    const data = this.#newData(count * sectorBytes)
     const fua = random.chance(0.1)
     // A write that is not whole sectors begins and ends anywhere, where nobody else writes meanwhile.
     const isPartial = random.chance(0.1) && this.#isQuiet(firstSector, count)
@@ -168,28 +188,35 @@ export class Guests {
     submit: () => Promise<void>,
   ): Promise<void> {
     for (const other of this.#writes) if (other.isPartial && !this.#isQuiet(firstSector, values.length, other)) return
-    const write: Write = { firstSector, values, isPartial, askedAt: ++this.#step }
+    const write: Write = { firstSector, values, isPartial, askedAt: this.#world.nextStep() }
     this.#writes.add(write)
     const isDone = await this.#answered(submit, life, 'write')
     if (!life.isAlive) return
     this.#writes.delete(write)
-    const answeredAt = ++this.#step
+    if (!isDone && fua) this.#noteLost()
+    const answeredAt = this.#world.nextStep()
+    const isLost = this.#lostAt > write.askedAt // it may have been on the disk when the flush was refused
+    if (isDone) this.answers.push({ askedAt: write.askedAt, answeredAt })
     for (const [index, bytes] of values.entries()) {
       const list = this.#valuesOf(firstSector + index)
-      list.push({ bytes, askedAt: write.askedAt, answeredAt, isDurable: isDone && fua })
+      list.push({ bytes, askedAt: write.askedAt, answeredAt, isDurable: isDone && fua, isLost })
       if (isDone) continue
       // Refused: it may have been done in part. What is there now is what counts.
       const found = this.volume.sectors.get(firstSector + index) ?? zeroSector
-      list.push({ bytes: found, askedAt: answeredAt + 0.5, answeredAt: answeredAt + 0.5, isDurable: false })
+      list.push({ bytes: found, askedAt: answeredAt + 0.5, answeredAt: answeredAt + 0.5, isDurable: false, isLost })
     }
   }
 
   async #flush(exported: NbdExport, life: Life): Promise<void> {
-    const askedAt = ++this.#step
+    const askedAt = this.#world.nextStep()
     const isDone = await this.#answered(() => exported.flush(), life, 'flush')
-    if (!life.isAlive || !isDone) return
+    if (!life.isAlive) return
+    if (!isDone) {
+      this.#noteLost()
+      return
+    }
     for (const [sector, values] of this.#values) {
-      for (const value of values) if (value.answeredAt < askedAt) value.isDurable = true
+      for (const value of values) if (value.answeredAt < askedAt && value.isLost !== true) value.isDurable = true
       if (values.length > 1)
         this.#values.set(
           sector,
@@ -198,10 +225,17 @@ export class Guests {
     }
   }
 
+  /** A flush was refused: what it was to make durable may be lost, whatever a later one says. */
+  #noteLost(): void {
+    this.#lostAt = this.#world.nextStep()
+    this.#heardSyncFailures = this.volume.failedSyncCount
+    for (const values of this.#values.values()) for (const value of values) if (!value.isDurable) value.isLost = true
+  }
+
   async #read(exported: NbdExport, life: Life): Promise<void> {
     const { firstSector, count } = this.#range()
     const target = new Uint8Array(count * sectorBytes)
-    const stepBefore = this.#step
+    const stepBefore = this.#world.nextStep()
     if (!this.#isQuiet(firstSector, count)) return
     if (!(await this.#answered(() => exported.read(firstSector * sectorBytes, target), life, 'read')) || !life.isAlive)
       return
@@ -218,6 +252,7 @@ export class Guests {
   /** False where it was refused. A guest waits for its own disk only, whatever becomes of the link. */
   async #answered(submit: () => Promise<void>, life: Life, what: string): Promise<boolean> {
     const startMillis = this.#world.nowMillis - life.stalledMillis
+    const heardSyncFailures = this.#heardSyncFailures
     let refusal: unknown
     try {
       await submit()
@@ -226,9 +261,16 @@ export class Guests {
     }
     if (!life.isAlive) return false
     const tookMillis = this.#world.nowMillis - life.stalledMillis - startMillis
-    if (tookMillis > 1_000) throw new Error(`a guest's ${what} took ${tookMillis} ms`)
-    if (refusal !== undefined && !this.mayFail()) throw refusal
+    if (tookMillis > answerMillisMax) throw new Error(`a guest's ${what} took ${tookMillis} ms`)
+    const isLateNews = this.volume.failedSyncCount > heardSyncFailures
+    if (refusal !== undefined && !isLateNews && !this.mayFail()) throw refusal
     return refusal === undefined
+  }
+
+  /** As nothing else is. */
+  #newData(sizeBytes: number): Buffer {
+    const stamp = ++this.#writeCount * 64 + this.volume.number
+    return Buffer.alloc(sizeBytes, Buffer.from(Int32Array.of(stamp).buffer))
   }
 
   #range(): { readonly firstSector: number; readonly count: number } {
@@ -259,14 +301,19 @@ export class Guests {
   }
 
   #possible(sector: number): readonly Uint8Array[] {
-    const values = this.#values.get(sector) ?? untouched
+    const values = this.#values.get(sector) ?? this.#untouched(sector)
     const settled = values.filter(value => !isSuperseded(value, values, false)).map(({ bytes }) => bytes)
     const written = [...this.#writes].flatMap(({ firstSector, values: bytes }) => bytes[sector - firstSector] ?? [])
     return [...settled, ...written]
   }
 
+  #untouched(sector: number): Value[] {
+    const bytes = this.volume.found.get(sector) ?? zeroSector
+    return [{ bytes, askedAt: -2, answeredAt: -1, isDurable: true }]
+  }
+
   #valuesOf(sector: number): Value[] {
-    const values = this.#values.get(sector) ?? [...untouched]
+    const values = this.#values.get(sector) ?? this.#untouched(sector)
     this.#values.set(sector, values)
     return values
   }

@@ -1,18 +1,24 @@
-import { GiB, KiB, MiB } from '../../../src/base/units.ts'
-import { SimulatedAgent, type AgentMutations, type AgentSettings } from './agent.ts'
-import { checkRecords, type CheckMutations } from './checker.ts'
+import { failedWith } from '../../../src/base/failure.ts'
+import type { Ordinal } from '../../../src/base/ids.ts'
+import { SimulatedAgent, type AgentMutations } from './agent.ts'
+import { checkCuts, checkRecords, imageDifference, type CheckMutations } from './checker.ts'
+import { drawFrom } from './determinism.ts'
+import { Faults } from './faults.ts'
 import { Network } from './network.ts'
-import { SimulatedVra, type VraMutations, type VraSettings } from './vra.ts'
-import { World, type Host, type Life } from './world.ts'
+import { SimulatedPeers } from './peers.ts'
+import { paceOf, siteSettings, vraSettings, type Pace } from './settings.ts'
+import { saidDurable, SimulatedVra, type VraMutations } from './vra.ts'
+import { World } from './world.ts'
 
-// One history: a protected site, a link and a recovery site, whose settings and misfortunes a seed decides. It ends with everything
-// healed. What must hold then, whatever happened:
+// One history: protected sites, the links between them and to a recovery site, that site, and its object store, whose settings and
+// misfortunes a seed decides. It ends with everything healed. What must hold then, whatever happened:
 //
 // 1. A position that the VRA has called durable is found at every later start, and its records have no gap, no repetition, no disorder.
-// 2. The image at every marker is what the disks held when it was numbered; every checkpoint that was told of is there.
-// 3. The newest checkpoint is what the disks hold.
+// 2. The stream at every marker is what the disks held when it was numbered, and so is the image that is read of every checkpoint, in the
+//    middle of everything, from log, segments, deltas and mirror; every checkpoint that was told of, and is not past its time, is there.
+// 3. A checkpoint over several hosts is one cut: it has nothing that was written after an answer without what was answered.
 // 4. No guest's request fails, and none waits for more than its own disk; what was flushed is there after a power cut.
-// 5. Within a bounded time after the last fault there is such a checkpoint, of all volumes.
+// 5. Within a bounded time after the last fault there is a checkpoint of what the disks hold, of all volumes.
 
 export interface Mutations extends VraMutations, AgentMutations, CheckMutations {}
 
@@ -29,9 +35,10 @@ export interface HistoryOutcome {
   readonly simulatedMillis: number
   readonly recordCount: number
   readonly checkpointCount: number
+  readonly imageCount: number
   readonly answeredCount: number
   readonly syncCount: number
-  readonly faults: readonly string[]
+  readonly counts: ReadonlyMap<string, number>
   readonly lines: readonly string[]
 }
 
@@ -46,287 +53,196 @@ export class BrokenHistory extends Error {
   }
 }
 
+/** Alone in its process: what the product draws by itself comes from the seed meanwhile. */
 export async function runHistory(options: HistoryOptions): Promise<HistoryOutcome> {
   const world = new World(options.seed, { keepsTrace: options.keepsTrace ?? false })
+  const fail = (error: unknown): void => world.fail(error)
+  drawFrom(world)
+  process.on('uncaughtException', fail)
   try {
     return await new History(world, options).run()
   } catch (error) {
     throw new BrokenHistory(options.seed, error, world.lines ?? [])
+  } finally {
+    process.off('uncaughtException', fail)
+    drawFrom(undefined)
   }
 }
 
 const hourMillis = 3_600_000
 /** A refused session comes back after 30 s, a silent one is noticed after 15, a hello is waited for 10; some of each, one after the other. */
-const healMillisMax = 180_000
+const healMillisMax = 240_000
+/** How long a checkpoint may take to be read when nothing is broken any more. */
+const readMillisMax = 300_000
+/** Of those that are there at the end, so many are read. */
+const readCountMax = 4
 
 class History {
   readonly #world: World
   readonly #options: HistoryOptions
   readonly #mutations: Mutations
-  readonly #network: Network
-  readonly #agent: SimulatedAgent
+  readonly #agents: readonly SimulatedAgent[]
   readonly #vra: SimulatedVra
-  readonly #faults: string[] = []
-  /** Of hours, in which little is done. */
-  readonly #isLong: boolean
-  #faultsAreOver = false
+  readonly #faults: Faults
+  readonly #pace: Pace
+  #imageCount = 0
 
   constructor(world: World, options: HistoryOptions) {
     this.#world = world
     this.#options = options
     this.#mutations = options.mutations ?? {}
-    this.#isLong = world.random.chance(0.01)
-    this.#network = new Network(world)
-    this.#agent = new SimulatedAgent(world, this.#network, this.#agentSettings(), this.#mutations)
-    const volumes = this.#agent.volumes.map(({ number, name, sizeBytes }) => ({ number, name, sizeBytes, stream: 1 }))
-    const streams = [{ number: 1, agent: 'a' }]
-    this.#vra = new SimulatedVra(world, this.#network, { volumes, streams }, this.#vraSettings(), this.#mutations)
-    this.#network.onServerFrame = frame => this.#vra.noteSent(frame)
+    this.#pace = paceOf(world)
+    const [network, peers] = [new Network(world), new SimulatedPeers(world)]
+    const sites = siteSettings(world, peers, this.#pace)
+    this.#agents = sites.map(site => new SimulatedAgent(world, network, site, this.#mutations))
+    this.#vra = new SimulatedVra(world, network, vraSettings(world, sites, this.#pace), this.#mutations)
+    network.onServerFrame = (frame, to) => {
+      const message = saidDurable(frame)
+      const agent = this.#agents.find(({ host }) => host === to)
+      if (message !== undefined && agent !== undefined) this.#vra.noteSent(message, agent.stream)
+    }
+    const askForCheckpoint = (): Promise<void> => this.#askForCheckpoint()
+    this.#faults = new Faults({ world, network, peers, vra: this.#vra, agents: this.#agents, askForCheckpoint })
   }
 
   async run(): Promise<HistoryOutcome> {
     const world = this.#world
+    const { isLong, durationMillis } = this.#pace
     this.#vra.start()
-    this.#agent.start()
-    this.#planFault()
-    await world.run(this.#isLong ? world.delay(hourMillis, 3 * hourMillis) : world.delay(5_000, 60_000))
+    for (const agent of this.#agents) agent.start()
+    this.#faults.begin(isLong ? hourMillis : 6_000)
+    this.#readNowAndThen()
+    await world.run(durationMillis)
     await this.#heal()
-    this.#check()
+    this.#checkRecords()
     // What it has called durable is durable.
     this.#vra.losePower()
     this.#vra.start()
-    await world.run(world.nowMillis + 1)
-    this.#check()
+    await world.run(world.nowMillis + readMillisMax, () => this.#vra.isRunning)
+    this.#checkRecords()
+    await this.#readAtEnd()
+    return this.#outcome()
+  }
+
+  #outcome(): HistoryOutcome {
+    const [world, vra] = [this.#world, this.#vra]
+    const guests = this.#agents.flatMap(agent => agent.guests)
     return {
       seed: this.#options.seed,
       hash: world.hash,
       eventCount: world.eventCount,
       simulatedMillis: world.nowMillis,
-      recordCount: this.#vra.records().length,
-      checkpointCount: this.#vra.announced.length,
-      answeredCount: this.#agent.guests.reduce((sum, guests) => sum + guests.answeredCount, 0),
-      syncCount: this.#agent.syncCount,
-      faults: this.#faults,
+      recordCount: vra.records().length,
+      checkpointCount: vra.announced.size,
+      imageCount: this.#imageCount,
+      answeredCount: guests.reduce((sum, { answeredCount }) => sum + answeredCount, 0),
+      syncCount: this.#agents.reduce((sum, { syncCount }) => sum + syncCount, 0),
+      counts: world.counts,
       lines: world.lines ?? [],
     }
   }
 
-  #check(): void {
-    checkRecords(this.#vra.records(), this.#agent, this.#vra.announced, this.#mutations)
+  // Checks.
+
+  #checkRecords(): void {
+    const [agents, vra] = [this.#agents, this.#vra]
+    for (const agent of agents) checkRecords(vra.records(), agent, vra.announced.keys(), this.#mutations)
+    checkCuts(agents, vra.announced.keys(), this.#mutations)
+    vra.checkHistory()
   }
 
-  // Settings.
-
-  #agentSettings(): AgentSettings {
-    const { random } = this.#world
+  /** Some checkpoint, while everything goes on. */
+  #readNowAndThen(): void {
     const world = this.#world
-    return {
-      volumeSizesBytes: Array.from(
-        { length: random.integer(1, 3) },
-        () => random.integer(8, random.chance(0.5) ? 256 : 6_000) * 512,
-      ),
-      volumeDelayMillisMax: world.pick([0.2, 2, 20]),
-      // Less than can be configured, so that a few writes fill it.
-      queueSizeBytesMax: random.chance(0.15) ? random.integer(256, 1_024) * KiB : 256 * MiB,
-      batchDelayMillisMax: world.pick([0.5, 2, 20]),
-      markRotationMillisMin: world.pick([100, 1_000, 10_000]),
-      guests: {
-        guestCount: random.integer(1, 2),
-        thinkMillisMax: this.#isLong ? 120_000 : world.pick([500, 2_000, 8_000]),
-        sectorsPerWriteMax: world.pick([4, 16, 64]),
-        hotSectors: random.integer(1, 24),
-      },
+    const read = async (): Promise<void> => {
+      const retained = this.#vra.retained()
+      if (retained.length === 0 || !this.#vra.isRunning) return
+      const ordinal = world.random.chance(0.3) ? retained[0]! : world.pick(retained)
+      try {
+        await this.#readCheckpoint(ordinal)
+      } catch (error) {
+        const isGone = failedWith(error, 'CHECKPOINT_MISSING') && !this.#vra.retained().includes(ordinal)
+        if (!isGone && !failedWith(error, 'STORE_UNAVAILABLE') && !failedWith(error, 'CLOSING')) throw error
+      }
     }
-  }
-
-  #vraSettings(): VraSettings {
-    const { random } = this.#world
-    return {
-      // Every start opens another log file, and without a store none is freed.
-      logSizeBytesMax: 16 * GiB,
-      poolSizeBytes: 2 * MiB,
-      syncDelayMillisMax: this.#world.pick([0.5, 5, 50]),
-      checkpointIntervalMillis: random.integer(1, 5) * 1_000,
-      offloads: random.chance(0.6),
-    }
-  }
-
-  // Misfortunes.
-
-  #planFault(): void {
-    const world = this.#world
-    const which = this.#faultsOfSeed()
-    const next = (): void => {
-      world.after(world.delay(50, this.#isLong ? hourMillis : 20_000), () => {
-        if (this.#faultsAreOver) return
-        const name = world.pick(which)
-        this.#faults.push(name)
-        world.trace(`fault: ${name}`)
-        this.#strike(name)
-        next()
-      })
-    }
-    if (which.length > 0) next()
-  }
-
-  #faultsOfSeed(): readonly FaultName[] {
-    const { random } = this.#world
-    const kind = random.integer(0, 9)
-    if (kind < 2) return linkFaults
-    if (kind < 4) return [...linkFaults, ...vraFaults]
-    if (kind < 5) return [...linkFaults, ...vraFaults, 'the agent stops']
-    return [...linkFaults, ...vraFaults, ...agentFaults]
-  }
-
-  #strike(name: FaultName): void {
-    const world = this.#world
-    const { random } = world
-    const [agent, vra, network] = [this.#agent, this.#vra, this.#network]
-    const later = (minMillis: number, maxMillis: number, call: () => void): void =>
-      void world.after(world.delay(minMillis, maxMillis), () => {
-        if (!this.#faultsAreOver) call()
-      })
-    switch (name) {
-      case 'connections break':
-        network.breakConnections()
-        return
-      case 'the link is out':
-        network.setUp(false)
-        later(100, random.chance(0.02) ? 2 * hourMillis : 60_000, () => network.setUp(true))
-        return
-      case 'the link is slow':
-        network.bytesPerMilli = world.pick([1, 10, 100])
-        network.latencyMillis = { min: 1, max: world.pick([50, 500, 3_000]) }
-        later(500, 20_000, () => this.#mendLink())
-        return
-      case 'the VRA stalls':
-        this.#stall(vra.life)
-        return
-      case 'the agent stalls':
-        this.#stall(agent.life)
-        return
-      case 'a clock jumps':
-        this.#jump(world.pick([agent.host, vra.host]))
-        return
-      case 'the guests hurry':
-        this.#hurry()
-        return
-      case 'the VRA is killed':
-        if (random.chance(0.5)) this.#atOperation(vra.disk, () => vra.kill())
-        else vra.kill()
-        later(0, 8_000, () => vra.start())
-        return
-      case 'the VRA loses its power':
-        if (random.chance(0.5)) this.#atOperation(vra.disk, () => vra.losePower())
-        else vra.losePower()
-        later(0, 20_000, () => vra.start())
-        return
-      case 'the VRA stops':
-        vra.stop()
-        later(2_000, 10_000, () => vra.start())
-        return
-      case "the VRA's disk is full":
-        vra.disk.isFull = true
-        later(100, 20_000, () => (vra.disk.isFull = false))
-        return
-      case "the VRA's disk fails once":
-        vra.disk.failsNextSync = true
-        return
-      case 'the agent stops':
-        agent.stop()
-        later(15_000, 40_000, () => agent.start())
-        return
-      case 'the agent is killed':
-        if (random.chance(0.5)) this.#atOperation(agent.stateDisk, () => agent.kill())
-        else agent.kill()
-        later(0, 8_000, () => agent.start())
-        return
-      case "the agent's host loses its power":
-        if (random.chance(0.5)) this.#atOperation(agent.stateDisk, () => agent.losePower())
-        else agent.losePower()
-        later(0, 20_000, () => agent.start())
-        return
-      case 'everything loses its power':
-        vra.losePower()
-        agent.losePower()
-        later(0, 20_000, () => vra.start())
-        later(0, 20_000, () => agent.start())
-        return
-      case "the agent's state disk is full":
-        agent.setDiskFull(true)
-        later(100, 20_000, () => {
-          agent.setDiskFull(false)
-          agent.start()
-        })
-    }
-  }
-
-  /** In the middle of one of its next calls of the disk, should there be any. */
-  #atOperation(disk: { operationCount: number; onOperation: () => void }, strike: () => void): void {
-    const at = disk.operationCount + this.#world.random.integer(1, 12)
-    disk.onOperation = () => {
-      if (disk.operationCount < at) return
-      disk.onOperation = () => undefined
-      if (!this.#faultsAreOver) strike()
-    }
-  }
-
-  #stall(life: Life | undefined): void {
-    life?.stall(this.#world.delay(10, 40_000))
-  }
-
-  #jump(host: Host): void {
-    host.skewMicros += this.#world.random.integer(-4, 4) * this.#world.random.integer(1, hourMillis) * 1_000
-  }
-
-  #hurry(): void {
-    for (const guests of this.#agent.guests) guests.isHurried = true
-    this.#world.after(this.#world.delay(50, 500), () => {
-      for (const guests of this.#agent.guests) guests.isHurried = false
+    world.after(world.delay(500, this.#pace.isLong ? hourMillis : 20_000), () => {
+      world.background(read())
+      this.#readNowAndThen()
     })
   }
 
-  #mendLink(): void {
-    this.#network.bytesPerMilli = 100_000
-    this.#network.latencyMillis = { min: 0.2, max: 5 }
+  async #readAtEnd(): Promise<void> {
+    const world = this.#world
+    const retained = this.#vra.retained()
+    const chosen = new Set([retained[0], retained.at(-1)])
+    while (chosen.size < Math.min(readCountMax, retained.length)) chosen.add(world.pick(retained))
+    let leftCount = chosen.size
+    for (const ordinal of chosen) {
+      if (ordinal === undefined) continue
+      const read = this.#readCheckpoint(ordinal).catch((error: unknown) => {
+        if (!failedWith(error, 'CHECKPOINT_MISSING') || this.#vra.retained().includes(ordinal)) throw error
+      })
+      world.background(read.then(() => void leftCount--))
+    }
+    await world.run(world.nowMillis + readMillisMax, () => leftCount === 0)
+    if (leftCount > 0) throw new Error('checkpoints could not be read in time')
+  }
+
+  async #readCheckpoint(ordinal: Ordinal): Promise<void> {
+    const volumes = await this.#vra.readCheckpoint(ordinal)
+    const difference = imageDifference(volumes, ordinal, this.#agents)
+    if (difference !== undefined)
+      throw new Error(`the image of checkpoint ${ordinal} is not what the disks were: ${difference}`)
+    this.#imageCount++
+  }
+
+  async #askForCheckpoint(): Promise<void> {
+    const world = this.#world
+    const { nowMillis } = world
+    const checkpoint = await this.#vra.requestCheckpoint()
+    if (checkpoint === undefined) return
+    world.count('a checkpoint that was asked for is made')
+    const moments = this.#agents.flatMap(agent => agent.moments.get(checkpoint.ordinal) ?? [])
+    if (!moments.some(({ atMillis }) => atMillis >= nowMillis))
+      throw new Error(`the checkpoint ${checkpoint.ordinal} is older than the request that it answers`)
   }
 
   // The end.
 
   /** All faults end, the guests go on for a while and stop; then there is a checkpoint of what the disks hold. */
   async #heal(): Promise<void> {
-    const world = this.#world
+    const [world, vra, agents] = [this.#world, this.#vra, this.#agents]
     world.trace('everything is healed')
-    this.#faultsAreOver = true
-    this.#network.setUp(true)
-    this.#mendLink()
-    this.#vra.disk.isFull = this.#vra.disk.failsNextSync = false
-    this.#agent.setDiskFull(false)
+    this.#faults.end()
     const deadlineMillis = world.nowMillis + healMillisMax
     const keepStarting = (): void => {
-      this.#vra.start()
-      this.#agent.start()
+      vra.start()
+      for (const agent of agents) agent.start()
+      // Nobody has left it paused, or slow, for ever.
+      if (!vra.isAsDefined) world.background(vra.change({ paused: false, syncRateBytesPerSecond: 0 }))
       world.after(1_000, keepStarting)
     }
     keepStarting()
-    await world.run(world.nowMillis + world.delay(500, 8_000))
-    for (const guests of this.#agent.guests) guests.isStopped = true
+    await world.run(world.nowMillis + world.delay(500, 4_000))
+    for (const agent of agents) for (const guests of agent.guests) guests.isStopped = true
     const stoppedMillis = world.nowMillis
     await world.run(deadlineMillis, () => this.#isHealed(stoppedMillis))
     if (!this.#isHealed(stoppedMillis))
       throw new Error(
-        `no checkpoint of what the disks hold within ${healMillisMax / 1000} s: ${JSON.stringify(this.#agent.status())}; ` +
-          `the VRA says: ${this.#vra.whyNoCheckpoints()}`,
+        `no checkpoint of what the disks hold within ${healMillisMax / 1000} s: ` +
+          `${JSON.stringify(agents.map(agent => agent.status()))}; the VRA says: ${vra.whyNoCheckpoints()}`,
       )
   }
 
   #isHealed(stoppedMillis: number): boolean {
-    const [agent, vra] = [this.#agent, this.#vra]
-    if (!agent.isServing || !vra.isRunning || !agent.isIdle) return false
+    const [agents, vra] = [this.#agents, this.#vra]
+    if (!vra.isRunning || !agents.every(agent => agent.isServing && agent.isIdle)) return false
     const newest = vra.lastComplete
     if (newest === undefined || !newest.volumes.every(volume => volume.included)) return false
-    return (agent.moments.get(newest.ordinal) ?? []).some(
-      moment => moment.atMillis > stoppedMillis && moment.changeCount === agent.changes.length && isCertain(moment),
+    return agents.every(agent =>
+      (agent.moments.get(newest.ordinal) ?? []).some(
+        moment => moment.atMillis > stoppedMillis && moment.changeCount === agent.changes.length && isCertain(moment),
+      ),
     )
   }
 }
@@ -334,31 +250,3 @@ class History {
 function isCertain(moment: { readonly uncertain: ReadonlyMap<number, ReadonlyMap<number, unknown>> }): boolean {
   return [...moment.uncertain.values()].every(sectors => sectors.size === 0)
 }
-
-const linkFaults = [
-  'connections break',
-  'connections break',
-  'the link is out',
-  'the link is slow',
-  'the VRA stalls',
-  'the agent stalls',
-  'a clock jumps',
-  'the guests hurry',
-] as const
-const vraFaults = [
-  'the VRA is killed',
-  'the VRA is killed',
-  'the VRA loses its power',
-  'the VRA loses its power',
-  'the VRA stops',
-  "the VRA's disk is full",
-  "the VRA's disk fails once",
-] as const
-const agentFaults = [
-  'the agent stops',
-  'the agent is killed',
-  "the agent's host loses its power",
-  'everything loses its power',
-  "the agent's state disk is full",
-] as const
-type FaultName = (typeof linkFaults)[number] | (typeof vraFaults)[number] | (typeof agentFaults)[number]

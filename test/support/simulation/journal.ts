@@ -30,6 +30,8 @@ export interface SimulatedJournalOptions {
   readonly poolSizeBytes: number
   /** A mutation: says that a group is durable before it is written. */
   readonly tellsBeforeSync: boolean
+  /** A group is in the log. */
+  readonly onDurable: (mark: LogMark) => void
 }
 
 const retryMillis = 1_000
@@ -144,6 +146,7 @@ export class SimulatedJournal implements JournalWriter {
       return
     }
     this.#durable = mark
+    this.#options.onDurable(mark)
     if (!tellsBeforeSync) life.after(life.host.world.delay(0.01, this.delayMillisMax), () => this.#finish(group))
   }
 

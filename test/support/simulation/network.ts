@@ -27,9 +27,12 @@ interface End {
 type Pace = 'calm' | 'slow' | 'torn'
 
 const highWaterBytes = 16 * 1024
+/** What takes less is no event of its own. */
+const instantMillis = 0.01
 
 export class Network {
-  isUp = true
+  #isUp = true
+  readonly #cutOff = new Set<Host>()
   latencyMillis = { min: 0.2, max: 5 }
   pieceBytesMax = 16 * 1024
   windowBytes = 256 * 1024
@@ -38,16 +41,23 @@ export class Network {
   readonly #wires = new Set<Wire>()
   #connectionCount = 0
   readonly world: World
-  /** Told of every frame that the VRA sends. */
-  onServerFrame: (frame: Uint8Array) => void = () => undefined
+  /** Told of every frame that the VRA sends, and to which host. */
+  onServerFrame: (frame: Uint8Array, to: Host) => void = () => undefined
 
   constructor(world: World) {
     this.world = world
   }
 
-  setUp(isUp: boolean): void {
-    this.isUp = isUp
+  /** The whole link, or that of one host. */
+  setUp(isUp: boolean, host?: Host): void {
+    if (host === undefined) this.#isUp = isUp
+    else if (isUp) this.#cutOff.delete(host)
+    else this.#cutOff.add(host)
     if (isUp) for (const wire of this.#wires) wire.resume()
+  }
+
+  isUpFor(host: Host | undefined): boolean {
+    return this.#isUp && (host === undefined || !this.#cutOff.has(host))
   }
 
   /** Some, or all, connections break, and each end hears of it sometime, or never. */
@@ -98,7 +108,7 @@ export class Network {
   #arrive(wire: Wire, client: ClientEnd): void {
     if (client.isClosed) return
     const at = this.#server
-    if (!this.isUp) {
+    if (!this.isUpFor(client.life.host)) {
       if (this.world.random.chance(0.5)) client.fail('EHOSTUNREACH')
       return // or no answer at all
     }
@@ -146,6 +156,10 @@ class Wire {
       () => this.server,
       pace,
     )
+  }
+
+  get isUp(): boolean {
+    return this.network.isUpFor(this.client?.life.host)
   }
 
   resume(): void {
@@ -256,7 +270,7 @@ class Pipe {
   #send(): void {
     const { network } = this.#wire
     const { world } = network
-    if (this.#sending || this.#isOver || this.#wire.isSilent || !network.isUp) return
+    if (this.#sending || this.#isOver || this.#wire.isSilent || !this.#wire.isUp) return
     const first = this.#unsent[0]
     if (first === undefined) {
       if (!this.#endsAfterUnsent) return
@@ -265,20 +279,24 @@ class Pipe {
       return
     }
     if (this.#inNetworkBytes >= network.windowBytes) return
-    const most = this.#pace === 'torn' ? world.random.integer(1, 64) : network.pieceBytesMax
+    // Torn into a few pieces, however long it is: anywhere, and most often near its start.
+    const most = this.#pace === 'torn' ? Math.max(64, first.length / 2) : network.pieceBytesMax
     const bytes = first.subarray(0, this.#pace === 'calm' ? first.length : world.random.integer(1, most))
     if (bytes.length === first.length) this.#unsent.shift()
     else this.#unsent[0] = first.subarray(bytes.length)
     this.#unsentBytes -= bytes.length
     this.#inNetworkBytes += bytes.length
     this.#sending = true
-    world.after(bytes.length / network.bytesPerMilli, () => {
+    const taken = (): void => {
       this.#sending = false
       const sender = this.#sender()
       if (sender?.life.isAlive === true) sender.taken()
       this.#send()
-    })
+    }
     this.#arrive({ kind: 'data', bytes })
+    const delayMillis = bytes.length / network.bytesPerMilli
+    if (delayMillis < instantMillis) taken()
+    else world.after(delayMillis, taken)
   }
 
   #arrive(told: Told): void {
@@ -296,17 +314,19 @@ class Pipe {
   }
 
   #deliverNow(): void {
-    const { network, isSilent } = this.#wire
+    const { isSilent } = this.#wire
     this.#delivering = false
-    if (isSilent || !network.isUp || this.#isPaused) return // flow() goes on
+    if (isSilent || !this.#wire.isUp || this.#isPaused) return // flow() goes on
     const receiver = this.#receiver()
     if (receiver === undefined || receiver.life.isStalled) {
       if (!this.#wire.isOver) this.#lookAgain()
       return
     }
-    for (const told of this.#arriving.splice(0, this.#pace === 'torn' ? 1 : 64)) {
+    for (let left = this.#pace === 'torn' ? 1 : 64; left > 0 && !this.#isPaused; left--) {
+      const told = this.#arriving.shift()
+      if (told === undefined) break
       if (told.kind === 'data') this.#inNetworkBytes -= told.bytes.length
-      if (receiver.life.isAlive) receiver.life.after(0, () => tell(receiver, told))
+      if (receiver.life.isAlive) receiver.life.now(() => tell(receiver, told))
       else if (receiver.life.host.isUp && told.kind === 'data') this.#refuse()
     }
     this.flow()
@@ -451,7 +471,8 @@ class SimulatedSocket extends EventEmitter implements End {
 
   write(bytes: Uint8Array, callback?: () => void): boolean {
     if (!this.writable) return false
-    if (this.life.isAlive) this.#wire.network.onServerFrame(bytes)
+    const to = this.#wire.client?.life.host
+    if (this.life.isAlive && to !== undefined) this.#wire.network.onServerFrame(bytes, to)
     this.#writtenBytes += bytes.length
     if (callback !== undefined) this.#callbacks.push({ afterBytes: this.#writtenBytes, call: callback })
     this.#wire.toClient.write(bytes)

@@ -27,16 +27,24 @@ interface InFlight {
 export class SimulatedVolume {
   readonly number: number
   readonly name: string
-  readonly sizeBytes: number
+  sizeBytes: number
   readonly sectors: Sectors = new Map()
+  /** What it held before anybody protected it, and what was changed since behind everybody's back. */
+  readonly found: Sectors = new Map()
   /** Writes and syncs take up to so long. */
   delayMillisMax = 2
+  /** So many of its reads, writes and syncs fail with EIO. */
+  failureShare = 0
+  failedSyncCount = 0
   readonly #world: World
   readonly #onChange: (change: SectorChange) => void
   readonly #synced: Sectors = new Map()
   readonly #unsynced = new Map<number, Uint8Array[]>()
   readonly #inFlight = new Set<InFlight>()
+  /** What a failed sync should have written: clean for the kernel, and maybe not on the medium, whatever syncs come later. */
+  readonly #lost = new Map<number, Uint8Array>()
   #modified = 1
+  #inode = 1
 
   constructor(
     world: World,
@@ -60,6 +68,25 @@ export class SimulatedVolume {
     this.#inFlight.clear()
   }
 
+  /** Holds this from now on, written while nobody protects it. */
+  changeBehind(sector: number, bytes: Uint8Array): void {
+    this.#set(sector, bytes)
+    this.#synced.set(sector, bytes)
+    this.#unsynced.delete(sector)
+    this.#lost.delete(sector)
+    this.found.set(sector, bytes)
+    this.#modified++
+  }
+
+  /** The same contents on another disk. */
+  replace(): void {
+    this.#inode++
+  }
+
+  grow(sizeBytes: number): void {
+    this.sizeBytes = sizeBytes
+  }
+
   losePower(): void {
     this.settle()
     for (const [sector, versions] of this.#unsynced) {
@@ -68,6 +95,7 @@ export class SimulatedVolume {
       this.#synced.set(sector, survivor)
     }
     this.#unsynced.clear()
+    this.#lost.clear()
   }
 
   of(life: Life): VolumeFile {
@@ -76,6 +104,7 @@ export class SimulatedVolume {
       isOneHole: this.sectors.size === 0,
       read: (target, offsetBytes) =>
         this.#later(life, () => {
+          this.#failMaybe('read')
           for (let at = 0; at < target.length;) {
             const sector = Math.floor((offsetBytes + at) / sectorBytes)
             const within = (offsetBytes + at) % sectorBytes
@@ -88,12 +117,19 @@ export class SimulatedVolume {
       sync: () => {
         const covered = [...this.#unsynced].map(([sector, versions]) => ({ sector, newest: versions.at(-1)! }))
         return this.#later(life, () => {
+          try {
+            this.#failMaybe('fdatasync')
+          } catch (error) {
+            this.failedSyncCount++
+            for (const { sector, newest } of covered) this.#lost.set(sector, newest)
+            throw error
+          }
           for (const { sector, newest } of covered) this.#sync(sector, newest)
         })
       },
       identity: () => ({
         device: '1',
-        inode: String(this.number),
+        inode: String(this.#inode),
         sizeBytes: this.sizeBytes,
         modifiedNanos: String(this.#modified),
         changedNanos: String(this.#modified),
@@ -108,25 +144,41 @@ export class SimulatedVolume {
     const write = { firstSector: offsetBytes / sectorBytes, data: data.slice(), done: new Set<number>() }
     this.#inFlight.add(write)
     const delayMillis = this.#world.delay(0.02, this.delayMillisMax)
-    return new Promise(resolve => {
+    return new Promise((resolve, reject) => {
       life.after(delayMillis * this.#world.random.fraction(), () =>
         this.#apply(write, () => this.#world.random.chance(0.5)),
       )
       life.after(delayMillis, () => {
-        this.#apply(write, () => true)
         this.#inFlight.delete(write)
+        try {
+          this.#failMaybe('write')
+        } catch (error) {
+          reject(error as Error)
+          return
+        }
+        this.#apply(write, () => true)
         resolve()
       })
     })
   }
 
   #later(life: Life, call: () => void): Promise<void> {
-    return new Promise(resolve => {
+    return new Promise((resolve, reject) => {
       life.after(this.#world.delay(0.01, this.delayMillisMax), () => {
-        call()
-        resolve()
+        try {
+          call()
+          resolve()
+        } catch (error) {
+          reject(error as Error)
+        }
       })
     })
+  }
+
+  #failMaybe(call: string): void {
+    if (this.failureShare === 0 || !this.#world.random.chance(this.failureShare)) return
+    this.#world.count(`a volume's ${call} fails`)
+    throw Object.assign(new Error(`EIO: i/o error, ${call}`), { code: 'EIO' })
   }
 
   #apply(write: InFlight, isChosen: () => boolean): void {
@@ -147,6 +199,9 @@ export class SimulatedVolume {
     const versions = this.#unsynced.get(sector)
     const at = versions?.indexOf(newest) ?? -1
     if (versions === undefined || at === -1) return
+    const lost = this.#lost.get(sector)
+    if (lost !== undefined && versions.indexOf(lost) >= at) return
+    this.#lost.delete(sector)
     this.#synced.set(sector, newest)
     versions.splice(0, at + 1)
     if (versions.length === 0) this.#unsynced.delete(sector)

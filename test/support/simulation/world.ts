@@ -18,6 +18,9 @@ export class World {
   readonly lines: string[] | undefined
   nowMillis = 0
   eventCount = 0
+  /** How often what has happened: a fault that never does is not covered. */
+  readonly counts = new Map<string, number>()
+  #step = 0
   #failure: { readonly error: unknown } | undefined
   #hash = 0x811c9dc5
   #order = 0
@@ -26,6 +29,15 @@ export class World {
   constructor(seed: number, options: { readonly keepsTrace: boolean } = { keepsTrace: false }) {
     this.random = new Random(seed)
     this.lines = options.keepsTrace ? [] : undefined
+  }
+
+  count(what: string): void {
+    this.counts.set(what, (this.counts.get(what) ?? 0) + 1)
+  }
+
+  /** Orders what guests ask and are answered, over all disks. */
+  nextStep(): number {
+    return ++this.#step
   }
 
   /** Calls once, in an event of its own. What it returns takes the call back. */
@@ -58,7 +70,13 @@ export class World {
 
   /** Something that goes on by itself; should it fail, the history does. */
   background(promise: Promise<unknown>): void {
-    promise.catch((error: unknown) => (this.#failure ??= { error }))
+    promise.catch((error: unknown) => this.fail(error))
+  }
+
+  /** The history is broken. */
+  fail(error: unknown): void {
+    if (error instanceof Killed) return // what a dead process meets is nobody's concern
+    this.#failure ??= { error }
   }
 
   trace(line: string): void {
@@ -206,6 +224,11 @@ export class Life {
   after(delayMillis: number, call: () => void): () => void {
     let cancel = this.host.world.after(delayMillis, () => this.#run(call, again => (cancel = again)))
     return () => cancel()
+  }
+
+  /** In the present event: for what is neither dead nor stalled. */
+  now(call: () => void): void {
+    this.#run(call, () => undefined)
   }
 
   #run(call: () => void, planned: (cancel: () => void) => void): void {
