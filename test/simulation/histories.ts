@@ -5,9 +5,9 @@ import { BrokenHistory, runHistory, type Mutations } from '../support/simulation
 // the environment repeats one; `npm run soak` runs many more.
 
 const firstSeed = Number(process.env['SEED'] ?? 1)
-const historyCount = process.env['SEED'] === undefined ? 600 : 1
+const historyCount = process.env['SEED'] === undefined ? 400 : 1
 /** Of some tests each: a test file is given up after five minutes. */
-const shareCount = 6
+const shareCount = 4
 
 /** What the first broken history says; undefined where none is. */
 async function firstBroken(seeds: readonly number[], mutations: Mutations): Promise<string | undefined> {
