@@ -19,8 +19,10 @@ export interface AgingConfig {
   readonly scratchDirectory: string
   /** Where VPGs are remembered for a start without the store; undefined: nowhere. */
   readonly memoDirectory: string | undefined
-  /** Who owns the VPGs in the store; another owner's VPG is refused. */
+  /** Who owns the VPGs in the store; another owner's VPG is refused, unless it is to be taken over. */
   readonly applianceId: string
+  /** True: VPGs of other appliances are taken over. */
+  readonly adopt: boolean
   readonly segmentSizeBytesTarget: number
   readonly segmentAgeMillisMax: number
   readonly foldSizeBytesMin: number
@@ -252,6 +254,10 @@ export interface AgingNotices {
   storeAway: StoreAway
   /** After a start without the store: it has answered, and these are the VPGs that this appliance owns. */
   storeOpened: { readonly vpgs: readonly PackedVpg[] }
+  /** The VPG was another appliance's, and is this one's from this epoch on. */
+  adopted: { readonly vpg: VpgId; readonly name: string; readonly epoch: number; readonly from: string }
+  /** Records of another epoch in the log, past where that one ends: they are not replayed. Told once a VPG and epoch. */
+  recordsQuarantined: { readonly vpg: VpgId; readonly epoch: number; readonly fileIdentity: number }
   /** Another appliance owns the VPG: this one has stopped writing it. */
   fenced: { readonly vpg: VpgId; readonly sentence: string }
 }

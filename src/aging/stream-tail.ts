@@ -43,6 +43,12 @@ export class StreamTail {
     return [...this.#positions.values()].sort((a, b) => a.stream - b.stream)
   }
 
+  /** True when the record lies at or below what was read, or what segments hold. */
+  knows({ stream, generation, lastSequence }: RecordHeader): boolean {
+    const before = this.#positions.get(stream)
+    return before !== undefined && comparePositions({ generation, sequence: lastSequence as Sequence }, before) <= 0
+  }
+
   /** Looks at the next record of the log; `read` gives its frame, checked against the header, and fails RECORD_CORRUPT. */
   next(header: RecordHeader, read: () => Uint8Array): Verdict {
     const { stream, generation } = header

@@ -48,6 +48,8 @@ export class VpgAging {
   #newHoles: Hole[] = []
   /** Of the log beyond the segments, in order. */
   #tailMarkers: DurableMarker[] = []
+  /** Epochs of which the log has records that are not replayed. */
+  readonly #quarantined = new Set<number>()
   #age: TailAge | undefined
   #formerProcessDropped = false
   /** Which of the merges is asked first. */
@@ -95,6 +97,10 @@ export class VpgAging {
       this.#tools.logFiles.hold(place.fileIdentity)
       return
     }
+    if (header.epoch !== this.contents.state.epoch && !this.#tail.knows(header)) {
+      this.#quarantine(header, place)
+      return
+    }
     const verdict = this.#tail.next(header, read)
     if (verdict.kind === 'known') return
     for (const hole of verdict.holes) this.#addHole(hole)
@@ -106,6 +112,13 @@ export class VpgAging {
     this.#age ??= { firstRecordMillis: nowMillis, firstWriteMillis: undefined }
     if (header.kind === 'marker') this.#closesHole ||= this.#awaitsRepair(header)
     if (header.kind === 'batch') this.#age = { ...this.#age, firstWriteMillis: this.#age.firstWriteMillis ?? nowMillis }
+  }
+
+  /** It was acknowledged by an appliance that was not the VPG's owner any more, or is by now: its agent has sent it to the owner. */
+  #quarantine({ epoch }: RecordHeader, { fileIdentity }: Place): void {
+    if (this.#quarantined.has(epoch)) return
+    this.#quarantined.add(epoch)
+    this.#tools.notify('recordsQuarantined', { vpg: this.vpg, epoch, fileIdentity })
   }
 
   /** True when the tail is to be sealed now: large enough, old enough, or in the way of a full log. */

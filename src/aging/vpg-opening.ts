@@ -1,6 +1,6 @@
 import { Failure, failedWith } from '../base/failure.ts'
 import type { VpgId } from '../base/ids.ts'
-import { encodeCheckpoints, listVpgs, removeRemains, VpgCommits } from '../manifest/manifest.ts'
+import { encodeCheckpoints, listVpgs, removeRemains, VpgCommits, type WriterIdentity } from '../manifest/manifest.ts'
 import type { OpenedVpg, PackedVpg } from './service.ts'
 import { mayPass } from './store-patience.ts'
 import type { AgingTools } from './tools.ts'
@@ -35,7 +35,10 @@ export class VpgOpening {
     const { store, clock, config, memos, notify } = this.#tools
     const { applianceId } = config
     try {
-      const { commits, folded } = await VpgCommits.load({ store, clock, applianceId }, vpg, signal)
+      const identity = { store, clock, applianceId }
+      const { commits, folded } = config.adopt
+        ? await this.#adopt(identity, vpg, signal)
+        : await VpgCommits.load(identity, vpg, signal)
       requireNotOlder(memos?.get(vpg), commits.contents.state.commitNumber)
       const aging = new VpgAging(this.#tools, commits, folded)
       this.#vpgs.set(vpg, aging)
@@ -51,6 +54,15 @@ export class VpgOpening {
       else notify('damageFound', { vpg, sentence: `VPG ${vpg} is left alone: ${error.message}` })
       return undefined
     }
+  }
+
+  async #adopt(identity: WriterIdentity, vpg: VpgId, signal: AbortSignal): ReturnType<typeof VpgCommits.load> {
+    const { takeover, ...opened } = await VpgCommits.adopt(identity, vpg, signal)
+    if (takeover !== undefined) {
+      const { name } = opened.commits.contents.state.definition
+      this.#tools.notify('adopted', { vpg, name, epoch: takeover.epoch, from: takeover.from })
+    }
+    return opened
   }
 
   /** It was this appliance's, and another one has taken it over since. */

@@ -181,6 +181,8 @@ export type TlsConfig = z.output<typeof tlsSchema>
 /** Paths are absolute; sizes in bytes; every relation between the values holds. */
 export interface VraConfig extends Omit<z.output<typeof vraSchema>, 'store'> {
   readonly store: VraStoreConfig
+  /** Of the command line alone: a file would say it at every start. VPGs of other appliances are taken over. */
+  readonly adopt?: boolean
 }
 
 /** Fits StoreConfig of the store folder. */

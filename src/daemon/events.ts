@@ -118,13 +118,30 @@ function isWhole(sync: SyncKind): boolean {
 /** While the parts that act are being opened: a VPG that is left alone is told of, or nobody knows why its agents are refused. */
 export function earlyAgingHandlers(listeners: EarlyListeners): AgingHandlers {
   return {
-    damageFound: ({ vpg, sentence }) => tellDamage(listeners, vpg, sentence),
-    storeAway: away => tellAway(listeners, away),
-    storeOpened: ({ vpgs }) => listeners.storeOpened(vpgs),
+    ...tellingHandlers(listeners),
+    fenced: ({ vpg, sentence }) => {
+      listeners.log.fatal({ vpg, sentence }, 'fenced')
+      listeners.fencedAtStart(sentence)
+    },
   }
 }
 
-export type EarlyListeners = DamageListeners & Pick<AgingListeners, 'storeOpened'>
+export type EarlyListeners = TellingListeners & {
+  /** A VPG that was this appliance's is another one's. */
+  readonly fencedAtStart: (sentence: string) => void
+}
+
+type TellingListeners = DamageListeners & Pick<AgingListeners, 'storeOpened'>
+
+/** What is the same before and after the parts that act are open. */
+function tellingHandlers(listeners: TellingListeners): AgingHandlers {
+  return {
+    damageFound: ({ vpg, sentence }) => tellDamage(listeners, vpg, sentence),
+    storeAway: away => tellAway(listeners, away),
+    storeOpened: ({ vpgs }) => listeners.storeOpened(vpgs),
+    adopted: notice => listeners.log.warn(notice, 'vpgAdopted'),
+  }
+}
 
 function tellAway({ table, metrics, log }: DamageListeners, away: AgingNotices['storeAway']): void {
   table.storeAway = away
@@ -160,6 +177,8 @@ export interface AgingListeners {
   readonly nowMicros: () => number
   /** What the store says after a start without it. */
   readonly storeOpened: (vpgs: AgingNotices['storeOpened']['vpgs']) => void
+  /** No VPG is left that this appliance owns. */
+  readonly allFenced: (sentence: string) => void
 }
 
 export function agingHandlers({
@@ -171,6 +190,7 @@ export function agingHandlers({
   ingest,
   nowMicros,
   storeOpened,
+  allFenced,
 }: AgingListeners): AgingHandlers {
   const entryOf = (vpg: VpgId) => table.get(vpg)
   const nameOf = (vpg: VpgId): string => entryOf(vpg)?.definition.name ?? vpg
@@ -232,6 +252,7 @@ export function agingHandlers({
         'holeFound',
       )
     },
+    recordsQuarantined: ({ vpg, ...facts }) => log.warn({ vpg: nameOf(vpg), ...facts }, 'recordsQuarantined'),
     logFileFree: ({ fileIdentity }) => journal.freeFile(fileIdentity),
     recordsForgotten: ({ vpg }) => log.warn({ vpg }, 'recordsForgotten'),
     garbageRemoved: ({ vpg, objectCount }) => log.debug({ vpg: nameOf(vpg), objectCount }, 'garbageRemoved'),
@@ -250,9 +271,10 @@ export function agingHandlers({
       if (entry !== undefined) entry.fenced = sentence
       ingest()?.removeVpg(vpg)
       log.fatal({ vpg: nameOf(vpg), sentence }, 'fenced')
+      if (table.all().every(each => each.fenced !== undefined)) allFenced(sentence)
     },
   })
-  return { ...acting, ...earlyAgingHandlers({ table, metrics, log, storeOpened }) }
+  return { ...acting, ...tellingHandlers({ table, metrics, log, storeOpened }) }
 }
 
 function rounded<T extends { readonly millis: number }>(facts: T): T {

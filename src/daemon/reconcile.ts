@@ -1,4 +1,11 @@
-import { checkpointOrdinal, comparePositions, sequence, type Ordinal, type StreamPosition } from '../base/ids.ts'
+import {
+  checkpointOrdinal,
+  comparePositions,
+  sequence,
+  type Ordinal,
+  type StreamPosition,
+  type VpgId,
+} from '../base/ids.ts'
 import type { OpenedVpg } from '../aging/service.ts'
 import type { IngestVpg } from '../ingest/registry.ts'
 import type { RecoveredLog } from '../journal/journal.ts'
@@ -24,10 +31,19 @@ export function reconcile(opened: readonly OpenedVpg[], log: RecoveredLog): Reco
     const message = decodeFrame(frame)
     if (message.type !== 'marker') return []
     const { timestampMicros, historyMillis, stream } = header
-    return [{ vpg: header.vpg, marker: { ...message, stream, timestampMicros, historyMillis } satisfies DurableMarker }]
+    return [
+      {
+        vpg: header.vpg,
+        epoch: header.epoch,
+        marker: { ...message, stream, timestampMicros, historyMillis } satisfies DurableMarker,
+      },
+    ]
   })
   return opened.map(vpg => {
-    const own = markers.filter(entry => entry.vpg === vpg.definition.id).map(entry => entry.marker)
+    // Of another epoch: an appliance wrote them that was not the owner any more, or this one before it was the owner again.
+    const isOwn = (entry: { readonly vpg: VpgId; readonly epoch: number }): boolean =>
+      entry.vpg === vpg.definition.id && entry.epoch === vpg.epoch
+    const own = markers.filter(isOwn).map(entry => entry.marker)
     const assembler = new CheckpointAssembler()
     // The other streams' markers of a checkpoint may be in segments already, their log files freed.
     for (const marker of vpg.pendingMarkers) assembler.add(marker)
@@ -35,7 +51,7 @@ export function reconcile(opened: readonly OpenedVpg[], log: RecoveredLog): Reco
     const complete = own.flatMap(marker =>
       isMarkerWithin(vpg.foldedThrough, marker) ? [] : (assembler.add(marker) ?? []),
     )
-    const recovered = log.streams.filter(stream => stream.vpg === vpg.definition.id)
+    const recovered = log.streams.filter(isOwn)
     const found = { markers: own, complete, pending: assembler.pending(), recovered }
     return { opened: vpg, logCheckpoints: stillKept(vpg, complete), ingest: ingestVpg(vpg, found) }
   })

@@ -72,7 +72,16 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     // opened side by side, while the modules of the HTTP API, which are most of this program's, are loaded here.
     const paceFlag = newPaceFlag()
     const storeOpened = untilTold<readonly PackedVpg[]>()
-    const early = earlyAgingHandlers({ table, metrics, log, storeOpened: storeOpened.tell })
+    const superseded = untilLost()
+    const standDown = (sentence: string): void => superseded.reject(new Failure('EPOCH_SUPERSEDED', sentence))
+    let fencedAtStart: string | undefined
+    const early = earlyAgingHandlers({
+      table,
+      metrics,
+      log,
+      storeOpened: storeOpened.tell,
+      fencedAtStart: sentence => (fencedAtStart = sentence),
+    })
     const handlers: { later: AgingHandlers } = { later: early }
     const indexLost = untilLost()
     const opening = parts.ownAll<[Aging, Journal, Catalog]>([
@@ -92,6 +101,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       log.error({ vpg: definition.name, id: definition.id }, 'vpgOfSameNameLeftAlone')
     const vpgs = reconcile(served, journal.recovered)
     for (const vpg of vpgs) table.add(new VpgEntry(vpg.opened, clock))
+    if (fencedAtStart !== undefined && vpgs.length === 0) throw new Failure('EPOCH_SUPERSEDED', fencedAtStart)
     const terms = Terms.open(realDisk, data.directory)
     terms.prepare(vpgs.map(({ ingest }) => ({ id: ingest.definition.id, above: termOf(ingest.lastMarker) })))
     await (aging.isStoreAway ? loadRemembered(catalog, vpgs) : loadHistory(catalog, vpgs))
@@ -110,6 +120,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       ingest: () => serving,
       nowMicros: () => clock.timestampMicros(),
       storeOpened: storeOpened.tell,
+      allFenced: standDown,
     })
     const stopTelling = journal.onDurable(group => {
       aging.durable(group.mark)
@@ -230,7 +241,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       await takeStore({ catalog, clock, ingest, log, table, unknownInLog }, opened.map(unpacked))
       return await new Promise<never>(() => undefined)
     })
-    await untilAborted(signal, [endOf('aging', aging.ended), indexLost.promise, returning])
+    await untilAborted(signal, [endOf('aging', aging.ended), indexLost.promise, returning, superseded.promise])
   } finally {
     await parts.closeAll()
     log.info('vraStopped')
@@ -259,6 +270,7 @@ function agingConfig(config: VraConfig, data: DataDirectory): Parameters<typeof 
     scratchDirectory: data.scratchDirectory,
     memoDirectory: data.memoDirectory,
     applianceId: data.applianceId,
+    adopt: config.adopt === true,
     ...config.aging,
   }
 }

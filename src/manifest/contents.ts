@@ -18,6 +18,17 @@ import type { DeltaSpan, GarbageObject, VpgState } from '../timeline/state.ts'
 //   markers                    DurableMarker: of checkpoints that miss others
 //   garbage/<leftAtMicros>     keys
 
+/** Another appliance went on with the VPG, from what the store had of it. */
+export interface Takeover {
+  /** The epoch that began. */
+  readonly epoch: number
+  /** Whose the VPG was before. */
+  readonly from: string
+  readonly atMicros: number
+  /** Where the former epoch ends in each stream: what was acknowledged past it is sent again, and any other copy of it is never replayed. */
+  readonly ends: PositionVector
+}
+
 /** All that a VPG's commit sequence says. */
 export interface VpgContents {
   readonly state: VpgState
@@ -28,6 +39,8 @@ export interface VpgContents {
   readonly segmentsFrom: PositionVector
   /** Undefined while the VPG is protected; else since when it is not. Its objects are then garbage. */
   readonly deletedAtMicros: number | undefined
+  /** The newest, oldest first; absent where there was none. */
+  readonly takeovers?: readonly Takeover[]
 }
 
 export interface Part {
@@ -43,15 +56,17 @@ export interface RootFields {
   readonly offloaded: VpgState['offloaded']
   readonly segmentsFrom: PositionVector
   readonly deletedAtMicros: number | undefined
+  readonly takeovers?: readonly Takeover[]
 }
 
 const segmentsPerPart = 64
 const regionsPerPart = 256
 const ordinalsPerPart = 256
 
-export function rootFieldsOf({ state, segmentsFrom, deletedAtMicros }: VpgContents): RootFields {
+export function rootFieldsOf({ state, segmentsFrom, deletedAtMicros, takeovers }: VpgContents): RootFields {
   const { epoch, historyEdge, agedEarly, offloaded } = state
-  return { epoch, historyEdge, agedEarly, offloaded, segmentsFrom, deletedAtMicros }
+  const former = takeovers === undefined ? {} : { takeovers }
+  return { epoch, historyEdge, agedEarly, offloaded, segmentsFrom, deletedAtMicros, ...former }
 }
 
 /** All parts but the garbage, by name. */
@@ -118,6 +133,7 @@ export function contentsOf(fields: RootFields, commitNumber: number, parts: read
     pendingMarkers: all('markers'),
     segmentsFrom: fields.segmentsFrom,
     deletedAtMicros: fields.deletedAtMicros,
+    ...(fields.takeovers === undefined ? {} : { takeovers: fields.takeovers }),
   }
 }
 

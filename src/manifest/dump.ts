@@ -9,6 +9,9 @@ export async function* dumpVpg(store: ObjectStore, vpg: VpgId, signal: AbortSign
   const { definition } = state
   yield `vpg ${vpg} "${definition.name}" incarnation ${definition.incarnation}, owner ${root.header.applianceId}`
   yield `root ${rootObject.key} ${rootObject.sizeBytes} bytes, epoch ${state.epoch}`
+  for (const { epoch, from, atMicros } of contents.takeovers ?? []) {
+    yield `epoch ${epoch} began at ${atMicros} us: taken over from ${from}`
+  }
   if (contents.deletedAtMicros !== undefined) yield `deleted at ${contents.deletedAtMicros} us`
   for (const { place } of [...pageSet.indexes, ...pageSet.written.values()]) {
     yield `page ${place.page.key} ${place.page.sizeBytes} bytes: ${place.name}`

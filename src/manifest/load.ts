@@ -39,9 +39,19 @@ export async function loadVpg(
   if (owner !== applianceId) {
     const sentence =
       `VPG ${vpg} ("${manifest.contents.state.definition.name}") belongs to the appliance ${owner}; this one is ` +
-      `${applianceId}. Two appliances must not write one VPG: give this one a store or a prefix of its own.`
+      `${applianceId}. Two appliances must not write one VPG: give this one a store or a prefix of its own, or, where the other ` +
+      'one is lost for good, start this one with --adopt.'
     throw new Failure('IDENTITY_REFUSED', sentence, { vpg, owner, applianceId })
   }
+  return await loadContents(store, manifest, signal)
+}
+
+/** loadVpg, whoever owns the VPG. */
+export async function loadAnyVpg(store: ObjectStore, vpg: VpgId, signal: AbortSignal): Promise<LoadedVpg> {
+  return await loadContents(store, await readManifest(store, vpg, signal), signal)
+}
+
+async function loadContents(store: ObjectStore, manifest: ReadManifest, signal: AbortSignal): Promise<LoadedVpg> {
   const folded = await foldedCheckpoints(store, manifest.contents, signal)
   const assembler = assemblerOf(manifest.contents)
   let contents: VpgContents = { ...manifest.contents, recent: sharingVolumes(manifest.contents.recent) }

@@ -13,7 +13,7 @@ export { commitKey, listVpgs, newObjectKey, registryKey, type ObjectKind } from 
 export { dumpVpg } from './dump.ts'
 export { loadVpg, type LoadedVpg } from './load.ts'
 export { newNonce } from './commits.ts'
-export type { VpgContents } from './contents.ts'
+export type { Takeover, VpgContents } from './contents.ts'
 export {
   createOnce,
   VpgCommits,

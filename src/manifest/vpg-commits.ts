@@ -9,9 +9,9 @@ import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { SegmentSpan } from '../timeline/state.ts'
 import { CommitSequence, newNonce, type PendingCommit } from './commits.ts'
-import type { VpgContents } from './contents.ts'
+import type { Takeover, VpgContents } from './contents.ts'
 import { commitKey, newObjectKey, registryKey, type ObjectKind } from './keys.ts'
-import { assemblerOf, loadVpg, withSegment } from './load.ts'
+import { assemblerOf, loadAnyVpg, loadVpg, withSegment, type LoadedVpg } from './load.ts'
 import { encodeCheckpointPage, encodeManifest, noPages, type EncodedManifest, type PageSet } from './pages.ts'
 import { encodeSealed } from './sealed-object.ts'
 
@@ -67,7 +67,42 @@ export class VpgCommits {
     vpg: VpgId,
     signal: AbortSignal,
   ): Promise<{ readonly commits: VpgCommits; readonly folded: readonly Checkpoint[] }> {
-    const { contents, folded, manifest } = await loadVpg(identity.store, vpg, identity.applianceId, signal)
+    return VpgCommits.#of(identity, await loadVpg(identity.store, vpg, identity.applianceId, signal))
+  }
+
+  /**
+   * The same, whoever owns the VPG: on return this appliance does, in an epoch of its own, and a commit of the former owner counts no
+   * more. Where it is ours already, nothing is committed. OBJECT_CORRUPT also where the store's listing lies.
+   */
+  static async adopt(
+    identity: WriterIdentity,
+    vpg: VpgId,
+    signal: AbortSignal,
+  ): Promise<{ readonly commits: VpgCommits; readonly folded: readonly Checkpoint[]; readonly takeover?: Takeover }> {
+    let refused = 0
+    for (let attempt = 1; ; attempt++) {
+      const loaded = await loadAnyVpg(identity.store, vpg, signal)
+      const opened = VpgCommits.#of(identity, loaded)
+      const owner = loaded.manifest.root.header.applianceId
+      if (owner === identity.applianceId) return opened
+      const { contents } = opened.commits
+      if (contents.state.commitNumber < refused) throw listingLies(vpg, refused, contents.state.commitNumber)
+      try {
+        const taken = takenOver(contents, owner, identity.clock.timestampMicros())
+        await opened.commits.commitManifest(opened.commits.prepareManifest(taken.contents, []), signal)
+        return { ...opened, takeover: taken.takeover }
+      } catch (error) {
+        // The former owner is alive and was a moment faster: its commit is part of what is taken over.
+        if (!failedWith(error, 'EPOCH_SUPERSEDED') || attempt === adoptAttemptsMax) throw error
+        refused = Number(error.details['commitNumber'])
+      }
+    }
+  }
+
+  static #of(
+    identity: WriterIdentity,
+    { contents, folded, manifest }: LoadedVpg,
+  ): { readonly commits: VpgCommits; readonly folded: readonly Checkpoint[] } {
     const commits = new VpgCommits(identity, {
       contents,
       commitNumber: contents.state.commitNumber,
@@ -178,6 +213,30 @@ export async function createOnce(
     if (Buffer.from(found).toString('hex') === nonce) return
     throw new Failure('ALREADY_EXISTS', `${key} exists already`, { key }, { cause: error })
   }
+}
+
+/** As often the former owner may commit while the VPG is taken from it. */
+const adoptAttemptsMax = 20
+const takeoversKeptMax = 16
+
+/** Pins were of the former owner's readers. */
+function takenOver(
+  contents: VpgContents,
+  from: string,
+  atMicros: number,
+): { readonly contents: VpgContents; readonly takeover: Takeover } {
+  const { state, takeovers = [] } = contents
+  const epoch = state.epoch + 1
+  const takeover = { epoch, from, atMicros, ends: state.offloaded }
+  const kept = [...takeovers, takeover].slice(-takeoversKeptMax)
+  return { contents: { ...contents, state: { ...state, epoch, pins: [] }, takeovers: kept }, takeover }
+}
+
+function listingLies(vpg: VpgId, existing: number, listed: number): Failure {
+  const sentence =
+    `commit ${existing} of VPG ${vpg} exists, and the store lists none above ${listed}: its listing lies, so nobody can tell ` +
+    'who owns the VPG. `vra store check` says more.'
+  return new Failure('OBJECT_CORRUPT', sentence, { vpg, key: commitKey(vpg, existing) })
 }
 
 function emptyContents(definition: VpgDefinition): VpgContents {

@@ -158,6 +158,8 @@ export class Metrics {
       storeRecovered: () => undefined,
       storeAway: () => undefined,
       storeOpened: () => undefined,
+      adopted: () => undefined,
+      recordsQuarantined: () => undefined,
       fenced: ({ vpg }) => void this.#countsOf(vpg).fenced++,
     }
   }

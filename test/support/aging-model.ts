@@ -58,6 +58,8 @@ export class AgingModel {
   #writeNumber = 0
   #counter = 0
   historyClockMillis = 0
+  /** In which records are written. */
+  epoch = 1
 
   constructor(random: () => number, scratchDirectory: string, historyMillis: number, vpg: VpgId = someVpg) {
     this.random = random
@@ -83,6 +85,7 @@ export class AgingModel {
       scratchDirectory,
       memoDirectory: undefined,
       applianceId: 'appliance-one',
+      adopt: false,
       segmentSizeBytesTarget: 64 * 1024,
       segmentAgeMillisMax: 10_000,
       foldSizeBytesMin: 192 * 1024,
@@ -339,7 +342,7 @@ export class AgingModel {
       offsetBytes: 0,
       vpg: this.vpg,
       stream,
-      epoch: 1,
+      epoch: this.epoch,
       generation: this.#generation(stream),
       firstSequence,
       lastSequence,

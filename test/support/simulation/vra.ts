@@ -228,6 +228,7 @@ export class SimulatedVra {
       scratchDirectory: `${directory}/scratch`,
       memoDirectory: undefined,
       applianceId: 'appliance-one',
+      adopt: false,
       segmentSizeBytesTarget: 64 * KiB,
       deltaShareMax: 0.45,
       ...this.#settings.aging,
