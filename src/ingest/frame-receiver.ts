@@ -2,7 +2,7 @@ import { assert } from '../base/assert.ts'
 import { frameHeaderSizeBytes, receiveBufferSizeBytes, receiveDirectSizeBytesMin } from '../base/limits.ts'
 import { crc32c } from '../codec/crc32c.ts'
 import type { JournalWriter, Slot } from '../journal/writer.ts'
-import type { ByteTaker } from './socket-reader.ts'
+import type { ByteTaker } from '../base/socket-reader.ts'
 import {
   checkFrameChecksum,
   frameChecksumStart,

@@ -1,9 +1,11 @@
 import type { Socket } from 'node:net'
 import { assertNever } from '../base/assert.ts'
 import { failedWith } from '../base/failure.ts'
+import { readSocket } from '../base/socket-reader.ts'
 import type { NbdEvents } from './events.ts'
 import { greeting, Handshake, optionHeaderFault, type ExportTable, type Negotiated } from './handshake.ts'
 import { Intake, type Expectation } from './intake.ts'
+import type { MemoryPool } from '../base/memory-pool.ts'
 import { optionMagic, requestSizeBytes, type NbdErrorName } from './protocol.ts'
 import {
   blockStatusChunk,
@@ -23,6 +25,8 @@ const readPieceSizeBytes = 4 * 1024 * 1024
 const lingerTimeoutMillis = 30_000
 /** What a request costs in memory beside its data. */
 const requestOverheadBytes = 1024
+/** Simple replies are written into blocks of this size, one behind the other. */
+const replyBlockSizeBytes = 256 * simpleHeaderSizeBytes
 
 type Ranged<T extends NbdRequest['type']> = Extract<NbdRequest, { type: T }>
 
@@ -38,12 +42,17 @@ export class Connection {
   readonly #events: NbdEvents
   readonly #inFlightBytesMax: number
   readonly #intake: Intake
+  readonly #memory: MemoryPool
   readonly #onOpen: (negotiated: Negotiated) => void
   #negotiated: Negotiated | undefined
   #inFlightBytes = 0
   #requestCount = 0
   #heldHeader: Buffer | undefined
   #corked = false
+  /** Simple replies: sent up to `#repliesStart`, ready up to `#repliesEnd`. */
+  #replies = Buffer.allocUnsafe(0)
+  #repliesStart = 0
+  #repliesEnd = 0
   #ending = false
   #dead = false
   #whenIdle: (() => void)[] = []
@@ -53,6 +62,7 @@ export class Connection {
     exports: ExportTable,
     events: NbdEvents,
     limits: { readonly inFlightBytesMax: number; readonly handshakeTimeoutMillis: number },
+    memory: MemoryPool,
     onOpen: (negotiated: Negotiated) => void,
   ) {
     this.address = socket.remoteAddress ?? 'local'
@@ -61,11 +71,11 @@ export class Connection {
     this.#inFlightBytesMax = limits.inFlightBytesMax
     this.#onOpen = onOpen
     this.#handshake = new Handshake(exports)
-    this.#intake = new Intake(piece(4), flags => this.#onClientFlags(flags))
+    this.#memory = memory
+    this.#intake = new Intake(piece(4), memory, flags => this.#onClientFlags(flags))
     socket.setNoDelay(true)
     socket.setKeepAlive(true, 30_000)
     socket.setTimeout(limits.handshakeTimeoutMillis, () => this.#refuse('the handshake took too long'))
-    socket.on('data', chunk => this.#receive(chunk))
     socket.on('drain', () => this.#resumeHeld())
     socket.on('end', () => this.close())
     socket.on('error', () => socket.destroy())
@@ -73,6 +83,7 @@ export class Connection {
       this.#dead = true
       this.#intake.stop()
     })
+    readSocket(socket, this.#intake)
     this.#send(greeting())
   }
 
@@ -86,7 +97,10 @@ export class Connection {
     this.#ending = true
     this.#intake.stop()
     this.#socket.setTimeout(lingerTimeoutMillis, () => this.#socket.destroy())
-    void this.idle().then(() => this.#socket.end())
+    void this.idle().then(() => {
+      this.#sendReplies()
+      this.#socket.end()
+    })
   }
 
   destroy(): void {
@@ -96,10 +110,6 @@ export class Connection {
   /** Resolves when no request is in the export's hands; at the latest when all that run have settled. */
   async idle(): Promise<void> {
     if (this.#requestCount > 0) await new Promise<void>(resolve => this.#whenIdle.push(resolve))
-  }
-
-  #receive(chunk: Buffer): void {
-    this.#intake.push(chunk)
   }
 
   #refuse(reason: string): Expectation {
@@ -179,7 +189,7 @@ export class Connection {
         this.#sendError(cookie, error, sentence)
         return this.#expectRequest()
       }
-      return { sizeBytes: payloadBytes, wanted: false }
+      return { sizeBytes: payloadBytes, as: 'skipped' }
     }
     const request = verdict.request
     if (request.type === 'disconnect') {
@@ -198,7 +208,7 @@ export class Connection {
       this.#run(request, costBytes, data)
       return this.#expectRequest()
     }
-    return piece(request.lengthBytes)
+    return { sizeBytes: request.lengthBytes, as: 'kept' }
   }
 
   /** True where the request has to wait until others have left; it is looked at again then. */
@@ -224,53 +234,57 @@ export class Connection {
 
   #run(request: NbdRequest & { cookie: bigint }, costBytes: number, data: Buffer): void {
     this.#requestCount++
-    this.#serve(request, data)
-      .catch((error: unknown) => {
+    this.#serve(request, data).then(
+      () => {
+        if (request.type === 'write') this.#memory.give(data)
+        if (request.type !== 'read' && request.type !== 'block-status') this.#sendDone(request.cookie)
+        this.#finish(costBytes)
+      },
+      (error: unknown) => {
         this.#events.requestFailed(this.#negotiated!.export.name, { command: request.type, error })
         this.#sendError(request.cookie, errorName(error), error instanceof Error ? error.message : String(error))
-      })
-      .finally(() => {
-        this.#inFlightBytes -= costBytes
-        this.#requestCount--
-        if (this.#requestCount === 0) for (const resolve of this.#whenIdle.splice(0)) resolve()
-        if (this.#heldHeader !== undefined) this.#resumeHeld()
-      })
+        this.#finish(costBytes)
+      },
+    )
   }
 
-  async #serve(request: NbdRequest & { cookie: bigint }, data: Buffer): Promise<void> {
+  #finish(costBytes: number): void {
+    this.#inFlightBytes -= costBytes
+    this.#requestCount--
+    if (this.#requestCount === 0) for (const resolve of this.#whenIdle.splice(0)) resolve()
+    if (this.#heldHeader !== undefined) this.#resumeHeld()
+  }
+
+  /** What is answered with data is answered here; for everything else there is nothing to say but that it is done. */
+  #serve(request: NbdRequest & { cookie: bigint }, data: Buffer): Promise<void> {
     const disk = this.#negotiated!.export
     switch (request.type) {
       case 'read':
-        if (this.#negotiated!.structuredReplies) await this.#readInChunks(request)
-        else await this.#readWhole(request)
-        return
+        return this.#negotiated!.structuredReplies ? this.#readInChunks(request) : this.#readWhole(request)
       case 'write':
-        await disk.write(request.offsetBytes, data, request)
-        break
+        return disk.write(request.offsetBytes, data, request)
       case 'zero':
-        await disk.zero(request.offsetBytes, request.lengthBytes, request)
-        break
+        return disk.zero(request.offsetBytes, request.lengthBytes, request)
       case 'trim':
-        await disk.trim(request.offsetBytes, request.lengthBytes, request)
-        break
+        return disk.trim(request.offsetBytes, request.lengthBytes, request)
       case 'flush':
-        await disk.flush()
-        break
-      case 'block-status': {
-        const extents = await disk.blockStatus(request.offsetBytes, request.lengthBytes)
-        const planned = planBlockStatus(extents, request.lengthBytes, request.oneExtent)
-        this.#send(blockStatusChunk(request.cookie, planned))
-        return
-      }
+        return disk.flush()
+      case 'block-status':
+        return this.#tellBlockStatus(request)
       default:
         throw new Error('a disconnect is not served')
     }
-    this.#send(simpleReply(request.cookie, undefined))
+  }
+
+  async #tellBlockStatus(request: Ranged<'block-status'>): Promise<void> {
+    const extents = await this.#negotiated!.export.blockStatus(request.offsetBytes, request.lengthBytes)
+    const planned = planBlockStatus(extents, request.lengthBytes, request.oneExtent)
+    this.#send(blockStatusChunk(request.cookie, planned))
   }
 
   async #readWhole(request: Ranged<'read'>): Promise<void> {
     const reply = Buffer.allocUnsafe(simpleHeaderSizeBytes + request.lengthBytes)
-    writeSimpleHeader(reply, request.cookie, 0)
+    writeSimpleHeader(reply, 0, request.cookie, 0)
     await this.#negotiated!.export.read(request.offsetBytes, reply.subarray(simpleHeaderSizeBytes))
     this.#send(reply)
   }
@@ -292,25 +306,49 @@ export class Connection {
     this.#send(structured ? errorChunk(cookie, error, sentence) : simpleReply(cookie, error))
   }
 
-  /** Replies that become ready in one turn of the event loop leave in one system call. */
-  #send(bytes: Buffer): void {
-    if (this.#dead || this.#socket.destroyed) return
-    if (!this.#corked) {
-      this.#corked = true
-      this.#socket.cork()
-      setImmediate(() => {
-        this.#corked = false
-        this.#socket.uncork()
-      })
+  #sendDone(cookie: bigint): void {
+    if (this.#repliesEnd === this.#replies.length) {
+      this.#sendReplies()
+      this.#replies = Buffer.allocUnsafeSlow(replyBlockSizeBytes)
+      this.#repliesStart = this.#repliesEnd = 0
     }
-    this.#socket.write(bytes)
+    writeSimpleHeader(this.#replies, this.#repliesEnd, cookie, 0)
+    this.#repliesEnd += simpleHeaderSizeBytes
+    // The last one that runs: nothing comes that it could leave with.
+    if (this.#requestCount === 1 && !this.#corked) this.#sendReplies()
+    else this.#cork()
+  }
+
+  #send(bytes: Buffer): void {
+    this.#cork()
+    this.#sendReplies()
+    if (!this.#dead) this.#socket.write(bytes)
+  }
+
+  #sendReplies(): void {
+    if (this.#repliesStart === this.#repliesEnd) return
+    const ready = this.#replies.subarray(this.#repliesStart, this.#repliesEnd)
+    this.#repliesStart = this.#repliesEnd
+    if (!this.#dead) this.#socket.write(ready)
+  }
+
+  /** Replies that become ready in one turn of the event loop leave in one system call. */
+  #cork(): void {
+    if (this.#corked) return
+    this.#corked = true
+    this.#socket.cork()
+    setImmediate(() => {
+      this.#corked = false
+      this.#sendReplies()
+      this.#socket.uncork()
+    })
   }
 }
 
 const none = Buffer.alloc(0)
 
 function piece(sizeBytes: number): Expectation {
-  return { sizeBytes, wanted: true }
+  return { sizeBytes, as: 'passing' }
 }
 
 function errorName(error: unknown): NbdErrorName {

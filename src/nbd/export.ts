@@ -27,7 +27,7 @@ export interface NbdExport {
   readonly readOnly: boolean
   /** Fills the whole target. */
   read(offsetBytes: number, target: Uint8Array): Promise<void>
-  /** The bytes belong to the export from the call on: nobody changes them afterwards. */
+  /** The bytes stay as they are until the promise settles, and may be others afterwards. */
   write(offsetBytes: number, data: Uint8Array, options: NbdWriteOptions): Promise<void>
   /** The range reads as zeros afterwards; up to 4 GiB in one call. */
   zero(offsetBytes: number, lengthBytes: number, options: NbdZeroOptions): Promise<void>

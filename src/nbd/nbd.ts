@@ -2,10 +2,12 @@ import * as fs from 'node:fs'
 import * as net from 'node:net'
 import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
+import { MiB } from '../base/units.ts'
 import { Connection } from './connection.ts'
 import { silentNbdEvents, type NbdEvents } from './events.ts'
 import type { NbdExport } from './export.ts'
 import type { ExportTable } from './handshake.ts'
+import { MemoryPool } from '../base/memory-pool.ts'
 import { requestSizeBytesMax } from './protocol.ts'
 
 // A Network Block Device server (fixed newstyle, without TLS: it is meant for the host's own machines). It knows the
@@ -47,6 +49,9 @@ export interface NbdServerOptions {
   readonly clients?: 'one-address' | 'any'
 }
 
+/** Memory for the data of writes that is kept between them. */
+const payloadKeptBytesMax = 32 * MiB
+
 export class NbdServer {
   readonly #server: net.Server
   readonly #exports: Map<string, NbdExport>
@@ -54,6 +59,7 @@ export class NbdServer {
   readonly #limits: NbdLimits
   readonly #clients: 'one-address' | 'any'
   readonly #connections = new Set<Connection>()
+  readonly #memory = new MemoryPool(payloadKeptBytesMax)
   #closing: Promise<void> | undefined
 
   private constructor(options: NbdServerOptions) {
@@ -125,7 +131,7 @@ export class NbdServer {
       refusal: found => this.#refusal(found, connection),
     }
     const limits = this.#limits
-    const connection = new Connection(socket, table, this.#events, limits, negotiated => {
+    const connection = new Connection(socket, table, this.#events, limits, this.#memory, negotiated => {
       const name = negotiated.export.name
       this.#events.clientConnected(name, { address: connection.address, connectionCount: this.connectionCount(name) })
     })

@@ -16,15 +16,15 @@ import {
 //        8     8  cookie of the request
 export const simpleHeaderSizeBytes = 16
 
-export function writeSimpleHeader(target: Buffer, cookie: bigint, error: number): void {
-  target.writeUInt32BE(simpleReplyMagic, 0)
-  target.writeUInt32BE(error, 4)
-  target.writeBigUInt64BE(cookie, 8)
+export function writeSimpleHeader(target: Buffer, at: number, cookie: bigint, error: number): void {
+  target.writeUInt32BE(simpleReplyMagic, at)
+  target.writeUInt32BE(error, at + 4)
+  target.writeBigUInt64BE(cookie, at + 8)
 }
 
 export function simpleReply(cookie: bigint, error: NbdErrorName | undefined): Buffer {
   const reply = Buffer.allocUnsafe(simpleHeaderSizeBytes)
-  writeSimpleHeader(reply, cookie, error === undefined ? 0 : nbdError[error])
+  writeSimpleHeader(reply, 0, cookie, error === undefined ? 0 : nbdError[error])
   return reply
 }
 
