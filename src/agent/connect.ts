@@ -20,8 +20,8 @@ export interface VraTarget {
 export interface Connection {
   /** Given, and not yet taken by the network. */
   readonly bufferedBytes: number
-  /** Sends in order, or never; nothing is told of it. After the end it does nothing. */
-  write(bytes: Uint8Array): void
+  /** Sends in order, or never. After the end it does nothing. The bytes stay as they are until `taken` is called, which may be never. */
+  write(bytes: Uint8Array, taken?: () => void): void
   /** No more is written; what was is still sent. */
   end(): void
   /** Ends at once, and what was not sent is lost. `closed` is told, in a later turn. */
@@ -65,7 +65,7 @@ export const connectSocket: Connect = (target, events) => {
     get bufferedBytes() {
       return socket.writableLength
     },
-    write: bytes => void socket.write(bytes),
+    write: (bytes, taken) => void socket.write(bytes, taken),
     end: () => void socket.end(),
     destroy: () => void socket.destroy(),
   }

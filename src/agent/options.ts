@@ -45,7 +45,7 @@ export interface AgentPeersConfig {
 }
 
 export const queueSizeBytesMaxDefault = 256 * MiB
-export const batchDelayMillisMaxDefault = 2
+export const batchDelayMillisMaxDefault = 5
 export const drainTimeoutMillisDefault = 10_000
 export const markRotationMillisMinDefault = 10_000
 

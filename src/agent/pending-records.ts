@@ -1,6 +1,7 @@
 import { assert } from '../base/assert.ts'
 import { batchRawSizeBytesTarget, batchWriteCountMax, writeSizeBytesMax, zeroSizeBytesMax } from '../base/limits.ts'
-import { sectorSizeBytes } from '../base/units.ts'
+import { MemoryPool } from '../base/memory-pool.ts'
+import { MiB, sectorSizeBytes } from '../base/units.ts'
 import { BatchBuilder, encodeFrame, type Marker } from '../wire/wire.ts'
 import type { SectorChange } from './volume.ts'
 
@@ -10,6 +11,9 @@ export interface QueuedFrame {
   readonly lastSequence: number
   readonly bytes: Buffer
 }
+
+/** Memory of frames that is kept for those that come. */
+const frameKeptBytesMax = 16 * MiB
 
 /** What sealing made. */
 export interface SealedFrame extends QueuedFrame {
@@ -37,11 +41,25 @@ interface PendingMarker {
 const zeroLengthBytesMax = Math.min(zeroSizeBytesMax, (2 ** 15 - 1) * sectorSizeBytes)
 /** What a pending record costs in memory beside its data. */
 const recordOverheadBytes = 128
+const slabSizeBytes = 1 * MiB
+/** Slabs that are kept for what comes; beyond, they are left to the garbage collector. */
+const slabsKeptMax = 8
 
-/** Records that have their numbers and are not in a frame yet, in order. */
+/** A piece of memory that records' data is copied to, one behind the other. */
+interface Slab {
+  readonly bytes: Buffer
+  filledBytes: number
+  recordCount: number
+}
+
+/** Records that have their numbers and are not in a frame yet, in order. Their data is copied when they get them: whose it was may use it again. */
 export class PendingRecords {
   readonly #builder = new BatchBuilder()
+  readonly #frameMemory = new MemoryPool(frameKeptBytesMax)
   #records: (PendingWrite | PendingMarker)[] = []
+  /** Of the pending records, in order; the last one is being filled. */
+  #slabs: Slab[] = []
+  readonly #freeSlabs: Buffer[] = []
   #bytes = 0
   #rawBytes = 0
   #markerCount = 0
@@ -69,7 +87,7 @@ export class PendingRecords {
     let count = 0
     for (let at = 0; at < change.lengthBytes; at += pieceMax) {
       const lengthBytes = Math.min(pieceMax, change.lengthBytes - at)
-      const data = change.data?.subarray(at, at + lengthBytes)
+      const data = change.data === undefined ? undefined : this.#copy(change.data.subarray(at, at + lengthBytes))
       const offsetBytes = change.offsetBytes + at
       this.#records.push({ sequence: sequence + count, volume, offsetBytes, lengthBytes, data, timestampMicros })
       this.#bytes += recordOverheadBytes + (data?.length ?? 0)
@@ -87,6 +105,7 @@ export class PendingRecords {
 
   clear(): void {
     this.#records = []
+    this.#slabs = []
     this.#bytes = this.#rawBytes = this.#markerCount = 0
   }
 
@@ -103,6 +122,11 @@ export class PendingRecords {
     return { firstSequence: sequence, lastSequence: sequence, bytes, batch: undefined }
   }
 
+  /** Nobody needs the bytes of this frame any more. */
+  recycle(frame: QueuedFrame): void {
+    this.#frameMemory.give(frame.bytes)
+  }
+
   #sealBatch(head: PendingWrite, generation: number): SealedFrame {
     const builder = this.#builder
     let last = head
@@ -116,12 +140,38 @@ export class PendingRecords {
       count++
       this.#bytes -= recordOverheadBytes + (data?.length ?? 0)
       this.#rawBytes -= data?.length ?? 0
+      if (data !== undefined) this.#release()
     }
     this.#records.splice(0, count)
     const { rawSizeBytes } = builder
     const position = { generation, firstSequence: head.sequence, timestampMicros: last.timestampMicros }
-    const bytes = builder.finish(position)
+    const bytes = builder.finish(position, sizeBytes => this.#frameMemory.take(sizeBytes))
     const batch = { recordCount: count, rawSizeBytes }
     return { firstSequence: head.sequence, lastSequence: last.sequence, bytes, batch }
+  }
+
+  #copy(data: Uint8Array): Uint8Array {
+    let slab = this.#slabs.at(-1)
+    if (slab === undefined || slab.filledBytes + data.length > slabSizeBytes) {
+      slab = { bytes: this.#freeSlabs.pop() ?? Buffer.allocUnsafeSlow(slabSizeBytes), filledBytes: 0, recordCount: 0 }
+      this.#slabs.push(slab)
+    }
+    const copy = slab.bytes.subarray(slab.filledBytes, slab.filledBytes + data.length)
+    copy.set(data)
+    slab.filledBytes += data.length
+    slab.recordCount++
+    return copy
+  }
+
+  /** The first record that has data is in the builder now. */
+  #release(): void {
+    const [slab] = this.#slabs
+    assert(slab !== undefined && slab.recordCount > 0, 'a record with data is in the first slab')
+    slab.recordCount--
+    if (slab.recordCount > 0) return
+    slab.filledBytes = 0
+    if (this.#slabs.length === 1) return
+    this.#slabs.shift()
+    if (this.#freeSlabs.length < slabsKeptMax) this.#freeSlabs.push(slab.bytes)
   }
 }

@@ -260,9 +260,8 @@ export class Session {
       const sizeBytes = frame.bytes.length
       if (this.#sentBytes + sizeBytes > this.#creditBytes) return // an Ack brings more
       if (this.#isOver || this.#isClosed || this.#connection.bufferedBytes > sendBufferSizeBytesMax) return // drained() goes on
-      stream.frameSent()
       this.#sentBytes += sizeBytes
-      this.#write(frame.bytes)
+      this.#write(frame.bytes, stream.frameSent())
     }
   }
 
@@ -279,9 +278,9 @@ export class Session {
     this.#write(encodeFrame(message))
   }
 
-  #write(bytes: Buffer): void {
+  #write(bytes: Buffer, taken?: () => void): void {
     this.#lastSentMillis = this.#clock.monotonicMillis()
-    this.#connection.write(bytes)
+    this.#connection.write(bytes, taken)
   }
 }
 

@@ -16,6 +16,12 @@ import type { SectorChange } from './volume.ts'
 
 export type { QueuedFrame } from './pending-records.ts'
 
+/** Its memory is used again when nobody holds it: the queue does until it is acknowledged, a connection until it has sent it. */
+interface HeldFrame extends QueuedFrame {
+  /** Infinite where its memory is not of the kind that is used again. */
+  holderCount: number
+}
+
 export interface StreamOptions {
   readonly clock: Clock
   readonly events: AgentEvents
@@ -39,7 +45,7 @@ export interface StreamStart {
 export class Stream {
   readonly #options: StreamOptions
   readonly #pending = new PendingRecords()
-  #frames: QueuedFrame[] = []
+  #frames: HeldFrame[] = []
   #framesBytes = 0
   #sentCount = 0
   #generation = 0
@@ -88,7 +94,7 @@ export class Stream {
     this.#generation = generation
     this.#lastNumbered = this.#lastWrite = lastNumbered
     this.#durable = durable
-    this.#frames = [...frames]
+    this.#frames = frames.map(frame => ({ ...frame, holderCount: Infinity }))
     this.#framesBytes = sizeOf(frames)
     this.#sentCount = 0
     this.#markerSequences = []
@@ -98,6 +104,7 @@ export class Stream {
   detach(): void {
     this.#isExact = false
     this.#pending.clear()
+    for (const frame of this.#frames) this.#release(frame)
     this.#frames = []
     this.#framesBytes = this.#sentCount = 0
     this.#takeTimerBack()
@@ -162,9 +169,13 @@ export class Stream {
     return this.#frames[this.#sentCount]
   }
 
-  /** The frame that nextFrame() gave is on its way. */
-  frameSent(): void {
+  /** The frame that nextFrame() gave is on its way. Call what it returns when its bytes are not read any more, or never. */
+  frameSent(): () => void {
+    const frame = this.#frames[this.#sentCount]
+    assert(frame !== undefined, 'a frame that nextFrame() gave')
     this.#sentCount++
+    frame.holderCount++
+    return () => this.#release(frame)
   }
 
   /** Everything up to `durable` is durable at the VRA. An acknowledgement inside a frame waits for the rest of the frame. */
@@ -176,6 +187,7 @@ export class Stream {
     const kept = this.#frames.findIndex(frame => frame.lastSequence > durable)
     const gone = this.#frames.splice(0, kept === -1 ? this.#frames.length : kept)
     this.#framesBytes -= sizeOf(gone)
+    for (const frame of gone) this.#release(frame)
     this.#sentCount = Math.max(0, this.#sentCount - gone.length)
     this.#options.events.acknowledged({ sequence: durable, queuedBytes: this.queuedBytes })
     this.#options.onSmaller()
@@ -197,13 +209,14 @@ export class Stream {
   }
 
   /**
-   * When the next batch is closed: at once when it is full or a marker waits; as soon as this turn of the event loop is over when
-   * nothing is in flight; else at the latest after the delay. While there is no session only full batches are closed.
+   * When the next batch is closed: as soon as this turn of the event loop is over when it is full or a marker waits; else after the
+   * delay: a batch for each write would cost both sides, and the guests, more than the delay does. While there is no session only
+   * full batches are closed.
    */
   #planSeal(): void {
     if (this.#pending.isEmpty || this.#sealScheduled) return
     const { clock, batchDelayMillisMax } = this.#options
-    if (this.#pending.isWorthAFrame || (this.#onFrame !== undefined && this.#frames.length === 0)) {
+    if (this.#pending.isWorthAFrame) {
       this.#takeTimerBack()
       this.#sealScheduled = true
       clock.after(0, () => this.#sealNow())
@@ -224,9 +237,14 @@ export class Stream {
   #sealOne(): void {
     const { batch, ...frame } = this.#pending.sealFirst(this.#generation)
     if (batch !== undefined) this.#options.events.batchSealed({ ...batch, frameSizeBytes: frame.bytes.length })
-    this.#frames.push(frame)
+    this.#frames.push({ ...frame, holderCount: batch === undefined ? Infinity : 1 })
     this.#framesBytes += frame.bytes.length
     this.#onFrame?.()
+  }
+
+  #release(frame: HeldFrame): void {
+    frame.holderCount--
+    if (frame.holderCount === 0) this.#pending.recycle(frame)
   }
 
   #takeTimerBack(): void {

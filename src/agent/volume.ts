@@ -17,7 +17,7 @@ export interface SectorChange {
 export interface VolumeTap {
   /** Before the first byte of a write is submitted. Fails where the agent cannot keep account of it: the guest gets the error. */
   begin(offsetBytes: number, lengthBytes: number): WriteMark
-  /** The disk holds the changes, and the guest has not been answered: number them. Synchronous, like the number itself. */
+  /** The disk holds the changes, and the guest has not been answered: number them, and copy what is to be kept. Synchronous, like the number itself. */
   changed(changes: readonly SectorChange[]): void
   /** A write may have changed the disk and will get no number. */
   writeFailed(

@@ -15,6 +15,9 @@ import { sealFrame } from './frame.ts'
 
 const columnBytesPerWrite = 2 + 8 + 4 + 1
 const bytesPerBlockEntry = 8
+/** What a block has to become smaller to for the next one to be compressed too, and how many are not compressed at most otherwise. */
+const worthShareMax = 0.9
+const uncompressedCountMax = 8
 /** Keys, lengths and the four numbers of a WriteBatch at their longest. */
 const fieldSizeBytesMax = 4 * 11 + 6 * 6
 
@@ -37,6 +40,9 @@ export class BatchBuilder {
   readonly #blocks = Buffer.allocUnsafeSlow((bytesPerBlockEntry * batchRawSizeBytesMax) / sectorSizeBytes)
   readonly #pending = Buffer.allocUnsafeSlow(blockRawSizeBytesMax)
   readonly #stored = Buffer.allocUnsafeSlow(batchRawSizeBytesMax)
+  /** Blocks that are to be stored as they are because those before would not become smaller, and how many after the next that does not. */
+  #uncompressedCount = 0
+  #uncompressedCountNext = 1
 
   get writeCount(): number {
     return this.#writeCount
@@ -90,16 +96,15 @@ export class BatchBuilder {
     this.#addColumns(write.volume, write.offsetBytes, write.lengthBytes, 1)
   }
 
-  /** The whole frame of what was added; the builder is empty again. */
-  finish(position: {
-    readonly generation: number
-    readonly firstSequence: number
-    readonly timestampMicros: number
-  }): Buffer {
+  /** The whole frame of what was added, in memory of the given kind; the builder is empty again. */
+  finish(
+    position: { readonly generation: number; readonly firstSequence: number; readonly timestampMicros: number },
+    allocate: (sizeBytes: number) => Buffer = Buffer.allocUnsafeSlow,
+  ): Buffer {
     assert(this.#writeCount > 0, 'a batch holds at least one write')
     this.#closePending()
     const count = this.#writeCount
-    const frame = Buffer.allocUnsafeSlow(
+    const frame = allocate(
       frameHeaderSizeBytes +
         fieldSizeBytesMax +
         columnBytesPerWrite * count +
@@ -143,7 +148,7 @@ export class BatchBuilder {
   /** Compressed where that makes it smaller, else as it is. */
   #storeBlock(raw: Uint8Array): void {
     const start = this.#storedSizeBytes
-    let storedSizeBytes = compressBlock(raw, this.#stored.subarray(start, start + raw.length - 1))
+    let storedSizeBytes = this.#tryToCompress(raw, this.#stored.subarray(start, start + raw.length - 1))
     if (storedSizeBytes === 0) {
       this.#stored.set(raw, start)
       storedSizeBytes = raw.length
@@ -152,6 +157,19 @@ export class BatchBuilder {
     this.#blocks.writeUInt32LE(storedSizeBytes, bytesPerBlockEntry * this.#blockCount + 4)
     this.#blockCount++
     this.#storedSizeBytes += storedSizeBytes
+  }
+
+  /** 0 where that is not worth it. Data that hardly becomes smaller is the slowest to compress, and it seldom comes alone. */
+  #tryToCompress(raw: Uint8Array, target: Uint8Array): number {
+    if (this.#uncompressedCount > 0) {
+      this.#uncompressedCount--
+      return 0
+    }
+    const storedSizeBytes = compressBlock(raw, target)
+    const isWorthIt = storedSizeBytes > 0 && storedSizeBytes <= raw.length * worthShareMax
+    this.#uncompressedCount = isWorthIt ? 0 : this.#uncompressedCountNext
+    this.#uncompressedCountNext = isWorthIt ? 1 : Math.min(2 * this.#uncompressedCountNext, uncompressedCountMax)
+    return storedSizeBytes
   }
 
   #clear(): void {

@@ -287,10 +287,11 @@ export class World {
       })
       return {
         bufferedBytes: 0,
-        write: bytes => {
-          const copy = Buffer.from(bytes)
-          deliver(() => line.received(copy))
-        },
+        write: (bytes, taken) =>
+          deliver(() => {
+            line.received(Buffer.from(bytes)) // not before: whoever uses their memory too early is found out
+            taken?.()
+          }),
         end: () => deliver(() => close('peer')),
         destroy: () => close('network'),
       }

@@ -65,6 +65,8 @@ export class SyncEngine {
   readonly #unreadable = new Map<ProtectedVolume, Map<number, Unreadable & { readonly untilMillis: number }>>()
   readonly #cursors = new Map<ProtectedVolume, number>()
   #reservedBytes = 0
+  /** What no lane reads into now: one piece a lane at most. */
+  readonly #memory: Buffer[] = []
   readonly #work: Bell
   readonly #room: Bell
   #lanes: Promise<void>[] = []
@@ -278,10 +280,11 @@ export class SyncEngine {
     if (!isUntouched) await this.#rate.take(lengthBytes)
     const bytes = isUntouched ? 0 : lengthBytes
     await this.#reserve(bytes)
+    const memory = isUntouched ? undefined : (this.#memory.pop() ?? Buffer.allocUnsafeSlow(pieceSizeBytesMax))
     let isSent = false
     try {
       if (!this.#isCurrent(unit)) return false
-      const target = isUntouched ? undefined : Buffer.allocUnsafeSlow(lengthBytes)
+      const target = memory?.subarray(0, lengthBytes)
       await volume.disk.readSettled({ offsetBytes, lengthBytes }, target, () => {
         if (!this.#isCurrent(unit) || (isUntouched && !volume.untouched.has(region))) return
         const zeros = { offsetBytes, lengthBytes, data: undefined }
@@ -289,6 +292,7 @@ export class SyncEngine {
         isSent = true
       })
     } finally {
+      if (memory !== undefined) this.#memory.push(memory)
       this.#reservedBytes -= bytes
       this.roomMade()
     }

@@ -381,9 +381,10 @@ class ClientEnd implements End {
     this.#events.opened()
   }
 
-  write(bytes: Uint8Array): void {
+  write(bytes: Uint8Array, taken?: () => void): void {
     if (this.isClosed || this.#endedByUs) return
     this.#wire.toServer.write(bytes)
+    taken?.()
     if (this.bufferedBytes > highWaterBytes) this.#wantsDrain = true
   }
 
