@@ -1,5 +1,5 @@
 import { assert } from '../base/assert.ts'
-import { sectorSizeBytes } from '../base/units.ts'
+import { alignDown, alignUp, sectorSizeBytes } from '../base/units.ts'
 import { readWholeFile, replaceFile, type Disk, type OpenVolumeFile, type VolumeFile } from '../disk/disk.ts'
 import { Bitmap, mergeBytes, unionCount } from './bitmap.ts'
 import {
@@ -21,8 +21,10 @@ import {
 //                ^        │ │
 //   sync block  ─┘        └─┴── the queue is lost ──> PENDING ── its blocks have their numbers ──> NEW
 //
-// On disk there is the union of the three sets. A region's mark is durable before a write to it is submitted; writes that need new
-// marks at the same time share one fdatasync, and a write into a marked region costs nothing. It is taken back only when nothing
+// On disk there is the union of the three sets, and of AHEAD: regions that are likely to be written soon. A region's mark is durable
+// before a write to it is submitted; writes that need new marks at the same time share one fdatasync, and a write into a marked region
+// costs nothing. So a write that needs a mark has its neighbours marked, and one that continues others what it will come to next; a
+// kill costs these regions, too, an outage does not. A mark is taken back only when nothing
 // numbered before the rotation can be lost any more: not by the appliance, and not by the local disk, of which a sync block may
 // have been read from the page cache.
 
@@ -44,6 +46,10 @@ interface FoundMap {
   readonly damagedPageCount: number
 }
 
+/** Neighbours that are marked with a region, itself included, and how far ahead of writes that go from region to region. */
+const groupRegionCountMax = 4
+const aheadRegionCountMax = 16
+
 export class DirtyMap {
   readonly regionCount: number
   readonly damagedPageCount: number
@@ -52,6 +58,12 @@ export class DirtyMap {
   readonly #old: Bitmap
   readonly #new: Bitmap
   readonly #pending: Bitmap
+  readonly #ahead: Bitmap
+  readonly #groupRegionCount: number
+  readonly #aheadRegionCount: number
+  /** How many regions have been written one after the other, up to the last. */
+  #runCount = 0
+  #runRegion = -1
   /** Regions whose mark is on the medium. */
   readonly #durable: Bitmap
   readonly #underWay = new Set<WriteMark>()
@@ -75,6 +87,10 @@ export class DirtyMap {
     this.#pending = found.pending
     this.#new = found.marked
     this.#old = new Bitmap(this.regionCount)
+    this.#ahead = new Bitmap(this.regionCount)
+    // Of a small volume less, so that a kill does not cost all of it.
+    this.#groupRegionCount = Math.max(1, Math.min(groupRegionCountMax, Math.floor(this.regionCount / 256)))
+    this.#aheadRegionCount = Math.min(aheadRegionCountMax, Math.floor(this.regionCount / 128))
     this.#durable = new Bitmap(this.regionCount)
     if (found.damagedPageCount === 0) this.#durable.addBytes(found.marked.bytes, 0)
   }
@@ -120,7 +136,7 @@ export class DirtyMap {
   }
   /** Of all regions with a mark. */
   get dirtyBytes(): number {
-    return unionCount([this.#old, this.#new, this.#pending]) * this.regionSizeBytes
+    return unionCount([this.#old, this.#new, this.#pending, this.#ahead]) * this.regionSizeBytes
   }
   /** Up to where a VRA must have offloaded for this map to say what it lacks. */
   get cleared(): MapHeader['cleared'] {
@@ -143,10 +159,13 @@ export class DirtyMap {
     let isDurable = true
     for (let region = firstRegion; region <= lastRegion; region++) {
       set.add(region)
+      this.#ahead.delete(region)
       if (this.#durable.has(region)) continue
       isDurable = false
       this.#stalePages.add(Math.floor(region / regionsPerPage))
     }
+    if (!isDurable) this.#markNeighbours(firstRegion, lastRegion)
+    this.#followRun(firstRegion, lastRegion)
     const durable = isDurable || this.#isGivenUp ? undefined : this.flush()
     const mark = { durable, firstRegion, lastRegion }
     this.#underWay.add(mark)
@@ -251,10 +270,11 @@ export class DirtyMap {
     if (version !== this.#oldVersion) return
     for (const region of this.#old) {
       if (this.#new.has(region) || this.#pending.has(region)) continue
-      this.#durable.delete(region)
-      this.#stalePages.add(Math.floor(region / regionsPerPage))
+      this.#takeBack(region)
     }
     this.#old.clear()
+    for (const region of this.#ahead) this.#takeBack(region)
+    this.#ahead.clear()
     await this.flush()
   }
 
@@ -275,6 +295,7 @@ export class DirtyMap {
 
   /** Writes down which regions are pending, too, for a start after a clean stop, and closes. */
   async close(): Promise<void> {
+    this.#ahead.clear()
     try {
       for (let page = 0; page < pageCountOf(this.#header); page++) this.#stalePages.add(page)
       await this.flush()
@@ -324,8 +345,38 @@ export class DirtyMap {
   #markedOf(page: number): Uint8Array {
     const marked = new Uint8Array(pageBitmapSizeBytes)
     if (page === headerPage) return marked
-    for (const set of [this.#old, this.#new, this.#pending]) mergeBytes(marked, partOf(set, page))
+    for (const set of [this.#old, this.#new, this.#pending, this.#ahead]) mergeBytes(marked, partOf(set, page))
     return marked
+  }
+
+  #markNeighbours(firstRegion: number, lastRegion: number): void {
+    const groupRegionCount = this.#groupRegionCount
+    const endRegion = alignUp(lastRegion + 1, groupRegionCount)
+    for (let region = alignDown(firstRegion, groupRegionCount); region < endRegion; region++) this.#addAhead(region)
+  }
+
+  /** Writes that go from region to region find the next ones marked. Several connections may be a region out of order. */
+  #followRun(firstRegion: number, lastRegion: number): void {
+    if (lastRegion === this.#runRegion || (firstRegion < this.#runRegion && firstRegion >= this.#runRegion - 1)) return
+    this.#runCount = firstRegion - this.#runRegion <= 1 && firstRegion >= this.#runRegion ? this.#runCount + 1 : 0
+    this.#runRegion = lastRegion
+    const aheadRegionCount = this.#aheadRegionCount
+    const half = Math.min(this.regionCount - 1, lastRegion + Math.floor(aheadRegionCount / 2))
+    if (this.#runCount < 2 || this.#durable.has(half) || this.#ahead.has(half)) return
+    for (let ahead = 1; ahead <= aheadRegionCount; ahead++) this.#addAhead(lastRegion + ahead)
+    this.flush().catch(() => undefined) // a write that comes to one of them finds that its mark is not durable
+  }
+
+  #addAhead(region: number): void {
+    if (region >= this.regionCount || this.#durable.has(region)) return
+    if (this.#new.has(region) || this.#pending.has(region)) return
+    this.#ahead.add(region)
+    this.#stalePages.add(Math.floor(region / regionsPerPage))
+  }
+
+  #takeBack(region: number): void {
+    this.#durable.delete(region)
+    this.#stalePages.add(Math.floor(region / regionsPerPage))
   }
 
   #addPending(region: number): void {

@@ -67,6 +67,51 @@ t.test('writes into new regions share a sync, writes into marked ones cost nothi
   t.equal(disk.operationCount, after)
 })
 
+t.test(
+  'writes that go from region to region find the next ones marked, which a kill sends and an outage does not',
+  async t => {
+    const disk = new FaultyDisk()
+    const map = createMap(disk)
+    map.attach()
+    const first = map.begin(100 * MiB, 4096)
+    await first.durable
+    t.equal(map.begin(103 * MiB, 4096).durable, undefined, 'neighbours share a mark')
+    let waitCount = 0
+    for (let region = 104; region < 1104; region++) {
+      const mark = map.begin(region * MiB, 4096)
+      if (mark.durable !== undefined) waitCount++
+      await mark.durable
+      await map.flush() // what was begun for those ahead is over
+      map.end(mark)
+    }
+    t.ok(waitCount <= 3, `${waitCount} of 1000 writes waited for a mark`)
+    const killed = openMap(disk.crash(new Random(1)))!
+    killed.repeat()
+    for (const region of [100, 104, 1103, 1104]) t.ok(killed.isPending(region), `region ${region} after a kill`)
+    t.ok(killed.pendingCount <= 1004 + 16 + 3, `${killed.pendingCount} after a kill`)
+    map.detach()
+    t.equal(map.pendingCount, 1002, 'after an outage only what was written')
+    t.notOk(map.isPending(1104))
+  },
+)
+
+t.test('marks ahead go with those that are taken back, and at a clean stop', async t => {
+  const disk = new FaultyDisk()
+  const map = createMap(disk)
+  map.attach()
+  const mark = map.begin(100 * MiB, 4096)
+  await mark.durable
+  map.end(mark)
+  t.equal(map.dirtyBytes, 4 * MiB)
+  map.rotate()
+  await map.clearOld({ generation: 1, sequence: 5 })
+  t.equal(map.dirtyBytes, 0)
+  t.equal(openMap(disk.crash(new Random(1)))?.dirtyBytes, 0)
+  t.type(map.begin(101 * MiB, 4096).durable, Promise, 'they are not believed any more')
+  await map.close()
+  t.equal(openMap(disk)?.dirtyBytes, MiB)
+})
+
 t.test('whatever operation the power goes at, a submitted write is marked and nothing offloaded has to be', async t => {
   for (let operation = 1; ; operation++) {
     const random = new Random(operation)
