@@ -108,7 +108,7 @@ async function measure(directory: string, plan: Plan): Promise<Measured | undefi
     await requestUntil(coordinator!, () => vras.every(vra => vra.checkpoints.length > 0))
     const guests = plan.load === 'idle' ? [] : await Promise.all(processes.map((_, index) => startGuest(hosts, index)))
     for (const guest of guests) ends.push(() => guest.stop())
-    const echo = new StayingProcess(
+    const echo = StayingProcess.ofNode(
       [path.join(dist, 'bench/echo.js'), 'serve', hosts.address(1), String(echoPort)],
       path.join(directory, 'echo.log'),
       hosts.command(1),
@@ -157,7 +157,7 @@ function startAgent(directory: string, hosts: NetworkHosts, vraPort: number, ind
   }
   writeFileSync(config, JSON.stringify(contents)) // JSON is YAML
   const argv = [path.join(dist, 'src/cli/vra.js'), 'protect', '--config', config]
-  return new StayingProcess(argv, path.join(directory, `host-${index}.log`), hosts.command(index))
+  return StayingProcess.ofNode(argv, path.join(directory, `host-${index}.log`), hosts.command(index))
 }
 
 /** Where the agents stream to; what a hold takes has nothing to do with it. */

@@ -10,6 +10,7 @@ import { ingest } from './ingest.ts'
 import { describeMachine, measureSyncRate } from './machine.ts'
 import { plotLatency } from './plot.ts'
 import { restart } from './restart.ts'
+import { sync } from './sync.ts'
 import { formatAims, formatTable } from './report.ts'
 
 // npm run bench -- [NAME...] [--quick] [--rows TEXT] [--directory DIR]
@@ -18,7 +19,7 @@ import { formatAims, formatTable } from './report.ts'
 // Nothing is asserted: what is aimed at stands beside what was measured. Results go to bench/results as JSON and SVG.
 // --rows: of the ingest bench, those whose names hold the text, "100 streams, 4 KiB" for one.
 
-const benches: readonly Bench[] = [ingest, restart, image, aging, agingToS3, holds]
+const benches: readonly Bench[] = [ingest, restart, image, aging, agingToS3, holds, sync]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -178,16 +178,24 @@ export class VraProcess {
 export const volumeName = 'disk'
 export const agentName = 'bench'
 
-/** A command of this program, or of Node, that stays until it is stopped; `before` stands before it. Its output goes to a file. */
+/** A program that stays until it is stopped. Its output goes to a file. */
 export class StayingProcess {
   readonly #child: ChildProcess
   readonly #logFile: string
 
-  constructor(argv: readonly string[], logFile: string, before: readonly string[] = []) {
-    const [command = '', ...rest] = [...before, process.execPath, ...argv]
+  constructor([command = '', ...rest]: readonly string[], logFile: string) {
     const log = openSync(logFile, 'a')
     this.#child = own(spawn(command, rest, { stdio: ['ignore', log, log] }))
     this.#logFile = logFile
+  }
+
+  /** A command of Node's; `before` stands before it. */
+  static ofNode(argv: readonly string[], logFile: string, before: readonly string[] = []): StayingProcess {
+    return new StayingProcess([...before, process.execPath, ...argv], logFile)
+  }
+
+  get processId(): number {
+    return this.#child.pid ?? 0
   }
 
   get output(): string {
@@ -203,8 +211,8 @@ export class StayingProcess {
     }
   }
 
-  async stop(): Promise<void> {
-    this.#child.kill('SIGTERM')
+  async stop(signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
+    this.#child.kill(signal)
     await ended(this.#child)
   }
 }
