@@ -296,6 +296,7 @@ t.test(
     })
     t.ok(site.vra.checkpoints.length >= 0, 'the other volume waits for nothing')
     await writeSome(site, agent, 'a', 5)
+    await eventually('the VRA has them', () => agent.status().queuedRecords === 0)
     site.vra.models.set('a', fs.readFileSync(site.pathOf('a')))
     fs.writeFileSync(site.pathOf('a'), randomBytes(2 * 64 * KiB), { flag: 'r+' })
     site.vra.receivedDataBytes = 0
