@@ -69,7 +69,8 @@ t.test('a disk that holds data is sent while its guest writes', async t => {
   t.same(site.vra.faults, [])
   t.equal(site.vra.generation, 1)
   t.ok(site.vra.checkpoints.length > 0)
-  t.ok(site.vra.receivedDataBytes < 12 * MiB, 'zeros travel as lengths')
+  // How much of it depends on what the guest has written before it was read: not all of the 18 MiB in any case.
+  t.ok(site.vra.receivedZeroBytes > 4 * MiB, 'zeros travel as lengths')
 })
 
 t.test('an agent that has lost its state compares the disk with what the VRA has', async t => {
