@@ -69,6 +69,12 @@ export const hashImageIdleMillis = 10_000
 export const hashImageTurnMillis = 10_000
 /** What one of them keeps of what it has read: questions go from one end of a volume to the other. */
 export const hashImageCacheSizeBytes = 16 * MiB
+/** An export gathers so much before it is put in order and written, */
+export const exportBufferSizeBytes = 16 * MiB
+/** ...and has so many of these: one fills while others are written. */
+export const exportBufferCount = 4
+/** The disk is asked to begin with what was written each time that it is so much: early, and not with every piece of a row. */
+export const exportSyncAheadSizeBytes = 128 * MiB
 /** When the agent that makes checkpoints is away for this long, another one is named. */
 export const coordinatorAwayMillisMax = 15_000
 

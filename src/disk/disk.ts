@@ -66,6 +66,13 @@ class RealFile implements DiskFile {
   }
 
   write(pieces: readonly Uint8Array[], offsetBytes: number): void {
+    const [only] = pieces
+    if (pieces.length === 1 && only !== undefined) {
+      // Two microseconds less than a vector of one: an export makes a call of each of a million pieces.
+      for (let done = 0; done < only.length;)
+        done += fs.writeSync(this.#descriptor, only, done, only.length - done, offsetBytes + done)
+      return
+    }
     let at = offsetBytes
     for (let first = 0; first < pieces.length; first += ioVectorMax) {
       const chunk = pieces.slice(first, first + ioVectorMax)
@@ -171,6 +178,7 @@ export function readWholeFile(disk: Disk, file: string): Uint8Array | undefined 
   }
 }
 
+export { SyncAhead } from './sync-ahead.ts'
 export {
   openVolumeFile,
   openVolumeFileToRead,

@@ -1,9 +1,9 @@
 import { realpathSync, statSync } from 'node:fs'
 import * as path from 'node:path'
 import { Failure } from '../base/failure.ts'
-import { MiB } from '../base/units.ts'
 import { isZero } from '../codec/zeros.ts'
-import type { Disk, DiskFile } from '../disk/disk.ts'
+import type { Disk } from '../disk/disk.ts'
+import type { OpenPieceWriter, PieceWriter } from './piece-writer.ts'
 import type { Image, PieceSink } from './types.ts'
 
 export interface ExportRequest {
@@ -13,11 +13,10 @@ export interface ExportRequest {
   readonly file: string
   readonly existing: 'refuse' | 'replace'
   readonly disk: Disk
+  readonly openWriter: OpenPieceWriter
   readonly onProgress: (doneBytes: number, totalBytes: number) => void
   readonly signal: AbortSignal
 }
-
-const runSizeBytesMax = 1 * MiB
 
 /** Files that are being written: a second export to one of them would take the first one's partial file for its own. */
 const underWay = new Set<string>()
@@ -45,28 +44,44 @@ async function writeWhole(request: ExportRequest): Promise<{ sizeBytes: number; 
   const sizeBytes = image.volumes.find(candidate => candidate.number === volume)?.sizeBytes ?? 0
   refuseExisting(request)
   const partial = `${file}.partial`
-  const open = onDisk(file, () => {
-    disk.remove(partial)
-    return disk.open(partial, 'create')
-  })
-  const writer = new RunWriter(file, open, request.onProgress)
+  onDisk(file, () => createEmpty(disk, partial, sizeBytes))
   try {
+    const writer = onDisk(file, () => request.openWriter(partial))
+    const sink = new DataSink(file, writer, request.onProgress)
     try {
-      onDisk(file, () => open.truncate(sizeBytes))
-      await image.scatter(volume, { startBytes: 0, endBytes: sizeBytes }, writer, signal)
-      writer.flush()
+      await image.scatter(volume, { startBytes: 0, endBytes: sizeBytes }, sink, signal)
       signal.throwIfAborted()
-      onDisk(file, () => open.sync()) // all bytes are on disk
+      await writer.finish().catch((error: unknown) => onDisk(file, rethrower(error))) // all bytes are on disk
     } finally {
-      open.close()
+      await writer.abandon()
     }
     publish(request, partial) // ...and become the file in one step
     onDisk(file, () => disk.syncDirectory(path.dirname(file))) // ...and the step itself is on disk
+    return { sizeBytes, writtenSizeBytes: sink.writtenSizeBytes }
   } catch (error) {
     disk.remove(partial)
     throw error
   }
-  return { sizeBytes, writtenSizeBytes: writer.writtenSizeBytes }
+}
+
+/** A file of the volume's size that is a hole, in place of what an export that was killed has left. */
+function createEmpty(disk: Disk, partial: string, sizeBytes: number): void {
+  disk.remove(partial)
+  const open = disk.open(partial, 'create')
+  try {
+    open.truncate(sizeBytes)
+  } catch (error) {
+    disk.remove(partial)
+    throw error
+  } finally {
+    open.close()
+  }
+}
+
+function rethrower(error: unknown): () => never {
+  return () => {
+    throw error
+  }
 }
 
 /**
@@ -98,10 +113,7 @@ function publish(request: ExportRequest, partial: string): void {
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       if (code === 'EEXIST') throw existsAlready(file)
-      if (!linkless.has(code))
-        throw onDisk(file, () => {
-          throw error
-        })
+      if (!linkless.has(code)) onDisk(file, rethrower(error))
     }
   }
   onDisk(file, () => disk.rename(partial, file))
@@ -114,51 +126,31 @@ function existsAlready(file: string): Failure {
   return new Failure('ALREADY_EXISTS', `${file} exists; choose another name, or say that it may be replaced`, { file })
 }
 
-/** Joins pieces that follow each other to larger writes; pieces of zeros stay holes. */
-class RunWriter implements PieceSink {
+/** Passes on what is not zeros: pieces of zeros stay holes. */
+class DataSink implements PieceSink {
   readonly #name: string
-  readonly #file: DiskFile
+  readonly #writer: PieceWriter
   readonly #onProgress: (doneBytes: number, totalBytes: number) => void
-  readonly #run = new Uint8Array(runSizeBytesMax)
-  #offsetBytes = 0
-  #sizeBytes = 0
   writtenSizeBytes = 0
 
-  constructor(name: string, file: DiskFile, onProgress: (doneBytes: number, totalBytes: number) => void) {
+  constructor(name: string, writer: PieceWriter, onProgress: (doneBytes: number, totalBytes: number) => void) {
     this.#name = name
-    this.#file = file
+    this.#writer = writer
     this.#onProgress = onProgress
   }
 
   piece(offsetBytes: number, bytes: Uint8Array): void {
     if (isZero(bytes)) return
-    const follows = offsetBytes === this.#offsetBytes + this.#sizeBytes
-    if (!follows || this.#sizeBytes + bytes.length > runSizeBytesMax) {
-      this.flush()
-      this.#offsetBytes = offsetBytes
+    try {
+      this.#writer.add(offsetBytes, bytes)
+    } catch (error) {
+      onDisk(this.#name, rethrower(error))
     }
-    if (bytes.length > runSizeBytesMax) {
-      this.#write(bytes, offsetBytes)
-      this.#offsetBytes = offsetBytes + bytes.length
-      return
-    }
-    this.#run.set(bytes, this.#sizeBytes)
-    this.#sizeBytes += bytes.length
+    this.writtenSizeBytes += bytes.length
   }
 
   progress(doneBytes: number, totalBytes: number): void {
     this.#onProgress(doneBytes, totalBytes)
-  }
-
-  flush(): void {
-    if (this.#sizeBytes > 0) this.#write(this.#run.subarray(0, this.#sizeBytes), this.#offsetBytes)
-    this.#offsetBytes += this.#sizeBytes
-    this.#sizeBytes = 0
-  }
-
-  #write(bytes: Uint8Array, offsetBytes: number): void {
-    onDisk(this.#name, () => this.#file.write([bytes], offsetBytes))
-    this.writtenSizeBytes += bytes.length
   }
 }
 

@@ -5,7 +5,15 @@ import { realDisk } from '../disk/disk.ts'
 import { LogReader } from '../journal/log-reader.ts'
 import { openSegment, tailSource } from '../segment/segment.ts'
 import { openStore, type ObjectStore } from '../store/store.ts'
-import { exportRaw, hashBlocks, openImage, type BlockRun, type Image, type ImageTools } from './image.ts'
+import {
+  exportRaw,
+  hashBlocks,
+  openImage,
+  openWritingThread,
+  type BlockRun,
+  type Image,
+  type ImageTools,
+} from './image.ts'
 import type { ImagePlan } from '../aging/service.ts'
 import type { ExportArgument, ExportResult, ImageConfig, ImageNotices, ImageService } from './service.ts'
 
@@ -48,7 +56,8 @@ export class ImageServer implements ImageService {
     const startedMillis = performance.now()
     const image = await openImage(plan, this.#tools(this.#config.cacheSizeBytes), signal)
     const onProgress = (doneBytes: number, totalBytes: number): void => this.#notify({ id, doneBytes, totalBytes })
-    const written = await exportRaw({ image, volume, file, existing, disk: realDisk, onProgress, signal })
+    const openWriter = openWritingThread
+    const written = await exportRaw({ image, volume, file, existing, disk: realDisk, openWriter, onProgress, signal })
     return { ...written, millis: performance.now() - startedMillis }
   }
 

@@ -24,6 +24,8 @@ import type { Image, ImageTools, PieceSink, VolumeRange } from './types.ts'
 // not folded, reading by what is read, and neither by the length of the history.
 
 export { exportRaw, type ExportRequest } from './export-raw.ts'
+export { pieceWriterOn, type OpenPieceWriter, type PieceWriter } from './piece-writer.ts'
+export { openWritingThread } from './writing-thread.ts'
 export { hashBlocks, type BlockRun } from './hash-blocks.ts'
 export type { Image, ImageTools, PieceSink, VolumeRange } from './types.ts'
 

@@ -13,7 +13,7 @@ import t from 'tap'
 import { Failure } from '../../src/base/failure.ts'
 import { KiB, MiB } from '../../src/base/units.ts'
 import { realDisk, type Disk } from '../../src/disk/disk.ts'
-import { exportRaw, type ExportRequest } from '../../src/image/image.ts'
+import { exportRaw, openWritingThread, pieceWriterOn, type ExportRequest } from '../../src/image/image.ts'
 import { History, seeded } from '../support/mirror-history.ts'
 import { TestTimeline } from '../support/mirror-timeline.ts'
 
@@ -48,6 +48,7 @@ async function prepare(directory: string): Promise<Exported> {
     file: path.join(directory, 'volume.raw'),
     existing: 'refuse',
     disk: realDisk,
+    openWriter: openWritingThread,
     onProgress: (doneBytes, totalBytes) => progress.push([doneBytes, totalBytes]),
     signal: new AbortController().signal,
   }
@@ -128,11 +129,12 @@ t.test('whatever call to the disk fails, there is the whole file or none', async
   const directory = path.resolve(t.testdir())
   const { request } = await prepare(directory)
   const rehearsal = failingDisk(-1)
-  await exportRaw({ ...request, existing: 'replace', disk: rehearsal.disk })
+  const on = (disk: Disk): Pick<ExportRequest, 'disk' | 'openWriter'> => ({ disk, openWriter: pieceWriterOn(disk) })
+  await exportRaw({ ...request, existing: 'replace', ...on(rehearsal.disk) })
   realDisk.remove(request.file)
   t.ok(rehearsal.callCount() > 10, `${rehearsal.callCount()} calls`)
   for (let call = 0; call < rehearsal.callCount(); call++) {
-    await t.rejects(exportRaw({ ...request, disk: failingDisk(call).disk }), { code: 'DISK_FAILED' }, `call ${call}`)
+    await t.rejects(exportRaw({ ...request, ...on(failingDisk(call).disk) }), { code: 'DISK_FAILED' }, `call ${call}`)
     t.strictSame(readdirSync(directory), [], `call ${call}`)
   }
 })
