@@ -115,6 +115,12 @@ export interface LoadedLayer {
   readonly extents: RegionExtents
 }
 
+/** What of it reading blocks takes. */
+export interface LayerBlocks {
+  readonly reader: PackReader
+  readonly extents: Pick<RegionExtents, 'blocks'>
+}
+
 export type OpenPack = (pack: PackRef, signal: AbortSignal) => Promise<PackReader>
 
 /** Opens packs each time anew. */
@@ -169,7 +175,7 @@ function addExtents(pieces: RegionPieces, source: number, { reader, extents }: L
  * lies in its pack; a few layers at once. Fragments of other sources are passed over.
  */
 export async function readFragments(
-  loaded: readonly LoadedLayer[],
+  loaded: readonly LayerBlocks[],
   pieces: ReturnType<RegionPieces['columns']>,
   fragments: Fragments,
   wanted: Uint32Array,
@@ -189,7 +195,7 @@ export async function readFragments(
 }
 
 async function readOfLayer(
-  { reader, extents }: LoadedLayer,
+  { reader, extents }: LayerBlocks,
   unit: Uint32Array,
   fragments: Fragments,
   own: Uint32Array,

@@ -2,10 +2,10 @@
 //
 // History stands in three forms. Segments hold every write in order; a delta holds, per place, the last write of each checkpoint that
 // was retained when it was made; the base holds regions of 128 MiB, each whole as of one checkpoint. Data is written twice
-// after its segment: fold() makes one delta of many segments, rewriteRegion() makes one region of many deltas. Neither touches
-// a manifest: both leave immutable objects and say what they are, and whoever commits decides whether they count.
+// after its segment: fold() makes one delta of many segments, rewriteRegion() makes one region of many deltas; where checkpoints were dropped and much
+// is dead for it, mergeDeltas() makes one delta of several. None touches a manifest: they leave immutable objects and say what they are, and whoever commits decides whether they count.
 //
-// Both are one merge (merge.ts): pieces, oldest first, of which the last wins, by sectors, however they overlap. An image (src/image)
+// All are one merge (merge.ts): pieces, oldest first, of which the last wins, by sectors, however they overlap. An image (src/image)
 // is the same merge once more, with what is not folded yet as its newest layer. So there is one place where "which byte counts"
 // is decided, and one property test over random histories holds it.
 //
@@ -17,6 +17,7 @@
 // so that reading one region costs one request for where things are, and requests for what is wanted of them.
 
 export { defaultFoldLimits, fold, removeScratch } from './fold.ts'
+export { mergeDeltas, surveyDeltas, type MergedRun, type MergeLimits, type RegionAt } from './merge-deltas.ts'
 export { rewriteRegion } from './rewrite-region.ts'
 export { seedRegion } from './seed-region.ts'
 export { dumpPack, verifyPack } from './verify.ts'

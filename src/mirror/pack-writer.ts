@@ -77,7 +77,7 @@ export class PackWriter {
   }
 
   /**
-   * Starts a pack; `ordinals` are those that its extents may have, ascending. What was begun and not finished is forgotten. The hints
+   * Starts a pack; `ordinals` are those that its extents may have, ascending: the pack names those that they have. What was begun and not finished is forgotten. The hints
    * say how much memory is taken at once; more is taken when more comes.
    */
   begin(
@@ -220,6 +220,19 @@ export class PackWriter {
       bytes.set(new Uint8Array(view.buffer, at, extentEntrySizeBytes), index * extentEntrySizeBytes)
   }
 
+  #dropUnusedOrdinals(): void {
+    const places = new Uint16Array(this.#ordinals.length)
+    for (let at = 0; at < this.#extentCount * extentEntrySizeBytes; at += extentEntrySizeBytes)
+      places[this.#extentsView.getUint16(at + 8, true)] = 1
+    const used = this.#ordinals.filter((_, index) => places[index] === 1)
+    if (used.length === this.#ordinals.length) return
+    let next = 0
+    for (let index = 0; index < places.length; index++) if (places[index] === 1) places[index] = next++
+    for (let at = 0; at < this.#extentCount * extentEntrySizeBytes; at += extentEntrySizeBytes)
+      this.#extentsView.setUint16(at + 8, places[this.#extentsView.getUint16(at + 8, true)]!, true)
+    this.#ordinals = used
+  }
+
   #flushBlock(): void {
     this.#last = undefined
     if (this.#rawCount === 0) return
@@ -263,6 +276,7 @@ export class PackWriter {
     assert(identity !== undefined && this.#extentCount > 0, 'a pack holds at least one extent')
     this.#flushBlock()
     this.#orderExtents()
+    this.#dropUnusedOrdinals()
     const counts = { ordinalCount: this.#ordinals.length, regionCount: this.#regions.length }
     const indexOffsetBytes = this.#sizeBytes
     const indexSizeBytes = extentEntrySizeBytes * this.#extentCount + blockEntrySizeBytes * this.#blockCount
