@@ -1,22 +1,22 @@
 import { ordinal, type Ordinal } from '../base/ids.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
-import type { HistoryPoint } from '../timeline/retention.ts'
+import type { ThinningPoint } from '../timeline/thinning.ts'
 
-/** What aging keeps of every checkpoint that deltas hold: 16 bytes, for there may be half a million. Ascending. */
+/** What aging keeps of every checkpoint that deltas hold: 18 bytes, for there may be half a million. Ascending. */
 export class CheckpointHistory {
   #ordinals = new Float64Array(64)
   #historyMillis = new Float64Array(64)
+  #includedCount = new Uint16Array(64)
   #count = 0
 
   add(checkpoints: readonly Checkpoint[]): void {
     const count = this.#count + checkpoints.length
-    if (count > this.#ordinals.length) {
-      this.#ordinals = grown(this.#ordinals, count)
-      this.#historyMillis = grown(this.#historyMillis, count)
-    }
+    if (count > this.#ordinals.length) this.#grow(Math.max(count, 2 * this.#ordinals.length))
     for (const checkpoint of checkpoints) {
-      this.#ordinals[this.#count] = checkpoint.ordinal
-      this.#historyMillis[this.#count] = checkpoint.historyMillis
+      const { ordinal: value, historyMillis, includedCount } = pointOf(checkpoint)
+      this.#ordinals[this.#count] = value
+      this.#historyMillis[this.#count] = historyMillis
+      this.#includedCount[this.#count] = includedCount
       this.#count++
     }
   }
@@ -29,45 +29,53 @@ export class CheckpointHistory {
       if (!isRetained(value)) continue
       this.#ordinals[kept] = value
       this.#historyMillis[kept] = this.#historyMillis[index] ?? 0
+      this.#includedCount[kept] = this.#includedCount[index] ?? 0
       kept++
     }
     this.#count = kept
   }
 
-  ordinals(): number[] {
-    return [...this.#ordinals.subarray(0, this.#count)]
-  }
-
-  points(): HistoryPoint[] {
-    return this.ordinals().map((value, index) => ({
-      ordinal: ordinal(value),
-      historyMillis: this.#historyMillis[index] ?? 0,
-    }))
+  points(): ThinningPoint[] {
+    return Array.from({ length: this.#count }, (_, index) => this.#at(index))
   }
 
   /** The oldest for which it is so. */
-  find(isSo: (point: HistoryPoint) => boolean): HistoryPoint | undefined {
+  find(isSo: (point: ThinningPoint) => boolean): ThinningPoint | undefined {
     for (let index = 0; index < this.#count; index++) if (isSo(this.#at(index))) return this.#at(index)
     return undefined
   }
 
   /** The newest for which it is so. */
-  findLast(isSo: (point: HistoryPoint) => boolean): HistoryPoint | undefined {
+  findLast(isSo: (point: ThinningPoint) => boolean): ThinningPoint | undefined {
     for (let index = this.#count - 1; index >= 0; index--) if (isSo(this.#at(index))) return this.#at(index)
     return undefined
-  }
-
-  #at(index: number): HistoryPoint {
-    return { ordinal: ordinal(this.#ordinals[index] ?? 0), historyMillis: this.#historyMillis[index] ?? 0 }
   }
 
   has(wanted: Ordinal): boolean {
     return this.#ordinals.subarray(0, this.#count).includes(wanted)
   }
+
+  #at(index: number): ThinningPoint {
+    return {
+      ordinal: ordinal(this.#ordinals[index] ?? 0),
+      historyMillis: this.#historyMillis[index] ?? 0,
+      includedCount: this.#includedCount[index] ?? 0,
+    }
+  }
+
+  #grow(capacity: number): void {
+    const ordinals = new Float64Array(capacity)
+    ordinals.set(this.#ordinals)
+    const historyMillis = new Float64Array(capacity)
+    historyMillis.set(this.#historyMillis)
+    const includedCount = new Uint16Array(capacity)
+    includedCount.set(this.#includedCount)
+    this.#ordinals = ordinals
+    this.#historyMillis = historyMillis
+    this.#includedCount = includedCount
+  }
 }
 
-function grown(column: Float64Array, count: number): Float64Array<ArrayBuffer> {
-  const roomy = new Float64Array(Math.max(count, 2 * column.length))
-  roomy.set(column)
-  return roomy
+export function pointOf({ ordinal: value, historyMillis, volumes }: Checkpoint): ThinningPoint {
+  return { ordinal: value, historyMillis, includedCount: volumes.filter(volume => volume.included).length }
 }

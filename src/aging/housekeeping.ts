@@ -25,8 +25,8 @@ export async function moveEdge(writer: VpgWriter): Promise<boolean> {
 }
 
 function edgeIsFarBehind(writer: VpgWriter): boolean {
-  const { state, recent } = writer.contents
-  const points = [...writer.history.points(), ...recent]
+  const { state } = writer.contents
+  const points = writer.points(writer.contents)
   const due = historyEdge(points, state.definition.historyMillis, state.holes)
   if (due === undefined || due <= state.historyEdge) return false
   const dueMillis = points.find(point => point.ordinal === due)?.historyMillis ?? 0

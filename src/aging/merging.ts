@@ -13,10 +13,11 @@ import type { DeltaSpan, Hole, RegionVersion, VpgState } from '../timeline/state
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgContents } from '../manifest/manifest.ts'
 import { patientStore } from './patient-store.ts'
+import { thinAll } from './thinning.ts'
 import type { AgingTools } from './tools.ts'
 import type { VpgWriter } from './vpg-writer.ts'
 
-// The two times that data is written again after its segment. Both work beside the VPG's turn, for minutes if need be, and
+// The two times that all data is written again after its segment. Both work beside the VPG's turn, for minutes if need be, and
 // commit in a turn of their own; objects of a merge that then is not committed are removed by the merge that made them.
 
 /**
@@ -30,6 +31,7 @@ export async function foldWaiting(
 ): Promise<boolean> {
   const plan = planOf(tools, writer.contents, tailCheckpoints())
   if (plan === undefined) return false
+  if (await thinAll(tools, writer)) return true // there is less to tell apart then
   const { clock, notify } = tools
   const startMillis = clock.monotonicMillis()
   return await withNewObjects(tools, writer, 'delta', async newKey => {
@@ -145,9 +147,9 @@ async function commitFold(
         pendingMarkers: plan.open === undefined ? contents.pendingMarkers : markersBehind(contents, plan),
         segmentsFrom: plan.toVector,
       },
-      folded,
+      { folded },
     )
-    await turn.commitManifest(change, folded)
+    await turn.commitManifest(change)
     return true
   })
 }
@@ -170,13 +172,11 @@ export async function rewriteRegions(tools: AgingTools, writer: VpgWriter): Prom
   return plans.length > 0 && (await rewritePlanned(tools, writer, { state, plans }))
 }
 
-/** While the history takes more than the journal's limit: lets go of the oldest, and rewrites the regions below, a few at a time, where that needs it. */
+/** The history takes more than the journal's limit: lets go of the oldest, and rewrites the regions below, a few at a time, where that needs it. */
 export async function ageEarly(tools: AgingTools, writer: VpgWriter): Promise<boolean> {
   const { state } = writer.contents
-  const limitSizeBytes = state.definition.journalLimitSizeBytes
-  if (limitSizeBytes === 0 || historySizeBytes(state) <= limitSizeBytes) return false
   const byPolicy = writer.trimmed(writer.contents).contents
-  const ordinals = [...writer.history.points(), ...byPolicy.recent].map(point => point.ordinal)
+  const ordinals = writer.points(byPolicy).map(point => point.ordinal)
   const known = { ordinals, segmentsFrom: byPolicy.segmentsFrom }
   const plan = planEarlyAging(byPolicy.state, known, regionsPerCommitMax)
   const { edge, regions } = plan ?? { edge: byPolicy.state.historyEdge, regions: [] }
@@ -184,7 +184,7 @@ export async function ageEarly(tools: AgingTools, writer: VpgWriter): Promise<bo
   if (plan === undefined && historySizeBytes(byPolicy.state) === historySizeBytes(state)) return false
   return await writer.exclusively(async turn => {
     if (turn.contents.deletedAtMicros !== undefined) return false
-    await turn.commitManifest(writer.trimmed(turn.contents, [], edge))
+    await turn.commitManifest(writer.trimmed(turn.contents, { earlyEdge: edge }))
     return true
   })
 }
@@ -242,13 +242,14 @@ async function commitVersions(
     const { contents } = turn
     if (contents.deletedAtMicros !== undefined) return false
     const regions = [...contents.state.regions, ...versions]
-    await turn.commitManifest(writer.trimmed({ ...contents, state: { ...contents.state, regions } }, [], earlyEdge))
+    const rewritten = { ...contents, state: { ...contents.state, regions } }
+    await turn.commitManifest(writer.trimmed(rewritten, { earlyEdge }))
     return true
   })
 }
 
 /** Runs a merge with names for new objects, and removes these objects when the merge is not committed. */
-async function withNewObjects(
+export async function withNewObjects(
   tools: AgingTools,
   writer: VpgWriter,
   kind: 'delta' | 'base',

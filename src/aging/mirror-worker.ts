@@ -1,6 +1,6 @@
 import { Failure } from '../base/failure.ts'
 import type { Clock } from '../base/clock.ts'
-import type { Ordinal, PositionVector, StreamPosition, VpgId } from '../base/ids.ts'
+import type { PositionVector, StreamPosition, VpgId } from '../base/ids.ts'
 import { frameSizeBytesMax, logFileSizeBytes } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
 import type { RpcMethods } from '../base/rpc.ts'
@@ -31,6 +31,7 @@ import type {
 import { Strangers } from './strangers.ts'
 import { StoreOpening } from './store-opening.ts'
 import { mayPass } from './store-patience.ts'
+import { newestHistoryMillis } from './thinning.ts'
 import type { AgingTools, Notify, TailedLog } from './tools.ts'
 import { Turns } from './turns.ts'
 import { VpgAging } from './vpg-aging.ts'
@@ -247,19 +248,20 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     return vpg.contents.state.definition
   }
 
-  async tag(argument: { readonly vpg: VpgId; readonly ordinal: Ordinal; readonly name: string }): Promise<Tag> {
-    const { ordinal, name } = argument
-    const vpg = this.#known(argument.vpg)
+  async tag({ ordinal, name, keepMillis, ...at }: Parameters<AgingService['tag']>[0]): Promise<Tag> {
+    const vpg = this.#known(at.vpg)
     const decided = vpg.decide(contents => {
       const { state } = contents
       const same = state.tags.find(tag => tag.name === name)
-      if (same?.ordinal === ordinal) return undefined
-      if (same !== undefined) {
+      if (same?.ordinal === ordinal && same.keep === undefined && keepMillis === undefined) return undefined
+      if (same !== undefined && same.ordinal !== ordinal) {
         throw new Failure('ALREADY_EXISTS', `another checkpoint is tagged "${name}"`, { name, ordinal: same.ordinal })
       }
       vpg.requireRetained(contents, ordinal)
-      const tag = { ordinal, name, taggedAtMicros: this.#clock.timestampMicros() }
-      return { ...contents, state: { ...state, tags: [...state.tags, tag] } }
+      const fromHistoryMillis = newestHistoryMillis(vpg.writer)
+      const keep = keepMillis === undefined ? undefined : { millis: keepMillis, fromHistoryMillis }
+      const tag = { ordinal, name, taggedAtMicros: same?.taggedAtMicros ?? this.#clock.timestampMicros(), keep }
+      return { ...contents, state: { ...state, tags: [...state.tags.filter(other => other !== same), tag] } }
     })
     await this.#bounded(decided)
     const tagged = vpg.contents.state.tags.find(tag => tag.name === name)

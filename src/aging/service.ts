@@ -28,6 +28,8 @@ export interface AgingConfig {
   readonly foldSizeBytesMin: number
   /** Smaller bounds of one fold, for tests; see FoldLimits. */
   readonly foldSizeBytesMax?: number
+  /** The same of one merge of deltas. */
+  readonly mergeSizeBytesMax?: number
   readonly deltaShareMax: number
   readonly garbageGraceMillis: number
   /** Above this much unsealed log, VPGs that hold the oldest log file are sealed early. */
@@ -53,8 +55,16 @@ export interface AgingService {
   changeVpg(argument: { readonly vpg: VpgId } & VpgSettings): Promise<VpgDefinition>
   /** As withVolumeChange; durable in the store on return. */
   changeVolumes(argument: { readonly vpg: VpgId; readonly change: VolumeChange }): Promise<VpgDefinition>
-  /** The tag as it is kept, durable in the store on return. ALREADY_EXISTS when the name tags another checkpoint. */
-  tag(argument: { readonly vpg: VpgId; readonly ordinal: Ordinal; readonly name: string }): Promise<Tag>
+  /**
+   * The tag as it is kept, durable in the store on return; with `keepMillis` for so long from now on, otherwise until it is untagged. ALREADY_EXISTS
+   * when the name tags another checkpoint; CHECKPOINT_MISSING, naming the nearest, when the checkpoint is not retained.
+   */
+  tag(argument: {
+    readonly vpg: VpgId
+    readonly ordinal: Ordinal
+    readonly name: string
+    readonly keepMillis?: number | undefined
+  }): Promise<Tag>
   untag(argument: { readonly vpg: VpgId; readonly name: string }): Promise<void>
   /** Commits a pin, then answers with all that a reader needs. CHECKPOINT_MISSING when it is not retained. */
   openImage(argument: {
@@ -233,8 +243,22 @@ export interface AgingNotices {
     readonly storedSizeBytes: number
     readonly millis: number
   }
+  /** Adjacent deltas have become one, without what only dropped checkpoints had. */
+  deltasMerged: {
+    readonly vpg: VpgId
+    readonly deltaCount: number
+    readonly mergedRawSizeBytes: number
+    readonly rawSizeBytes: number
+    readonly storedSizeBytes: number
+    readonly objectCount: number
+    readonly millis: number
+  }
   /** Checkpoints below the edge, but for the kept ones, are gone. */
   historyEdgeMoved: { readonly vpg: VpgId; readonly edge: Ordinal; readonly kept: readonly Ordinal[] }
+  /** These checkpoints, ascending, are gone: the VPG's densities let them go. */
+  checkpointsThinned: { readonly vpg: VpgId; readonly dropped: readonly Ordinal[] }
+  /** These tags have been kept for as long as they were to be, and are gone. */
+  tagsExpired: { readonly vpg: VpgId; readonly names: readonly string[] }
   /** The journal's limit has begun, or ceased, to keep the history shorter than it should be. */
   historyCutShort: { readonly vpg: VpgId; readonly isShort: boolean; readonly journalLimitSizeBytes: number }
   holeFound: { readonly vpg: VpgId; readonly hole: Hole }

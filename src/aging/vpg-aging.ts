@@ -1,7 +1,14 @@
 import { randomUUID } from 'node:crypto'
 import { assert } from '../base/assert.ts'
 import { Failure, failedWith } from '../base/failure.ts'
-import { ordinal, type Ordinal, type PositionVector, type StreamPosition, type VpgId } from '../base/ids.ts'
+import {
+  formatCheckpointId,
+  ordinal,
+  type Ordinal,
+  type PositionVector,
+  type StreamPosition,
+  type VpgId,
+} from '../base/ids.ts'
 import { idleSegmentAgeMillis, ownershipCheckMillis } from '../base/limits.ts'
 import type { RecordHeader } from '../journal/record.ts'
 import type { VpgCommits, VpgContents } from '../manifest/manifest.ts'
@@ -16,10 +23,12 @@ import { historySizeBytes } from '../timeline/journal-limit.ts'
 import { objectKeys } from '../timeline/reach.ts'
 import type { Hole } from '../timeline/state.ts'
 import { collectGarbage, dropFormerProcess, moveEdge, removeDeleted } from './housekeeping.ts'
-import { ageEarly, foldWaiting, rewriteRegions } from './merging.ts'
+import { keepJournalLimit, mergeHistory } from './merge-history.ts'
+import { foldWaiting, rewriteRegions } from './merging.ts'
 import { SegmentCommit, unreadableDetail } from './sealing.ts'
 import type { ImagePlan, LogRecordRef, VpgMirrorStatus } from './service.ts'
 import { damagedRecord, StreamTail } from './stream-tail.ts'
+import { expireTags, thin } from './thinning.ts'
 import type { AgingTools } from './tools.ts'
 import { UnsealedRecords, type Place } from './unsealed-records.ts'
 import { VpgWriter, type Exclusive } from './vpg-writer.ts'
@@ -30,7 +39,7 @@ interface TailAge {
   readonly firstWriteMillis: number | undefined
 }
 
-const merges = [foldWaiting, rewriteRegions, ageEarly] as const
+const merges = [thin, foldWaiting, rewriteRegions, mergeHistory, keepJournalLimit] as const
 
 interface OpenImage {
   /** What its reader was told: these objects stay, whatever the manifest says meanwhile. */
@@ -205,7 +214,8 @@ export class VpgAging {
     }
     const { contents } = this
     if (contents !== this.#settled) {
-      const merged = (await this.#merge()) || (await moveEdge(this.writer))
+      const merged =
+        (await this.#merge()) || (await expireTags(this.#tools, this.writer)) || (await moveEdge(this.writer))
       if (merged) return true
       this.#settled = contents
     }
@@ -348,8 +358,17 @@ export class VpgAging {
     const exists =
       at > newestCommitted || this.writer.history.has(at) || recent.some(checkpoint => checkpoint.ordinal === at)
     if (exists && isOffered(state, at)) return
-    const sentence = 'the checkpoint is not retained any more, or a hole in the journal has withdrawn it'
+    const why = exists ? 'has left the history, or a hole in the journal has withdrawn it' : 'is not kept'
+    const sentence = `checkpoint ${formatCheckpointId(at)} ${why}; ${this.#nearest(contents, at)}`
     throw new Failure('CHECKPOINT_MISSING', sentence, { vpg: this.vpg, ordinal: at })
+  }
+
+  /** Those before and after it that can be recovered, in words. */
+  #nearest(contents: VpgContents, at: Ordinal): string {
+    const offered = this.writer.points(contents).filter(({ ordinal }) => isOffered(contents.state, ordinal))
+    const neighbours = [offered.findLast(({ ordinal }) => ordinal < at), offered.find(({ ordinal }) => ordinal > at)]
+    const names = neighbours.flatMap(point => (point === undefined ? [] : [formatCheckpointId(point.ordinal)]))
+    return names.length === 0 ? 'there is none' : `the nearest that are kept: ${names.join(' and ')}`
   }
 
   status(): VpgMirrorStatus {

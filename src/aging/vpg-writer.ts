@@ -7,7 +7,8 @@ import { historyEdge, holeOver, isCovered, keptOrdinals, retention, type History
 import { unread } from '../timeline/reach.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { Hole, SegmentSpan, VpgState } from '../timeline/state.ts'
-import { CheckpointHistory } from './checkpoint-history.ts'
+import type { ThinningPoint } from '../timeline/thinning.ts'
+import { CheckpointHistory, pointOf } from './checkpoint-history.ts'
 import type { SegmentCommit } from './sealing.ts'
 import { StorePatience } from './store-patience.ts'
 import type { AgingTools } from './tools.ts'
@@ -16,13 +17,24 @@ import type { AgingTools } from './tools.ts'
 export interface Change {
   readonly contents: VpgContents
   readonly leftKeys?: readonly string[]
+  /** Checkpoints that a new delta holds. */
+  readonly folded?: readonly Checkpoint[]
+  /** Checkpoints that the history lets go although it reaches back to them. */
+  readonly dropped?: readonly Ordinal[]
+}
+
+/** What is to happen with a trim. */
+export interface Trim {
+  readonly folded?: readonly Checkpoint[]
+  readonly dropped?: readonly Ordinal[]
+  /** Where the edge is moved beyond what the definition asks for, though never past the newest checkpoint that can be recovered. */
+  readonly earlyEdge?: Ordinal | undefined
 }
 
 /** Changes and reads under the VPG's one permit: what `contents` says here nobody else is changing. */
 export interface Exclusive {
   readonly contents: VpgContents
-  /** `folded` are the checkpoints that a new delta holds with it. */
-  commitManifest(change: Change, folded?: readonly Checkpoint[]): Promise<void>
+  commitManifest(change: Change): Promise<void>
   commitSegment(segment: SegmentCommit): Promise<SegmentSpan>
 }
 
@@ -128,14 +140,18 @@ export class VpgWriter {
     await this.patience.attempt(each => createOnce(store, key, bytes, undefined, each), signal)
   }
 
-  /**
-   * The contents with the history's edge where it belongs now, and without what nobody reads any more. `folded` are the
-   * checkpoints that a new delta holds; `earlyEdge` is where the edge is moved beyond what the definition asks for, though never past the newest
-   * checkpoint that can be recovered.
-   */
-  trimmed(contents: VpgContents, folded: readonly Checkpoint[] = [], earlyEdge = 0 as Ordinal): Required<Change> {
+  /** Every checkpoint that exists, ascending; that deltas hold, and after them. */
+  points({ recent }: VpgContents): ThinningPoint[] {
+    return [...this.history.points(), ...recent.map(pointOf)]
+  }
+
+  /** The contents with the history's edge where it belongs now, without the dropped checkpoints, and without what nobody reads any more. */
+  trimmed(contents: VpgContents, { folded = [], dropped = [], earlyEdge = 0 as Ordinal }: Trim = {}): Required<Change> {
     const { definition, holes } = contents.state
-    const points = [...this.history.points(), ...folded, ...contents.recent]
+    const isDropped = new Set<number>(dropped)
+    const points = [...this.history.points(), ...folded, ...contents.recent].filter(
+      point => !isDropped.has(point.ordinal),
+    )
     const due = historyEdge(points, definition.historyMillis, holes) ?? contents.state.historyEdge
     const newest = points.findLast(point => holeOver(holes, point.ordinal) === undefined)?.ordinal ?? (0 as Ordinal)
     const byPolicy = later(due, contents.state.historyEdge)
@@ -149,8 +165,9 @@ export class VpgWriter {
     const ordinals = points.map(point => point.ordinal)
     const { deltas, segments, regions, leftKeys } = unread(state, ordinals, contents.segmentsFrom)
     const isRetained = retention(state)
-    const recent = contents.recent.filter(checkpoint => isRetained(checkpoint.ordinal))
-    return { contents: { ...contents, recent, state: { ...state, deltas, segments, regions } }, leftKeys }
+    const recent = contents.recent.filter(({ ordinal }) => isRetained(ordinal) && !isDropped.has(ordinal))
+    const left = { ...contents, recent, state: { ...state, deltas, segments, regions } }
+    return { contents: left, leftKeys, folded, dropped }
   }
 
   /** Since when the history is shorter than it should be; undefined when it is not, or not any more. */
@@ -171,12 +188,12 @@ export class VpgWriter {
       get contents() {
         return commits.contents
       },
-      commitManifest: (change, folded) => this.#commitManifest(change, folded ?? []),
+      commitManifest: change => this.#commitManifest(change),
       commitSegment: segment => this.#commitSegment(segment),
     }
   }
 
-  async #commitManifest({ contents, leftKeys }: Change, folded: readonly Checkpoint[]): Promise<void> {
+  async #commitManifest({ contents, leftKeys, folded = [], dropped = [] }: Change): Promise<void> {
     const before = this.contents.state
     const pending = this.#commits.prepareManifest(contents, leftKeys ?? [])
     await this.patience.attempt(signal => this.#commits.commitManifest(pending, signal), this.#tools.signal)
@@ -184,7 +201,10 @@ export class VpgWriter {
     this.#remember()
     const { state } = this.contents
     this.history.add(folded)
-    this.history.keep(retention(state))
+    const isRetained = retention(state)
+    const isDropped = new Set<number>(dropped)
+    this.history.keep(ordinal => isRetained(ordinal) && !isDropped.has(ordinal))
+    if (dropped.length > 0) this.#tools.notify('checkpointsThinned', { vpg: this.vpg, dropped })
     if (state.holes.length < before.holes.length)
       this.#tools.notify('holesChanged', { vpg: this.vpg, holes: state.holes })
     if (state.historyEdge !== before.historyEdge) {

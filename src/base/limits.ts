@@ -139,6 +139,26 @@ export const checkpointsPerDeltaMax = 60_000
 /** Regions rewritten per manifest commit: what a crash makes to be done again. */
 export const regionsPerCommitMax = 8
 
+// Thinning.
+/** Checkpoints that are to be dropped wait until they are this share of all: each lot is a commit, and a page for each delta that loses any. */
+export const thinningShare = 1 / 16
+/** Deltas that lose checkpoints in one commit; each costs a page read and a page written. */
+export const deltasThinnedPerCommitMax = 32
+/** Of a run of deltas so much must be dead before it is merged: then what merges write never exceeds what folds have written. */
+export const mergeDeadShareMin = 1 / 2
+/** Over the journal's limit less will do. */
+export const mergeDeadSharePressedMin = 1 / 8
+/** Raw bytes that one merge of deltas reads at most, if it is of more than one delta. */
+export const mergeSizeBytesMax = 16 * GiB
+/** As many adjacent small deltas are merged whatever is dead in them. */
+export const smallDeltasMergedMin = 8
+/** Extents of a merge that are in memory at once: about 40 bytes each. */
+export const mergeExtentCountMax = 2 * 1024 * 1024
+/** What survives of a region is read and written in lots of this size. */
+export const mergeLotSizeBytes = 16 * MiB
+/** Regions whose indexes are read to estimate what is dead: the fullest, and as many of the others. */
+export const surveyRegionsMax = 8
+
 // Checkpoints and history.
 export const checkpointIntervalMillisMin = 1_000
 export const checkpointIntervalMillisMax = 3_600_000
@@ -149,7 +169,16 @@ export const historyMillisMin = 10_000
 export const historyMillisMax = 30 * 24 * 3_600_000
 /** A quarter of it may wait for a fold, and that is one segment at least. */
 export const journalLimitSizeBytesMin = 256 * MiB
-export const historyMillisDefault = 24 * 3_600_000
+/** Every checkpoint for 4 h, one a minute up to 2 days, one an hour up to 14, one a day up to 30. */
+export const retentionDefault = [
+  { everyMillis: 0, forMillis: 4 * 3_600_000 },
+  { everyMillis: 60_000, forMillis: 48 * 3_600_000 },
+  { everyMillis: 3_600_000, forMillis: 14 * 24 * 3_600_000 },
+  { everyMillis: 24 * 3_600_000, forMillis: historyMillisMax },
+] as const
+export const densitiesMax = 8
+/** Tags that name their end; "forever" has none. */
+export const tagKeepMillisMax = 100 * 366 * 24 * 3_600_000
 /** The history clock advances by at most this between two complete checkpoints: an outage ages nothing. */
 export const historyStepMillisMax = 2 * checkpointIntervalMillisMax
 export const pageSizeMax = 1000
@@ -172,3 +201,6 @@ assert(regionSizeBytes % extentAlignmentBytes === 0, 'an extent lies in one regi
 assert(extentAlignmentBytes % extentSizeBytesMax === 0, 'extents divide the EBS block')
 assert(extentSizeBytesMax === blockRawSizeBytesMax, 'an extent is at most one block')
 assert(writeSizeBytesMax === extentAlignmentBytes, 'a stream write crosses at most one extent alignment boundary')
+assert(retentionDefault[0].everyMillis === 0, 'a policy begins with every checkpoint')
+assert(mergeDeadShareMin >= 1 / 2, 'a merge frees what it writes')
+assert(mergeSizeBytesMax >= 2 * foldSizeBytesMax, 'two of the largest deltas can be merged')

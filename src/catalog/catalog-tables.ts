@@ -269,6 +269,19 @@ export class CatalogTables {
     }
   }
 
+  *thinCheckpoints(vpg: VpgId, dropped: readonly Ordinal[]): Generator<void, void> {
+    const row = this.#find(vpg)
+    if (row === undefined) return
+    const { historyId } = row
+    for (const chunk of chunksOf(dropped, deleteRowsMax)) {
+      this.#transact(() => {
+        const deleted = sum(chunk, ordinal => this.#run(deleteCheckpoint, { historyId, ordinal }))
+        this.#count(row.id, { checkpointCount: -deleted })
+      })
+      yield
+    }
+  }
+
   /** Deletes the rows of ids that nobody uses any more. */
   *clearLeftovers(): Generator<void, void> {
     for (const { id } of this.#all<{ id: number }>(selectLeftovers, {})) {

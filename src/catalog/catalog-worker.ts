@@ -56,6 +56,8 @@ class CatalogThread implements RpcMethods<CatalogService> {
     this.#long(tables => tables.dropSegments(vpg, throughCommitNumber))
   dropCheckpoints: CatalogService['dropCheckpoints'] = ({ vpg, edge, kept }) =>
     this.#long(tables => tables.dropCheckpoints(vpg, edge, kept))
+  thinCheckpoints: CatalogService['thinCheckpoints'] = ({ vpg, dropped }) =>
+    this.#long(tables => tables.thinCheckpoints(vpg, dropped))
 
   add: CatalogService['add'] = async ({ rows, checkpoints }) => {
     this.#with(tables => tables.add(rows, checkpoints))

@@ -114,6 +114,7 @@ export class Catalog implements RpcMethods<Direct>, Closable {
   addSegment: Direct['addSegment'] = argument => this.#change('addSegment', argument)
   dropSegments: Direct['dropSegments'] = argument => this.#change('dropSegments', argument)
   dropCheckpoints: Direct['dropCheckpoints'] = argument => this.#change('dropCheckpoints', argument)
+  thinCheckpoints: Direct['thinCheckpoints'] = argument => this.#change('thinCheckpoints', argument)
   listCheckpoints: Direct['listCheckpoints'] = query => this.#call('listCheckpoints', query)
   checkpoint: Direct['checkpoint'] = argument => this.#call('checkpoint', argument)
   latestCheckpoint: Direct['latestCheckpoint'] = argument => this.#call('latestCheckpoint', argument)

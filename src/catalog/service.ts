@@ -44,6 +44,8 @@ export interface CatalogService {
     readonly edge: Ordinal
     readonly kept: readonly Ordinal[]
   }): Promise<void>
+  /** Drops these checkpoints, in bounded transactions. */
+  thinCheckpoints(argument: { readonly vpg: VpgId; readonly dropped: readonly Ordinal[] }): Promise<void>
   /** Newest first by default; at most `limit` (1 to 1000). Pages by the ordinal of the last row that the caller has. */
   listCheckpoints(query: CheckpointQuery): Promise<CheckpointPage>
   checkpoint(argument: { readonly vpg: VpgId; readonly ordinal: Ordinal }): Promise<Checkpoint | undefined>

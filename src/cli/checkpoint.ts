@@ -3,7 +3,7 @@ import { pageSizeMax } from '../base/limits.ts'
 import type { ControlClient } from '../control/client.ts'
 import type { CheckpointFacts, CheckpointListQuery } from '../control/service.ts'
 import { agoInWords, instantInWords } from '../control/words.ts'
-import { clientCommand, clientOf, countArgument, instantArgument, type ClientOptions } from './client.ts'
+import { clientCommand, clientOf, countArgument, instantArgument, keepArgument, type ClientOptions } from './client.ts'
 import { printFacts, printJson, printLine, printTable, say } from './output.ts'
 
 export function checkpointCommand(): Command {
@@ -81,21 +81,32 @@ function rowOf(facts: CheckpointFacts): string[] {
   return [facts.checkpoint, time, age, facts.recoverable ? 'yes' : 'no', facts.tags.join(', ')]
 }
 
+interface TagOptions extends ClientOptions {
+  readonly checkpoint?: string
+  readonly keep?: number
+}
+
 function tagCommand(): Command {
   return clientCommand('tag', 'make a checkpoint now and name it, or name one that exists')
     .argument('<vpg>')
     .argument('<tag>', 'begins with a letter')
     .option('--checkpoint <checkpoint>', 'this one instead of a new one: latest, an id, a tag, a time')
+    .option(
+      '--keep <duration>',
+      'how long it is kept, of the time that the group is protected; or "forever"',
+      keepArgument,
+    )
     .addHelpText(
       'after',
-      '\nA tagged checkpoint is kept until it is untagged, whatever the history.\n\nExamples:\n  vra checkpoint tag web before-upgrade\n  vra checkpoint tag web month-end --checkpoint "2026-03-31 22:00"',
+      '\nA tagged checkpoint is kept as long as it is told to, without --keep until it is untagged, whatever the history. To tag it again by the same name changes that.\n\nExamples:\n  vra checkpoint tag web before-upgrade --keep 90d\n  vra checkpoint tag web month-end --checkpoint "2026-03-31 22:00"',
     )
-    .action(async (vpg: string, tag: string, options: ClientOptions & { readonly checkpoint?: string }) => {
-      const { checkpoint } = options
+    .action(async (vpg: string, tag: string, options: TagOptions) => {
+      const { checkpoint, keep } = options
       const tagged = await clientOf(options).tagCheckpoint({
         vpg,
         tag,
         ...(checkpoint === undefined ? {} : { checkpoint }),
+        ...(keep === undefined ? {} : { keepMillis: keep }),
       })
       if (options.json) printJson(tagged)
       else

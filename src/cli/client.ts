@@ -1,6 +1,8 @@
 import { Command, InvalidArgumentError } from 'commander'
 import { ControlClient } from '../control/client.ts'
-import { parseDuration, parseInstant } from '../control/reference.ts'
+import { parseDuration, parseInstant, parseRetention } from '../control/reference.ts'
+import type { Density } from '../control/service.ts'
+import { faultOf } from '../timeline/densities.ts'
 import { parseSize } from '../config/sizes.ts'
 
 /** Options that every command has which asks a daemon. */
@@ -30,6 +32,20 @@ export function durationArgument(text: string): number {
   const millis = parseDuration(text)
   if (millis === undefined) throw new InvalidArgumentError('Give a duration such as 30s, 4h, 1h30m or 7d.')
   return millis
+}
+
+export function retentionArgument(text: string): readonly Density[] {
+  const densities = parseRetention(text)
+  if (densities === undefined)
+    throw new InvalidArgumentError('Give how densely for how long, from young to old: all:4h,1m:2d,1h:14d,1d:30d.')
+  const fault = faultOf(densities)
+  if (fault !== undefined) throw new InvalidArgumentError(`It ${fault}.`)
+  return densities
+}
+
+/** How long a tag keeps its checkpoint; undefined: until it is untagged. */
+export function keepArgument(text: string): number | undefined {
+  return text === 'forever' ? undefined : durationArgument(text)
 }
 
 export function sizeArgument(text: string): number {

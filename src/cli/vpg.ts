@@ -1,12 +1,15 @@
 import { createInterface } from 'node:readline/promises'
 import { Command, Option } from 'commander'
 import { Failure } from '../base/failure.ts'
-import { checkpointIntervalMillisDefault, historyMillisDefault } from '../base/limits.ts'
+import { checkpointIntervalMillisDefault } from '../base/limits.ts'
 import type {
   AgentFacts,
   CreateVpgRequest,
+  Density,
   JournalLimitsRequest,
   Refusal,
+  RetentionRequest,
+  TagFacts,
   VolumeFacts,
   VpgStatus,
 } from '../control/service.ts'
@@ -16,6 +19,7 @@ import {
   durationInWords,
   historyInWords,
   journalInWords,
+  retentionInWords,
   sizeInWords,
   syncInWords,
 } from '../control/words.ts'
@@ -26,6 +30,7 @@ import {
   durationArgument,
   limitArgument,
   rateArgument,
+  retentionArgument,
   volumeArgument,
   type ClientOptions,
 } from './client.ts'
@@ -66,15 +71,37 @@ function limitsIn({ journalWarn, journalLimit }: LimitOptions): JournalLimitsReq
   }
 }
 
-interface CreateOptions extends ClientOptions, LimitOptions {
+interface RetentionOptions {
+  readonly history?: number
+  readonly retention?: readonly Density[]
+}
+
+/** Adds the options of RetentionOptions. */
+function withRetention(command: Command): Command {
+  return command
+    .option('--history <duration>', 'how far back every checkpoint is kept; instead of --retention', durationArgument)
+    .option(
+      '--retention <densities>',
+      'how densely for how long, from young to old: all:4h,1m:2d,1h:14d,1d:30d keeps every checkpoint for 4 hours, then one a minute up to 2 days, and so on',
+      retentionArgument,
+    )
+}
+
+function retentionIn({ history, retention }: RetentionOptions): RetentionRequest {
+  return {
+    ...(history === undefined ? {} : { historyMillis: history }),
+    ...(retention === undefined ? {} : { retention }),
+  }
+}
+
+interface CreateOptions extends ClientOptions, LimitOptions, RetentionOptions {
   readonly volume: CreateVpgRequest['volumes']
   readonly agent: readonly string[]
-  readonly history: number
   readonly interval: number
 }
 
 function createCommand(): Command {
-  return withLimits(clientCommand('create', 'begin to accept the writes of a group'))
+  return withLimits(withRetention(clientCommand('create', 'begin to accept the writes of a group')))
     .argument('<vpg>', 'its name')
     .requiredOption(
       '--volume <[agent:]name=size>',
@@ -83,19 +110,17 @@ function createCommand(): Command {
     )
     .requiredOption('--agent <name>', 'an agent that may write it; once for each', collected(String))
     .addOption(
-      durationOption('--history <duration>', 'how far back every checkpoint is kept', historyMillisDefault, '24h'),
-    )
-    .addOption(
       durationOption('--interval <duration>', 'between two checkpoints', checkpointIntervalMillisDefault, '5s'),
     )
     .addHelpText(
       'after',
-      '\nExamples:\n  vra vpg create web --volume root=40GiB --volume data=500GiB --agent host1\n  vra vpg create db --volume disk0=2TiB --agent dbhost --history 7d --interval 10s\n  vra vpg create shop --agent web1 --agent db1 --volume web1:root=40GiB --volume db1:data=1TiB',
+      '\nWithout --history and --retention: all:4h,1m:2d,1h:14d,1d:30d.\n\nExamples:\n  vra vpg create web --volume root=40GiB --volume data=500GiB --agent host1\n  vra vpg create db --volume disk0=2TiB --agent dbhost --history 7d --interval 10s\n  vra vpg create shop --agent web1 --agent db1 --volume web1:root=40GiB --volume db1:data=1TiB',
     )
     .action(async (name: string, options: CreateOptions) => {
-      const { volume: volumes, agent, history, interval } = options
+      const { volume: volumes, agent, interval } = options
       const request = {
-        ...{ name, volumes, agents: agent, historyMillis: history, checkpointIntervalMillis: interval },
+        ...{ name, volumes, agents: agent, checkpointIntervalMillis: interval },
+        ...retentionIn(options),
         ...limitsIn(options),
       }
       const created = await clientOf(options).createVpg(request)
@@ -178,6 +203,7 @@ function printVpg(vpg: VpgStatus, nowMicros: number): void {
     ],
     ['checkpoints', `${countInWords(vpg.checkpointCount)}, one every ${durationInWords(vpg.checkpointIntervalMillis)}`],
     ['history', historyInWords(vpg)],
+    ['retention', retentionInWords(vpg.retention)],
     ['journal', journalInWords(vpg)],
     [
       'writes',
@@ -196,9 +222,13 @@ function printVpg(vpg: VpgStatus, nowMicros: number): void {
     ...vpg.agents.map(agent => ['agent', agentInWords(agent)] as const),
     ['coordinator', vpg.agents.length > 1 ? vpg.coordinator : undefined],
     ...vpg.refusals.map(refusal => ['refused', refusalInWords(refusal, nowMicros)] as const),
-    ...vpg.tags.map(tag => ['tag', `${tag.tag}: ${tag.checkpoint}`] as const),
+    ...vpg.tags.map(tag => ['tag', tagInWords(tag)] as const),
     ...vpg.holes.map(hole => ['hole', `from ${hole.fromCheckpoint} on: ${hole.reason}`] as const),
   ])
+}
+
+function tagInWords({ tag, checkpoint, keptForMillis }: TagFacts): string {
+  return `${tag}: ${checkpoint}${keptForMillis === undefined ? '' : `, kept for another ${durationInWords(keptForMillis)}`}`
 }
 
 function whyNone(vpg: VpgStatus, nowMicros: number): string | undefined {
@@ -226,23 +256,26 @@ function agentInWords({ agent, state, reason, lagMillis, queuedBytes, backlogEta
   return `${agent}: ${state}${reason === undefined ? '' : `, ${reason}`}${lag}${backlog}${eta}`
 }
 
-interface ChangeOptions extends ClientOptions, LimitOptions {
+interface ChangeOptions extends ClientOptions, LimitOptions, RetentionOptions {
   readonly syncRate?: number
-  readonly history?: number
   readonly interval?: number
 }
 
 function changeCommand(): Command {
   return withLimits(
-    clientCommand('change', 'another history, checkpoint interval, journal limit or rate of synchronisations'),
+    withRetention(
+      clientCommand(
+        'change',
+        'another history, retention, checkpoint interval, journal limit or rate of synchronisations',
+      ),
+    ),
   )
     .argument('<vpg>')
-    .option('--history <duration>', 'a shorter one lets go of older checkpoints', durationArgument)
     .option('--interval <duration>', 'between two checkpoints', durationArgument)
     .option('--sync-rate <size>', 'what a synchronisation reads of disks at most in a second; "none"', rateArgument)
     .action(async (name: string, options: ChangeOptions) => {
       const changed = await clientOf(options).changeVpg(name, {
-        ...(options.history === undefined ? {} : { historyMillis: options.history }),
+        ...retentionIn(options),
         ...(options.interval === undefined ? {} : { checkpointIntervalMillis: options.interval }),
         ...limitsIn(options),
         ...(options.syncRate === undefined ? {} : { syncRateBytesPerSecond: options.syncRate }),

@@ -1,5 +1,6 @@
 import { Failure } from '../base/failure.ts'
 import { parseCheckpointId, type Ordinal } from '../base/ids.ts'
+import type { Density } from '../timeline/densities.ts'
 
 // How people name a checkpoint and an instant. The daemon reads both, so that "10m ago" is by the clock that labelled the checkpoints.
 
@@ -57,6 +58,21 @@ export function parseInstant(text: string, nowMicros: number): number | undefine
   if (!new Date(midnightMillis).toISOString().startsWith(day)) return undefined // Date.parse takes February 30th for March 2nd
   const micros = Number((/\.\d{3}(\d{1,3})/.exec(time)?.[1] ?? '').padEnd(3, '0'))
   return millis * 1000 + micros
+}
+
+/** "all:4h,1m:2d,1h:14d": undefined for what is no list of times. */
+export function parseRetention(text: string): Density[] | undefined {
+  const densities = text.split(',').map(entry => {
+    const [every = '', length = '', ...others] = entry.trim().split(':')
+    const everyMillis = every.trim() === 'all' ? 0 : parseDuration(every)
+    const forMillis = parseDuration(length)
+    return everyMillis === undefined || forMillis === undefined || others.length > 0
+      ? undefined
+      : { everyMillis, forMillis }
+  })
+  return densities.some(density => density === undefined)
+    ? undefined
+    : densities.filter(density => density !== undefined)
 }
 
 /** Milliseconds of "30s", "4h", "1h30m", "7d", "500ms"; undefined for anything else. A number without a unit is not guessed at. */

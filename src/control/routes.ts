@@ -49,10 +49,10 @@ export function registerRoutes(server: FastifyInstance, vra: VraControl): void {
     summary: 'Begins to accept the streams of a VPG',
     body: requests.CreateVpgRequest,
     bodyName: 'CreateVpgRequest',
-    run: ({ body: { volumes, journalWarnSizeBytes, journalLimitSizeBytes, ...rest } }) =>
+    run: ({ body: { name, agents, checkpointIntervalMillis, volumes, ...optional } }) =>
       vra.createVpg({
-        ...rest,
-        ...withoutUndefined({ journalWarnSizeBytes, journalLimitSizeBytes }),
+        ...{ name, agents, checkpointIntervalMillis },
+        ...withoutUndefined(optional),
         volumes: volumes.map(({ name, sizeBytes, agent }) => ({ name, sizeBytes, ...withoutUndefined({ agent }) })),
       }),
   })
@@ -64,7 +64,8 @@ export function registerRoutes(server: FastifyInstance, vra: VraControl): void {
   })
   route({
     ...{ method: 'PATCH', url: '/v1/vpgs/:vpg', id: 'changeVpg', tag: 'vpgs', status: 200, answer: 'VpgStatus' },
-    summary: 'Changes its history, checkpoint interval, journal limits, rate of synchronisations, or pauses it',
+    summary:
+      'Changes its history, how densely it is kept, checkpoint interval, journal limits, rate of synchronisations, or pauses it',
     params: params.vpg,
     body: requests.ChangeVpgRequest,
     bodyName: 'ChangeVpgRequest',
@@ -173,12 +174,12 @@ function registerCheckpointRoutes(route: Register, vra: VraControl): void {
       status: 201,
       answer: 'Checkpoint',
     },
-    summary: 'Tags a checkpoint, or makes one now and tags it; a tagged one is kept until it is untagged',
+    summary: 'Tags a checkpoint, or makes one now and tags it; a tagged one is kept as long as it is told to',
     params: params.vpg,
     body: requests.TagRequest,
     bodyName: 'TagRequest',
-    run: ({ params: { vpg }, body: { tag, checkpoint } }) =>
-      vra.tagCheckpoint({ vpg, tag, ...withoutUndefined({ checkpoint }) }),
+    run: ({ params: { vpg }, body: { tag, checkpoint, keepMillis } }) =>
+      vra.tagCheckpoint({ vpg, tag, ...withoutUndefined({ checkpoint, keepMillis }) }),
   })
   route({
     ...{ method: 'DELETE', url: '/v1/vpgs/:vpg/tags/:tag', id: 'untagCheckpoint', tag: 'checkpoints', status: 204 },

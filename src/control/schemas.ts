@@ -4,17 +4,19 @@ import {
   checkpointIntervalMillisDefault,
   checkpointIntervalMillisMax,
   checkpointIntervalMillisMin,
-  historyMillisDefault,
+  densitiesMax,
   historyMillisMax,
   historyMillisMin,
   journalLimitSizeBytesMin,
   nameSizeCharactersMax,
   pageSizeMax,
   streamsPerVpgMax,
+  tagKeepMillisMax,
   volumeSizeBytesMax,
   volumesPerVpgMax,
 } from '../base/limits.ts'
 import { sectorSizeBytes } from '../base/units.ts'
+import { faultOf } from '../timeline/densities.ts'
 import { isTagName } from './reference.ts'
 import type * as service from './service.ts'
 
@@ -37,7 +39,23 @@ const historyMillis = z
   .int()
   .min(historyMillisMin)
   .max(historyMillisMax)
-  .meta({ description: 'How far back every checkpoint is kept, in milliseconds.' })
+  .meta({ description: 'How far back every checkpoint is kept, in milliseconds; instead of `retention`.' })
+const density = z.object({ everyMillis: z.int().nonnegative(), forMillis: z.int().positive() })
+const retention = z
+  .array(z.strictObject(density.shape))
+  .min(1)
+  .max(densitiesMax)
+  .superRefine((densities, context) => {
+    const fault = faultOf(densities)
+    if (fault !== undefined) context.addIssue({ code: 'custom', message: fault })
+  })
+  .meta({
+    description:
+      'How densely checkpoints are kept, from young to old: up to the age `forMillis` one in `everyMillis`, 0 for every one. The first is every one.',
+  })
+const oneOfTheTwo = (asked: { readonly historyMillis?: unknown; readonly retention?: unknown }): boolean =>
+  asked.historyMillis === undefined || asked.retention === undefined
+const notBoth = 'give `historyMillis` or `retention`, not both'
 const checkpointIntervalMillis = z
   .int()
   .min(checkpointIntervalMillisMin)
@@ -66,39 +84,44 @@ const hostFile = z
   .refine(file => file.startsWith('/') && !file.includes('\0'), "must be an absolute path on the daemon's host")
 
 export const requests = {
-  CreateVpgRequest: z.strictObject({
-    name,
-    volumes: z
-      .array(
-        z.strictObject({
-          name,
-          sizeBytes: volumeSizeBytes,
-          agent: name.optional().meta({ description: 'Who writes it; need not be said where there is one agent.' }),
-        }),
-      )
-      .min(1)
-      .max(volumesPerVpgMax)
-      .refine(volumes => new Set(volumes.map(volume => volume.name)).size === volumes.length, 'names a volume twice'),
-    agents: z
-      .array(name)
-      .min(1)
-      .max(streamsPerVpgMax)
-      .refine(agents => new Set(agents).size === agents.length, 'names an agent twice'),
-    historyMillis: historyMillis.default(historyMillisDefault),
-    checkpointIntervalMillis: checkpointIntervalMillis.default(checkpointIntervalMillisDefault),
-    journalWarnSizeBytes: journalWarnSizeBytes.optional(),
-    journalLimitSizeBytes: journalLimitSizeBytes.optional(),
-  }),
+  CreateVpgRequest: z
+    .strictObject({
+      name,
+      volumes: z
+        .array(
+          z.strictObject({
+            name,
+            sizeBytes: volumeSizeBytes,
+            agent: name.optional().meta({ description: 'Who writes it; need not be said where there is one agent.' }),
+          }),
+        )
+        .min(1)
+        .max(volumesPerVpgMax)
+        .refine(volumes => new Set(volumes.map(volume => volume.name)).size === volumes.length, 'names a volume twice'),
+      agents: z
+        .array(name)
+        .min(1)
+        .max(streamsPerVpgMax)
+        .refine(agents => new Set(agents).size === agents.length, 'names an agent twice'),
+      historyMillis: historyMillis.optional(),
+      retention: retention.optional(),
+      checkpointIntervalMillis: checkpointIntervalMillis.default(checkpointIntervalMillisDefault),
+      journalWarnSizeBytes: journalWarnSizeBytes.optional(),
+      journalLimitSizeBytes: journalLimitSizeBytes.optional(),
+    })
+    .refine(oneOfTheTwo, notBoth),
   ChangeVpgRequest: z
     .strictObject({
       historyMillis: historyMillis.optional(),
+      retention: retention.optional(),
       checkpointIntervalMillis: checkpointIntervalMillis.optional(),
       syncRateBytesPerSecond: syncRateBytesPerSecond.optional(),
       journalWarnSizeBytes: journalWarnSizeBytes.optional(),
       journalLimitSizeBytes: journalLimitSizeBytes.optional(),
       paused: z.boolean().optional().meta({ description: 'Agents send nothing; they note what is written meanwhile.' }),
     })
-    .refine(change => Object.keys(change).length > 0, 'changes nothing'),
+    .refine(change => Object.keys(change).length > 0, 'changes nothing')
+    .refine(oneOfTheTwo, notBoth),
   AddVolumeRequest: z.strictObject({
     name,
     sizeBytes: volumeSizeBytes,
@@ -109,7 +132,14 @@ export const requests = {
     kind: z.enum(['full', 'delta']).meta({ description: 'Every block is sent, or those whose hashes differ.' }),
     volumes: z.array(name).min(1).max(volumesPerVpgMax).optional(),
   }),
-  TagRequest: z.strictObject({ tag, checkpoint: reference.optional() }),
+  TagRequest: z.strictObject({
+    tag,
+    checkpoint: reference.optional(),
+    keepMillis: z.int().positive().max(tagKeepMillisMax).optional().meta({
+      description:
+        'How long it is kept from now on, of the time that the VPG is protected; missing: until it is untagged.',
+    }),
+  }),
   ExportRequest: z.strictObject({
     vpg: name,
     volume: name,
@@ -228,6 +258,7 @@ const vpgStatus = z.object({
   stateReason: z.string().optional(),
   createdAtMicros: micros,
   historyMillis: count,
+  retention: list(density),
   checkpointIntervalMillis: count,
   syncRateBytesPerSecond: count,
   journalWarnSizeBytes: count,
@@ -243,7 +274,14 @@ const vpgStatus = z.object({
   latestCheckpoint: checkpointFacts.optional(),
   oldestCheckpoint: checkpointFacts.optional(),
   checkpointCount: count,
-  tags: list(z.object({ checkpoint: z.string(), tag: z.string(), taggedAtMicros: micros })),
+  tags: list(
+    z.object({
+      checkpoint: z.string(),
+      tag: z.string(),
+      taggedAtMicros: micros,
+      keptForMillis: count.optional().meta({ description: 'Missing: until it is untagged.' }),
+    }),
+  ),
   holes: list(z.object({ fromCheckpoint: z.string(), reason: z.string() })),
   writesPerSecond: z.number(),
   bytesPerSecond: z.number(),

@@ -1,7 +1,9 @@
 import type { MirrorFacts } from '../aging/service.ts'
 import type { FailureCode, FailureRecord } from '../base/failure.ts'
 import type { Refusal } from '../ingest/ingest.ts'
+import type { Density } from '../timeline/densities.ts'
 
+export type { Density } from '../timeline/densities.ts'
 export type { Refusal } from '../ingest/ingest.ts'
 
 // What the HTTP API asks of the daemon. Everything is plain data that goes into JSON as it is: checkpoint ids as text
@@ -18,7 +20,7 @@ export interface VraControl {
   createVpg(request: CreateVpgRequest): Promise<VpgStatus>
   /** Ends protection; checkpoints, journal and mirror of the VPG go. Refused BUSY while an export reads it. */
   deleteVpg(name: string): Promise<void>
-  /** History, interval, rate and pause. Durable in the object store on return. */
+  /** History, its density, interval, limits, rate and pause. Durable in the object store on return. */
   changeVpg(name: string, request: ChangeVpgRequest): Promise<VpgStatus>
   /** A volume more; its agent is asked for it from then on. ALREADY_EXISTS when the name is taken. */
   addVolume(vpg: string, request: AddVolumeRequest): Promise<VpgStatus>
@@ -34,7 +36,7 @@ export interface VraControl {
    * What `latest`, an id, a tag or an ISO 8601 time (the newest at or before it) means. CHECKPOINT_MISSING when none is recoverable there.
    */
   findCheckpoint(vpg: string, reference: string): Promise<CheckpointFacts>
-  /** Without `checkpoint` a new one is made and tagged. Durable in the object store on return. */
+  /** Without `checkpoint` a new one is made and tagged. Durable in the object store on return. Tagging it again changes how long it is kept. */
   tagCheckpoint(request: TagRequest): Promise<CheckpointFacts>
   /** NOT_FOUND when nothing has the tag. */
   untagCheckpoint(vpg: string, tag: string): Promise<void>
@@ -130,7 +132,10 @@ export interface VpgStatus {
   /** Why, and since when, unless `protected`; for a person. */
   readonly stateReason: string | undefined
   readonly createdAtMicros: number
+  /** How far back the history reaches. */
   readonly historyMillis: number
+  /** How densely, from young to old. */
+  readonly retention: readonly Density[]
   readonly checkpointIntervalMillis: number
   /** What agents read of their disks for a synchronisation at most; 0 for no limit. */
   readonly syncRateBytesPerSecond: number
@@ -153,7 +158,7 @@ export interface VpgStatus {
   readonly latestCheckpoint: CheckpointFacts | undefined
   readonly oldestCheckpoint: CheckpointFacts | undefined
   readonly checkpointCount: number
-  readonly tags: readonly { readonly checkpoint: string; readonly tag: string; readonly taggedAtMicros: number }[]
+  readonly tags: readonly TagFacts[]
   /** From here on checkpoints are withdrawn, until a sync repairs it. */
   readonly holes: readonly { readonly fromCheckpoint: string; readonly reason: string }[]
   readonly writesPerSecond: number
@@ -161,6 +166,14 @@ export interface VpgStatus {
   readonly writesTotal: number
   readonly bytesTotal: number
   readonly mirror: MirrorFacts
+}
+
+export interface TagFacts {
+  readonly checkpoint: string
+  readonly tag: string
+  readonly taggedAtMicros: number
+  /** How much longer it is kept, on the VPG's history clock; undefined: until it is untagged. */
+  readonly keptForMillis: number | undefined
 }
 
 export interface VolumeFacts {
@@ -252,18 +265,22 @@ export interface JournalLimitsRequest {
   readonly journalLimitSizeBytes?: JournalLimit
 }
 
-export interface CreateVpgRequest extends JournalLimitsRequest {
+/** One of the two, or neither: a history with every checkpoint, or one that gets less dense with age. */
+export interface RetentionRequest {
+  readonly historyMillis?: number
+  readonly retention?: readonly Density[]
+}
+
+export interface CreateVpgRequest extends JournalLimitsRequest, RetentionRequest {
   readonly name: string
   /** `agent` writes it; it need not be said where there is only one. */
   readonly volumes: readonly { readonly name: string; readonly sizeBytes: number; readonly agent?: string }[]
   /** Who may write the VPG: agent names, as in their certificates. */
   readonly agents: readonly string[]
-  readonly historyMillis: number
   readonly checkpointIntervalMillis: number
 }
 
-export interface ChangeVpgRequest extends JournalLimitsRequest {
-  readonly historyMillis?: number
+export interface ChangeVpgRequest extends JournalLimitsRequest, RetentionRequest {
   readonly checkpointIntervalMillis?: number
   /** 0: no limit. */
   readonly syncRateBytesPerSecond?: number
@@ -292,6 +309,8 @@ export interface TagRequest {
   readonly tag: string
   /** As in findCheckpoint. */
   readonly checkpoint?: string
+  /** How long it is kept from now on, on the VPG's history clock; until it is untagged where it is missing. */
+  readonly keepMillis?: number
 }
 
 export interface ExportRequest {

@@ -1,4 +1,4 @@
-import type { SyncFacts, VpgStatus } from './service.ts'
+import type { Density, SyncFacts, VpgStatus } from './service.ts'
 
 // Facts in the words that people read: on the status page and the command line.
 
@@ -62,6 +62,16 @@ export function syncInWords(sync: SyncFacts): string {
 export function historyInWords({ historyMillis, mirror }: Pick<VpgStatus, 'historyMillis' | 'mirror'>): string {
   const short = mirror.agedEarlySinceMicros === undefined ? '' : ", cut short by the journal's limit"
   return `${durationInWords(mirror.historyMillis)} of ${durationInWords(historyMillis)}${short}`
+}
+
+/** "every checkpoint for 4 h, one in 1 min up to 2 d 0 h, ..." */
+export function retentionInWords(densities: readonly Density[]): string {
+  return densities
+    .map(({ everyMillis, forMillis }) => {
+      if (everyMillis === 0) return `every checkpoint for ${durationInWords(forMillis)}`
+      return `one in ${durationInWords(everyMillis)} up to ${durationInWords(forMillis)}`
+    })
+    .join(', ')
 }
 
 /** "12 GiB of at most 40 GiB, warns at 30 GiB" */

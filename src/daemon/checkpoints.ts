@@ -131,8 +131,7 @@ export class Checkpoints {
   async #required(entry: VpgEntry, reference: string, found: Checkpoint | undefined): Promise<Checkpoint> {
     const { name } = entry.definition
     if (found === undefined) {
-      const oldest = await this.oldest(entry)
-      const hint = oldest === undefined ? 'there is none yet' : `the oldest is ${describe(oldest)}`
+      const hint = await this.#nearest(entry, reference)
       throw new Failure('CHECKPOINT_MISSING', `${name} has no recoverable checkpoint for "${reference}": ${hint}`)
     }
     if (!isRecoverable(entry, found.ordinal))
@@ -143,6 +142,18 @@ export class Checkpoints {
     if (!entry.isRetained(found.ordinal))
       throw new Failure('CHECKPOINT_MISSING', `checkpoint ${describe(found)} of ${name} has left the history`)
     return found
+  }
+
+  /** What there is instead, in words: the neighbours of an id, otherwise the oldest. */
+  async #nearest(entry: VpgEntry, reference: string): Promise<string> {
+    const vpg = entry.definition.id
+    const at = parseCheckpointId(reference.trim())
+    const before = at === undefined ? undefined : await this.#newest(entry, [], at)
+    const query = { vpg, limit: 1, order: 'oldest-first', ...(at === undefined ? {} : { after: at }) } as const
+    const after = (await this.#catalog.listCheckpoints(query)).checkpoints[0]
+    const found = [before, after].filter(checkpoint => checkpoint !== undefined).map(describe)
+    if (found.length === 0) return 'there is none yet'
+    return at === undefined ? `the oldest is ${found.join('')}` : `the nearest that are kept are ${found.join(' and ')}`
   }
 }
 

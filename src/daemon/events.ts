@@ -223,10 +223,20 @@ export function agingHandlers({
       log.warn({ vpg: nameOf(vpg) }, 'checkpointsGivenUp')
     },
     regionRewritten: ({ vpg, ...facts }) => log.info({ vpg: nameOf(vpg), ...rounded(facts) }, 'regionRewritten'),
+    deltasMerged: ({ vpg, ...facts }) => log.info({ vpg: nameOf(vpg), ...rounded(facts) }, 'deltasMerged'),
     historyEdgeMoved: ({ vpg, edge, kept }) => {
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.historyEdge = edge
       catalog.dropCheckpoints({ vpg, edge, kept }).catch(indexFailed)
+    },
+    checkpointsThinned: ({ vpg, dropped }) => {
+      catalog.thinCheckpoints({ vpg, dropped }).catch(indexFailed)
+      log.debug({ vpg: nameOf(vpg), droppedCount: dropped.length }, 'checkpointsThinned')
+    },
+    tagsExpired: ({ vpg, names }) => {
+      const entry = entryOf(vpg)
+      if (entry !== undefined) entry.tags = entry.tags.filter(tag => !names.includes(tag.name))
+      log.info({ vpg: nameOf(vpg), names }, 'tagsExpired')
     },
     historyCutShort: ({ vpg, isShort, journalLimitSizeBytes }) =>
       log.warn({ vpg: nameOf(vpg), isShort, journalLimitSizeBytes }, 'historyCutShort'),

@@ -12,6 +12,7 @@ import type { RecoveredLog } from '../journal/journal.ts'
 import { CheckpointAssembler, isMarkerWithin, type DurableMarker } from '../timeline/assembler.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
+import { covers } from '../timeline/positions.ts'
 import { decodeFrame } from '../wire/wire.ts'
 
 /** A VPG after a start: what the store says of it, and what the log has beyond. */
@@ -57,10 +58,15 @@ export function reconcile(opened: readonly OpenedVpg[], log: RecoveredLog): Reco
   })
 }
 
-/** Log files outlive the history: a checkpoint below its edge is one only where the store has kept it. */
+/**
+ * Log files outlive the history and its density: a checkpoint below the edge, or with all its markers in the store, is one only where the store has
+ * kept it.
+ */
 function stillKept(vpg: OpenedVpg, complete: readonly Checkpoint[]): Checkpoint[] {
   const stored = new Set(vpg.checkpoints.map(checkpoint => checkpoint.ordinal))
-  return complete.filter(({ ordinal }) => ordinal >= vpg.historyEdge || stored.has(ordinal))
+  const isNew = ({ ordinal, vector }: Checkpoint): boolean =>
+    ordinal >= vpg.historyEdge && !covers(vpg.offloaded, vector)
+  return complete.filter(checkpoint => stored.has(checkpoint.ordinal) || isNew(checkpoint))
 }
 
 /**

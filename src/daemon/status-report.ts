@@ -11,8 +11,9 @@ import type { Disk } from '../disk/disk.ts'
 import type { Ingest, Refusal, StreamStatus, VpgIngestStatus } from '../ingest/ingest.ts'
 import type { Journal } from '../journal/journal.ts'
 import type { Metrics } from '../metrics/metrics.ts'
-import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import type { VolumeDefinition } from '../timeline/definition.ts'
+import { densitiesOf } from '../timeline/densities.ts'
 import type { VolumeStatus } from '../wire/messages.ts'
 import { checkpointFacts, type Checkpoints } from './checkpoints.ts'
 import type { Exports } from './exports.ts'
@@ -114,6 +115,7 @@ export class StatusReport {
       ...state,
       createdAtMicros: definition.createdAtMicros,
       historyMillis: definition.historyMillis,
+      retention: densitiesOf(definition),
       checkpointIntervalMillis: definition.checkpointIntervalMillis,
       syncRateBytesPerSecond: definition.syncRateBytesPerSecond,
       journalWarnSizeBytes: definition.journalWarnSizeBytes,
@@ -137,6 +139,7 @@ export class StatusReport {
         checkpoint: formatCheckpointId(tag.ordinal),
         tag: tag.name,
         taggedAtMicros: tag.taggedAtMicros,
+        keptForMillis: keptForMillis(tag, latest),
       })),
       holes: entry.openHoles.map(hole => ({
         fromCheckpoint: formatCheckpointId(hole.fromOrdinal),
@@ -354,6 +357,11 @@ function refusalAlerts(refusals: readonly Refusal[], vpg: string | undefined, no
 
 function peerInWords({ vpg, agent = '', address }: Refusal): string {
   return vpg === undefined ? `agent "${agent}" at ${address}` : `agent "${agent}" of VPG "${vpg}" at ${address}`
+}
+
+function keptForMillis({ keep }: Tag, latest: Checkpoint | undefined): number | undefined {
+  if (keep === undefined) return undefined
+  return Math.max(0, keep.millis - ((latest?.historyMillis ?? keep.fromHistoryMillis) - keep.fromHistoryMillis))
 }
 
 /** With what is in the log alone; where tags keep older ones, of what is in the store. */

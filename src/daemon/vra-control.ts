@@ -8,6 +8,7 @@ import type * as api from '../control/service.ts'
 import type { Ingest } from '../ingest/ingest.ts'
 import type { StoreConfig } from '../store/object-store.ts'
 import type { StreamDefinition, VpgDefinition } from '../timeline/definition.ts'
+import { densitiesDefault, retentionOf, type Density } from '../timeline/densities.ts'
 import type { VolumeChange } from '../timeline/definition-change.ts'
 import { checkpointFacts, Checkpoints } from './checkpoints.ts'
 import type { Exports } from './exports.ts'
@@ -88,7 +89,9 @@ export class DaemonControl implements api.VraControl {
     const { aging, ingest, report, table } = this.#parts
     const entry = table.named(name)
     const limits = this.#limitsOf(request, entry.definition)
-    entry.definition = await aging.changeVpg({ vpg: entry.definition.id, ...request, ...limits })
+    const { historyMillis, retention, ...settings } = request
+    const kept = retentionAsked({ historyMillis, retention })
+    entry.definition = await aging.changeVpg({ vpg: entry.definition.id, ...settings, ...kept, ...limits })
     ingest.updateVpg(entry.definition)
     return report.vpg(entry)
   }
@@ -159,7 +162,7 @@ export class DaemonControl implements api.VraControl {
         ? await ingest.requestCheckpoint(vpg)
         : await checkpoints.find(entry, request.checkpoint, clock.timestampMicros())
     if (request.checkpoint === undefined) catalog.addCheckpoints(vpg, [checkpoint])
-    const tag = await aging.tag({ vpg, ordinal: checkpoint.ordinal, name: request.tag })
+    const tag = await aging.tag({ vpg, ordinal: checkpoint.ordinal, name: request.tag, keepMillis: request.keepMillis })
     entry.tags = [...entry.tags.filter(other => other.name !== request.tag), tag]
     return checkpointFacts(entry, checkpoint)
   }
@@ -306,7 +309,7 @@ function definitionOf(request: api.CreateVpgRequest, nowMicros: number): VpgDefi
     incarnation: 1,
     volumes,
     streams,
-    historyMillis: request.historyMillis,
+    ...(retentionAsked(request) ?? retentionOf(densitiesDefault)),
     checkpointIntervalMillis: request.checkpointIntervalMillis,
     syncRateBytesPerSecond: 0,
     paused: false,
@@ -314,6 +317,20 @@ function definitionOf(request: api.CreateVpgRequest, nowMicros: number): VpgDefi
     ...noLimits,
     createdAtMicros: nowMicros,
   }
+}
+
+/** Undefined where nothing is asked. Fails REQUEST_INVALID for both, and for what cannot be kept. */
+function retentionAsked({
+  historyMillis,
+  retention,
+}: {
+  readonly historyMillis?: number | undefined
+  readonly retention?: readonly Density[] | undefined
+}): ReturnType<typeof retentionOf> | undefined {
+  if (historyMillis !== undefined && retention !== undefined)
+    throw new Failure('REQUEST_INVALID', 'give a history or a retention, not both')
+  if (historyMillis !== undefined) return retentionOf([{ everyMillis: 0, forMillis: historyMillis }])
+  return retention === undefined ? undefined : retentionOf(retention)
 }
 
 /** With one agent it is that one's; with several it has to be said. */

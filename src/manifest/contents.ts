@@ -3,6 +3,7 @@ import { assert } from '../base/assert.ts'
 import type { DurableMarker } from '../timeline/assembler.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
+import { requireKnownRetention } from '../timeline/densities.ts'
 import type { DeltaSpan, GarbageObject, VpgState } from '../timeline/state.ts'
 
 // What a manifest says, cut into named parts. A part is a list of items; it is written again only when one of its items is
@@ -139,6 +140,7 @@ export function contentsOf(fields: RootFields, commitNumber: number, parts: read
 
 /** A definition of before there were several streams, changing volumes, a rate, a pause and limits says what was so then. */
 function withDefaults(definition: VpgDefinition): VpgDefinition {
+  requireKnownRetention(definition)
   const written: Partial<VpgDefinition> = definition
   return {
     ...definition,

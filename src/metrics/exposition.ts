@@ -48,6 +48,10 @@ const vpgCounterHelp: Readonly<Record<keyof VpgCounts, readonly [string, string]
   foldRawBytes: ['vra_folds_raw_bytes_total', 'Uncompressed bytes written into deltas.'],
   regions: ['vra_regions_rewritten_total', 'Base regions rewritten.'],
   regionRawBytes: ['vra_regions_rewritten_raw_bytes_total', 'Uncompressed bytes written into base regions.'],
+  merges: ['vra_delta_merges_total', 'Times that adjacent deltas became one.'],
+  mergeRawBytes: ['vra_delta_merges_raw_bytes_total', 'Uncompressed bytes written by that.'],
+  mergeFreedRawBytes: ['vra_delta_merges_freed_raw_bytes_total', 'Uncompressed bytes that it freed.'],
+  thinned: ['vra_checkpoints_thinned_total', "Checkpoints that the VPG's retention has let go between others."],
   garbage: ['vra_garbage_objects_removed_total', 'Objects deleted from the store because nothing needs them.'],
   damage: [
     'vra_damage_found_total',

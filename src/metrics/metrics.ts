@@ -146,7 +146,15 @@ export class Metrics {
         counts.regions++
         counts.regionRawBytes += rawSizeBytes
       },
+      deltasMerged: ({ vpg, mergedRawSizeBytes, rawSizeBytes }) => {
+        const counts = this.#countsOf(vpg)
+        counts.merges++
+        counts.mergeRawBytes += rawSizeBytes
+        counts.mergeFreedRawBytes += mergedRawSizeBytes - rawSizeBytes
+      },
       historyEdgeMoved: () => undefined,
+      checkpointsThinned: ({ vpg, dropped }) => void (this.#countsOf(vpg).thinned += dropped.length),
+      tagsExpired: () => undefined,
       historyCutShort: () => undefined,
       holesChanged: () => undefined,
       holeFound: ({ vpg }) => void this.#countsOf(vpg).damage++,

@@ -23,6 +23,8 @@ export interface Tag {
   readonly ordinal: Ordinal
   readonly name: string
   readonly taggedAtMicros: number
+  /** Undefined: until it is untagged. Else for so long from then on, on the VPG's history clock. */
+  readonly keep?: { readonly millis: number; readonly fromHistoryMillis: number } | undefined
 }
 
 /** Keeps a checkpoint recoverable while somebody reads it. */

@@ -13,6 +13,7 @@ export type VpgSettings = Partial<
   Pick<
     VpgDefinition,
     | 'historyMillis'
+    | 'retention'
     | 'checkpointIntervalMillis'
     | 'syncRateBytesPerSecond'
     | 'paused'

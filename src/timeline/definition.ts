@@ -1,5 +1,18 @@
 import type { VpgId } from '../base/ids.ts'
 
+/** Up to the age `forMillis` one checkpoint in `everyMillis` is kept; 0: every one. */
+export interface Density {
+  readonly everyMillis: number
+  readonly forMillis: number
+}
+
+/** Part of a definition, and so of the manifest. */
+export interface Retention {
+  readonly formatVersion: 1
+  /** From young to old; the first is every checkpoint. */
+  readonly densities: readonly Density[]
+}
+
 /** What a person decided about a VPG; a control record, durable in the object store before it takes effect. */
 export interface VpgDefinition {
   readonly id: VpgId
@@ -9,7 +22,10 @@ export interface VpgDefinition {
   /** Older checkpoints may still hold them. */
   readonly removedVolumes: readonly VolumeDefinition[]
   readonly streams: readonly StreamDefinition[]
+  /** How far back the history reaches: the age of the last density. */
   readonly historyMillis: number
+  /** Undefined: every checkpoint is kept for as long. */
+  readonly retention?: Retention | undefined
   readonly checkpointIntervalMillis: number
   /** What agents read of their disks for a synchronisation at most; 0 for no limit. */
   readonly syncRateBytesPerSecond: number

@@ -25,7 +25,7 @@ import type { DeltaSpan, RegionVersion, SegmentSpan, VpgState } from './state.ts
 // ends), while a checkpoint of its own is retained (its checkpoint page names it), and while it is the last (its end is where
 // the segments count from).
 //
-// Thinning will change R and nothing here: a checkpoint that a density drops is not retained.
+// Thinning changes R and nothing here: a checkpoint that a density drops does not exist any more.
 
 /** The state's spans without what nobody reads, and the keys of the objects that so leave the manifest. */
 export interface Trimmed {
@@ -40,7 +40,7 @@ export interface Trimmed {
  * last delta's end.
  */
 export function unread(state: VpgState, ordinals: readonly number[], segmentsFrom: PositionVector): Trimmed {
-  const readers = [...ordinals.filter(retention(state)), Infinity]
+  const readers = readersOf(state, ordinals)
   const regions = state.regions.filter(readVersions(state.regions, readers))
   const asOf = asOfLookup(regions)
   const deltas = keepContiguous(
@@ -51,6 +51,11 @@ export function unread(state: VpgState, ordinals: readonly number[], segmentsFro
   const kept = { deltas, segments, regions }
   const stays = new Set(objectKeys(kept))
   return { ...kept, leftKeys: [...new Set(objectKeys(state))].filter(key => !stays.has(key)) }
+}
+
+/** Whoever reads: the retained checkpoints, ascending, and the future. */
+export function readersOf(state: VpgState, ordinals: readonly number[]): number[] {
+  return [...ordinals.filter(retention(state)), Infinity]
 }
 
 /** Keys of every object that these spans refer to: packs, checkpoint pages, segments. */
@@ -106,7 +111,7 @@ function keepContiguous(deltas: readonly DeltaSpan[], readers: readonly number[]
 }
 
 /** The as-of of the newest version of a region at or before an ordinal; 0 without one. */
-function asOfLookup(regions: readonly RegionVersion[]): (name: string, ordinal: number) => number {
+export function asOfLookup(regions: readonly RegionVersion[]): (name: string, ordinal: number) => number {
   const versions = new Map<string, number[]>()
   for (const version of regions) {
     const list = versions.get(regionName(version))
@@ -118,7 +123,7 @@ function asOfLookup(regions: readonly RegionVersion[]): (name: string, ordinal: 
 }
 
 /** The smallest reader at or above the ordinal; the future is above all. */
-function firstAtLeast(readers: readonly number[], ordinal: number): number {
+export function firstAtLeast(readers: readonly number[], ordinal: number): number {
   let [low, high] = [0, readers.length - 1]
   while (low < high) {
     const middle = Math.floor((low + high) / 2)

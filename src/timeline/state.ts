@@ -51,9 +51,11 @@ export interface DeltaSpan {
   readonly open?: number
   /** Ascending by volume and offset; no two overlap in range. */
   readonly packs: readonly PackRef[]
-  /** Every checkpoint in (fromOrdinal, toOrdinal] that was retained when it was made, as a checkpoint page. */
+  /** Every checkpoint in (fromOrdinal, toOrdinal] that was retained when it was made and was not dropped since, as a checkpoint page. */
   readonly checkpoints: ObjectRef
   readonly checkpointCount: number
+  /** How many checkpoints its data tells apart, where some were dropped since it was made; else `checkpointCount`. */
+  readonly versionCount?: number | undefined
   readonly rawSizeBytes: number
 }
 

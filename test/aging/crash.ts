@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
-import { dumpVpg } from '../../src/manifest/manifest.ts'
 import { AgingModel, streams } from '../support/aging-model.ts'
+import { strays } from '../support/aging-strays.ts'
 import type { Fate } from '../support/aging-surroundings.ts'
 import { randomFrom } from '../support/segment-records.ts'
 
@@ -81,12 +81,3 @@ t.test('wherever the process dies, the next one goes on and nothing retained is 
     if (left.length > 0) t.fail(`${where}: nobody knows of ${left.join(', ')}`)
   }
 })
-
-/** Objects that are neither referred to nor garbage. */
-async function strays(model: AgingModel): Promise<string[]> {
-  const known = new Set<string>()
-  for await (const line of dumpVpg(model.memory, model.vpg, new AbortController().signal)) {
-    for (const [key] of line.matchAll(/[0-9a-f]{32}\/[a-z]+\/[0-9a-f-]+/g)) known.add(key)
-  }
-  return [...model.memory.objects.keys()].filter(key => !key.startsWith('vpg/') && !known.has(key))
-}

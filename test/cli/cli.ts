@@ -60,6 +60,19 @@ t.test('a group is created, listed, shown, changed and deleted', async t => {
   t.match(list.stdout, /^erp-database\tneeds-sync\t23 min 22 s\t9,000\t/m)
   t.equal(((await vraCommand('vpg', 'list', '--json')).stdout.match(/"state"/g) ?? []).length >= 4, true)
 
+  t.equal((await vraCommand('vpg', 'change', 'db', '--retention', 'all:1h,10m:2d')).status, 0)
+  const { historyMillis, retention } = await vra.showVpg('db')
+  t.same(
+    { historyMillis, retention },
+    {
+      historyMillis: 172_800_000,
+      retention: [
+        { everyMillis: 0, forMillis: 3_600_000 },
+        { everyMillis: 600_000, forMillis: 172_800_000 },
+      ],
+    },
+  )
+  t.match((await vraCommand('vpg', 'change', 'db', '--retention', '1m:2d')).stderr, /must begin with a time for which/)
   t.equal((await vraCommand('vpg', 'change', 'db', '--history', '1h')).status, 0)
   t.equal((await vra.showVpg('db')).historyMillis, 3_600_000)
   const limits = ['--journal-warn', '30GiB', '--journal-limit', '40GiB']

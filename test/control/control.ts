@@ -1,6 +1,7 @@
 import { request as httpRequest } from 'node:http'
 import t, { type Test } from 'tap'
 import { Failure, failedWith, reactionTo, type FailureCode } from '../../src/base/failure.ts'
+import { densitiesDefault } from '../../src/timeline/densities.ts'
 import { GiB } from '../../src/base/units.ts'
 import { ControlApi, ControlClient } from '../../src/control/control.ts'
 import type { CreateVpgRequest } from '../../src/control/service.ts'
@@ -163,6 +164,17 @@ t.test('requests that cannot be meant are refused with all that is wrong', async
       () => client.createVpg({ ...vpg, name: '-x', historyMillis: 1 }),
       /name: .*historyMillis: /,
     ],
+    [
+      'a history and a retention',
+      () => client.changeVpg('web', { historyMillis: 7_200_000, retention: densitiesDefault }),
+      /not both/,
+    ],
+    [
+      'a retention that begins thinned',
+      () => client.changeVpg('web', { retention: [{ everyMillis: 60_000, forMillis: 3_600_000 }] }),
+      /retention: must begin with a time for which every checkpoint is kept/,
+    ],
+    ['a tag for no time', () => client.tagCheckpoint({ vpg: 'web', tag: 'x', keepMillis: 0 }), /keepMillis/],
     ['a change of nothing', () => client.changeVpg('web', {}), /changes nothing/],
     [
       'a page beyond the bound',

@@ -55,3 +55,19 @@ t.test('what can be recovered is told by volume', async t => {
   )
   t.equal((await checkpoints.latest(entry))?.ordinal, checkpointOrdinal(1, 8))
 })
+
+t.test('a checkpoint that is not kept any more is missing, and its neighbours are named', async t => {
+  const catalog = await Catalog.open({ file: path.join(t.testdir(), 'index.sqlite'), events: quiet })
+  t.teardown(() => catalog.close())
+  const opened = openedVpg()
+  const entry = new VpgEntry({ ...opened, historyEdge: ordinal(0) }, systemClock)
+  const vpg = opened.definition.id
+  await catalog.loadVpg({ vpg, segments: [], checkpoints: [1, 2, 3, 4, 5, 6].map(checkpoint), offloaded: [] })
+  await catalog.thinCheckpoints({ vpg, dropped: [2, 3, 4].map(counter => checkpointOrdinal(1, counter)) })
+  t.equal((await catalog.statistics({ vpg })).checkpointCount, 3)
+  const checkpoints = new Checkpoints(catalog)
+  const missing = { code: 'CHECKPOINT_MISSING', message: /nearest that are kept are 1\.1 of .* and 1\.5 of / }
+  await t.rejects(checkpoints.find(entry, '1.3', 9_000_000), missing)
+  await t.rejects(checkpoints.find(entry, '1.9', 9_000_000), { message: /nearest that are kept are 1\.6 of / })
+  t.equal((await checkpoints.find(entry, '1970-01-01T00:00:04Z', 9_000_000)).ordinal, checkpointOrdinal(1, 1))
+})

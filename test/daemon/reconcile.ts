@@ -65,6 +65,20 @@ function logOfMarkers(count: number): RecoveredLog {
   }
 }
 
+t.test('checkpoints that were thinned do not come back though their markers are still in the log', t => {
+  const opened = openedVpg({
+    historyEdge: checkpointOrdinal(1, 1),
+    offloaded: [{ stream: 1, generation: 1, sequence: sequence(8) }],
+    checkpoints: [1, 4, 8].map(checkpoint),
+  })
+  const [found] = reconcile([opened], logOfMarkers(10))
+  t.strictSame(
+    found?.logCheckpoints.map(({ ordinal }) => ordinal - checkpointOrdinal(1, 0)),
+    [1, 4, 8, 9, 10],
+  )
+  t.end()
+})
+
 t.test('checkpoints that left the history do not come back though their markers are still in the log', t => {
   const opened = openedVpg({
     historyEdge: checkpointOrdinal(1, 6),

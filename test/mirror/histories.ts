@@ -7,7 +7,7 @@ import { readVolume, scatterVolumeToArray, TestTimeline } from '../support/mirro
 
 // Random histories of two streams and three volumes, against plain arrays. Invariants:
 //   every retained checkpoint of every volume, by read() and by scatter(), is what the volume held then,
-//   whatever was folded, rewritten, thinned or dropped; scatter() gives no byte twice;
+//   whatever was folded, rewritten, thinned, merged or dropped; scatter() gives no byte twice;
 //   the packs of a delta do not overlap, hold no more than they may, and verify.
 
 const historyCount = 150
@@ -39,7 +39,7 @@ async function faultsOf(seed: number, scratchDirectory: string): Promise<string[
   const packRawSizeBytesMax = (8 + random(200)) * KiB
   timeline.checkpoint()
   for (let step = 0; step < stepCount; step++) {
-    const what = random(20)
+    const what = random(23)
     if (what < 10) history.write()
     else if (what < 14) timeline.checkpoint()
     else if (what < 15) history.seal('some')
@@ -49,7 +49,11 @@ async function faultsOf(seed: number, scratchDirectory: string): Promise<string[
       const delta = await timeline.fold({ packRawSizeBytesMax, memorySizeBytesMax, partitionSizeBytes: 40 * KiB })
       if (delta !== undefined) faults.push(...packFaults(delta, packRawSizeBytesMax))
     } else if (what < 19) await timeline.rewrite()
-    else timeline.drop()
+    else if (what < 22) {
+      const extentCountMax = 1 + random(200)
+      const delta = await timeline.merge({ packRawSizeBytesMax, extentCountMax, lotSizeBytes: (1 + random(64)) * KiB })
+      if (delta !== undefined) faults.push(...packFaults(delta, packRawSizeBytesMax))
+    } else timeline.drop()
   }
   for (const checkpoint of timeline.retained) {
     const image = await timeline.open(timeline.plan(checkpoint))

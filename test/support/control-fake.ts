@@ -10,6 +10,7 @@ import type {
   CheckpointList,
   CheckpointListQuery,
   CreateVpgRequest,
+  Density,
   DumpPage,
   DumpRequest,
   ExportJob,
@@ -26,6 +27,7 @@ import type {
   VraControl,
   VraStatus,
 } from '../../src/control/service.ts'
+import { densitiesDefault } from '../../src/timeline/densities.ts'
 
 interface FakeVpg {
   status: VpgStatus
@@ -108,10 +110,12 @@ export class FakeVra implements VraControl {
 
   async changeVpg(name: string, request: ChangeVpgRequest): Promise<VpgStatus> {
     const vpg = this.#vpg(name)
-    const { journalWarnSizeBytes, journalLimitSizeBytes, ...others } = request
+    const { journalWarnSizeBytes, journalLimitSizeBytes, historyMillis, retention, ...others } = request
+    const kept = historyMillis === undefined ? retention : [{ everyMillis: 0, forMillis: historyMillis }]
     vpg.status = {
       ...vpg.status,
       ...others,
+      ...(kept === undefined ? {} : { retention: kept, historyMillis: kept.at(-1)?.forMillis ?? 0 }),
       journalWarnSizeBytes: Number(journalWarnSizeBytes ?? vpg.status.journalWarnSizeBytes),
       journalLimitSizeBytes: Number(journalLimitSizeBytes ?? vpg.status.journalLimitSizeBytes),
     }
@@ -341,7 +345,8 @@ export class FakeVra implements VraControl {
       state: checkpointCount > 0 ? 'protected' : 'waiting-for-agent',
       stateReason: checkpointCount > 0 ? undefined : `no agent of ${request.agents.join(', ')} has connected yet`,
       createdAtMicros: nowMicros - 86_400e6,
-      historyMillis: request.historyMillis,
+      historyMillis: request.historyMillis ?? request.retention?.at(-1)?.forMillis ?? 30 * 86_400_000,
+      retention: densitiesOfRequest(request),
       checkpointIntervalMillis: request.checkpointIntervalMillis,
       syncRateBytesPerSecond: 0,
       journalWarnSizeBytes: Number(request.journalWarnSizeBytes ?? 0),
@@ -426,6 +431,7 @@ export class FakeVra implements VraControl {
         tag,
         checkpoint: formatCheckpointId(ordinal),
         taggedAtMicros: nowMicros,
+        keptForMillis: undefined,
       })),
     }
   }
@@ -559,4 +565,9 @@ export function populated(): FakeVra {
     { severity: 'warning', vpg: 'test-lab', sentence: 'waits for agent lab1, which has never connected.' },
   ]
   return vra
+}
+
+function densitiesOfRequest({ historyMillis, retention }: CreateVpgRequest): readonly Density[] {
+  if (historyMillis !== undefined) return [{ everyMillis: 0, forMillis: historyMillis }]
+  return retention ?? densitiesDefault
 }

@@ -3,9 +3,18 @@ import { newVpgId, ordinal, type Ordinal, type PositionVector } from '../../src/
 import { KiB } from '../../src/base/units.ts'
 import { realDisk } from '../../src/disk/disk.ts'
 import { openImage, type Image } from '../../src/image/image.ts'
-import { fold, rewriteRegion, Workspace, type FoldLimits } from '../../src/mirror/mirror.ts'
+import {
+  fold,
+  mergeDeltas,
+  rewriteRegion,
+  surveyDeltas,
+  Workspace,
+  type FoldLimits,
+  type MergeLimits,
+} from '../../src/mirror/mirror.ts'
 import type { ImagePlan } from '../../src/aging/service.ts'
 import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
+import { basedIn } from '../../src/timeline/merge-plan.ts'
 import type { DeltaSpan, RegionVersion, SegmentSpan, VpgState } from '../../src/timeline/state.ts'
 import { History } from './mirror-history.ts'
 import { MemoryStore } from './mirror-memory-store.ts'
@@ -128,6 +137,35 @@ export class TestTimeline {
       if (span.ranges.every(range => covered(range.stream, range.generation, range.lastSequence)))
         this.#droppedSegments.add(span.commitNumber)
     }
+    return delta
+  }
+
+  /** Makes one delta of some adjacent ones. */
+  async merge(limits: Omit<MergeLimits, 'regionSizeBytes'>): Promise<DeltaSpan | undefined> {
+    const first = this.history.random(this.#deltas.length)
+    const run = this.#deltas.slice(first, first + 1 + this.history.random(4))
+    const [oldest, newest] = [run[0], run.at(-1)]
+    if (oldest === undefined || newest === undefined) return undefined
+    const ordinals = this.retained.map(checkpoint => checkpoint.ordinal)
+    const { fromOrdinal } = oldest
+    const { toOrdinal } = newest
+    const inside = ordinals.filter(each => fromOrdinal < each && each < toOrdinal)
+    const groups = [...inside, toOrdinal]
+    const isBased = basedIn(this.state, ordinals)
+    const request = { ...this.#tools, vpg: this.vpg, epoch: 1, deltas: run, groups, isBased }
+    const mergeLimits = { ...limits, regionSizeBytes: testRegionSizeBytes }
+    const { packs, rawSizeBytes } = await mergeDeltas({ ...request, limits: mergeLimits })
+    const regions = packs.flatMap(({ volume, regionRawSizeBytes }) =>
+      regionRawSizeBytes.map(([region]) => ({ volume, region })),
+    )
+    const places = [...new Map(regions.map(at => [`${at.volume}/${at.region}`, at])).values()]
+    const survey = await surveyDeltas({ ...request, limits: mergeLimits }, places)
+    if (survey.liveSizeBytes !== rawSizeBytes)
+      throw new Error(`the survey says ${survey.liveSizeBytes} bytes, the merge kept ${rawSizeBytes}`)
+    const kind = 'delta'
+    const page = { checkpoints: { key: 'none', sizeBytes: 0 }, checkpointCount: groups.length }
+    const delta: DeltaSpan = { kind, fromOrdinal, toOrdinal, packs, ...page, rawSizeBytes }
+    this.#deltas = this.#deltas.toSpliced(first, run.length, delta)
     return delta
   }
 

@@ -1,0 +1,209 @@
+import type { Ordinal } from '../base/ids.ts'
+import {
+  mergeDeadShareMin,
+  mergeDeadSharePressedMin,
+  mergeExtentCountMax,
+  mergeLotSizeBytes,
+  packRawSizeBytesMax,
+  regionSizeBytes,
+  surveyRegionsMax,
+} from '../base/limits.ts'
+import { readCheckpointPage } from '../manifest/manifest.ts'
+import { mergeDeltas, surveyDeltas, type MergedRun, type MergeLimits, type RegionAt } from '../mirror/mirror.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import { historySizeBytes } from '../timeline/journal-limit.ts'
+import { basedIn, deltaName, planMerge, weightsAfterLook, type Run } from '../timeline/merge-plan.ts'
+import { objectKeys } from '../timeline/reach.ts'
+import type { DeltaSpan } from '../timeline/state.ts'
+import { ageEarly, withNewObjects } from './merging.ts'
+import { patientStore } from './patient-store.ts'
+import { thinAll } from './thinning.ts'
+import type { AgingTools } from './tools.ts'
+import type { VpgWriter } from './vpg-writer.ts'
+
+// Where checkpoints were dropped, what only they had is dead in the deltas. Adjacent deltas are merged when enough is, or when they are small:
+// src/timeline/README.md has the rule, the order of the steps, and what this costs at most.
+
+const limits: MergeLimits = {
+  packRawSizeBytesMax,
+  regionSizeBytes,
+  extentCountMax: mergeExtentCountMax,
+  lotSizeBytes: mergeLotSizeBytes,
+}
+
+/** By the share that was asked for: what was looked at and held too little that is dead. For this process: a start looks again. */
+const looked = new WeakMap<VpgWriter, Map<number, Map<string, number>>>()
+
+/** Merges a run of deltas of which half is dead, or looks at one; false where there is none. */
+export async function mergeHistory(tools: AgingTools, writer: VpgWriter): Promise<boolean> {
+  return await mergeWhereDead(tools, writer, mergeDeadShareMin)
+}
+
+/** While the history takes more than the journal's limit: thins, merges where less is dead than would do otherwise, then ages early. */
+export async function keepJournalLimit(tools: AgingTools, writer: VpgWriter): Promise<boolean> {
+  const { state } = writer.contents
+  const limitSizeBytes = state.definition.journalLimitSizeBytes
+  if (limitSizeBytes === 0 || historySizeBytes(state) <= limitSizeBytes) return false
+  return (
+    (await thinAll(tools, writer)) ||
+    (await mergeWhereDead(tools, writer, mergeDeadSharePressedMin)) ||
+    (await ageEarly(tools, writer))
+  )
+}
+
+/** The same with another share that must be dead. */
+async function mergeWhereDead(tools: AgingTools, writer: VpgWriter, deadShareMin: number): Promise<boolean> {
+  const { contents } = writer
+  const ordinals = writer.points(contents).map(point => point.ordinal)
+  const weights = weightsOf(writer, deadShareMin)
+  const { foldSizeBytesMin: smallSizeBytes, mergeSizeBytesMax } = tools.config
+  const run = planMerge(contents.state, ordinals, { deadShareMin, smallSizeBytes, mergeSizeBytesMax }, weights)
+  if (run === undefined) return false
+  const merged: MergedRun = { ...run, isBased: basedIn(contents.state, ordinals) }
+  if (run.why === 'dead') {
+    const deadShare = await writer.merging(() => surveyed(tools, writer, merged))
+    if (deadShare === undefined) return false
+    if (deadShare < deadShareMin) {
+      for (const [name, weight] of weightsAfterLook(run, weights)) weights.set(name, weight)
+      return true
+    }
+  }
+  const committed = await mergeRun(tools, writer, run, merged)
+  if (committed) for (const delta of run.deltas) weights.delete(deltaName(delta))
+  return committed
+}
+
+/** The share of the run's bytes that is dead, as the indexes of some regions say. */
+async function surveyed(tools: AgingTools, writer: VpgWriter, run: MergedRun): Promise<number> {
+  const { signal, turns } = tools
+  const request = {
+    ...run,
+    store: patientStore(tools.store, writer.patience),
+    signal,
+    limits,
+    yieldNow: turns.yieldNow,
+  }
+  const { fullest, others, othersSizeBytes } = sampleOf(run.deltas)
+  const [exact, sampled] = [await surveyDeltas(request, fullest), await surveyDeltas(request, others)]
+  const liveShare = sampled.rawSizeBytes === 0 ? 1 : sampled.liveSizeBytes / sampled.rawSizeBytes
+  const rawSizeBytes = exact.rawSizeBytes + othersSizeBytes
+  return rawSizeBytes === 0 ? 0 : 1 - (exact.liveSizeBytes + othersSizeBytes * liveShare) / rawSizeBytes
+}
+
+/** The fullest regions, and as many of the others, evenly spread. */
+function sampleOf(deltas: readonly DeltaSpan[]): {
+  readonly fullest: readonly RegionAt[]
+  readonly others: readonly RegionAt[]
+  readonly othersSizeBytes: number
+} {
+  const sizes = new Map<string, { volume: number; region: number; sizeBytes: number }>()
+  for (const { volume, regionRawSizeBytes } of deltas.flatMap(delta => delta.packs)) {
+    for (const [region, sizeBytes] of regionRawSizeBytes) {
+      const known = sizes.get(`${volume}/${region}`)
+      if (known === undefined) sizes.set(`${volume}/${region}`, { volume, region, sizeBytes })
+      else known.sizeBytes += sizeBytes
+    }
+  }
+  const ranked = [...sizes.values()].sort((a, b) => b.sizeBytes - a.sizeBytes)
+  const rest = ranked.slice(surveyRegionsMax)
+  const step = Math.max(1, rest.length / surveyRegionsMax)
+  const others = Array.from({ length: Math.min(surveyRegionsMax, rest.length) }, (_, at) => rest[Math.floor(at * step)])
+  return {
+    fullest: ranked.slice(0, surveyRegionsMax),
+    others: others.filter(region => region !== undefined),
+    othersSizeBytes: rest.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+  }
+}
+
+async function mergeRun(tools: AgingTools, writer: VpgWriter, run: Run, merged: MergedRun): Promise<boolean> {
+  const { clock, notify, turns, signal, workspace } = tools
+  const startMillis = clock.monotonicMillis()
+  const first = run.deltas[0]
+  const toOrdinal = run.groups.at(-1)
+  if (first === undefined || toOrdinal === undefined) return false
+  return await withNewObjects(tools, writer, 'delta', async newKey => {
+    const store = patientStore(tools.store, writer.patience)
+    const { epoch } = writer.contents.state
+    const request = {
+      ...merged,
+      store,
+      newKey,
+      workspace,
+      yieldNow: turns.yieldNow,
+      signal,
+      vpg: writer.vpg,
+      epoch,
+      limits,
+    }
+    const result = await mergeDeltas(request)
+    const checkpoints = await checkpointsOf(tools, writer, run)
+    const page = writer.commits.checkpointPage(checkpoints)
+    await writer.createObject(page)
+    const delta: DeltaSpan = {
+      kind: 'delta',
+      fromOrdinal: first.fromOrdinal,
+      toOrdinal,
+      packs: result.packs,
+      checkpoints: { key: page.key, sizeBytes: page.bytes.length },
+      checkpointCount: checkpoints.length,
+      versionCount: run.groups.length,
+      rawSizeBytes: result.rawSizeBytes,
+    }
+    if (!(await commitMerge(writer, run, delta))) {
+      await tools.store.remove(page.key, signal)
+      return false
+    }
+    notify('deltasMerged', {
+      vpg: writer.vpg,
+      deltaCount: run.deltas.length,
+      mergedRawSizeBytes: run.deltas.flatMap(each => each.packs).reduce((sum, pack) => sum + pack.rawSizeBytes, 0),
+      rawSizeBytes: result.rawSizeBytes,
+      storedSizeBytes: result.storedSizeBytes,
+      objectCount: result.packs.length,
+      millis: clock.monotonicMillis() - startMillis,
+    })
+    return true
+  })
+}
+
+/** The retained ones, as the pages of the run's deltas have them. */
+async function checkpointsOf({ store, signal }: AgingTools, writer: VpgWriter, run: Run): Promise<Checkpoint[]> {
+  const groups = new Set<Ordinal>(run.groups)
+  const found: Checkpoint[] = []
+  for (const { open, checkpoints } of run.deltas) {
+    if (open !== undefined) continue
+    const page = await readCheckpointPage(patientStore(store, writer.patience), writer.vpg, checkpoints, signal)
+    found.push(...page.filter(({ ordinal }) => groups.has(ordinal) && writer.history.has(ordinal)))
+  }
+  return found
+}
+
+/** False where the run is not in the manifest any more as it was. What was dropped of it meanwhile, the new delta only holds needlessly. */
+async function commitMerge(writer: VpgWriter, run: Run, delta: DeltaSpan): Promise<boolean> {
+  return await writer.exclusively(async turn => {
+    const { contents } = turn
+    const { deltas } = contents.state
+    const first = deltas.findIndex(other => other.checkpoints.key === run.deltas[0]?.checkpoints.key)
+    const merged = deltas.slice(Math.max(0, first), first + run.deltas.length)
+    const isWhole =
+      first >= 0 &&
+      merged.length === run.deltas.length &&
+      merged.every((other, index) => other.checkpoints.key === run.deltas[index]?.checkpoints.key)
+    if (contents.deletedAtMicros !== undefined || !isWhole) return false
+    const state = { ...contents.state, deltas: deltas.toSpliced(first, merged.length, delta) }
+    const change = writer.trimmed({ ...contents, state })
+    const formerKeys = objectKeys({ deltas: merged, segments: [], regions: [] })
+    await turn.commitManifest({ ...change, leftKeys: [...change.leftKeys, ...formerKeys] })
+    return true
+  })
+}
+
+function weightsOf(writer: VpgWriter, deadShareMin: number): Map<string, number> {
+  const byShare = looked.get(writer) ?? new Map<number, Map<string, number>>()
+  looked.set(writer, byShare)
+  const weights = byShare.get(deadShareMin) ?? new Map<string, number>()
+  byShare.set(deadShareMin, weights)
+  const known = new Set(writer.contents.state.deltas.map(deltaName))
+  for (const name of weights.keys()) if (!known.has(name)) weights.delete(name)
+  return weights
+}
