@@ -100,3 +100,28 @@ t.test('the comparison notices an image that ends at another cut', async t => {
   const other = await readVolume(await timeline.open(timeline.plan(wrong)), 1, seeded(1))
   t.not(Buffer.compare(other, expected), 0)
 })
+
+t.test(
+  'where checkpoints were dropped inside of a delta, a merge keeps the last write before the next kept one',
+  async t => {
+    for (let seed = 1; seed <= 12; seed++) {
+      const random = seeded(seed)
+      const history = new History(random, [{ number: 1, sizeBytes: 64 * KiB, included: true }], 1)
+      const timeline = new TestTimeline(history, t.testdir())
+      for (let round = 0; round < 12; round++) {
+        for (let count = 0; count < 8; count++) history.write()
+        timeline.checkpoint()
+      }
+      const limits = { packRawSizeBytesMax: 2 ** 20, memorySizeBytesMax: 2 ** 30, partitionSizeBytes: 2 ** 20 }
+      while ((await timeline.fold(limits)) !== undefined);
+      timeline.retained = timeline.retained.filter((_, index) => index % 4 === 3)
+      for (let merge = 0; merge < 8; merge++)
+        await timeline.merge({ packRawSizeBytesMax: 2 ** 20, extentCountMax: 1000, lotSizeBytes: 16 * KiB })
+      for (const checkpoint of timeline.retained) {
+        const bytes = await readVolume(await timeline.open(timeline.plan(checkpoint)), 1, random)
+        const expected = history.contents.get(checkpoint.ordinal)!.get(1)!
+        t.equal(Buffer.compare(bytes, expected), 0, `seed ${seed}, checkpoint ${checkpoint.ordinal}`)
+      }
+    }
+  },
+)
