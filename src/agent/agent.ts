@@ -78,7 +78,7 @@ export class Agent implements Closable {
 
   /**
    * Serves the volumes when it resolves, whether the VRA answers or not. Fails CONFIG_INVALID where a disk cannot be served, BUSY
-   * where another agent runs on the state directory.
+   * where another agent runs on the state directory, or serves a disk.
    */
   static async open(config: AgentConfig, deps: AgentDeps): Promise<Agent> {
     checkVolumes(config.volumes)

@@ -19,12 +19,13 @@ export interface OpenDeps {
 
 /**
  * Opens a disk and its dirty map, and finds out what has to be sent of it; what is pending is durable on return, and not yet saved is
- * only the state. Fails CONFIG_INVALID where the disk cannot be served: also where it has become smaller.
+ * only the state. Fails CONFIG_INVALID where the disk cannot be served: also where it has become smaller; BUSY where another agent serves it.
  */
 export async function openVolume({ name, path }: AgentVolumeConfig, deps: OpenDeps): Promise<VolumeParts> {
   const file = deps.openVolumeFile(path)
   let map: DirtyMap | undefined
   try {
+    file.claim()
     const known = deps.directory.state.volumes.find(each => each.name === name)
     if (known !== undefined) refuseSmaller(path, known.identity, file)
     const mapPath = deps.directory.mapFile(name)

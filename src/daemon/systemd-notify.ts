@@ -4,7 +4,8 @@ import { execFile } from 'node:child_process'
 //
 // systemd listens on a Unix datagram socket (NOTIFY_SOCKET). Node has no Unix datagram sockets, and a native package for three words a
 // minute is one more thing to compile, so the words go through `systemd-notify`, which is there wherever a systemd is that asks. It is a
-// child of the daemon, hence NotifyAccess=all in the units; the daemon starts no other processes.
+// child of the daemon, hence NotifyAccess=all in the units; beside it an agent starts `flock`, once for each
+// disk that is a file, before it is ready.
 
 type Environment = Readonly<Record<string, string | undefined>>
 

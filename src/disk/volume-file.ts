@@ -1,6 +1,7 @@
 import * as fs from 'node:fs'
 import { Failure } from '../base/failure.ts'
 import { sectorSizeBytes } from '../base/units.ts'
+import { claimFile } from './file-claim.ts'
 
 // A guest's disk: a raw file or a block device that is read and written by many calls at once, in the thread pool. (The
 // calls of disk.ts are synchronous: one at a time, in threads of their own.)
@@ -19,6 +20,11 @@ export interface VolumeFile {
   readonly sizeBytes: number
   /** True when nothing was ever written to it, as far as the file system knows: every byte is zero. */
   readonly isOneHole: boolean
+  /**
+   * Keeps every other claim of the same disk away until it is closed, whatever names it has. BUSY where there is one. (A block device was claimed
+   * when it was opened.)
+   */
+  claim(): void
   /** Fills the whole target. */
   read(target: Uint8Array, offsetBytes: number): Promise<void>
   /** Writes every byte. A kill of the process does not lose it afterwards; a power cut may, before sync(). */
@@ -36,11 +42,19 @@ class RealVolumeFile implements VolumeFile {
   readonly sizeBytes: number
   readonly isOneHole: boolean
   readonly #descriptor: number
+  readonly #path: string
+  readonly #isFile: boolean
 
-  constructor(descriptor: number, stat: fs.Stats) {
+  constructor(descriptor: number, path: string, stat: fs.Stats) {
     this.#descriptor = descriptor
+    this.#path = path
+    this.#isFile = stat.isFile()
     this.isOneHole = stat.isFile() && stat.blocks === 0
     this.sizeBytes = stat.isBlockDevice() ? blockDeviceSizeBytes(stat.rdev) : stat.size
+  }
+
+  claim(): void {
+    if (this.#isFile) claimFile(this.#descriptor, this.#path)
   }
 
   read(target: Uint8Array, offsetBytes: number): Promise<void> {
@@ -128,7 +142,7 @@ function openFor(path: string, flags: () => number): VolumeFile {
     const stat = fs.fstatSync(descriptor)
     if (!stat.isFile() && !stat.isBlockDevice())
       throw new Failure('CONFIG_INVALID', `${path} is neither a file nor a block device`)
-    const file = new RealVolumeFile(descriptor, stat)
+    const file = new RealVolumeFile(descriptor, path, stat)
     if (file.sizeBytes === 0 || file.sizeBytes % sectorSizeBytes !== 0)
       throw new Failure(
         'CONFIG_INVALID',

@@ -271,6 +271,30 @@ t.test('a failed write of the local disk gets no number, and the guest hears it'
   t.same(site.vra.faults, [])
 })
 
+t.test('a disk that another agent serves is refused before a guest could find it', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 1 * MiB)
+  const agent = await site.start()
+  const link = path.join(site.directory, 'link.raw')
+  fs.symlinkSync(site.pathOf('a'), link)
+  let served = 0
+  const second = (): Promise<Agent> =>
+    site.start(
+      { stateDirectory: path.join(site.directory, 'state-2'), volumes: [{ name: 'a', path: link }] },
+      {
+        openGuestServer: async ({ listen }) => {
+          served++
+          return { address: () => listen, connectionCount: () => 0, close: async () => undefined }
+        },
+      },
+    )
+  await t.rejects(second(), { code: 'BUSY', message: /link\.raw is in use: another agent serves the same file/ })
+  t.equal(served, 0)
+  await agent.close()
+  await (await second()).close()
+  t.equal(served, 1, 'it is free when that one has stopped')
+  await site.vra.kill()
+})
+
 t.test('a refusal is said in the VRA’s words', async t => {
   const site = await Site.create(t.testdir(), ['a', 'b'], 1 * MiB)
   site.vra.refusal = { code: 'IDENTITY_REFUSED', sentence: 'agent-1 is not listed' }

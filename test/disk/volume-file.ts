@@ -18,7 +18,7 @@ t.test('what cannot be a disk is refused in words', t => {
   t.end()
 })
 
-t.test('a file may be opened twice: the agent itself looks at it again', async t => {
+t.test('a file that is not claimed may be opened twice', async t => {
   const file = path.join(t.testdir({ disk: 'x'.repeat(512) }), 'disk')
   const first = openVolumeFile(file)
   const second = openVolumeFile(file)

@@ -341,6 +341,7 @@ export class World {
       return {
         sizeBytes: file.sizeBytes(),
         isOneHole: false,
+        claim: () => undefined,
         read: (target, offsetBytes) => later(() => void file.read(target, offsetBytes)),
         write: (data, offsetBytes) =>
           later(() => {

@@ -186,6 +186,7 @@ export class SimulatedDisk {
     return {
       sizeBytes: open.sizeBytes(),
       isOneHole: false,
+      claim: () => undefined,
       read: (target, offsetBytes) => later(() => void open.read(target, offsetBytes)),
       write: (data, offsetBytes) => later(() => open.write([data], offsetBytes)),
       sync: () => later(() => open.sync()),

@@ -102,6 +102,7 @@ export class SimulatedVolume {
     return {
       sizeBytes: this.sizeBytes,
       isOneHole: this.sectors.size === 0,
+      claim: () => undefined,
       read: (target, offsetBytes) =>
         this.#later(life, () => {
           this.#failMaybe('read')
