@@ -28,6 +28,7 @@ export function buildProgram(version: string, roles: Roles): Command {
   const program = new Command('vra')
     .description('Continuous data protection: every write kept in order, any disk back as of any checkpoint.')
     .version(version)
+    .enablePositionalOptions() // what stands after a command is its own: `vra export list --json`
     .addCommand(serveCommand(roles.runVra))
     .addCommand(protectCommand(roles.runAgent))
     .addCommand(statusCommand())

@@ -2,7 +2,8 @@ import type { Command } from 'commander'
 import type { VraStatus } from '../control/service.ts'
 import { countInWords, durationInWords, sizeInWords } from '../control/words.ts'
 import { clientCommand, clientOf, type ClientOptions } from './client.ts'
-import { printFacts, printJson, printLine, printTable } from './output.ts'
+import { printExportTable } from './export.ts'
+import { printFacts, printJson, printLine } from './output.ts'
 import { printVpgTable, refusalInWords } from './vpg.ts'
 
 export function statusCommand(): Command {
@@ -49,18 +50,6 @@ async function printStatus(status: VraStatus): Promise<void> {
   }
   if (status.exports.length > 0) {
     printLine()
-    await printTable(
-      ['EXPORT', 'STATE', 'VPG', 'VOLUME', 'CHECKPOINT', 'DONE', 'FILE', 'WHY'],
-      status.exports.map(job => [
-        job.id,
-        job.state,
-        job.vpg,
-        job.volume,
-        job.checkpoint,
-        `${sizeInWords(job.doneBytes)} of ${sizeInWords(job.sizeBytes)}`,
-        job.file,
-        job.failure?.sentence ?? '',
-      ]),
-    )
+    await printExportTable(status.exports)
   }
 }

@@ -173,6 +173,28 @@ t.test('an export waits for its end and prints one document', async t => {
   t.ok(relative, 'the daemon is given absolute paths')
 })
 
+t.test('exports are listed, and one is cancelled from elsewhere', async t => {
+  const { vra, vraCommand } = await open(t)
+  t.equal((await runExport(vraCommand, '/tmp/a.img', '--no-wait')).status, 0)
+  t.equal((await runExport(vraCommand, '/tmp/b.img', '--no-wait')).status, 0)
+  const listed = await vraCommand('export', 'list')
+  t.equal(listed.status, 0, listed.stderr)
+  t.match(listed.stdout, /^EXPORT\tSTATE\t.*\nexport-2\trunning\tweb\troot\t.*\/tmp\/b.img\t\nexport-1\trunning\t/)
+  t.match(JSON.parse((await vraCommand('export', 'list', '--json')).stdout), [{ id: 'export-2' }, { id: 'export-1' }])
+  const cancelled = await vraCommand('export', 'cancel', 'export-1')
+  t.equal(cancelled.status, 0, cancelled.stderr)
+  t.match(cancelled.stdout, /^export\texport-1\nstate\tcancelled$/m)
+  t.equal(vra.jobs.get('export-1')?.state, 'cancelled')
+  t.match(vra.jobs.get('export-2')?.state, 'running', 'the other goes on')
+  t.match(await vraCommand('export', 'cancel', 'no-such'), { status: 3, stderr: /there is no export no-such/ })
+  t.match(await vraCommand('export', 'cancel'), { status: 2, stderr: /missing required argument 'id'/ })
+  for (const options of [[], ['--volume', 'root'], ['--to', '/tmp/c.img']])
+    t.match(await vraCommand('export', 'web', ...options), {
+      status: 2,
+      stderr: /required option '--(to|volume) <\w+>' not specified/,
+    })
+})
+
 t.test('a preseed waits for its end, and gives the daemon an absolute path', async t => {
   const { vra, vraCommand } = await open(t)
   const done = await vraCommand('preseed', 'web', '--volume', 'root', '--from', 'root.img')
