@@ -256,17 +256,17 @@ function agentFacts(entry: VpgEntry, stream: StreamStatus, refusals: readonly Re
   const isConnected = stream.session !== undefined
   const backlog = entry.progress.backlog(stream.stream, { isConnected, queuedBytes, waitingFrameCount })
   const ailment = ailing.map(volume => `volume ${nameOf(volume.number)}: ${volume.reason}`).join('; ')
-  const refusal = stream.session === undefined ? refusals.find(({ agent }) => agent === stream.agent) : undefined
+  const away = { address: stream.session?.address, disconnectedAtMicros: entry.progress.awaySinceMicros(stream.stream) }
+  const refusal = refusals.find(refusal => refusal.agent === stream.agent && isWhyAway(refusal, away))
   const reason = [ailment, refusal === undefined ? '' : refusedInWords(refusal)].filter(Boolean).join('; ')
   return {
     agent: stream.agent,
     stream: stream.stream,
     state: ailing.length > 0 ? 'needs-sync' : stream.session === undefined ? 'disconnected' : 'connected',
     reason: reason === '' ? undefined : reason,
-    address: stream.session?.address,
+    ...away,
     software: stream.session?.software,
     connectedAtMicros: stream.session?.sinceTimestampMicros,
-    disconnectedAtMicros: entry.progress.awaySinceMicros(stream.stream),
     peerAddress: stream.peerAddress === '' ? undefined : stream.peerAddress,
     queuedBytes,
     lagMillis: backlog.lagMillis,
@@ -340,9 +340,17 @@ function refusedInWords({ code, sentence, count, lastTimestampMicros }: Refusal)
   return `refused (${code}) ${times}last at ${new Date(lastTimestampMicros / 1000).toISOString()}: ${sentence}`
 }
 
-/** Refused peers that are none of the VPG's agents; of those its state speaks. */
+/** Of an agent's name: whoever was refused while the agent had its session was another one. */
+function isWhyAway(
+  { lastTimestampMicros }: Refusal,
+  { address, disconnectedAtMicros }: Pick<api.AgentFacts, 'address' | 'disconnectedAtMicros'>,
+): boolean {
+  return address === undefined && (disconnectedAtMicros === undefined || lastTimestampMicros >= disconnectedAtMicros)
+}
+
+/** Refused peers that are none of the VPG's agents, or only say so; of an agent that is itself refused the VPG's state speaks. */
 function strangersTo({ agents, refusals }: api.VpgStatus): readonly Refusal[] {
-  return refusals.filter(refusal => !agents.some(({ agent }) => agent === refusal.agent))
+  return refusals.filter(refusal => !agents.some(agent => agent.agent === refusal.agent && isWhyAway(refusal, agent)))
 }
 
 /** An agent that is refused tries again within half a minute: what is much older is over. */

@@ -37,12 +37,14 @@ async function reported(
   changes: Partial<OpenedVpg['definition']> = {},
   mirror: object = {},
   history: { readonly oldest?: Checkpoint; readonly latest?: Checkpoint; readonly tags?: OpenedVpg['tags'] } = {},
+  prepare: (entry: VpgEntry) => void = () => undefined,
 ) {
   const table = new VpgTable()
   const opened = openedVpg()
-  table.add(
-    new VpgEntry({ ...opened, tags: history.tags ?? [], definition: { ...opened.definition, ...changes } }, clock),
-  )
+  const definition = { ...opened.definition, ...changes }
+  const entry = new VpgEntry({ ...opened, tags: history.tags ?? [], definition }, clock)
+  prepare(entry)
+  table.add(entry)
   const position = { generation: 0, sequence: sequence(0) }
   const stream = {
     stream: 1,
@@ -83,6 +85,24 @@ t.test('an agent that is refused is not merely away', async t => {
   t.match(status.vpgs[0], { state: 'waiting-for-agent', stateReason: because, refusals: [{ agent: 'a' }] })
   t.match(status.vpgs[0]?.agents[0], { state: 'disconnected', reason: /^refused/ })
   t.equal(status.alerts.length, 1, 'said once')
+})
+
+t.test('a refusal from before the agent went away is not why it is away: another one used its name', async t => {
+  const told = await reported({ ofVpg: [refusal({})], ofNone: [] }, {}, {}, {}, {}, ({ progress }) => {
+    progress.sessionOpened(1)
+    progress.sessionClosed(1)
+  })
+  t.match(told.vpgs[0], { state: 'waiting-for-agent', stateReason: /^agent a is not connected$/ })
+  t.equal(told.vpgs[0]?.agents[0]?.reason, undefined)
+  t.match(told.alerts, [
+    { sentence: /^agent a is not connected$/ },
+    { sentence: /^agent "a" of VPG "orders" at .* is refused/ },
+  ])
+
+  const session = { address: '10.0.0.1:4000', software: 'vra', sinceTimestampMicros: nowMicros - 60_000_000 }
+  const connected = await reported({ ofVpg: [refusal({})], ofNone: [] }, { session })
+  t.match(connected.vpgs[0], { state: 'protected', stateReason: undefined })
+  t.match(connected.alerts, [{ sentence: /^agent "a" of VPG "orders" at 10.0.0.9:5000 is refused/ }])
 })
 
 t.test('an agent that nobody knows is told of while it tries; whoever only tries the port is listed', async t => {
