@@ -29,8 +29,11 @@ export class TcpNetwork implements PeerNetwork {
 
   async listen(at: PeerListenAddress, accept: (connection: PeerConnection) => void): Promise<PeerListener> {
     const server = this.#tls === undefined ? net.createServer() : createTlsServer(this.#tls)
+    const sockets = new Set<net.Socket>()
     server.maxConnections = peerConnectionsMax
     server.on('connection', (socket: net.Socket) => {
+      sockets.add(socket)
+      socket.once('close', () => sockets.delete(socket))
       socket.setNoDelay(true)
       if (this.#tls === undefined) accept(new TcpConnection(socket, 'open'))
     })
@@ -47,7 +50,7 @@ export class TcpNetwork implements PeerNetwork {
     server.on('error', () => undefined) // of a connection that could not be accepted
     return {
       port: (server.address() as net.AddressInfo).port,
-      close: () => new Promise(resolve => server.close(() => resolve())),
+      close: () => closed(server, sockets),
     }
   }
 
@@ -93,6 +96,15 @@ function createTlsServer(certificates: PeerTls): tls.Server {
   }
 }
 
+/** Peers have a moment to read why. One that is in its TLS handshake, or does not close its side, is not waited for. */
+async function closed(server: net.Server, sockets: ReadonlySet<net.Socket>): Promise<void> {
+  const late = setTimeout(() => {
+    for (const socket of sockets) socket.destroy()
+  }, flushTimeoutMillis)
+  await new Promise<void>(resolve => server.close(() => resolve()))
+  clearTimeout(late)
+}
+
 class TcpConnection implements PeerConnection {
   readonly address: string
   readonly #socket: net.Socket
@@ -129,7 +141,9 @@ class TcpConnection implements PeerConnection {
     if (how === 'at-once') this.#socket.destroy()
     else {
       this.#socket.end()
-      this.#socket.setTimeout(flushTimeoutMillis, () => this.#socket.destroy())
+      // However much it goes on to say.
+      const late = setTimeout(() => this.#socket.destroy(), flushTimeoutMillis)
+      this.#socket.once('close', () => clearTimeout(late))
     }
   }
 }

@@ -1,5 +1,4 @@
 import * as path from 'node:path'
-import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
 import { readWholeFile, replaceFile, type Disk } from '../disk/disk.ts'
 
@@ -8,64 +7,112 @@ import { readWholeFile, replaceFile, type Disk } from '../disk/disk.ts'
  * may have seen terms, and made markers under them, that are in no segment. Issued again, or a lower one, they would refuse it for ever.
  */
 const unknownTermCountMax = 1_000
+/** Written ahead for each VPG, so that a change of coordinators, which comes to all groups of a host at once, waits for no disk. */
+const aheadCount = 1
+
+/** Durable on return; may take its time. Readers find the old contents or the new. */
+export type ReplaceLater = (file: string, contents: Uint8Array) => Promise<void>
 
 /**
  * The terms of coordinators that this appliance has issued, per VPG. Markers alone do not tell: a term under which no checkpoint was
  * made is still the highest that an agent has seen, and another coordinator must not get it after a restart.
+ *
+ * Two files, of which the higher counts: what had to be written before a term could be told, and what was written ahead, beside the event loop.
  */
 export class Terms {
   readonly #disk: Disk
-  readonly #file: string
-  readonly #issued: Map<string, number>
-  /** Written ahead, and told to nobody yet. */
-  readonly #prepared = new Set<string>()
+  readonly #directory: string
+  readonly #replaceLater: ReplaceLater
+  /** No term up to these is issued after a restart. */
+  readonly #durable: Map<string, number>
+  /** The highest that were issued by this process. */
+  readonly #issued = new Map<string, number>()
+  #writingAhead: Promise<void> | undefined
+  #isAheadStale = false
 
-  private constructor(disk: Disk, file: string, issued: Map<string, number>) {
+  private constructor(disk: Disk, directory: string, replaceLater: ReplaceLater, durable: Map<string, number>) {
     this.#disk = disk
-    this.#file = file
-    this.#issued = issued
+    this.#directory = directory
+    this.#replaceLater = replaceLater
+    this.#durable = durable
   }
 
-  /** Fails CONFIG_INVALID where the file is not ours. */
-  static open(disk: Disk, directory: string): Terms {
-    const file = path.join(directory, 'terms.json')
-    const held = readWholeFile(disk, file)
-    return new Terms(disk, file, held === undefined ? new Map() : parse(file, held))
+  /** Fails CONFIG_INVALID where a file is not ours. */
+  static open(
+    disk: Disk,
+    directory: string,
+    replaceLater: ReplaceLater = async (file, contents) => replaceFile(disk, file, contents),
+  ): Terms {
+    const durable = new Map<string, number>()
+    for (const name of [ownFile, aheadFile]) {
+      const file = path.join(directory, name)
+      const held = readWholeFile(disk, file)
+      if (held === undefined) continue
+      for (const [vpg, term] of parse(file, held)) durable.set(vpg, Math.max(term, durable.get(vpg) ?? 0))
+    }
+    return new Terms(disk, directory, replaceLater, durable)
   }
 
-  /** One write for the first term of each; VPGs that are not named are forgotten. */
+  /** One write for the first terms of each; VPGs that are not named are forgotten. */
   prepare(vpgs: readonly { readonly id: string; readonly above: number }[]): void {
     const next = vpgs.map(({ id, above }) => [id, this.#next(id, above)] as const)
-    this.#issued.clear()
+    this.#durable.clear()
     for (const [id, term] of next) {
-      this.#issued.set(id, term)
-      this.#prepared.add(id)
+      this.#issued.set(id, term - 1)
+      this.#durable.set(id, term + aheadCount)
     }
     this.#write()
   }
 
-  /** A term above `above` and every one that was issued before; durable on return. */
+  /** A term above `above` and every one that was issued before; not issued again, whatever happens. */
   issue(vpg: string, above: number): number {
-    const last = this.#issued.get(vpg) ?? 0
-    if (this.#prepared.delete(vpg)) {
-      assert(last > above, 'what was prepared is above the markers')
-      return last
-    }
     const term = this.#next(vpg, above)
     this.#issued.set(vpg, term)
-    this.#write()
+    if (term > (this.#durable.get(vpg) ?? 0)) {
+      this.#durable.set(vpg, term + aheadCount)
+      this.#write()
+    } else this.#writeAhead()
     return term
   }
 
+  /** Resolves when nothing is being written ahead. */
+  async close(): Promise<void> {
+    await this.#writingAhead
+  }
+
   #next(vpg: string, above: number): number {
-    const last = this.#issued.get(vpg)
+    const last = this.#issued.get(vpg) ?? this.#durable.get(vpg)
     if (last === undefined && above > 0) return above + unknownTermCountMax
     return Math.max(above, last ?? 0) + 1
   }
 
   #write(): void {
-    replaceFile(this.#disk, this.#file, Buffer.from(`${JSON.stringify(Object.fromEntries(this.#issued))}\n`))
+    replaceFile(this.#disk, path.join(this.#directory, ownFile), encode(this.#durable))
   }
+
+  /** One write for all that were issued meanwhile. Where it fails, the next term is written before it is told. */
+  #writeAhead(): void {
+    this.#isAheadStale = true
+    this.#writingAhead ??= this.#whileStale()
+      .catch(() => undefined)
+      .finally(() => (this.#writingAhead = undefined))
+  }
+
+  async #whileStale(): Promise<void> {
+    while (this.#isAheadStale) {
+      this.#isAheadStale = false
+      const ahead = new Map([...this.#issued].map(([vpg, term]) => [vpg, term + aheadCount]))
+      await this.#replaceLater(path.join(this.#directory, aheadFile), encode(ahead))
+      for (const [vpg, term] of ahead) this.#durable.set(vpg, Math.max(term, this.#durable.get(vpg) ?? 0))
+    }
+  }
+}
+
+const ownFile = 'terms.json'
+const aheadFile = 'terms-ahead.json'
+
+function encode(terms: ReadonlyMap<string, number>): Buffer {
+  return Buffer.from(`${JSON.stringify(Object.fromEntries(terms))}\n`)
 }
 
 function parse(file: string, bytes: Uint8Array): Map<string, number> {

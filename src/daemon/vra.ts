@@ -8,7 +8,7 @@ import { checkpointOrdinal, type Ordinal, type StreamPosition, type VpgId } from
 import { MiB } from '../base/units.ts'
 import { Shutdown } from '../base/shutdown.ts'
 import type { VraConfig, VraStoreConfig } from '../config/config.ts'
-import { realDisk } from '../disk/disk.ts'
+import { realDisk, realFileCalls, replaceFileDurably } from '../disk/disk.ts'
 import { Ingest } from '../ingest/ingest.ts'
 import { Journal } from '../journal/journal.ts'
 import { Metrics } from '../metrics/metrics.ts'
@@ -102,7 +102,9 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     const vpgs = reconcile(served, journal.recovered)
     for (const vpg of vpgs) table.add(new VpgEntry(vpg.opened, clock))
     if (fencedAtStart !== undefined && vpgs.length === 0) throw new Failure('EPOCH_SUPERSEDED', fencedAtStart)
-    const terms = Terms.open(realDisk, data.directory)
+    const terms = parts.own(
+      Terms.open(realDisk, data.directory, (file, contents) => replaceFileDurably(realFileCalls, file, contents)),
+    )
     terms.prepare(vpgs.map(({ ingest }) => ({ id: ingest.definition.id, above: termOf(ingest.lastMarker) })))
     await (aging.isStoreAway ? loadRemembered(catalog, vpgs) : loadHistory(catalog, vpgs))
     const unknownInLog = recoveredOfOthers(journal.recovered, served)

@@ -24,6 +24,7 @@ const claimPrefix = '.claim-'
 const lockPrefix = 'lock-'
 const attemptsMax = 6
 const delayMillisFirst = 20
+const claimMillisMax = 60_000
 
 /**
  * Makes a directory that one process is to hold. One that cannot be made or entered, or is none, is CONFIG_INVALID in words, there and in the
@@ -109,15 +110,26 @@ async function show(directory: string, way: string): Promise<Shown> {
 /** The name of a living process's lock, if there is another one than our own. Those of dead ones are removed. */
 async function livingOther(way: string, own: string): Promise<string | undefined> {
   for (const name of fs.readdirSync(way)) {
+    if (name.startsWith(claimPrefix)) await removeForgotten(path.join(way, name))
     if (!name.startsWith(lockPrefix) || name === own) continue
     if (await isAlive(path.join(way, name))) return name
-    try {
-      fs.rmSync(path.join(way, name), { force: true })
-    } catch {
-      // Another user's: it stays, and says that it is dead to whoever asks.
-    }
+    remove(path.join(way, name))
   }
   return undefined
+}
+
+/** The claim of a process that died before it had its lock. One that lives has renamed it long before. */
+async function removeForgotten(claim: string): Promise<void> {
+  const { mtimeMs } = fs.statSync(claim, { throwIfNoEntry: false }) ?? { mtimeMs: Infinity }
+  if (systemClock.timestampMicros() / 1000 - mtimeMs >= claimMillisMax && !(await isAlive(claim))) remove(claim)
+}
+
+function remove(file: string): void {
+  try {
+    fs.rmSync(file, { force: true })
+  } catch {
+    // Another user's: it stays, and says that it is dead to whoever asks.
+  }
 }
 
 /** Whatever is not surely dead is alive: a queue of connections that is full, one that we may not ask. */

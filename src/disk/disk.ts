@@ -5,6 +5,7 @@ export {
   createFileDurably,
   makeDirectoryDurably,
   realFileCalls,
+  replaceFileDurably,
   syncDirectory,
   type FileCalls,
 } from './durable-create.ts'

@@ -5,7 +5,10 @@ import { MiB } from '../base/units.ts'
 // Durable creation without holding up the event loop: the calls go to the thread pool, a few MiB at a time.
 
 /** The calls that are made of the file system. The tests hand in others, that fail or are recorded. */
-export type FileCalls = Pick<typeof promises, 'open' | 'link' | 'unlink' | 'mkdir' | 'readdir' | 'stat' | 'readFile'>
+export type FileCalls = Pick<
+  typeof promises,
+  'open' | 'link' | 'rename' | 'unlink' | 'mkdir' | 'readdir' | 'stat' | 'readFile'
+>
 
 export const realFileCalls: FileCalls = promises
 
@@ -39,6 +42,15 @@ export async function createFileDurably(calls: FileCalls, created: NewFile, sign
   } finally {
     await calls.unlink(created.stagedFile).catch(() => undefined)
   }
+}
+
+/** As replaceFile, beside the event loop; one call at a time for a file. */
+export async function replaceFileDurably(calls: FileCalls, file: string, contents: Uint8Array): Promise<void> {
+  const staged = `${file}.staged`
+  await calls.unlink(staged).catch(() => undefined) // of a process that ended here
+  await writeSynced(calls, staged, contents, new AbortController().signal)
+  await calls.rename(staged, file)
+  await syncDirectory(calls, path.dirname(file))
 }
 
 async function writeSynced(calls: FileCalls, file: string, contents: Uint8Array, signal: AbortSignal): Promise<void> {

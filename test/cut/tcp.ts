@@ -114,3 +114,24 @@ t.test('addresses are host:port', async t => {
   for (const wrong of ['host', 'host:0', 'host:70000', 'fd00::1:80', ':80', 'a b:80', ''])
     t.throws(() => parseAddress(wrong), { code: 'CONFIG_INVALID' }, wrong)
 })
+
+t.test('an agent that ends does not wait for peers that say nothing, or go on talking', async t => {
+  for (const tls of [undefined, await certified('a')]) {
+    const network = new TcpNetwork(tls)
+    const listener = await network.listen({ host: '127.0.0.1', port: 0 }, connection => {
+      connection.attach({ opened: () => connection.close('flush'), received: () => undefined, closed: () => undefined })
+    })
+    // Neither a handshake nor an end of its own; and one that keeps its side open and sends for ever.
+    const silent = net.connect({ port: listener.port, allowHalfOpen: true })
+    const talking = net.connect({ port: listener.port, allowHalfOpen: true })
+    for (const socket of [silent, talking]) socket.on('error', () => undefined).resume()
+    await until('both are there', () => silent.readyState !== 'opening' && talking.readyState !== 'opening')
+    const timer = setInterval(() => talking.write('x'), 50)
+    t.teardown(() => clearInterval(timer))
+    const gone = [silent, talking].map(socket => new Promise(resolve => socket.once('close', resolve)))
+    await listener.close()
+    await Promise.all(gone)
+    clearInterval(timer)
+    t.pass(tls === undefined ? 'TCP' : 'TLS')
+  }
+})

@@ -1,6 +1,7 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import * as fs from 'node:fs'
+import * as net from 'node:net'
 import * as path from 'node:path'
 import t, { type Test } from 'tap'
 import { realDisk } from '../../src/disk/disk.ts'
@@ -102,4 +103,27 @@ t.test('what is no directory, or cannot be made one, is refused in words', async
 
 t.test('a directory that takes no socket is refused in words', async t => {
   await t.rejects(lockDirectory('/proc/self'), { code: 'CONFIG_INVALID', message: /\/proc\/self cannot be locked/ })
+})
+
+t.test('what a process left that died while it claimed the directory is removed', async t => {
+  const directory = t.testdir()
+  const claim = (name: string): string => path.join(directory, `.claim-${name}`)
+  for (const name of ['1-dead', '2-new']) {
+    const server = net.createServer().listen(claim(name))
+    await once(server, 'listening')
+    const saved = fs.statSync(claim(name))
+    t.ok(saved.isSocket())
+    // A process that is killed closes its socket and leaves the name.
+    fs.renameSync(claim(name), `${claim(name)}.kept`)
+    server.close()
+    fs.renameSync(`${claim(name)}.kept`, claim(name))
+  }
+  fs.utimesSync(claim('1-dead'), 1, 1)
+  const lock = await lockDirectory(directory)
+  t.same(
+    locksIn(directory).filter(name => name.startsWith('.claim-')),
+    ['.claim-2-new'],
+    'one that may be on its way is left',
+  )
+  await lock.close()
 })
