@@ -217,6 +217,7 @@ export class VraStream extends Stream {
         software: 'bench',
         openGeneration: 0,
         peerAddress: '',
+        highestTerm: 0,
       }),
     ])
     const welcome = await this.#opened

@@ -1,7 +1,6 @@
 import { assert } from '../base/assert.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
-import { volumesPerVpgMax } from '../base/limits.ts'
 import type { Closable } from '../base/shutdown.ts'
 import { MiB } from '../base/units.ts'
 import { openVolumeFile, realDisk } from '../disk/disk.ts'
@@ -32,6 +31,7 @@ import { statusMessage, volumeMessage, volumeReport } from './status.ts'
 import { Stream, type QueuedFrame } from './stream.ts'
 import { SyncEngine } from './sync/engine.ts'
 import { HashQuestions } from './sync/hashes.ts'
+import { checkVolumes, planVolumeSet } from './volume-set.ts'
 import type { SectorChange } from './volume.ts'
 
 // The protected site's VRA: it serves the guest's disks over NBD and streams every write, in order, to the recovery site.
@@ -74,6 +74,7 @@ export class Agent implements Closable {
   #onDrained: (() => void) | undefined
   #coordinationStop = new AbortController()
   #coordinating: Promise<void> | undefined
+  #changing: Promise<void> = Promise.resolve()
   #closing: Promise<void> | undefined
 
   /**
@@ -169,6 +170,58 @@ export class Agent implements Closable {
   }
 
   /**
+   * Serves these volumes from now on: new ones are added, others removed, and the disks of the rest looked at, whether they have grown. Guests of what
+   * is left alone do not feel it; those of a disk that has grown connect again. All that can be done is done; then it fails CONFIG_INVALID
+   * for what cannot.
+   */
+  changeVolumes(volumes: readonly AgentVolumeConfig[]): Promise<void> {
+    const changed = this.#changing.then(() => this.#changeVolumes(volumes))
+    this.#changing = changed.catch(() => undefined)
+    return changed
+  }
+
+  async #changeVolumes(wanted: readonly AgentVolumeConfig[]): Promise<void> {
+    if (this.#closing !== undefined) throw new Failure('CLOSING', 'the agent is stopping')
+    const { added, removed, grown, problems } = planVolumeSet(this.#volumes, wanted)
+    const failed = [...problems]
+    for (const volume of [...removed, ...grown]) await this.#stopServing(volume)
+    const { volumes } = this.#directory.state
+    this.#directory.save({ volumes: volumes.filter(({ name }) => !removed.some(volume => volume.name === name)) })
+    for (const volume of [...grown, ...added]) {
+      try {
+        await this.#startServing({ name: volume.name, path: volume.path })
+      } catch (error) {
+        if (!(error instanceof Failure)) throw error
+        failed.push(error.message)
+      }
+    }
+    this.#link.reopen()
+    this.#engine.wake()
+    if (failed.length > 0) throw new Failure('CONFIG_INVALID', failed.join('; '))
+  }
+
+  /** What is known of it stays in the state. */
+  async #stopServing(volume: ProtectedVolume): Promise<void> {
+    await this.#guests?.removeExport(volume.name)
+    this.#volumes = this.#volumes.filter(each => each !== volume)
+    this.#link.reopen() // questions about it are lost with the session, or a lane would wait for their answers
+    await this.#engine.forget(volume)
+    await this.#replication.forget(volume)
+    this.#directory.saveVolumes([volume.state])
+    await volume.close()
+  }
+
+  async #startServing(config: AgentVolumeConfig): Promise<void> {
+    const volume = await this.#openVolume(config, this.#stream.isExact)
+    // Markers on their way may include what is to be compared now; a new volume is in none.
+    if (this.#stream.isExact && volume.syncKind !== 'initial') volume.syncSequence = this.#stream.lastNumbered
+    this.#directory.saveVolumes([volume.state])
+    const { sync } = volume
+    if (sync !== undefined) this.#events.syncOpened(volume.name, sync)
+    this.#guests?.addExport(volume.disk)
+  }
+
+  /**
    * A clean stop: no more guests, a last checkpoint, the queue drained within the bound or kept on disk, and the disks as they are
    * written down, so that the next start continues exactly here.
    */
@@ -225,7 +278,7 @@ export class Agent implements Closable {
     }
   }
 
-  async #openVolume(volume: AgentVolumeConfig, isExact: boolean): Promise<void> {
+  async #openVolume(volume: AgentVolumeConfig, isExact: boolean): Promise<ProtectedVolume> {
     const random = this.#deps.random ?? Math.random
     const deps: OpenDeps = {
       directory: this.#directory,
@@ -235,7 +288,9 @@ export class Agent implements Closable {
       timestampMicros: () => this.#clock.timestampMicros(),
       isExact,
     }
-    this.#volumes.push(new ProtectedVolume(await openVolume(volume, deps), this.#volumeOwner()))
+    const opened = new ProtectedVolume(await openVolume(volume, deps), this.#volumeOwner())
+    this.#volumes = [...this.#volumes, opened]
+    return opened
   }
 
   async #serve(): Promise<void> {
@@ -250,6 +305,7 @@ export class Agent implements Closable {
   }
 
   async #close(): Promise<void> {
+    await this.#changing
     await this.#guests?.close()
     this.#stop.abort()
     this.#coordinationStop.abort()
@@ -379,7 +435,9 @@ export class Agent implements Closable {
       },
       status: () => {
         const volumes = this.#volumes.flatMap(volume =>
-          volume.number === undefined ? [] : [volumeMessage(volume, volume.number, this.#engine.unreadable(volume))],
+          volume.number === undefined || volume.refusal !== undefined
+            ? []
+            : [volumeMessage(volume, volume.number, this.#engine.unreadable(volume))],
         )
         return statusMessage(this.#stream, volumes, this.#coordination?.whyNone() ?? '')
       },
@@ -404,13 +462,4 @@ export class Agent implements Closable {
 function isNewlyOpen({ name, syncKind }: ProtectedVolume, { volumes }: AgentState): boolean {
   if (syncKind === 'none' || syncKind === 'initial') return false
   return volumes.find(volume => volume.name === name)?.sync === undefined
-}
-
-function checkVolumes(volumes: readonly AgentVolumeConfig[]): void {
-  const names = volumes.map(volume => volume.name)
-  if (names.length === 0 || names.length > volumesPerVpgMax)
-    throw new Failure('CONFIG_INVALID', `an agent has 1 to ${volumesPerVpgMax} volumes, not ${names.length}`)
-  if (new Set(names).size !== names.length) throw new Failure('CONFIG_INVALID', 'two volumes have the same name')
-  if (new Set(volumes.map(volume => volume.path)).size !== names.length)
-    throw new Failure('CONFIG_INVALID', 'two volumes have the same path')
 }

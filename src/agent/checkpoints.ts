@@ -50,7 +50,7 @@ export class Checkpoints implements CutStream {
     const { stream, directory } = this.#host
     if (!stream.isExact) return this.#host.whyDetached()
     if (directory.state.stream === undefined) return 'the VRA has not been reached yet'
-    const volumes = this.#host.volumes()
+    const volumes = this.#served()
     const unexact = volumes.find(volume => volume.syncKind !== 'none' && volume.syncKind !== 'initial')
     if (unexact?.sync !== undefined)
       return `the volume "${unexact.name}" is in a ${unexact.sync.kind} synchronisation: ${unexact.sync.reason}`
@@ -61,7 +61,7 @@ export class Checkpoints implements CutStream {
 
   /** This agent's volumes, as its marker names them. */
   volumes(): readonly MarkerVolume[] {
-    return this.#host.volumes().flatMap(volume => (volume.number === undefined ? [] : [volume.asMember(volume.number)]))
+    return this.#served().flatMap(volume => (volume.number === undefined ? [] : [volume.asMember(volume.number)]))
   }
 
   /** Every other volume of the VPG: one that its agent does not have yet is in no checkpoint. */
@@ -95,6 +95,11 @@ export class Checkpoints implements CutStream {
     this.#last = { term, counter, timestampMicros }
     this.#writtenSinceMarker = false
     this.#host.events.markerNumbered({ term, counter, requestId })
+  }
+
+  /** Those that the VRA takes. */
+  #served(): readonly ProtectedVolume[] {
+    return this.#host.volumes().filter(volume => volume.refusal === undefined)
   }
 
   get #isAlone(): boolean {

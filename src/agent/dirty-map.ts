@@ -58,6 +58,8 @@ export class DirtyMap {
   readonly #old: Bitmap
   readonly #new: Bitmap
   readonly #pending: Bitmap
+  /** Regions whose mark stays until the next start, sent again or not. */
+  readonly #kept: Bitmap
   readonly #ahead: Bitmap
   readonly #groupRegionCount: number
   readonly #aheadRegionCount: number
@@ -87,6 +89,7 @@ export class DirtyMap {
     this.#pending = found.pending
     this.#new = found.marked
     this.#old = new Bitmap(this.regionCount)
+    this.#kept = new Bitmap(this.regionCount)
     this.#ahead = new Bitmap(this.regionCount)
     // Of a small volume less, so that a kill does not cost all of it.
     this.#groupRegionCount = Math.max(1, Math.min(groupRegionCountMax, Math.floor(this.regionCount / 256)))
@@ -136,7 +139,7 @@ export class DirtyMap {
   }
   /** Of all regions with a mark. */
   get dirtyBytes(): number {
-    return unionCount([this.#old, this.#new, this.#pending, this.#ahead]) * this.regionSizeBytes
+    return unionCount(this.#marked) * this.regionSizeBytes
   }
   /** Up to where a VRA must have offloaded for this map to say what it lacks. */
   get cleared(): MapHeader['cleared'] {
@@ -200,6 +203,14 @@ export class DirtyMap {
     for (const claim of this.#claims.values()) claim.again = true
     this.#pending.takeAll(this.#old)
     this.#pending.takeAll(this.#new)
+  }
+
+  /**
+   * Whatever has a mark keeps it until the next start: a sync of the local disk has failed, and nobody can say which of it the disk will hold then. What
+   * is written from now on is another matter.
+   */
+  keepMarks(): void {
+    for (const set of [this.#old, this.#new, this.#pending]) this.#kept.addBytes(set.bytes, 0)
   }
 
   /** This range is to be sent; durable on return. */
@@ -269,11 +280,11 @@ export class DirtyMap {
     await this.flush()
     if (version !== this.#oldVersion) return
     for (const region of this.#old) {
-      if (this.#new.has(region) || this.#pending.has(region)) continue
+      if (this.#new.has(region) || this.#pending.has(region) || this.#kept.has(region)) continue
       this.#takeBack(region)
     }
     this.#old.clear()
-    for (const region of this.#ahead) this.#takeBack(region)
+    for (const region of this.#ahead) if (!this.#kept.has(region)) this.#takeBack(region)
     this.#ahead.clear()
     await this.flush()
   }
@@ -345,7 +356,7 @@ export class DirtyMap {
   #markedOf(page: number): Uint8Array {
     const marked = new Uint8Array(pageBitmapSizeBytes)
     if (page === headerPage) return marked
-    for (const set of [this.#old, this.#new, this.#pending, this.#ahead]) mergeBytes(marked, partOf(set, page))
+    for (const set of this.#marked) mergeBytes(marked, partOf(set, page))
     return marked
   }
 
@@ -377,6 +388,10 @@ export class DirtyMap {
   #takeBack(region: number): void {
     this.#durable.delete(region)
     this.#stalePages.add(Math.floor(region / regionsPerPage))
+  }
+
+  get #marked(): readonly Bitmap[] {
+    return [this.#old, this.#new, this.#pending, this.#ahead, this.#kept]
   }
 
   #addPending(region: number): void {

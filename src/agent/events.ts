@@ -18,6 +18,8 @@ export interface AgentEvents extends CutEvents {
   generationOpened(opened: { readonly generation: number }): void
   /** The VRA's word on whether this agent sends anything. */
   paused(isPaused: boolean): void
+  /** The VRA does not take this volume, for this reason; it takes the others. */
+  volumeRefused(volume: string, sentence: string): void
   /** A synchronisation of the volume is open: it begins as soon as a session allows it. */
   syncOpened(volume: string, sync: { readonly kind: string; readonly reason: string }): void
   /** Sync blocks have their numbers. */
@@ -57,6 +59,7 @@ export const silentAgentEvents: AgentEvents = {
   detached: () => undefined,
   generationOpened: () => undefined,
   paused: () => undefined,
+  volumeRefused: () => undefined,
   syncOpened: () => undefined,
   syncNumbered: () => undefined,
   syncReadFailed: () => undefined,

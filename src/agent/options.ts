@@ -53,6 +53,9 @@ export const markRotationMillisMinDefault = 10_000
 export interface GuestServer {
   address(): NbdListen
   connectionCount(exportName: string): number
+  addExport(added: NbdServerOptions['exports'][number]): void
+  /** Its clients are gone, and no call of it is under way, when it resolves. */
+  removeExport(name: string): Promise<void>
   close(): Promise<void>
 }
 
@@ -84,6 +87,8 @@ export interface AgentVolumeStatus {
   readonly sync: SyncKind
   /** Why, a sentence for people; empty where there is none. */
   readonly reason: string
+  /** Why the VRA does not take this volume, a sentence; empty where it does, or has not been asked. */
+  readonly refusal: string
   /** 0 where there is none. */
   readonly sinceTimestampMicros: number
   readonly syncTotalBytes: number

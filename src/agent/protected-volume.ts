@@ -45,6 +45,8 @@ export class ProtectedVolume implements VolumeTap {
   readonly progress: SyncProgress
   /** Where in an exact stream its synchronisation was opened: markers before that include it. Undefined where it was opened otherwise. */
   syncSequence: number | undefined
+  /** Why the VRA does not take it, a sentence, by its last Welcome: its writes are marked, and it is in no checkpoint. */
+  refusal: string | undefined
   /** Why its synchronisation is to wait, a sentence: the VRA has said so, or has not said yet how it is to go. */
   heldBecause: string | undefined
   /** The VRA has an image of it, by its own word in this session. */
@@ -83,10 +85,6 @@ export class ProtectedVolume implements VolumeTap {
   }
   get state(): VolumeState {
     return this.#state
-  }
-  /** A failed sync of the local disk makes what it had uncertain until the next start. */
-  get isSuspect(): boolean {
-    return this.#state.isSuspect === true
   }
 
   /** As the VRA calls it from now on; saved by the caller. */
@@ -187,6 +185,7 @@ export class ProtectedVolume implements VolumeTap {
   }
 
   flushFailed(error: unknown): void {
+    this.map.keepMarks()
     this.map.repeat()
     this.#state = { ...this.#state, isSuspect: true }
     this.openSync(

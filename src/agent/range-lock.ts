@@ -5,12 +5,18 @@ export interface RangeHold {
   release(): void
 }
 
-interface Entry {
+interface Range {
   readonly startBytes: number
   readonly endBytes: number
+}
+
+interface Entry extends Range {
   /** Earlier entries that overlap this one and are still there. */
   blockerCount: number
   grant: (() => void) | undefined
+  readonly isWrite: boolean
+  /** Called when it is released. */
+  readonly onRelease: (() => void)[]
 }
 
 /**
@@ -20,8 +26,11 @@ interface Entry {
 export class RangeLock {
   readonly #entries = new Set<Entry>()
 
-  acquire(startBytes: number, endBytes: number): RangeHold {
-    const entry: Entry = { startBytes, endBytes, blockerCount: 0, grant: undefined }
+  acquire(startBytes: number, endBytes: number, use: 'write' | 'look' = 'write'): RangeHold {
+    const entry: Entry = {
+      ...{ startBytes, endBytes, blockerCount: 0, grant: undefined },
+      ...{ isWrite: use === 'write', onRelease: [] },
+    }
     for (const earlier of this.#entries) if (overlaps(earlier, entry)) entry.blockerCount++
     this.#entries.add(entry) // a Set keeps the order of arrival
     const granted =
@@ -33,8 +42,19 @@ export class RangeLock {
     return { granted, release: () => this.#release(entry) }
   }
 
+  /** Resolves when every write that has the range, or a part of it, now has given it back; undefined where none has. */
+  writesOver(startBytes: number, endBytes: number): Promise<void> | undefined {
+    const writes = [...this.#entries].filter(
+      entry => entry.isWrite && entry.blockerCount === 0 && overlaps(entry, { startBytes, endBytes }),
+    )
+    if (writes.length === 0) return undefined
+    const released = writes.map(entry => new Promise<void>(resolve => entry.onRelease.push(resolve)))
+    return Promise.all(released).then(() => undefined)
+  }
+
   #release(entry: Entry): void {
     if (!this.#entries.delete(entry)) return
+    for (const tell of entry.onRelease) tell()
     for (const later of this.#entries) {
       if (later.blockerCount === 0 || !overlaps(entry, later)) continue
       later.blockerCount--
@@ -43,6 +63,6 @@ export class RangeLock {
   }
 }
 
-function overlaps(a: Entry, b: Entry): boolean {
+function overlaps(a: Range, b: Range): boolean {
   return a.startBytes < b.endBytes && b.startBytes < a.endBytes
 }

@@ -51,6 +51,7 @@ export class Replication {
   #rotation: Position | undefined
   #rotatedMillis = -Infinity
   #clearing: Promise<void> | undefined
+  readonly #uncleared = new Map<ProtectedVolume, { readonly waitMillis: number; readonly untilMillis: number }>()
   #isRunning: boolean
 
   constructor(host: ReplicationHost) {
@@ -111,6 +112,14 @@ export class Replication {
     this.#planned.set(volume, plan)
   }
 
+  /** The volume is served no more. Resolves when nothing is being done with its map. */
+  async forget(volume: ProtectedVolume): Promise<void> {
+    this.#planned.delete(volume)
+    this.#uncleared.delete(volume)
+    this.#named = this.#named.filter(each => each !== volume)
+    await this.#clearing
+  }
+
   // The session's questions.
 
   /** On return everything that the next Hello says is durable. */
@@ -159,6 +168,7 @@ export class Replication {
       // Until something of it is durable there, the VRA may have forgotten that the generation was opened.
       openGeneration: durable === 0 ? generation : 0,
       peerAddress,
+      highestTerm: Math.max(state.coordinator?.term ?? 0, state.seenTerm?.term ?? 0),
     }
   }
 
@@ -333,8 +343,11 @@ export class Replication {
   #takeNumbers(welcome: Welcome): void {
     for (const volume of this.#named) {
       const named = welcome.volumes.find(each => each.name === volume.name)
-      if (named?.sizeBytes !== volume.sizeBytes)
-        throw new Failure('UNKNOWN_VOLUME', `the VRA does not know the volume "${volume.name}" with this disk's size`)
+      if (named?.sizeBytes !== volume.sizeBytes) {
+        this.#leaveOut(volume, whyLeftOut(volume, named?.sizeBytes))
+        continue
+      }
+      volume.refusal = undefined
       if (volume.number !== undefined && volume.number !== named.number) {
         const why = `the VRA gave the volume "${volume.name}" another number: it is another volume there, and sent anew`
         volume.forgetNumber()
@@ -343,6 +356,18 @@ export class Replication {
       }
       volume.setNumber(named.number)
     }
+    this.#named = this.#named.filter(volume => volume.refusal === undefined)
+    if (this.#named.length > 0) return
+    throw new Failure('UNKNOWN_VOLUME', this.#host.volumes()[0]?.refusal ?? 'there is no volume to be protected')
+  }
+
+  /** The others go on. What is written to this one is marked, for the day on which the VRA takes it. */
+  #leaveOut(volume: ProtectedVolume, why: string): void {
+    if (volume.refusal !== why) this.#host.events.volumeRefused(volume.name, why)
+    volume.refusal = why
+    if (!volume.map.isExact) return
+    volume.map.detach()
+    volume.openSync('bitmap', why)
   }
 
   /** A VRA that has offloaded less than one was believed before lacks regions that have no mark any more. */
@@ -378,7 +403,10 @@ export class Replication {
     const now = clock.monotonicMillis()
     if (this.#rotation === undefined) {
       if (now - this.#rotatedMillis < this.#host.markRotationMillisMin) return
-      const rotated = this.#host.volumes().map(({ map }) => !map.hasOld && map.rotate())
+      // What could not be taken back the last time is tried again with the rest.
+      const rotated = this.#host
+        .volumes()
+        .map(volume => this.#mayClear(volume) && (volume.map.hasOld || volume.map.rotate()))
       if (!rotated.includes(true)) return
       this.#rotatedMillis = now
       this.#rotation = { generation: stream.generation, sequence: sequence(stream.lastWrite) }
@@ -390,17 +418,28 @@ export class Replication {
     })
   }
 
-  /** Never rejects. A disk whose sync fails keeps its marks. */
+  /** Never rejects. A disk whose sync fails keeps its marks, until one succeeds. */
   async #clearOld(offloaded: Position): Promise<void> {
     for (const volume of this.#host.volumes()) {
-      if (!volume.map.hasOld || volume.isSuspect) continue
+      if (!volume.map.hasOld || !this.#mayClear(volume)) continue
       try {
         await volume.disk.sync()
         await volume.map.clearOld(offloaded)
+        this.#uncleared.delete(volume)
       } catch (error) {
+        const waitMillis = Math.min(
+          2 * (this.#uncleared.get(volume)?.waitMillis ?? clearRetryMillisFirst / 2),
+          clearRetryMillisMax,
+        )
+        this.#uncleared.set(volume, { waitMillis, untilMillis: this.#host.clock.monotonicMillis() + waitMillis })
         this.#host.events.marksNotCleared(volume.name, error)
       }
     }
+  }
+
+  /** A disk whose syncs fail is not asked for one every few seconds: each failure has its regions sent again. */
+  #mayClear(volume: ProtectedVolume): boolean {
+    return (this.#uncleared.get(volume)?.untilMillis ?? -Infinity) <= this.#host.clock.monotonicMillis()
   }
 
   /** Resolves when no marks are being taken back. */
@@ -429,8 +468,17 @@ export class Replication {
   }
 }
 
+const clearRetryMillisFirst = 60_000
+const clearRetryMillisMax = 3_600_000
+
 /** What a VRA says inside a session of frames that it will never take. */
 const undeliverable: ReadonlySet<string> = new Set(['FRAME_INVALID', 'UNKNOWN_VOLUME', 'OUT_OF_BOUNDS'])
+
+function whyLeftOut({ name, sizeBytes }: ProtectedVolume, known: number | undefined): string {
+  return known === undefined
+    ? `the VRA does not know the volume "${name}": define it there (vra vpg add-volume), or leave it out here`
+    : `the volume "${name}" has ${sizeBytes} bytes here and ${known} at the VRA (vra vpg grow-volume)`
+}
 
 function notSaved(cause: unknown): Failure {
   const why = cause instanceof Error ? cause.message : String(cause)

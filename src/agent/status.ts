@@ -19,6 +19,7 @@ export function volumeReport(
     clientCount,
     sync: volume.syncKind,
     reason: reasonOf(volume, unreadable),
+    refusal: volume.refusal ?? '',
     sinceTimestampMicros: volume.sync?.sinceTimestampMicros ?? 0,
     ...syncBytes(volume),
     syncRateBytesPerSecond: isSyncing ? progress.rateBytesPerSecond() : 0,

@@ -60,8 +60,14 @@ export class Volume implements NbdExport {
     this.#tap = tap
   }
 
+  /**
+   * What the disk may hold of a write that has no number yet is told only when it has one: who has read it may act on it on another host, and
+   * a checkpoint must not have what follows without what it follows from.
+   */
   async read(offsetBytes: number, target: Uint8Array): Promise<void> {
     await this.#file.read(target, offsetBytes)
+    const writes = this.#locks.writesOver(offsetBytes, offsetBytes + target.length)
+    if (writes !== undefined) await writes
   }
 
   async write(offsetBytes: number, data: Uint8Array, options: NbdWriteOptions): Promise<void> {
@@ -128,7 +134,7 @@ export class Volume implements NbdExport {
     target: Uint8Array | undefined,
     take: () => void,
   ): Promise<void> {
-    const hold = this.#locks.acquire(offsetBytes, offsetBytes + lengthBytes)
+    const hold = this.#locks.acquire(offsetBytes, offsetBytes + lengthBytes, 'look')
     try {
       if (hold.granted !== undefined) await hold.granted
       if (target !== undefined) await this.#file.read(target, offsetBytes)

@@ -261,6 +261,8 @@ export interface AgingNotices {
   tagsExpired: { readonly vpg: VpgId; readonly names: readonly string[] }
   /** The journal's limit has begun, or ceased, to keep the history shorter than it should be. */
   historyCutShort: { readonly vpg: VpgId; readonly isShort: boolean; readonly journalLimitSizeBytes: number }
+  /** The journal's limit has no room for what a synchronisation sends, or has it again. */
+  roomForSync: { readonly vpg: VpgId; readonly isHeld: boolean }
   holeFound: { readonly vpg: VpgId; readonly hole: Hole }
   /** Some were repaired, or are history: these are left, in place of all before. */
   holesChanged: { readonly vpg: VpgId; readonly holes: readonly Hole[] }

@@ -19,7 +19,7 @@ import { liesBefore } from '../timeline/fold-plan.ts'
 import { covers, liesWithin } from '../timeline/positions.ts'
 import { withClosed, withRepairs, type WholeSync } from '../timeline/repair.ts'
 import { holeOver, isOffered, type HistoryPoint } from '../timeline/retention.ts'
-import { historySizeBytes } from '../timeline/journal-limit.ts'
+import { historySizeBytes, lacksRoomForSync } from '../timeline/journal-limit.ts'
 import { objectKeys } from '../timeline/reach.ts'
 import type { Hole } from '../timeline/state.ts'
 import { collectGarbage, dropFormerProcess, moveEdge, removeDeleted } from './housekeeping.ts'
@@ -68,6 +68,7 @@ export class VpgAging {
   #gone = false
   /** True while the tail holds a marker that may close a hole: nobody should wait for a full segment to see that. */
   #closesHole = false
+  #isSyncHeld = false
 
   constructor(tools: AgingTools, commits: VpgCommits, folded: readonly Checkpoint[]) {
     this.#tools = tools
@@ -218,8 +219,20 @@ export class VpgAging {
         (await this.#merge()) || (await expireTags(this.#tools, this.writer)) || (await moveEdge(this.writer))
       if (merged) return true
       this.#settled = contents
+      this.#reviewRoomForSync()
     }
     return await collectGarbage(this.#tools, this.writer, key => this.#isRead(key))
+  }
+
+  /** Tells when synchronisations have to wait, and when they can go on: no merge can make more room by now. */
+  #reviewRoomForSync(): void {
+    const { state, segmentsFrom, recent } = this.contents
+    if (state.definition.journalLimitSizeBytes === 0 && !this.#isSyncHeld) return
+    const ordinals = [...this.writer.history.points(), ...recent].map(point => point.ordinal)
+    const isHeld = lacksRoomForSync(state, { ordinals, segmentsFrom }, { isHeld: this.#isSyncHeld })
+    if (isHeld === this.#isSyncHeld) return
+    this.#isSyncHeld = isHeld
+    this.#tools.notify('roomForSync', { vpg: this.vpg, isHeld })
   }
 
   /** One merge that is due, every kind in its turn: none waits for another that never ends. */

@@ -32,7 +32,8 @@ export function protectCommand(runAgent: RunRole<AgentConfig>): Command {
       'after',
       `
 The guest's disk is then nbd://127.0.0.1:10809/NAME (qemu, nbd-client, nbdfuse). Beyond loopback, use a configuration file with tls.
-SIGTERM and SIGINT stop it in order.
+SIGTERM and SIGINT stop it in order. With --config a SIGHUP has it read the list of volumes again: those that are new are served, others are not any more,
+and a disk that has grown is served with its new size (its guests connect again).
 
 Examples:
   vra protect --vpg web --agent host1 --disk root=/var/lib/disks/root.img
@@ -40,7 +41,10 @@ Examples:
     )
     .action(async (options: ProtectOptions) => {
       const config = await agentConfigOf(options)
-      await untilStopped(signal => runAgent(config, signal))
+      const { loadAgentConfig } = await import('../config/config.ts')
+      const { config: file } = options
+      const readConfig = file === undefined ? undefined : () => loadAgentConfig(file, process.env)
+      await untilStopped(signal => runAgent(config, signal, readConfig))
     })
 }
 

@@ -3,7 +3,7 @@ import { Command } from 'commander'
 import type { VraConfig } from '../config/config.ts'
 
 /** Runs a role until the signal; returns when everything is closed in order. */
-export type RunRole<C> = (config: C, signal: AbortSignal) => Promise<void>
+export type RunRole<C> = (config: C, signal: AbortSignal, readConfig?: () => C) => Promise<void>
 
 export function serveCommand(runVra: RunRole<VraConfig>): Command {
   return new Command('serve')

@@ -46,7 +46,7 @@ async function printStatus(status: VraStatus): Promise<void> {
   ])
   if (status.vpgs.length > 0) {
     printLine()
-    await printVpgTable(status.vpgs)
+    await printVpgTable(status.vpgs, status.nowMicros)
   }
   if (status.exports.length > 0) {
     printLine()

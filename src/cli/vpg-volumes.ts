@@ -17,7 +17,7 @@ function addVolumeCommand(): Command {
       print(await clientOf(options).addVolume(vpg, volume), volume.name, options)
       if (!options.json)
         say(
-          `No new checkpoints of ${vpg} until its agent serves the disk: restart it with the new list (--disk, or its configuration).`,
+          'Now add the disk to the configuration of its agent, and have it read that again (SIGHUP, systemctl reload vra-agent).',
         )
     })
 }

@@ -19,6 +19,7 @@ import {
   durationInWords,
   historyInWords,
   journalInWords,
+  progressInWords,
   retentionInWords,
   sizeInWords,
   syncInWords,
@@ -146,14 +147,14 @@ function listCommand(): Command {
   return clientCommand('list', 'every group, one a line').action(async (options: ClientOptions) => {
     const vpgs = await clientOf(options).listVpgs()
     if (options.json) printJson(vpgs)
-    else await printVpgTable(vpgs)
+    else await printVpgTable(vpgs, Date.now() * 1000)
   })
 }
 
 /** Also what `vra status` shows. */
-export async function printVpgTable(vpgs: readonly VpgStatus[]): Promise<void> {
+export async function printVpgTable(vpgs: readonly VpgStatus[], nowMicros: number): Promise<void> {
   await printTable(
-    ['VPG', 'STATE', 'RPO', 'CHECKPOINTS', 'WRITES/S', 'BYTES/S', 'VOLUMES', 'MIRROR', 'AGENTS'],
+    ['VPG', 'STATE', 'RPO', 'CHECKPOINTS', 'WRITES/S', 'BYTES/S', 'VOLUMES', 'MIRROR', 'AGENTS', 'PROGRESS'],
     vpgs.map(vpg => [
       vpg.name,
       vpg.state,
@@ -164,6 +165,7 @@ export async function printVpgTable(vpgs: readonly VpgStatus[]): Promise<void> {
       sizeInWords(vpg.volumes.reduce((sum, volume) => sum + volume.sizeBytes, 0)),
       sizeInWords(vpg.mirror.segmentSizeBytes + vpg.mirror.deltaSizeBytes + vpg.mirror.baseSizeBytes),
       vpg.agents.map(agent => `${agent.agent} (${agent.state})`).join(', '),
+      progressInWords(vpg, nowMicros),
     ]),
   )
 }
@@ -193,6 +195,7 @@ function printVpg(vpg: VpgStatus, nowMicros: number): void {
     ['reason', vpg.stateReason],
     ['no checkpoints', whyNone(vpg, nowMicros)],
     ['rpo', vpg.rpoMillis === undefined ? 'no checkpoint yet' : durationInWords(vpg.rpoMillis)],
+    ['behind', behindInWords(vpg)],
     [
       'newest',
       latest === undefined ? undefined : `${latest.checkpoint}, ${agoInWords(latest.timestampMicros, nowMicros)}`,
@@ -238,6 +241,13 @@ function whyNone(vpg: VpgStatus, nowMicros: number): string | undefined {
   return `${vpg.noCheckpointsBecause}; the newest was made ${agoInWords(since, nowMicros)}`
 }
 
+function behindInWords({ lagMillis, backlogBytes, backlogEtaMillis }: VpgStatus): string | undefined {
+  if (lagMillis === 0 && backlogBytes === 0) return undefined
+  const lag = lagMillis === undefined ? 'nobody can say how far' : durationInWords(lagMillis)
+  const eta = backlogEtaMillis === undefined ? '' : `, ${durationInWords(backlogEtaMillis)} left`
+  return `${lag}, ${sizeInWords(backlogBytes)} to come${eta}`
+}
+
 function volumeInWords({ name, sizeBytes, agent, dirtyBytes, sync, preseed }: VolumeFacts): string {
   const seed = preseed === undefined || (preseed.state === 'ended' && sync === undefined) ? '' : preseedInWords(preseed)
   const dirty = dirtyBytes === 0 ? '' : `, ${sizeInWords(dirtyBytes)} marked by its agent, until that is offloaded`
@@ -257,6 +267,7 @@ function agentInWords({ agent, state, reason, lagMillis, queuedBytes, backlogEta
 }
 
 interface ChangeOptions extends ClientOptions, LimitOptions, RetentionOptions {
+  readonly syncOverLimit?: 'wait' | 'go-on'
   readonly syncRate?: number
   readonly interval?: number
 }
@@ -272,12 +283,19 @@ function changeCommand(): Command {
   )
     .argument('<vpg>')
     .option('--interval <duration>', 'between two checkpoints', durationArgument)
+    .addOption(
+      new Option(
+        '--sync-over-limit <what>',
+        'what a synchronisation does for which the journal limit has no room beside the last checkpoint',
+      ).choices(['wait', 'go-on']),
+    )
     .option('--sync-rate <size>', 'what a synchronisation reads of disks at most in a second; "none"', rateArgument)
     .action(async (name: string, options: ChangeOptions) => {
       const changed = await clientOf(options).changeVpg(name, {
         ...retentionIn(options),
         ...(options.interval === undefined ? {} : { checkpointIntervalMillis: options.interval }),
         ...limitsIn(options),
+        ...(options.syncOverLimit === undefined ? {} : { syncMayPassLimit: options.syncOverLimit === 'go-on' }),
         ...(options.syncRate === undefined ? {} : { syncRateBytesPerSecond: options.syncRate }),
       })
       if (options.json) printJson(changed)

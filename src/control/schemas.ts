@@ -118,6 +118,10 @@ export const requests = {
       syncRateBytesPerSecond: syncRateBytesPerSecond.optional(),
       journalWarnSizeBytes: journalWarnSizeBytes.optional(),
       journalLimitSizeBytes: journalLimitSizeBytes.optional(),
+      syncMayPassLimit: z.boolean().optional().meta({
+        description:
+          "False: a synchronisation that the journal's limit has no room for waits. True: it goes on over the limit.",
+      }),
       paused: z.boolean().optional().meta({ description: 'Agents send nothing; they note what is written meanwhile.' }),
     })
     .refine(change => Object.keys(change).length > 0, 'changes nothing')
@@ -192,6 +196,7 @@ const agentFacts = z.object({
   stream: count,
   state: z.enum(['connected', 'disconnected', 'needs-sync']),
   reason: z.string().optional(),
+  lacksVolumes: z.boolean(),
   address: z.string().optional(),
   software: z.string().optional(),
   connectedAtMicros: micros.optional(),
@@ -221,6 +226,9 @@ const volumeFacts = z.object({
   sizeBytes: count,
   agent: z.string(),
   dirtyBytes: count,
+  lagMillis: z.number().optional(),
+  backlogBytes: count,
+  backlogEtaMillis: z.number().optional(),
   sync: z
     .object({
       kind: z.enum(['initial', 'full', 'delta', 'bitmap']),
@@ -263,6 +271,7 @@ const vpgStatus = z.object({
   syncRateBytesPerSecond: count,
   journalWarnSizeBytes: count,
   journalLimitSizeBytes: count,
+  syncMayPassLimit: z.boolean(),
   paused: z.boolean(),
   volumes: list(volumeFacts),
   coordinator: z.string().optional(),
@@ -271,6 +280,9 @@ const vpgStatus = z.object({
   agents: list(agentFacts),
   refusals: list(refusal),
   rpoMillis: z.number().optional().meta({ description: 'Age of the newest recoverable checkpoint of all volumes.' }),
+  lagMillis: z.number().optional().meta({ description: 'Age of the oldest write that may be missing here.' }),
+  backlogBytes: count.meta({ description: 'Queued at agents, or to be looked at by synchronisations.' }),
+  backlogEtaMillis: z.number().optional(),
   latestCheckpoint: checkpointFacts.optional(),
   oldestCheckpoint: checkpointFacts.optional(),
   checkpointCount: count,

@@ -142,6 +142,8 @@ export interface VpgStatus {
   /** What the history may take in the store beyond the newest mirror before it is told, and before its oldest checkpoints go; 0: no limit. */
   readonly journalWarnSizeBytes: number
   readonly journalLimitSizeBytes: number
+  /** False: a synchronisation that the limit has no room for waits. */
+  readonly syncMayPassLimit: boolean
   readonly paused: boolean
   readonly volumes: readonly VolumeFacts[]
   /** Who makes the checkpoints now. */
@@ -155,6 +157,12 @@ export interface VpgStatus {
   readonly refusals: readonly Refusal[]
   /** Age of the newest recoverable checkpoint that includes every volume; undefined before the first. */
   readonly rpoMillis: number | undefined
+  /** Age of the oldest write that may be missing here, of the agent or volume that is furthest behind; undefined while nobody can say. */
+  readonly lagMillis: number | undefined
+  /** What agents have said that they have and this VRA has not: queued, or to be looked at by synchronisations. */
+  readonly backlogBytes: number
+  /** Until that is sent, at the present rates; undefined where it does not become less. */
+  readonly backlogEtaMillis: number | undefined
   readonly latestCheckpoint: CheckpointFacts | undefined
   readonly oldestCheckpoint: CheckpointFacts | undefined
   readonly checkpointCount: number
@@ -183,6 +191,11 @@ export interface VolumeFacts {
   readonly agent: string
   /** What its agent's dirty map says that the VRA may lack. */
   readonly dirtyBytes: number
+  /** Age of the oldest write of it that may be missing here; undefined while nobody can say. */
+  readonly lagMillis: number | undefined
+  /** What its synchronisation has yet to look at; what is queued is its agent's. */
+  readonly backlogBytes: number
+  readonly backlogEtaMillis: number | undefined
   readonly sync: SyncFacts | undefined
   /** The image that was handed over for its mirror, and how much of it was read. */
   readonly preseed:
@@ -212,6 +225,8 @@ export interface AgentFacts {
   readonly state: 'connected' | 'disconnected' | 'needs-sync'
   /** What the agent said of itself, where it is not as it should be; or why it was refused last. */
   readonly reason: string | undefined
+  /** It is connected, and there are volumes that it does not offer, or that it should not; the reason names them. */
+  readonly lacksVolumes: boolean
   readonly address: string | undefined
   readonly software: string | undefined
   readonly connectedAtMicros: number | undefined
@@ -284,6 +299,7 @@ export interface ChangeVpgRequest extends JournalLimitsRequest, RetentionRequest
   readonly checkpointIntervalMillis?: number
   /** 0: no limit. */
   readonly syncRateBytesPerSecond?: number
+  readonly syncMayPassLimit?: boolean
   readonly paused?: boolean
 }
 

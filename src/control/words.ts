@@ -58,6 +58,27 @@ export function syncInWords(sync: SyncFacts): string {
   return `${kind} synchronisation${percent}${rate}${eta}`
 }
 
+/**
+ * What goes on with a group that is not simply protected, short enough for a table: "root: initial synchronisation 43 %, 51.2 MiB/s, 3 min 20 s left",
+ * "away for 12 min, 34 MiB waited when it was last heard"; empty where nothing does.
+ */
+export function progressInWords(vpg: VpgStatus, nowMicros: number): string {
+  const since = (micros: number): string => durationInWords(Math.max(0, nowMicros - micros) / 1000)
+  const away = vpg.agents
+    .filter(agent => agent.state === 'disconnected')
+    .map(({ agent, disconnectedAtMicros, queuedBytes }) => {
+      const forHow = disconnectedAtMicros === undefined ? ' since the start' : ` for ${since(disconnectedAtMicros)}`
+      const waits = queuedBytes === 0 ? '' : `, ${sizeInWords(queuedBytes)} waited when it was last heard`
+      return `${agent} is away${forHow}${waits}`
+    })
+  const syncs = vpg.volumes.flatMap(({ name, sync }) => (sync === undefined ? [] : [`${name}: ${syncInWords(sync)}`]))
+  const [first, ...others] = [...away, ...syncs]
+  const queuedBytes = vpg.agents.reduce((sum, agent) => sum + agent.queuedBytes, 0)
+  if (first === undefined)
+    return queuedBytes === 0 || vpg.state === 'protected' ? '' : `${sizeInWords(queuedBytes)} wait`
+  return `${first}${others.length === 0 ? '' : `; ${others.length} more`}`
+}
+
 /** "5 h of 24 h, cut short by the journal's limit": what is there, and what was asked for. */
 export function historyInWords({ historyMillis, mirror }: Pick<VpgStatus, 'historyMillis' | 'mirror'>): string {
   const short = mirror.agedEarlySinceMicros === undefined ? '' : ", cut short by the journal's limit"

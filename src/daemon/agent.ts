@@ -10,12 +10,19 @@ import { untilAborted } from './lifetime.ts'
 import { readText } from './read-text.ts'
 import { software } from './software.ts'
 
+export interface AgentControls {
+  /** Ends it in order. */
+  readonly signal: AbortSignal
+  /** Reads the configuration again; undefined where there is no file of it. */
+  readonly readConfig: (() => AgentConfig) | undefined
+}
+
 /** Runs the agent of one host until the signal: the protected site's daemon. Rejects when it cannot go on. */
 export async function openAgent(
   config: AgentConfig,
   log: Log,
   onReady: () => void,
-  signal: AbortSignal,
+  { signal, readConfig }: AgentControls,
 ): Promise<void> {
   const parts = new Shutdown()
   try {
@@ -38,12 +45,35 @@ export async function openAgent(
     )
     for (const { name, sync, reason } of volumes)
       if (sync !== 'none') log.warn({ volume: name, kind: sync, reason }, 'syncOpened')
+    const reload = (): void => {
+      if (readConfig !== undefined) reloadVolumes(agent, { running: config, read: readConfig }, log)
+    }
+    if (readConfig !== undefined) process.on('SIGHUP', reload)
+    parts.own({ close: async () => void process.removeListener('SIGHUP', reload) })
     onReady()
     await untilAborted(signal, [])
   } finally {
     await parts.closeAll()
     log.info('agentStopped')
   }
+}
+
+/** The list of volumes takes effect; anything else that has changed is named, and waits for a restart. Never rejects: it is told in the log. */
+function reloadVolumes(
+  agent: Agent,
+  { running, read }: { readonly running: AgentConfig; readonly read: () => AgentConfig },
+  log: Log,
+): void {
+  const reloading = async (): Promise<void> => {
+    const config = read()
+    const others = (Object.keys(config) as (keyof AgentConfig)[]).filter(
+      key => key !== 'volumes' && JSON.stringify(config[key]) !== JSON.stringify(running[key]),
+    )
+    if (others.length > 0) log.warn({ keys: others }, 'configChangeWantsRestart')
+    await agent.changeVolumes(config.volumes)
+    log.info({ volumes: agent.status().volumes.map(({ name, sizeBytes }) => ({ name, sizeBytes })) }, 'volumesReloaded')
+  }
+  reloading().catch((error: unknown) => log.error({ error: String(error) }, 'reloadFailed'))
 }
 
 function agentOptions(config: AgentConfig): AgentOptions {
@@ -81,6 +111,7 @@ function agentLog(log: Log): Partial<AgentEvents> {
     detached: reason => log.warn({ reason }, 'detached'),
     generationOpened: opened => log.info(opened, 'generationOpened'),
     paused: isPaused => log.info({ isPaused }, 'paused'),
+    volumeRefused: (volume, sentence) => log.error({ volume, sentence }, 'volumeRefused'),
     syncOpened: (volume, { kind, reason }) => log.warn({ volume, kind, reason }, 'syncOpened'),
     syncNumbered: () => undefined,
     syncReadFailed: (volume, { offsetBytes, error }) =>

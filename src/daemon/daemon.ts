@@ -12,10 +12,14 @@ export async function runVra(config: VraConfig, signal: AbortSignal): Promise<vo
   await runRole(config.log, (log, onReady) => openVra(config, log, onReady, signal))
 }
 
-/** Runs the agent of one host until the signal; rejects as runVra does. */
-export async function runAgent(config: AgentConfig, signal: AbortSignal): Promise<void> {
+/** Runs the agent of one host until the signal; rejects as runVra does. With `readConfig` a SIGHUP has its list of volumes read again. */
+export async function runAgent(
+  config: AgentConfig,
+  signal: AbortSignal,
+  readConfig?: () => AgentConfig,
+): Promise<void> {
   const { openAgent } = await import('./agent.ts')
-  await runRole(config.log, (log, onReady) => openAgent(config, log, onReady, signal))
+  await runRole(config.log, (log, onReady) => openAgent(config, log, onReady, { signal, readConfig }))
 }
 
 type Role = (log: Log, onReady: () => void) => Promise<void>

@@ -240,6 +240,10 @@ export function agingHandlers({
     },
     historyCutShort: ({ vpg, isShort, journalLimitSizeBytes }) =>
       log.warn({ vpg: nameOf(vpg), isShort, journalLimitSizeBytes }, 'historyCutShort'),
+    roomForSync: ({ vpg, isHeld }) => {
+      ingest()?.holdSyncs(vpg, isHeld ? noRoomForSync : undefined)
+      log.warn({ vpg: nameOf(vpg), isHeld }, 'roomForSync')
+    },
     holesChanged: ({ vpg, holes }) => {
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.holes = holes
@@ -286,6 +290,9 @@ export function agingHandlers({
   })
   return { ...acting, ...tellingHandlers({ table, metrics, log, storeOpened }) }
 }
+
+const noRoomForSync =
+  'the journal is at its limit, and would lose the last checkpoint: raise the limit, or let it pass (--sync-over-limit go-on)'
 
 function rounded<T extends { readonly millis: number }>(facts: T): T {
   return { ...facts, millis: Math.round(facts.millis) }

@@ -41,6 +41,11 @@ export function journalLimitAlerts(vpg: api.VpgStatus): api.Alert[] {
   const { journalWarnSizeBytes: warn, journalLimitSizeBytes: limit, historyMillis, mirror } = vpg
   const takes = `the history takes ${sizeInWords(mirror.historySizeBytes)}`
   const sentences: string[] = []
+  const waiting = vpg.volumes.filter(
+    volume => volume.sync?.heldBecause !== undefined && volume.preseed?.state !== 'under-way',
+  )
+  for (const { name, sync } of waiting)
+    sentences.push(`the synchronisation of volume ${name} waits: ${sync?.heldBecause ?? ''}`)
   if (limit > 0 && mirror.historySizeBytes > limit)
     sentences.push(`${takes}, more than its limit of ${sizeInWords(limit)}: its oldest checkpoints go`)
   else if (warn > 0 && mirror.historySizeBytes > warn) {

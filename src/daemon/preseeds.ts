@@ -60,7 +60,8 @@ export class Preseeds {
   resume(entries: readonly VpgEntry[]): void {
     for (const entry of entries)
       for (const volume of entry.definition.volumes)
-        if (volume.preseed?.state === 'under-way') this.#begin(entry, volume, volume.preseed.file)
+        if (volume.preseed?.state === 'under-way' && !this.#isRunning(entry, volume.name))
+          this.#begin(entry, volume, volume.preseed.file)
   }
 
   /** Newest first. */
@@ -92,11 +93,15 @@ export class Preseeds {
     await Promise.all(running.map(({ done }) => done))
   }
 
-  #refuseRunning(entry: VpgEntry, volume: string): void {
-    const isRunning = [...this.#jobs.values()].some(
+  #isRunning(entry: VpgEntry, volume: string): boolean {
+    return [...this.#jobs.values()].some(
       job => job.state === 'running' && job.vpg === entry.definition.name && job.volume === volume,
     )
-    if (isRunning) throw new Failure('BUSY', `an image of ${entry.definition.name} ${volume} is being read already`)
+  }
+
+  #refuseRunning(entry: VpgEntry, volume: string): void {
+    if (this.#isRunning(entry, volume))
+      throw new Failure('BUSY', `an image of ${entry.definition.name} ${volume} is being read already`)
   }
 
   #begin(entry: VpgEntry, volume: VolumeDefinition, file: string): PreseedJob {

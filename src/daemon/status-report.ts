@@ -104,7 +104,7 @@ export class StatusReport {
     ])
     const writing = streams.filter(({ stream }) => definition.volumes.some(volume => volume.stream === stream))
     const agents = writing.map(stream => agentFacts(entry, stream, refusals))
-    const volumes = volumeFacts(entry, { streams, heldSyncs })
+    const volumes = volumeFacts(entry, { streams, heldSyncs }, { agents, nowMicros: clock.timestampMicros() })
     const state = stateOf(entry, { agents, volumes, stalledBecause: journal.status().stalledBecause })
     const { writesTotal, bytesTotal } = entry.meter
     return {
@@ -120,6 +120,7 @@ export class StatusReport {
       syncRateBytesPerSecond: definition.syncRateBytesPerSecond,
       journalWarnSizeBytes: definition.journalWarnSizeBytes,
       journalLimitSizeBytes: definition.journalLimitSizeBytes,
+      syncMayPassLimit: definition.syncMayPassLimit ?? false,
       paused: definition.paused,
       volumes,
       coordinator: serving?.coordinator,
@@ -132,6 +133,7 @@ export class StatusReport {
         latestOfAll === undefined
           ? undefined
           : Math.max(0, (clock.timestampMicros() - latestOfAll.timestampMicros) / 1000),
+      ...backlogOf(agents, volumes),
       latestCheckpoint: latest === undefined ? undefined : checkpointFacts(entry, latest),
       oldestCheckpoint: oldest === undefined ? undefined : checkpointFacts(entry, oldest),
       checkpointCount: statistics.checkpointCount,
@@ -211,6 +213,7 @@ function isAiling(volume: VolumeStatus): boolean {
 function volumeFacts(
   entry: VpgEntry,
   { streams, heldSyncs }: Pick<VpgIngestStatus, 'streams' | 'heldSyncs'>,
+  { agents, nowMicros }: { readonly agents: readonly api.AgentFacts[]; readonly nowMicros: number },
 ): api.VolumeFacts[] {
   const heldBecause = (number: number): string | undefined =>
     heldSyncs.find(held => held.volumes.includes(number))?.reason
@@ -222,8 +225,42 @@ function volumeFacts(
     const agent = entry.definition.streams.find(candidate => candidate.number === stream)?.agent ?? ''
     const dirtyBytes = told?.dirtyBytes ?? 0
     const sync = told === undefined ? undefined : syncFacts(entry, told, heldBecause(number))
-    return { number, name, sizeBytes, agent, dirtyBytes, sync, preseed: preseedFacts(volume) }
+    const { lagMillis, backlogEtaMillis } = agents.find(each => each.stream === stream) ?? {}
+    const backlog = sync === undefined ? { lagMillis, backlogBytes: 0, backlogEtaMillis } : syncBacklog(sync, nowMicros)
+    return { number, name, sizeBytes, agent, dirtyBytes, ...backlog, sync, preseed: preseedFacts(volume) }
   })
+}
+
+/** What is marked may be as old as the synchronisation. */
+function syncBacklog(
+  sync: api.SyncFacts,
+  nowMicros: number,
+): Pick<api.VolumeFacts, 'lagMillis' | 'backlogBytes' | 'backlogEtaMillis'> {
+  return {
+    lagMillis: Math.max(0, (nowMicros - sync.sinceMicros) / 1000),
+    backlogBytes: Math.max(0, sync.totalBytes - sync.doneBytes),
+    backlogEtaMillis: sync.heldBecause === undefined ? sync.etaMillis : undefined,
+  }
+}
+
+/** Of the whole group: as far as its furthest behind. */
+function backlogOf(
+  agents: readonly api.AgentFacts[],
+  volumes: readonly api.VolumeFacts[],
+): Pick<api.VpgStatus, 'lagMillis' | 'backlogBytes' | 'backlogEtaMillis'> {
+  const most = (values: readonly (number | undefined)[]): number | undefined =>
+    values.reduce<number | undefined>(
+      (largest, each) => (largest === undefined || each === undefined ? undefined : Math.max(largest, each)),
+      0,
+    )
+  return {
+    lagMillis: most([...agents, ...volumes].map(each => each.lagMillis)),
+    backlogBytes: [...agents.map(each => each.queuedBytes), ...volumes.map(each => each.backlogBytes)].reduce(
+      (sum, bytes) => sum + bytes,
+      0,
+    ),
+    backlogEtaMillis: most([...agents, ...volumes].map(each => each.backlogEtaMillis)),
+  }
 }
 
 function preseedFacts({ preseed, sizeBytes }: VolumeDefinition): api.VolumeFacts['preseed'] {
@@ -258,12 +295,14 @@ function agentFacts(entry: VpgEntry, stream: StreamStatus, refusals: readonly Re
   const ailment = ailing.map(volume => `volume ${nameOf(volume.number)}: ${volume.reason}`).join('; ')
   const away = { address: stream.session?.address, disconnectedAtMicros: entry.progress.awaySinceMicros(stream.stream) }
   const refusal = refusals.find(refusal => refusal.agent === stream.agent && isWhyAway(refusal, away))
-  const reason = [ailment, refusal === undefined ? '' : refusedInWords(refusal)].filter(Boolean).join('; ')
+  const left = stream.refusedVolumes.map(({ sentence }) => sentence)
+  const reason = [ailment, refusal === undefined ? '' : refusedInWords(refusal), ...left].filter(Boolean).join('; ')
   return {
     agent: stream.agent,
     stream: stream.stream,
     state: ailing.length > 0 ? 'needs-sync' : stream.session === undefined ? 'disconnected' : 'connected',
     reason: reason === '' ? undefined : reason,
+    lacksVolumes: stream.refusedVolumes.length > 0,
     ...away,
     software: stream.session?.software,
     connectedAtMicros: stream.session?.sinceTimestampMicros,
@@ -305,6 +344,9 @@ function stateOf(
     const why = away.reason === undefined ? '' : `: ${away.reason}`
     return { state: 'waiting-for-agent', stateReason: `agent ${away.agent} is not connected${why}` }
   }
+  const lacking = agents.find(agent => agent.lacksVolumes)
+  if (lacking !== undefined)
+    return { state: 'waiting-for-agent', stateReason: `${lacking.agent}: ${lacking.reason ?? ''}` }
   const syncing = volumes.find(volume => volume.sync !== undefined)
   if (syncing?.sync !== undefined)
     return { state: 'syncing', stateReason: `volume ${syncing.name}: ${syncInWords(syncing.sync)}` }

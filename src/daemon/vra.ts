@@ -241,6 +241,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     })
     const returning = storeOpened.told.then(async opened => {
       await takeStore({ catalog, clock, ingest, log, table, unknownInLog }, opened.map(unpacked))
+      preseeds.resume(table.all())
       return await new Promise<never>(() => undefined)
     })
     await untilAborted(signal, [endOf('aging', aging.ended), indexLost.promise, returning, superseded.promise])

@@ -31,6 +31,8 @@ export interface VolumeFile {
   write(data: Uint8Array, offsetBytes: number): Promise<void>
   /** fdatasync: everything written before the call is durable. A failure is final: what was lost stays lost. */
   sync(): Promise<void>
+  /** It may have grown, or shrunk, since it was opened. */
+  currentSizeBytes(): number
   /** As of now. A block device's times do not change with its contents. */
   identity(): VolumeFileIdentity
   close(): Promise<void>
@@ -50,7 +52,7 @@ class RealVolumeFile implements VolumeFile {
     this.#path = path
     this.#isFile = stat.isFile()
     this.isOneHole = stat.isFile() && stat.blocks === 0
-    this.sizeBytes = stat.isBlockDevice() ? blockDeviceSizeBytes(stat.rdev) : stat.size
+    this.sizeBytes = sizeBytesOf(stat)
   }
 
   claim(): void {
@@ -88,6 +90,10 @@ class RealVolumeFile implements VolumeFile {
     )
   }
 
+  currentSizeBytes(): number {
+    return sizeBytesOf(fs.fstatSync(this.#descriptor))
+  }
+
   identity(): VolumeFileIdentity {
     const stat = fs.fstatSync(this.#descriptor, { bigint: true })
     return {
@@ -104,6 +110,10 @@ class RealVolumeFile implements VolumeFile {
       fs.close(this.#descriptor, error => (error == null ? resolve() : reject(error))),
     )
   }
+}
+
+function sizeBytesOf(stat: fs.Stats): number {
+  return stat.isBlockDevice() ? blockDeviceSizeBytes(stat.rdev) : stat.size
 }
 
 /** fstat() says 0 for a block device; the kernel tells its size, in sectors of 512, below /sys. */

@@ -13,18 +13,26 @@ export interface Member {
  * a term is issued once: `issueTerm` remembers it durably before it is told to anybody.
  */
 export class Coordination {
-  readonly #issueTerm: () => number
+  readonly #issueTerm: (above: number) => number
   #term: number
   #stream: number | undefined
   #awaySinceMillis: number | undefined
 
-  constructor(issueTerm: () => number) {
+  constructor(issueTerm: (above: number) => number) {
     this.#issueTerm = issueTerm
-    this.#term = issueTerm()
+    this.#term = issueTerm(0)
   }
 
   get term(): number {
     return this.#term
+  }
+
+  /** An agent has heard of this term, and obeys none below: true where another had to be issued. */
+  raiseAbove(term: number): boolean {
+    if (term <= this.#term) return false
+    this.#term = this.#issueTerm(term)
+    assert(this.#term > term, 'terms rise')
+    return true
   }
 
   /** Undefined where nobody takes part. */
@@ -47,7 +55,7 @@ export class Coordination {
     const isMissed = chosen === undefined || nowMillis - this.#awaySinceMillis >= coordinatorAwayMillisMax
     const successor = members.find(member => member.isConnected) ?? (chosen === undefined ? members[0] : undefined)
     if (!isMissed || successor === undefined) return false
-    const term = this.#issueTerm()
+    const term = this.#issueTerm(this.#term)
     assert(term > this.#term, 'terms rise')
     this.#term = term
     this.#stream = successor.number

@@ -4,12 +4,17 @@ import type { VpgDefinition } from '../timeline/definition.ts'
 import type { Hello } from '../wire/messages.ts'
 import { protocolVersion } from '../wire/wire.ts'
 
+/** An appliance that has lost what it issued goes on above what its agents have heard of; terms end somewhere, and nobody may use them up. */
+const termLeapMax = 10_000
+
 /** What the VRA has, as far as a Hello is held against it. */
 export interface Known {
   readonly definition: VpgDefinition
   /** The stream of the agent that says Hello. */
   readonly stream: number
   readonly epoch: number
+  /** The highest that this VRA has issued for the VPG. */
+  readonly term: number
   readonly durable: Position
   /** Of the newest session of this agent that was accepted; 0 before the first. */
   readonly sessionNumber: number
@@ -39,6 +44,11 @@ export function checkHello(hello: Hello, known: Known): void {
       'SYNC_REQUIRED',
       `the agent writes incarnation ${hello.incarnation} of the VPG, it is now ${definition.incarnation}`,
     )
+  if (hello.highestTerm > known.term + termLeapMax)
+    throw new Failure(
+      'EPOCH_SUPERSEDED',
+      `the agent has heard of term ${hello.highestTerm}, this VRA has issued ${known.term}: it follows another one`,
+    )
   checkVolumes(hello, known)
   checkPositions(hello, known.durable)
   if (hello.sessionNumber <= known.sessionNumber)
@@ -48,31 +58,53 @@ export function checkHello(hello: Hello, known: Known): void {
     })
 }
 
-/** An agent offers exactly its own volumes: with less, checkpoints would lack one; with another's, two would write it. */
-function checkVolumes(hello: Hello, { definition, stream }: Known): void {
-  const own = definition.volumes.filter(volume => volume.stream === stream)
-  for (const volume of hello.volumes) {
-    const defined = definition.volumes.find(({ name }) => name === volume.name)
-    if (defined === undefined)
-      throw new Failure('UNKNOWN_VOLUME', `the VPG "${definition.name}" has no volume "${volume.name}"`)
-    if (defined.stream !== stream) {
-      const owner = definition.streams.find(({ number }) => number === defined.stream)
-      throw new Failure(
-        'IDENTITY_REFUSED',
-        `the volume "${volume.name}" of the VPG "${definition.name}" is the agent "${owner?.agent}"'s, not "${hello.agent}"'s`,
-      )
+/** A volume that is not served in the session, and why, for people. */
+export interface RefusedVolume {
+  readonly name: string
+  readonly sentence: string
+}
+
+/**
+ * What is wrong with single volumes: each costs itself only. The agent finds the same by Welcome.volumes, and has those wait; in checkpoints
+ * they are not included.
+ */
+export function refusedVolumes(
+  hello: Hello,
+  { definition, stream }: Pick<Known, 'definition' | 'stream'>,
+): RefusedVolume[] {
+  const refused: RefusedVolume[] = []
+  for (const { name, sizeBytes } of hello.volumes) {
+    const defined = definition.volumes.find(volume => volume.name === name)
+    if (defined === undefined) refused.push({ name, sentence: `the VPG "${definition.name}" has no volume "${name}"` })
+    else if (defined.sizeBytes !== sizeBytes) {
+      const sentence = `the volume "${name}" has ${sizeBytes} bytes at the agent, ${defined.sizeBytes} at the VRA`
+      refused.push({ name, sentence })
     }
-    if (defined.sizeBytes !== volume.sizeBytes)
-      throw new Failure(
-        'UNKNOWN_VOLUME',
-        `the volume "${volume.name}" has ${volume.sizeBytes} bytes at the agent, ${defined.sizeBytes} at the VRA`,
-      )
   }
-  const missing = own.find(({ name }) => !hello.volumes.some(volume => volume.name === name))
-  if (missing !== undefined)
-    throw new Failure('UNKNOWN_VOLUME', `the agent does not offer the volume "${missing.name}" of the VPG`)
-  if (own.length === 0)
+  for (const { name, stream: owner } of definition.volumes)
+    if (owner === stream && !hello.volumes.some(volume => volume.name === name))
+      refused.push({ name, sentence: `the agent does not offer the volume "${name}" of the VPG` })
+  return refused
+}
+
+/** An agent offers volumes of its own: with another's, two would write it. Nothing to serve is no session. */
+function checkVolumes(hello: Hello, { definition, stream }: Known): void {
+  for (const { name } of hello.volumes) {
+    const defined = definition.volumes.find(volume => volume.name === name)
+    if (defined === undefined || defined.stream === stream) continue
+    const owner = definition.streams.find(({ number }) => number === defined.stream)
+    throw new Failure(
+      'IDENTITY_REFUSED',
+      `the volume "${name}" of the VPG "${definition.name}" is the agent "${owner?.agent}"'s, not "${hello.agent}"'s`,
+    )
+  }
+  const own = definition.volumes.filter(volume => volume.stream === stream)
+  if (own.length === 0 && hello.volumes.length === 0)
     throw new Failure('IDENTITY_REFUSED', `the VPG "${definition.name}" has no volume of the agent "${hello.agent}"`)
+  const refused = refusedVolumes(hello, { definition, stream })
+  const isServed = ({ name }: { readonly name: string }): boolean => !refused.some(each => each.name === name)
+  const [first] = refused
+  if (first !== undefined && !hello.volumes.some(isServed)) throw new Failure('UNKNOWN_VOLUME', first.sentence)
 }
 
 /** True where the Hello begins a generation that this VRA has nothing of. */

@@ -136,6 +136,11 @@ export class Ingest {
     else if (JSON.stringify(directive) !== JSON.stringify(vpg.directive)) vpg.tellDirective()
   }
 
+  /** All synchronisations of the VPG are to wait, for this reason; undefined: none but those that wait for reasons of their own. */
+  holdSyncs(id: VpgId, reason: string | undefined): void {
+    this.#vpgs.get(id)?.holdSyncs(reason)
+  }
+
   /** Asks the agents of these volumes for a synchronisation. Fails PEER_LOST where one of them is not connected. */
   requestSync(id: VpgId, kind: 'full' | 'delta', volumes: readonly number[]): void {
     this.#served(id).requestSync(kind, volumes)

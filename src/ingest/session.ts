@@ -18,7 +18,14 @@ import {
   type StreamFrame,
 } from './frame-receiver.ts'
 import { HashAnswers, type BlockHashes } from './hash-answers.ts'
-import { checkHello, checkIdentity, checkVersion, opensGeneration, refuseStranger } from './handshake.ts'
+import {
+  checkHello,
+  checkIdentity,
+  checkVersion,
+  opensGeneration,
+  refusedVolumes,
+  refuseStranger,
+} from './handshake.ts'
 import { takeStreamFrame } from './intake.ts'
 import type { Refusals } from './refusals.ts'
 import { readSocket, type SocketReader } from '../base/socket-reader.ts'
@@ -213,9 +220,9 @@ export class Session implements FrameSink, StreamSession {
     const stream = vpg.streamOf(hello.agent)
     if (stream === undefined)
       throw new Failure('IDENTITY_REFUSED', `the VPG "${hello.vpg}" does not list the agent "${hello.agent}"`)
-    const { epoch, definition } = vpg
+    const { epoch, term, definition } = vpg
     const { number, durable, sessionNumber } = stream
-    checkHello(hello, { definition, stream: number, epoch, durable, sessionNumber })
+    checkHello(hello, { definition, stream: number, epoch, term, durable, sessionNumber })
     if (stream.session?.facts !== undefined) refuseStranger(hello, durable)
     this.#claim = { hello, vpg, stream }
     this.#enter('settling')
@@ -230,10 +237,13 @@ export class Session implements FrameSink, StreamSession {
   #welcome(): void {
     if (this.#state !== 'settling') return
     const { hello, vpg, stream } = this.#claimed()
-    const { definition, epoch } = vpg
+    const { definition, epoch, term } = vpg
     try {
       // What the older session sent is durable by now, and the VPG may have been redefined.
-      checkHello(hello, { definition, stream: stream.number, epoch, durable: stream.durable, sessionNumber: 0 })
+      checkHello(hello, {
+        ...{ definition, stream: stream.number, epoch, term },
+        ...{ durable: stream.durable, sessionNumber: 0 },
+      })
     } catch (error) {
       this.fail(error)
       return
@@ -243,6 +253,7 @@ export class Session implements FrameSink, StreamSession {
       return { number, name, sync: hello.volumes.find(offered => offered.name === name)?.sync ?? 'none' }
     })
     stream.beginSession(syncs.map(({ number, sync }) => [number, sync]))
+    stream.refusedVolumes = refusedVolumes(hello, { definition, stream: stream.number })
     const opens = opensGeneration(hello, stream.durable)
     if (opens) stream.openGeneration(hello.openGeneration)
     this.#enter('open')
@@ -251,7 +262,7 @@ export class Session implements FrameSink, StreamSession {
       software: hello.software,
       sinceTimestampMicros: this.#host.clock.timestampMicros(),
     }
-    vpg.sessionOpened(stream, hello.peerAddress)
+    vpg.sessionOpened(stream, hello)
     const { coordinator } = vpg
     assert(coordinator !== undefined, 'a VPG with a stream that writes has a coordinator')
     this.#send({

@@ -1,5 +1,6 @@
 import type { Position } from '../base/ids.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { RefusedVolume } from './handshake.ts'
 import type { Refusal } from './refusals.ts'
 import type { AgentStatus, Directive } from '../wire/messages.ts'
 
@@ -32,6 +33,8 @@ export interface StreamStatus {
   readonly offloaded: Position
   /** Frames taken but not durable yet. */
   readonly waitingFrameCount: number
+  /** Of the open session: volumes that are not served in it, and why. */
+  readonly refusedVolumes: readonly RefusedVolume[]
   /** What the agent said last, in this or an earlier session. */
   readonly agentStatus: AgentStatus | undefined
 }

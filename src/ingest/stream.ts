@@ -8,6 +8,7 @@ import type {
   SyncKind,
   SyncRequest,
 } from '../wire/messages.ts'
+import type { RefusedVolume } from './handshake.ts'
 import type { RecordRun, VolumeSizes } from './stream-checks.ts'
 import type { OpenSession, StreamStatus } from './status.ts'
 
@@ -39,6 +40,8 @@ export class Stream {
   volumeSizes: VolumeSizes
   /** `host:port` where other agents reach this one, as its newest Hello had it; empty for none. */
   peerAddress = ''
+  /** Of the newest session: volumes that it leaves alone, and why. */
+  refusedVolumes: readonly RefusedVolume[] = []
   readonly #openSyncs = new Map<number, SyncKind>()
   #durable: Position
   #offloaded: Position
@@ -160,6 +163,7 @@ export class Stream {
       durable: this.#durable,
       offloaded: this.#offloaded,
       waitingFrameCount: this.#inFlightCount,
+      refusedVolumes: this.session?.facts === undefined ? [] : this.refusedVolumes,
       agentStatus: this.agentStatus,
     }
   }

@@ -53,6 +53,7 @@ export class ServedVpg {
   readonly #coordination: Coordination
   readonly #known: Pick<IngestVpg, 'durable' | 'offloaded'>
   #definition: VpgDefinition
+  #heldBecause: string | undefined
   /** Of every stream of the definition, ascending; those without a volume take part in nothing. */
   #streams: readonly Stream[] = []
   #counter: number
@@ -72,7 +73,7 @@ export class ServedVpg {
     this.#known = vpg
     this.epoch = vpg.epoch
     const lastMarkerTerm = Math.floor(vpg.lastMarker / countersPerTerm)
-    this.#coordination = new Coordination(() => issueTerm(vpg.definition.id, lastMarkerTerm))
+    this.#coordination = new Coordination(above => issueTerm(vpg.definition.id, Math.max(above, lastMarkerTerm)))
     this.#counter = vpg.lastMarker % countersPerTerm
     this.#lastCheckpoint = vpg.lastCheckpoint
     // Those that wait for another stream's marker may yet become checkpoints: what follows is labelled behind them, too.
@@ -121,14 +122,25 @@ export class ServedVpg {
     const { syncRateBytesPerSecond, paused, volumes } = this.#definition
     const numbersOf = (isSo: (volume: VolumeDefinition) => boolean): number[] =>
       volumes.filter(isSo).map(({ number }) => number)
-    const preseeding = numbersOf(volume => volume.preseed?.state === 'under-way')
+    const isPreseeding = ({ preseed }: VolumeDefinition): boolean => preseed?.state === 'under-way'
+    const held = [
+      { volumes: numbersOf(isPreseeding), reason: preseedingReason },
+      { volumes: numbersOf(volume => !isPreseeding(volume)), reason: this.#heldBecause ?? '' },
+    ]
     return {
       type: 'directive',
       syncRateBytesPerSecond,
       paused,
-      heldSyncs: preseeding.length === 0 ? [] : [{ volumes: preseeding, reason: preseedingReason }],
+      heldSyncs: held.filter(({ volumes: numbers, reason }) => numbers.length > 0 && reason !== ''),
       comparedVolumes: numbersOf(volume => volume.preseed !== undefined),
     }
+  }
+
+  /** See Ingest.holdSyncs. */
+  holdSyncs(reason: string | undefined): void {
+    if (reason === this.#heldBecause) return
+    this.#heldBecause = reason
+    this.tellDirective()
   }
 
   redefine(definition: VpgDefinition): void {
@@ -163,10 +175,15 @@ export class ServedVpg {
   }
 
   /** A session of the stream is open, its Hello with this address; whom it concerns is told. */
-  sessionOpened(stream: Stream, peerAddress: string): void {
+  sessionOpened(
+    stream: Stream,
+    { peerAddress, highestTerm }: { readonly peerAddress: string; readonly highestTerm: number },
+  ): void {
     const isNews = stream.peerAddress !== peerAddress
     stream.peerAddress = peerAddress
-    if (!this.review() && isNews) this.#tellCoordinator(stream)
+    const isRaised = this.#coordination.raiseAbove(highestTerm)
+    if (isRaised) this.#tellOfChange()
+    if (!this.review() && isNews && !isRaised) this.#tellCoordinator(stream)
   }
 
   /** Names another coordinator where that is due, and tells the agents. True when it did. */
@@ -176,10 +193,14 @@ export class ServedVpg {
       isConnected: session?.facts !== undefined,
     }))
     if (!this.#coordination.review(members, this.#clock.monotonicMillis())) return false
+    this.#tellOfChange()
+    return true
+  }
+
+  #tellOfChange(): void {
     const { coordinator } = this
     if (coordinator !== undefined) this.#events.coordinatorChanged(this.#definition.id, coordinator)
     this.#tellCoordinator(undefined)
-    return true
   }
 
   /** Tells every agent but this one, which is about to hear it anyway. */

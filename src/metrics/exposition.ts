@@ -273,6 +273,26 @@ const volumeGauges: readonly (readonly [string, string, (volume: VolumeMetricsFa
     'What the map of its agent marks: what the VRA may lack, and what is not in the store yet.',
     volume => volume.dirtyBytes,
   ],
+  [
+    'vra_volume_lag_seconds',
+    'Age of the oldest write of the volume that may be missing here.',
+    volume => seconds(volume.lagMillis),
+  ],
+  [
+    'vra_volume_backlog_bytes',
+    'What the synchronisation of the volume has yet to look at.',
+    volume => volume.backlogBytes,
+  ],
+  [
+    'vra_volume_backlog_eta_seconds',
+    'Until nothing of the volume is missing here, at the present rate.',
+    volume => seconds(volume.backlogEtaMillis),
+  ],
+  [
+    'vra_sync_held',
+    '1 while the synchronisation waits because this VRA says so; the status says why.',
+    volume => (volume.sync === undefined ? undefined : volume.sync.heldBecause === undefined ? 0 : 1),
+  ],
   ['vra_sync_total_bytes', 'What the synchronisation looks at.', volume => volume.sync?.totalBytes],
   ['vra_sync_done_bytes', 'What the synchronisation has looked at.', volume => volume.sync?.doneBytes],
   ['vra_sync_sent_bytes', 'What the synchronisation has sent as data.', volume => volume.sync?.sentBytes],
@@ -312,15 +332,18 @@ const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number |
   ],
   [
     'vra_backlog_bytes',
-    'Queued at agents, and in the regions that their maps mark, until what was written there is in the store.',
-    vpg =>
-      vpg.agents.reduce((sum, agent) => sum + agent.queuedBytes, 0) +
-      vpg.volumes.reduce((sum, volume) => sum + volume.dirtyBytes, 0),
+    'What agents have and this VRA has not: queued, or to be looked at by synchronisations.',
+    vpg => vpg.backlogBytes,
+  ],
+  [
+    'vra_backlog_eta_seconds',
+    'Until what agents have and this VRA has not is sent, at the present rates.',
+    vpg => seconds(vpg.backlogEtaMillis),
   ],
   [
     'vra_lag_seconds',
-    'Age of the oldest write that may be missing here, of the agent that is furthest behind.',
-    vpg => seconds(largest(vpg.agents.map(agent => agent.lagMillis))),
+    'Age of the oldest write that may be missing here, of the agent or volume that is furthest behind.',
+    vpg => seconds(vpg.lagMillis),
   ],
   [
     'vra_vpg_checkpointing',
@@ -374,11 +397,6 @@ const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number |
     vpg => (vpg.mirror.storeFailure === undefined ? 0 : 1),
   ],
 ]
-
-function largest(values: readonly (number | undefined)[]): number | undefined {
-  const known = values.filter(value => value !== undefined)
-  return known.length === 0 ? undefined : Math.max(...known)
-}
 
 function seconds(millis: number | undefined): number | undefined {
   return millis === undefined ? undefined : millis / 1000

@@ -26,11 +26,10 @@ export interface VpgFacts {
   readonly historyMillis: number
   readonly journalWarnSizeBytes: number
   readonly journalLimitSizeBytes: number
-  readonly agents: readonly {
-    readonly state: string
-    readonly queuedBytes: number
-    readonly lagMillis: number | undefined
-  }[]
+  readonly agents: readonly { readonly state: string; readonly queuedBytes: number }[]
+  readonly lagMillis: number | undefined
+  readonly backlogBytes: number
+  readonly backlogEtaMillis: number | undefined
   readonly volumes: readonly VolumeMetricsFacts[]
   readonly noCheckpointsBecause: string | undefined
   readonly holes: readonly unknown[]
@@ -40,6 +39,9 @@ export interface VpgFacts {
 export interface VolumeMetricsFacts {
   readonly name: string
   readonly dirtyBytes: number
+  readonly lagMillis: number | undefined
+  readonly backlogBytes: number
+  readonly backlogEtaMillis: number | undefined
   readonly sync:
     | {
         readonly totalBytes: number
@@ -47,6 +49,7 @@ export interface VolumeMetricsFacts {
         readonly sentBytes: number
         readonly rateBytesPerSecond: number
         readonly etaMillis: number | undefined
+        readonly heldBecause: string | undefined
       }
     | undefined
 }

@@ -140,7 +140,6 @@ export class Metrics {
         counts.folds++
         counts.foldRawBytes += rawSizeBytes
       },
-      checkpointsGivenUp: () => undefined,
       regionRewritten: ({ vpg, rawSizeBytes }) => {
         const counts = this.#countsOf(vpg)
         counts.regions++
@@ -156,6 +155,8 @@ export class Metrics {
       checkpointsThinned: ({ vpg, dropped }) => void (this.#countsOf(vpg).thinned += dropped.length),
       tagsExpired: () => undefined,
       historyCutShort: () => undefined,
+      roomForSync: () => undefined,
+      checkpointsGivenUp: () => undefined,
       holesChanged: () => undefined,
       holeFound: ({ vpg }) => void this.#countsOf(vpg).damage++,
       logFileFree: () => undefined,

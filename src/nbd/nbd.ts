@@ -100,6 +100,20 @@ export class NbdServer {
     return [...this.#connections].filter(each => each.export?.name === exportName).length
   }
 
+  /** From its return clients find it. */
+  addExport(added: NbdExport): void {
+    assert(!this.#exports.has(added.name), 'every export has a name of its own')
+    this.#exports.set(added.name, added)
+  }
+
+  /** Nobody finds it any more, and its clients' connections end. When it resolves no call of the export is under way. */
+  async removeExport(name: string): Promise<void> {
+    this.#exports.delete(name)
+    const connections = [...this.#connections].filter(each => each.export?.name === name)
+    for (const connection of connections) connection.close()
+    await Promise.all(connections.map(connection => connection.idle()))
+  }
+
   /**
    * Takes no more connections and no more requests, and answers those that run. When it resolves no call of an export is
    * under way, unless one outlasts the limit; connections that then still live are cut.

@@ -19,6 +19,7 @@ export type VpgSettings = Partial<
     | 'paused'
     | 'journalWarnSizeBytes'
     | 'journalLimitSizeBytes'
+    | 'syncMayPassLimit'
   >
 >
 

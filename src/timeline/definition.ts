@@ -34,6 +34,8 @@ export interface VpgDefinition {
   /** What the history may take in the store beyond the newest mirror before that is told, and before it is cut short; 0 for no limit. */
   readonly journalWarnSizeBytes: number
   readonly journalLimitSizeBytes: number
+  /** A synchronisation for which the limit has no room goes on over it; else it waits. */
+  readonly syncMayPassLimit?: boolean
   readonly createdAtMicros: number
 }
 

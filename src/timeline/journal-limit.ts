@@ -35,6 +35,9 @@ export function historySizeBytes(state: Pick<VpgState, 'segments' | 'deltas' | '
   return sizeBytes
 }
 
+/** A synchronisation that had to wait goes on when the history takes no more than this share of the limit. */
+const resumeShare = 15 / 16
+
 /** What is known of the checkpoints and of where the segments count from, see `unread`. */
 export interface Known {
   /** Every checkpoint that exists, ascending. */
@@ -74,6 +77,24 @@ export function planEarlyAging(state: VpgState, known: Known, countMax: number):
     return { edge: later(end, state.historyEdge), regions: regions.slice(0, countMax) }
   }
   return planLeast({ state, known, countMax, edges, lastEnd: ends.at(-1), heldSizeBytes })
+}
+
+/**
+ * True where the history is at its limit and has nothing left to give but its last checkpoint: what a synchronisation sends would go beyond the limit, for
+ * while it runs no other checkpoint comes in which its blocks could become the mirror. `isHeld` says what was answered last: room is made before it
+ * goes on.
+ */
+export function lacksRoomForSync(state: VpgState, known: Known, now: { readonly isHeld: boolean }): boolean {
+  const { journalLimitSizeBytes: limitSizeBytes, syncMayPassLimit = false } = state.definition
+  if (limitSizeBytes === 0 || syncMayPassLimit) return false
+  const mostSizeBytes = now.isHeld ? limitSizeBytes * resumeShare : limitSizeBytes
+  if (historySizeBytes(state) <= mostSizeBytes) return false
+  const isRetained = retention(state)
+  const offered = known.ordinals.filter(at => isRetained(at) && holeOver(state.holes, at) === undefined)
+  // Before the first checkpoint there is no history that could be lost.
+  if (offered.length === 0) return false
+  const isLast = offered.filter(at => at >= state.historyEdge).length <= 1
+  return isLast || (historySizeBytes(state) > limitSizeBytes && planEarlyAging(state, known, 1) === undefined)
 }
 
 /** The limit is out of reach, or only just in it: down to the least that is possible, if that is worth it. */

@@ -122,6 +122,7 @@ function hello(fields: Fields): Hello {
     software: text(fields, 'software', nameSizeCharactersMax),
     openGeneration: number(fields, 'openGeneration'),
     peerAddress: text(fields, 'peerAddress', addressSizeCharactersMax),
+    highestTerm: unsignedTerm(fields, 'highestTerm'),
   }
 }
 

@@ -20,6 +20,8 @@ export interface Hello {
   readonly openGeneration: number
   /** `host:port` where the other agents of the VPG reach this one; empty for none. */
   readonly peerAddress: string
+  /** Of a coordinator, that this agent has heard of; 0 for none. */
+  readonly highestTerm: number
 }
 
 export interface HelloVolume {

@@ -283,7 +283,13 @@ t.test('a disk that another agent serves is refused before a guest could find it
       {
         openGuestServer: async ({ listen }) => {
           served++
-          return { address: () => listen, connectionCount: () => 0, close: async () => undefined }
+          return {
+            address: () => listen,
+            addExport: () => undefined,
+            removeExport: async () => undefined,
+            connectionCount: () => 0,
+            close: async () => undefined,
+          }
         },
       },
     )

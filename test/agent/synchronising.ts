@@ -3,8 +3,10 @@ import * as fs from 'node:fs'
 import * as path from 'node:path'
 import t from 'tap'
 import type { Agent } from '../../src/agent/agent.ts'
+import { systemClock, type Clock } from '../../src/base/clock.ts'
 import { vpgId } from '../../src/base/ids.ts'
-import { flag } from '../support/nbd-client.ts'
+import { openVolumeFile, type OpenVolumeFile, type VolumeFile } from '../../src/disk/disk.ts'
+import { flag, nbd } from '../support/nbd-client.ts'
 import { eventually } from '../support/nbd-tools.ts'
 import { Site, seededRandom } from '../support/agent-site.ts'
 
@@ -331,3 +333,156 @@ t.test('a VRA that cannot tell hashes now is asked again before anything is sent
   t.same(site.differences(), [])
   t.equal(site.vra.receivedDataBytes, 64 * KiB)
 })
+
+t.test('a volume that the VRA does not take costs itself only; when it is taken what was written is sent', async t => {
+  const site = await Site.create(t.testdir(), ['a', 'b'], 4 * MiB)
+  site.vra.checkpointIntervalMillis = 1_000
+  let agent = await site.start()
+  await site.untilExact(agent)
+  await writeSome(site, agent, 'b', 20)
+  await agent.close()
+  const [a, b] = site.vra.volumes
+  site.vra.volumes.length = 1
+  agent = await site.start()
+  await eventually('one is refused', () => agent.status().volumes[1]?.refusal !== '')
+  t.match(agent.status().volumes[1], { name: 'b', refusal: /does not know the volume "b".*add-volume/ })
+  t.match(agent.status(), { link: 'connected', stream: 'exact', noCheckpointsBecause: '' })
+  await writeSome(site, agent, 'a', 20)
+  await writeSome(site, agent, 'b', 20)
+  const counter = site.vra.checkpoints.length
+  await eventually('there are checkpoints without it', () => site.vra.checkpoints.length > counter)
+  await eventually('the other is there', () => site.disk('a').equals(site.vra.models.get('a')!))
+  site.vra.volumes[1] = { ...b!, sizeBytes: 8 * MiB }
+  site.vra.cut()
+  await eventually('its size is another', () =>
+    /4194304 bytes here and 8388608/.test(agent.status().volumes[1]?.refusal ?? ''),
+  )
+  await writeSome(site, agent, 'b', 5)
+  site.vra.volumes.splice(0, 2, a!, b!)
+  site.vra.cut()
+  await site.untilExact(agent)
+  t.match(agent.status().volumes[1], { refusal: '' })
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
+  t.same(site.vra.faults, [])
+})
+
+t.test('a disk whose sync fails once keeps the marks of then; what is written later loses its marks', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 16 * MiB)
+  site.vra.checkpointIntervalMillis = 30 // each acknowledgement is an occasion
+  let isFailing = false
+  const openFile: OpenVolumeFile = path => {
+    const file = openVolumeFile(path)
+    return path.endsWith('.raw') ? failing(file, 'sync', () => isFailing) : file
+  }
+  const agent = await site.start({ markRotationMillisMin: 1 }, { openVolumeFile: openFile })
+  await site.untilExact(agent)
+  const client = await site.client(agent, 'a')
+  await client.write(0, randomBytes(512))
+  await eventually('no mark is left', () => agent.status().volumes[0]?.dirtyBytes === 0)
+  site.vra.offloading = false // or it might be the agent's own sync that fails
+  await client.write(MiB, randomBytes(512))
+  isFailing = true
+  t.ok((await client.request(nbd.flush)).error !== 0)
+  isFailing = false
+  site.vra.offloading = true
+  await site.untilExact(agent)
+  for (let region = 4; region < 10; region++) await client.write(region * MiB, randomBytes(512))
+  await eventually('only what was marked then is left', () => agent.status().volumes[0]?.dirtyBytes === MiB)
+  await client.close()
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
+})
+
+t.test('a place that the disk does not give is named, nothing is sent for it, and it is read again', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 8 * MiB)
+  fs.writeFileSync(site.pathOf('a'), randomBytes(8 * MiB))
+  let isBad = true
+  const openFile: OpenVolumeFile = path => {
+    const file = openVolumeFile(path)
+    const bad = (target: unknown, offsetBytes: unknown): boolean => {
+      const [length, at] = [(target as Uint8Array).length, Number(offsetBytes)]
+      return isBad && path.endsWith('.raw') && at < 3 * MiB + 4096 && at + length > 3 * MiB
+    }
+    return failing(file, 'read', bad)
+  }
+  const agent = await site.start({}, { openVolumeFile: openFile, clock: hurried(4) })
+  await eventually('all else is sent', () => {
+    const [volume] = agent.status().volumes
+    return volume?.unreadable.length === 1 && volume.syncDoneBytes === 7 * MiB
+  })
+  t.match(agent.status().volumes[0], {
+    sync: 'initial',
+    reason: /cannot be read at 3145728 \(EIO\), so the synchronisation cannot end/,
+    unreadable: [{ offsetBytes: 3 * MiB }],
+  })
+  t.notOk(
+    site.vra.models
+      .get('a')!
+      .subarray(3 * MiB, 4 * MiB)
+      .some(byte => byte !== 0),
+    'neither zeros nor a guess',
+  )
+  t.equal(site.vra.checkpoints.length, 0)
+  isBad = false
+  await site.untilExact(agent)
+  t.same(agent.status().volumes[0]?.unreadable, [])
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
+})
+
+t.test(
+  'a dirty map that cannot be written while the agent runs costs a comparison at the next start, and no guest',
+  async t => {
+    const site = await Site.create(t.testdir(), ['a'], 8 * MiB)
+    let isFull = false
+    const openFile: OpenVolumeFile = path =>
+      failing(openVolumeFile(path), 'write', () => isFull && path.endsWith('.map'))
+    let agent = await site.start({}, { openVolumeFile: openFile })
+    await site.untilExact(agent)
+    await writeSome(site, agent, 'a', 10)
+    isFull = true
+    await writeSome(site, agent, 'a', 40)
+    await site.untilExact(agent)
+    t.same(site.differences(), [], 'what was written was numbered and sent as ever')
+    await agent.close().catch(() => undefined) // its map cannot be closed in order either
+    isFull = false
+    site.vra.receivedDataBytes = 0
+    agent = await site.start()
+    t.match(agent.status().volumes[0], { sync: 'delta', reason: /dirty map could not be written \(EIO\)/ })
+    await site.untilExact(agent)
+    await agent.close()
+    await site.vra.kill()
+    t.same(site.differences(), [])
+    t.equal(site.vra.receivedDataBytes, 0, 'nothing differs')
+  },
+)
+
+/** Time that passes so many times as fast. */
+function hurried(times: number): Clock {
+  return {
+    timestampMicros: () => systemClock.timestampMicros(),
+    monotonicMillis: () => systemClock.monotonicMillis() * times,
+    sleep: (delayMillis, signal) => systemClock.sleep(delayMillis / times, signal),
+    after: (delayMillis, call) => systemClock.after(delayMillis / times, call),
+  }
+}
+
+/** A file of which calls of this name fail where the test says so. */
+function failing(
+  file: VolumeFile,
+  call: 'read' | 'write' | 'sync',
+  isBad: (...given: unknown[]) => boolean,
+): VolumeFile {
+  return new Proxy(file, {
+    get(target, name) {
+      const value: unknown = Reflect.get(target, name, target)
+      if (typeof value !== 'function') return value
+      return (...given: unknown[]) =>
+        name === call && isBad(...given) ? Promise.reject(new Error('EIO')) : (value.apply(target, given) as unknown)
+    },
+  })
+}

@@ -56,7 +56,7 @@ t.test('a mark that cannot be made fails the write, which has not begun', async 
 })
 
 t.test(
-  'while numbering is held the disk has the write, and neither number nor answer is given; reads go on',
+  'while numbering is held the disk has the write, and neither number nor answer is given; reads elsewhere go on',
   async t => {
     const { volume, gate, told, byteAt } = openVolume(undefined)
     gate.hold()
@@ -67,9 +67,7 @@ t.test(
     await turns(10)
     t.equal(byteAt(4096), 9)
     t.same([answered, taken, told], [false, false, ['mark']])
-    const target = Buffer.alloc(512)
-    await volume.read(4096, target)
-    t.equal(target[0], 9)
+    await volume.read(16384, Buffer.alloc(512))
     gate.release()
     await Promise.all([writing, syncing])
     t.same([answered, taken, told], [true, true, ['mark', 'number', 'end']])
@@ -103,3 +101,38 @@ t.test('a guest whose writes a sync of the agent has lost hears of it from its n
   isFailing = false
   await volume.flush()
 })
+
+t.test('what a held write has put on the disk is read when it has its number, not before', async t => {
+  const { volume, gate, told } = openVolume(undefined)
+  gate.hold()
+  const writing = volume.write(4096, Buffer.alloc(512, 9), { fua: false })
+  await turns(10)
+  const target = Buffer.alloc(1024)
+  let isRead = false
+  const reading = volume.read(4096 - 512, target).then(() => (isRead = true))
+  const beside = Buffer.alloc(512)
+  await volume.read(8192, beside)
+  await turns(10)
+  t.notOk(isRead, 'a host that read it would act on what no checkpoint has')
+  t.same(told, ['mark'])
+  gate.release()
+  await Promise.all([writing, reading])
+  t.equal(target[512], 9)
+  t.ok(told.includes('number'))
+})
+
+t.test(
+  'a read does not wait for a synchronisation that reads the same place, nor for a write that waits for its turn',
+  async t => {
+    const { volume, gate } = openVolume(undefined)
+    gate.hold()
+    const syncing = volume.readSettled({ offsetBytes: 0, lengthBytes: 4096 }, Buffer.alloc(4096), () => undefined)
+    const writing = volume.write(0, Buffer.alloc(512, 9), { fua: false })
+    await turns(10)
+    const target = Buffer.alloc(512)
+    await volume.read(0, target)
+    t.equal(target[0], 0, 'the write has not begun')
+    gate.release()
+    await Promise.all([syncing, writing])
+  },
+)

@@ -123,6 +123,43 @@ t.test('a synchronisation far larger than the limit leaves the newest checkpoint
   await compare(t, model, [], 'after it')
 })
 
+t.test('a synchronisation that would leave no room beside the last checkpoint waits, until there is room', async t => {
+  const held = (model: AgingModel): boolean[] =>
+    model.notices
+      .filter(({ name }) => name === 'roomForSync')
+      .map(({ notice }) => (notice as AgingNotices['roomForSync']).isHeld)
+  const syncing = async (seed: number): Promise<AgingModel> => {
+    const model = await limited(t, seed)
+    for (let step = 0; step < 30; step++) writeSome(model)
+    await model.age()
+    t.same(held(model), [], 'checkpoints come: the oldest go, and nothing waits')
+    model.openGeneration(1)
+    return model
+  }
+  const model = await syncing(9)
+  for (let batch = 0; batch < 400 && held(model).length === 0; batch++) {
+    model.write(1, 8)
+    if (batch % 5 === 4) await model.age()
+  }
+  t.same(held(model), [true])
+  const { historySizeBytes } = await model.worker.status({ vpg: model.vpg })
+  t.ok(historySizeBytes < journalLimitSizeBytes * 1.5, `${historySizeBytes} bytes: not long after the limit`)
+  await compare(t, model, [], 'while it waits')
+  await model.restart()
+  await model.age()
+  t.same(held(model), [true, true], 'a restart finds the same')
+  await model.worker.changeVpg({ vpg: model.vpg, journalLimitSizeBytes: 2 * journalLimitSizeBytes })
+  await model.age()
+  t.same(held(model).at(-1), false, 'there is room')
+  const free = await syncing(10)
+  await free.worker.changeVpg({ vpg: free.vpg, syncMayPassLimit: true })
+  for (let batch = 0; batch < 240; batch++) {
+    free.write(1, 8)
+    if (batch % 10 === 9) await free.age()
+  }
+  t.same(held(free), [], 'where it may pass the limit it does')
+})
+
 t.test('a limit that is taken away cuts nothing more, and the history grows whole again', async t => {
   const model = await limited(t, 6)
   for (let step = 0; step < 120; step++) {

@@ -1,3 +1,4 @@
+import type { Directive } from '../../src/wire/messages.ts'
 import t from 'tap'
 import type { OpenedVpg } from '../../src/aging/service.ts'
 import type { Clock } from '../../src/base/clock.ts'
@@ -38,6 +39,7 @@ async function reported(
   mirror: object = {},
   history: { readonly oldest?: Checkpoint; readonly latest?: Checkpoint; readonly tags?: OpenedVpg['tags'] } = {},
   prepare: (entry: VpgEntry) => void = () => undefined,
+  heldSyncs: Directive['heldSyncs'] = [],
 ) {
   const table = new VpgTable()
   const opened = openedVpg()
@@ -50,6 +52,7 @@ async function reported(
     stream: 1,
     agent: 'a',
     peerAddress: '',
+    refusedVolumes: [],
     durable: position,
     offloaded: position,
     waitingFrameCount: 0,
@@ -68,7 +71,7 @@ async function reported(
     disk: { freeBytes: () => 0 },
     exports: { list: () => [] },
     ingest: {
-      status: () => ({ streams: [{ ...stream, ...serving }], heldSyncs: [], refusals: refusals.ofVpg }),
+      status: () => ({ streams: [{ ...stream, ...serving }], refusals: refusals.ofVpg, heldSyncs }),
       refusals: () => refusals.ofNone,
     },
     journal: { status: () => ({ stalledBecause: undefined }) },
@@ -157,6 +160,12 @@ t.test('a synchronisation is told with its progress, a pause as such', async t =
   t.match(vpg, { state: 'syncing', stateReason: /root: bitmap synchronisation 25 %/ })
   t.match(vpg?.volumes, [{ name: 'root', agent: 'a', dirtyBytes: 4096, sync: { kind: 'bitmap', doneBytes: 1024 } }])
   t.match(vpg?.agents, [{ state: 'connected', queuedBytes: 700 }])
+  t.match(vpg, { backlogBytes: 700 + 3072, volumes: [{ lagMillis: 5000, backlogBytes: 3072 }] })
+  const held = [{ volumes: [1], reason: 'the journal is at its limit' }]
+  const waiting = await reported(nobody, { session, agentStatus }, {}, {}, {}, undefined, held)
+  t.match(waiting.vpgs[0]?.volumes[0]?.sync, { heldBecause: 'the journal is at its limit' })
+  t.match(waiting.vpgs[0]?.stateReason, /25 %, waits: the journal is at its limit/)
+  t.match(waiting.alerts, [{ sentence: /volume root waits: the journal/ }])
   const ailing = { ...agentStatus, volumes: [{ ...root, ...sync, sync: 'none' }] }
   const [stopped] = (await reported(nobody, { session, agentStatus: ailing })).vpgs
   t.match(stopped, { state: 'needs-sync' }, 'one that nobody works at wants a person')

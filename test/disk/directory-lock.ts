@@ -2,6 +2,7 @@ import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import * as fs from 'node:fs'
 import * as net from 'node:net'
+import * as os from 'node:os'
 import * as path from 'node:path'
 import t, { type Test } from 'tap'
 import { realDisk } from '../../src/disk/disk.ts'
@@ -106,7 +107,9 @@ t.test('a directory that takes no socket is refused in words', async t => {
 })
 
 t.test('what a process left that died while it claimed the directory is removed', async t => {
-  const directory = t.testdir()
+  // The name of a socket is short.
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'vra-'))
+  t.teardown(() => fs.rmSync(directory, { recursive: true }))
   const claim = (name: string): string => path.join(directory, `.claim-${name}`)
   for (const name of ['1-dead', '2-new']) {
     const server = net.createServer().listen(claim(name))

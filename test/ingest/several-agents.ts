@@ -219,6 +219,14 @@ t.test('rate and pause reach every agent; a synchronisation is asked of the agen
   bench.ingest.updateVpg({ ...vpg.definition, syncRateBytesPerSecond: 5_000, paused: true })
   await until('a change', () => directives(a).length === 1 && directives(b).length === 1)
   t.match(directives(b)[0], { syncRateBytesPerSecond: 5_000, paused: true })
+  bench.ingest.holdSyncs(vpg.definition.id, 'the journal is at its limit')
+  bench.ingest.holdSyncs(vpg.definition.id, 'the journal is at its limit')
+  await until('it is told that synchronisations wait', () => directives(b).length === 2)
+  const numbers = vpg.definition.volumes.map(({ number }) => number)
+  t.match(directives(b)[1], { heldSyncs: [{ volumes: numbers, reason: 'the journal is at its limit' }] })
+  bench.ingest.holdSyncs(vpg.definition.id, undefined)
+  await until('and that they go on', () => directives(b).length === 3)
+  t.same(directives(b)[2]?.heldSyncs, [])
   t.match(bench.ingest.status(id).noCheckpointsBecause, /is paused/)
   bench.ingest.requestSync(id, 'full', [2])
   const asked = (peer: TestPeer) => peer.received.find(message => message.type === 'sync-request')
@@ -253,4 +261,49 @@ t.test('an agent whose volumes changed comes again; markers that waited meanwhil
     ...resumeAt(position(0, 0)),
   })
   t.same(late.welcome?.volumes, [{ name: 'data', number: 2, sizeBytes: 2 * sizeBytes }])
+})
+
+t.test('what is wrong with one volume costs that volume only, and is said by its name', async t => {
+  const vpg = twoAgents()
+  const volumes = [...vpg.definition.volumes, { number: 3, name: 'log', sizeBytes, stream: 1 }]
+  const bench = await openBench(t, { automatic: true, vpgs: [{ ...vpg, definition: { ...vpg.definition, volumes } }] })
+  const told = (): string[] => bench.ingest.status(id).streams[0]?.refusedVolumes.map(each => each.sentence) ?? []
+  const own = ['root', 'log'].map(name => ({ name, sizeBytes, sync: 'none' as const }))
+  const cases: readonly [string, Hello['volumes'], RegExp][] = [
+    ['one that was removed', [...own, { name: 'old', sizeBytes, sync: 'none' }], /no volume "old"/],
+    [
+      'one that has another size',
+      [own[0]!, { ...own[1]!, sizeBytes: 2 * sizeBytes }],
+      /"log" has \d+ bytes at the agent/,
+    ],
+    ['one that is not offered yet', [own[0]!], /does not offer the volume "log"/],
+  ]
+  let sent = 0
+  for (const [what, offered, sentence] of cases) {
+    const a = await openA(bench, { volumes: offered, lastNumbered: position(1, sent) })
+    t.match(told(), [sentence], what)
+    t.same(
+      a.welcome?.volumes.map(({ name }) => name),
+      ['root', 'log'],
+      'the agent sees by its own volumes which',
+    )
+    a.sendBytes(writeTo(1, ++sent))
+    await until('the other is written', () => a.acked === sent)
+    a.socket.destroy()
+  }
+  await openA(bench, { volumes: own, lastNumbered: position(1, sent) })
+  t.same(told(), [])
+})
+
+t.test('a VRA that has lost the terms it issued goes on above those that its agents have heard of', async t => {
+  const bench = await openBench(t, { automatic: true, vpgs: [twoAgents()] })
+  const b = await openB(bench)
+  const before = b.welcome?.coordinator.term ?? 0
+  const a = await openA(bench, { highestTerm: before + 40 })
+  const term = a.welcome?.coordinator.term ?? 0
+  t.ok(term > before + 40, `term ${term}`)
+  const changed = () => b.received.findLast(message => message.type === 'coordinator-changed')
+  await until('the other is told', () => changed()?.coordinator.term === term)
+  const again = await openA(bench, { highestTerm: term })
+  t.equal(again.welcome?.coordinator.term, term, 'what it issued itself is no news')
 })

@@ -119,6 +119,7 @@ t.test('the agent counts what its guests and its link do', async t => {
     sizeBytes: 1024,
     clientCount: 0,
     sync: 'bitmap',
+    refusal: '',
     reason: 'queue',
     sinceTimestampMicros: 1,
     syncTotalBytes: 1024,

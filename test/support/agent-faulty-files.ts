@@ -14,6 +14,7 @@ export function faultyVolumeFiles(disk: FaultyDisk): OpenVolumeFile {
       sizeBytes: file.sizeBytes(),
       isOneHole: false,
       claim: () => undefined,
+      currentSizeBytes: () => file.sizeBytes(),
       read: (target, offsetBytes) => later(() => void file.read(target, offsetBytes)),
       write: (data, offsetBytes) => later(() => file.write([data], offsetBytes)),
       sync: () => later(() => file.sync()),

@@ -247,6 +247,8 @@ export class World {
         return {
           address: () => ({ host: '127.0.0.1', port: 0 }),
           connectionCount: () => 0,
+          addExport: () => undefined,
+          removeExport: async () => undefined,
           close: async () => {
             while (isAlive() && this.#busy.size > 0) await turn()
           },
@@ -342,6 +344,7 @@ export class World {
         sizeBytes: file.sizeBytes(),
         isOneHole: false,
         claim: () => undefined,
+        currentSizeBytes: () => file.sizeBytes(),
         read: (target, offsetBytes) => later(() => void file.read(target, offsetBytes)),
         write: (data, offsetBytes) =>
           later(() => {

@@ -351,6 +351,8 @@ export class FakeVra implements VraControl {
       syncRateBytesPerSecond: 0,
       journalWarnSizeBytes: Number(request.journalWarnSizeBytes ?? 0),
       journalLimitSizeBytes: Number(request.journalLimitSizeBytes ?? 0),
+      syncMayPassLimit: false,
+      ...{ lagMillis: 0, backlogBytes: 0, backlogEtaMillis: 0 },
       paused: false,
       coordinator: request.agents[0],
       noCheckpointsBecause: undefined,
@@ -460,7 +462,12 @@ const emptyMirror: VpgStatus['mirror'] = {
 }
 
 function volumeFacts(volume: CreateVpgRequest['volumes'][number], index: number): VolumeFacts {
-  return { number: index + 1, agent: 'host1', ...volume, dirtyBytes: 0, sync: undefined, preseed: undefined }
+  return {
+    number: index + 1,
+    agent: 'host1',
+    ...volume,
+    ...{ dirtyBytes: 0, lagMillis: 0, backlogBytes: 0, backlogEtaMillis: 0, sync: undefined, preseed: undefined },
+  }
 }
 
 function agentFacts(agent: string, stream: number, connected: boolean): AgentFacts {
@@ -469,6 +476,7 @@ function agentFacts(agent: string, stream: number, connected: boolean): AgentFac
     stream,
     state: connected ? 'connected' : 'disconnected',
     reason: undefined,
+    lacksVolumes: false,
     address: connected ? `10.1.4.${10 + stream}:51234` : undefined,
     software: 'vra 0.1.0',
     connectedAtMicros: connected ? nowMicros - 7200e6 : undefined,

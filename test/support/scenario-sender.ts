@@ -182,6 +182,7 @@ export class Sender {
       software: 'a test',
       openGeneration: 0,
       peerAddress: '',
+      highestTerm: 0,
     } as const
     socket.write(encodeFrame(hello))
     this.#heartbeats = setInterval(() => this.#send({ type: 'heartbeat', timestampMicros: Date.now() * 1000 }), 1000)

@@ -29,6 +29,11 @@ export class Wire {
     for (const end of this.#ends) end.destroy()
   }
 
+  /** Connections stay, and nothing comes through them any more, in either direction. New ones are as ever. */
+  silence(): void {
+    for (const end of this.#ends) end.unpipe().pause()
+  }
+
   mend(): void {
     this.#isCut = false
   }

@@ -247,6 +247,7 @@ export function hello(changes: Partial<Hello> = {}): Hello {
     software: 'test',
     openGeneration: 0,
     peerAddress: '',
+    highestTerm: 0,
     ...changes,
   }
 }

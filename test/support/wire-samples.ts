@@ -47,6 +47,7 @@ export const sampleMessages: readonly ControlMessage[] = [
     software: 'a test',
     openGeneration: 2 ** 50,
     peerAddress: '[::1]:7423',
+    highestTerm: 2 ** 20 - 1,
   },
   {
     type: 'welcome',

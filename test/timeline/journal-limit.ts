@@ -1,7 +1,7 @@
 import t from 'tap'
 import type { Ordinal } from '../../src/base/ids.ts'
 import { regionSizeBytes } from '../../src/base/limits.ts'
-import { historySizeBytes, planEarlyAging } from '../../src/timeline/journal-limit.ts'
+import { historySizeBytes, lacksRoomForSync, planEarlyAging } from '../../src/timeline/journal-limit.ts'
 import { unread } from '../../src/timeline/reach.ts'
 import type { DeltaSpan, PackRef, RegionVersion, VpgState } from '../../src/timeline/state.ts'
 import { AgingModel } from '../support/aging-model.ts'
@@ -180,3 +180,19 @@ t.test(
     t.pass()
   },
 )
+
+t.test('there is no room for a synchronisation when only the last checkpoint is left to give', async t => {
+  const deltas = deltasOver([0], [0], [0], [0])
+  const now = { isHeld: false }
+  const last = { deltas, historyEdge: 4 as Ordinal }
+  t.equal(lacksRoomForSync(stateOf(0, last), upTo(4), now), false, 'no limit')
+  t.equal(lacksRoomForSync(stateOf(400, last), upTo(4), now), false, 'within the limit')
+  t.equal(lacksRoomForSync(stateOf(399, last), upTo(4), now), true)
+  t.equal(lacksRoomForSync(stateOf(399, { deltas }), upTo(4), now), false, 'older ones can go first')
+  t.equal(lacksRoomForSync(stateOf(399, { deltas }), upTo(0), now), false, 'nothing to lose before the first')
+  t.equal(lacksRoomForSync(stateOf(410, last), upTo(4), { isHeld: true }), true, 'room is made first')
+  t.equal(lacksRoomForSync(stateOf(440, last), upTo(4), { isHeld: true }), false)
+  const passing = stateOf(300, last)
+  const definition = { ...passing.definition, syncMayPassLimit: true }
+  t.equal(lacksRoomForSync({ ...passing, definition }, upTo(4), now), false)
+})

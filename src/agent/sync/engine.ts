@@ -69,6 +69,8 @@ export class SyncEngine {
   readonly #memory: Buffer[] = []
   readonly #work: Bell
   readonly #room: Bell
+  readonly #released: Bell
+  readonly #forgotten = new WeakSet<ProtectedVolume>()
   #lanes: Promise<void>[] = []
 
   constructor(host: SyncHost) {
@@ -76,6 +78,7 @@ export class SyncEngine {
     this.#rate = new RateLimit(host.clock)
     this.#work = new Bell(host.clock)
     this.#room = new Bell(host.clock)
+    this.#released = new Bell(host.clock)
   }
 
   start(): void {
@@ -90,6 +93,16 @@ export class SyncEngine {
   /** The queue has become smaller. */
   roomMade(): void {
     this.#room.ring()
+  }
+
+  /** Resolves when no lane has anything of a volume that is served no more. */
+  async forget(volume: ProtectedVolume): Promise<void> {
+    this.#forgotten.add(volume)
+    this.roomMade()
+    while ((this.#claimed.get(volume)?.size ?? 0) > 0) await this.#released.wait(idleMillisMax)
+    this.#claimed.delete(volume)
+    this.#cursors.delete(volume)
+    this.#unreadable.delete(volume)
   }
 
   /** 0 for no limit; at once, also for what waits. */
@@ -188,11 +201,13 @@ export class SyncEngine {
       claimed?.delete(region)
       volume.map.unclaim(region)
     }
+    this.#released.ring()
     this.#endIfDone(volume)
   }
 
   #endIfDone(volume: ProtectedVolume): void {
     if (volume.sync === undefined || !volume.map.isExact || !this.#host.stream.isExact) return
+    if (this.#forgotten.has(volume)) return
     if (volume.map.pendingCount > 0 || (this.#claimed.get(volume)?.size ?? 0) > 0) return
     this.#cursors.delete(volume)
     this.#unreadable.delete(volume)
@@ -279,7 +294,7 @@ export class SyncEngine {
     const { volume, isUntouched } = unit
     if (!isUntouched) await this.#rate.take(lengthBytes)
     const bytes = isUntouched ? 0 : lengthBytes
-    await this.#reserve(bytes)
+    await this.#reserve(unit, bytes)
     const memory = isUntouched ? undefined : (this.#memory.pop() ?? Buffer.allocUnsafeSlow(pieceSizeBytesMax))
     let isSent = false
     try {
@@ -309,12 +324,12 @@ export class SyncEngine {
   }
 
   /** On return so many bytes of the queue are this lane's. Never more than the engine's share, but for one piece where nothing is in it. */
-  async #reserve(bytes: number): Promise<void> {
+  async #reserve(unit: Unit, bytes: number): Promise<void> {
     const shareBytes = Math.min(queueShareBytesMax, this.#host.queueSizeBytesMax / 2)
     for (;;) {
       const { stream } = this.#host
       const usedBytes = stream.queuedBytes + this.#reservedBytes
-      if (this.#closing.signal.aborted || !stream.isExact || usedBytes === 0 || usedBytes + bytes <= shareBytes) break
+      if (!this.#isCurrent(unit) || usedBytes === 0 || usedBytes + bytes <= shareBytes) break
       await this.#room.wait(idleMillisMax)
     }
     this.#reservedBytes += bytes // in the step that has looked
@@ -328,6 +343,7 @@ export class SyncEngine {
       volume.map.isExact &&
       volume.sync !== undefined &&
       volume.heldBecause === undefined &&
+      !this.#forgotten.has(volume) &&
       !this.#closing.signal.aborted
     )
   }

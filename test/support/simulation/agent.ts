@@ -198,6 +198,8 @@ export class SimulatedAgent {
           return Promise.resolve({
             address: () => options.listen,
             connectionCount: () => 1,
+            addExport: () => undefined,
+            removeExport: () => Promise.resolve(),
             close: () => this.#endGuests(life),
           })
         },

@@ -187,6 +187,7 @@ export class SimulatedDisk {
       sizeBytes: open.sizeBytes(),
       isOneHole: false,
       claim: () => undefined,
+      currentSizeBytes: () => open.sizeBytes(),
       read: (target, offsetBytes) => later(() => void open.read(target, offsetBytes)),
       write: (data, offsetBytes) => later(() => open.write([data], offsetBytes)),
       sync: () => later(() => open.sync()),

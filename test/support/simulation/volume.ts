@@ -103,6 +103,7 @@ export class SimulatedVolume {
       sizeBytes: this.sizeBytes,
       isOneHole: this.sectors.size === 0,
       claim: () => undefined,
+      currentSizeBytes: () => this.sizeBytes,
       read: (target, offsetBytes) =>
         this.#later(life, () => {
           this.#failMaybe('read')

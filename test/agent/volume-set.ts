@@ -1,0 +1,114 @@
+import { randomBytes } from 'node:crypto'
+import * as fs from 'node:fs'
+import t from 'tap'
+import { MiB } from '../../src/base/units.ts'
+import { eventually } from '../support/nbd-tools.ts'
+import { Site } from '../support/agent-site.ts'
+
+// An agent that runs is given other volumes: what is left alone does not feel it, and the VRA's model is the disk afterwards.
+
+const sizeBytes = 4 * MiB
+
+function volumes(site: Site, ...names: readonly string[]) {
+  return names.map(name => ({ name, path: site.pathOf(name) }))
+}
+
+function addDisk(site: Site, name: string, content: Uint8Array): void {
+  fs.writeFileSync(site.pathOf(name), content)
+  fs.truncateSync(site.pathOf(name), sizeBytes)
+}
+
+t.test('a volume comes, grows and goes while the guest of another writes', async t => {
+  const site = await Site.create(t.testdir(), ['a'], sizeBytes)
+  const agent = await site.start()
+  await site.untilExact(agent)
+  const guest = await site.client(agent, 'a')
+  await guest.write(0, randomBytes(4096))
+  const { generation } = agent.status()
+
+  addDisk(site, 'b', randomBytes(MiB))
+  site.vra.addVolume('b', sizeBytes)
+  await agent.changeVolumes(volumes(site, 'a', 'b'))
+  t.match(agent.status().volumes[1], { name: 'b', sync: 'initial' })
+  const added = await site.client(agent, 'b')
+  await added.write(2 * MiB, randomBytes(4096))
+  await guest.write(8192, randomBytes(4096))
+  await site.untilExact(agent)
+  t.equal(agent.status().generation, generation, 'the others go on exactly')
+
+  fs.truncateSync(site.pathOf('b'), 2 * sizeBytes)
+  await agent.changeVolumes(volumes(site, 'a', 'b'))
+  await eventually('its guest is sent away', () => added.socket.closed || added.socket.destroyed)
+  t.match(agent.status().volumes[1], {
+    sizeBytes: 2 * sizeBytes,
+    sync: 'delta',
+    reason: /grown from 4194304 to 8388608/,
+  })
+  await eventually('the VRA has another size', () =>
+    /vra vpg grow-volume/.test(agent.status().volumes[1]?.refusal ?? ''),
+  )
+  await guest.write(MiB, randomBytes(4096))
+  await eventually('the other is written on', () => site.disk('a').equals(site.vra.models.get('a')!))
+  site.vra.volumes[1] = { name: 'b', sizeBytes: 2 * sizeBytes }
+  site.vra.models.set('b', Buffer.concat([site.vra.models.get('b')!, Buffer.alloc(sizeBytes)]))
+  site.vra.cut()
+  const larger = await site.client(agent, 'b')
+  await larger.write(2 * sizeBytes - 4096, randomBytes(4096))
+  await site.untilExact(agent)
+  t.ok(site.vra.models.get('b')!.equals(site.disk('b')), 'all of it')
+
+  await agent.changeVolumes(volumes(site, 'a'))
+  t.same(
+    agent.status().volumes.map(({ name }) => name),
+    ['a'],
+  )
+  await t.rejects(site.client(agent, 'b'), 'nobody is served it any more')
+  await guest.write(3 * MiB, randomBytes(4096))
+  await site.untilExact(agent)
+  await guest.close()
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
+  t.same(site.vra.faults, [])
+})
+
+t.test('a volume that goes in the middle of its synchronisation, under a rate, is let go at once', async t => {
+  const site = await Site.create(t.testdir(), ['a', 'b'], sizeBytes)
+  fs.writeFileSync(site.pathOf('b'), randomBytes(sizeBytes))
+  site.vra.syncRateBytesPerSecond = 512 * 1024
+  const agent = await site.start()
+  await eventually('it is sent', () => (agent.status().volumes[1]?.syncSentBytes ?? 0) > 0)
+  await agent.changeVolumes(volumes(site, 'a'))
+  await site.untilExact(agent)
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.vra.faults, [])
+})
+
+t.test('what cannot be done is named, and the rest is done', async t => {
+  const site = await Site.create(t.testdir(), ['a', 'c'], sizeBytes)
+  const agent = await site.start()
+  await site.untilExact(agent)
+  addDisk(site, 'b', new Uint8Array(0))
+  site.vra.addVolume('b', sizeBytes)
+  fs.truncateSync(site.pathOf('c'), MiB)
+  const wanted = [...volumes(site, 'a', 'b', 'nowhere', 'c').slice(1), { name: 'a', path: site.pathOf('b2') }]
+  await t.rejects(agent.changeVolumes(wanted), {
+    code: 'CONFIG_INVALID',
+    message: /"a" is .*a\.raw: for another disk.*c\.raw has become smaller.*nowhere\.raw cannot be opened/,
+  })
+  await t.rejects(agent.changeVolumes([]), { code: 'CONFIG_INVALID' })
+  t.same(
+    agent
+      .status()
+      .volumes.map(({ name }) => name)
+      .sort(),
+    ['a', 'b', 'c'],
+  )
+  fs.truncateSync(site.pathOf('c'), sizeBytes)
+  await site.untilExact(agent)
+  await agent.close()
+  await t.rejects(agent.changeVolumes(volumes(site, 'a')), { code: 'CLOSING' })
+  await site.vra.kill()
+  t.same(site.vra.faults, [])
+})
