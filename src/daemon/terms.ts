@@ -56,22 +56,25 @@ export class Terms {
   /** One write for the first terms of each; VPGs that are not named are forgotten. */
   prepare(vpgs: readonly { readonly id: string; readonly above: number }[]): void {
     const next = vpgs.map(({ id, above }) => [id, this.#next(id, above)] as const)
+    this.#write(new Map(next.map(([id, term]) => [id, term + aheadCount])))
     this.#durable.clear()
     for (const [id, term] of next) {
       this.#issued.set(id, term - 1)
       this.#durable.set(id, term + aheadCount)
     }
-    this.#write()
   }
 
-  /** A term above `above` and every one that was issued before; not issued again, whatever happens. */
+  /** A term above `above` and every one that was issued before; not issued again, whatever happens. Throws the disk's error: nothing was issued. */
   issue(vpg: string, above: number): number {
     const term = this.#next(vpg, above)
-    this.#issued.set(vpg, term)
     if (term > (this.#durable.get(vpg) ?? 0)) {
+      this.#write(new Map([...this.#durable, [vpg, term + aheadCount]]))
       this.#durable.set(vpg, term + aheadCount)
-      this.#write()
-    } else this.#writeAhead()
+      this.#issued.set(vpg, term)
+    } else {
+      this.#issued.set(vpg, term)
+      this.#writeAhead()
+    }
     return term
   }
 
@@ -86,8 +89,8 @@ export class Terms {
     return Math.max(above, last ?? 0) + 1
   }
 
-  #write(): void {
-    replaceFile(this.#disk, path.join(this.#directory, ownFile), encode(this.#durable))
+  #write(durable: ReadonlyMap<string, number>): void {
+    replaceFile(this.#disk, path.join(this.#directory, ownFile), encode(durable))
   }
 
   /** One write for all that were issued meanwhile. Where it fails, the next term is written before it is told. */

@@ -10,11 +10,14 @@ export interface Member {
 /**
  * Which agent makes a VPG's checkpoints, and under which term. There is no election: the VRA names one, the lowest at first, and names
  * another when it has been away for a while and another is there. Agents obey the highest term that they have seen, so
- * a term is issued once: `issueTerm` remembers it durably before it is told to anybody.
+ * a term is issued once: `issueTerm` remembers it durably before it is told to anybody. Where the disk does not let it (ENOSPC, EIO),
+ * the old term stays, and the next review tries again: checkpoints wait, ingest does not.
  */
 export class Coordination {
   readonly #issueTerm: (above: number) => number
   #term: number
+  /** The highest that an agent has said. */
+  #heardTerm = 0
   #stream: number | undefined
   #awaySinceMillis: number | undefined
 
@@ -29,9 +32,23 @@ export class Coordination {
 
   /** An agent has heard of this term, and obeys none below: true where another had to be issued. */
   raiseAbove(term: number): boolean {
-    if (term <= this.#term) return false
-    this.#term = this.#issueTerm(term)
-    assert(this.#term > term, 'terms rise')
+    this.#heardTerm = Math.max(this.#heardTerm, term)
+    return this.#heardTerm > this.#term && this.#renew()
+  }
+
+  /** False where the disk does not keep a new term now. */
+  #renew(): boolean {
+    const above = Math.max(this.#term, this.#heardTerm)
+    let term: number
+    try {
+      term = this.#issueTerm(above)
+    } catch (error) {
+      const isOfDisk = /^E[A-Z0-9]+$/.test((error as NodeJS.ErrnoException).code ?? '')
+      if (!isOfDisk) throw error
+      return false
+    }
+    assert(term > above, 'terms rise')
+    this.#term = term
     return true
   }
 
@@ -40,24 +57,22 @@ export class Coordination {
     return this.#stream
   }
 
-  /** Looks at who is there now; true when the coordinator is another one than before, under a new term. */
+  /** Looks at who is there now; true when there is a new term, for the same coordinator or for another one. */
   review(members: readonly Member[], nowMillis: number): boolean {
     if (this.#stream === undefined) {
       this.#stream = members[0]?.number
       return false
     }
+    const isRaised = this.#heardTerm > this.#term && this.#renew()
     const chosen = members.find(member => member.number === this.#stream)
     if (chosen?.isConnected === true) {
       this.#awaySinceMillis = undefined
-      return false
+      return isRaised
     }
     this.#awaySinceMillis ??= nowMillis
     const isMissed = chosen === undefined || nowMillis - this.#awaySinceMillis >= coordinatorAwayMillisMax
     const successor = members.find(member => member.isConnected) ?? (chosen === undefined ? members[0] : undefined)
-    if (!isMissed || successor === undefined) return false
-    const term = this.#issueTerm(this.#term)
-    assert(term > this.#term, 'terms rise')
-    this.#term = term
+    if (!isMissed || successor === undefined || !this.#renew()) return isRaised
     this.#stream = successor.number
     this.#awaySinceMillis = undefined
     return true

@@ -71,3 +71,24 @@ t.test(
     t.ok(Terms.open(realDisk, directory).issue('a', 0) > 4, 'and after it')
   },
 )
+
+t.test('on a full disk no term is issued, and the next one counts as if nothing had happened', async t => {
+  let isFull = false
+  const disk = {
+    ...realDisk,
+    syncDirectory: (name: string) => {
+      if (isFull) throw Object.assign(new Error('no space'), { code: 'ENOSPC' })
+      realDisk.syncDirectory(name)
+    },
+  }
+  const directory = t.testdir()
+  const never = () => new Promise<void>(() => {})
+  const terms = Terms.open(disk, directory, never)
+  t.equal(terms.issue('a', 0), 1)
+  t.equal(terms.issue('a', 0), 2, 'written ahead')
+  isFull = true
+  for (const _ of [1, 2]) t.throws(() => terms.issue('a', 0), { code: 'ENOSPC' })
+  isFull = false
+  t.equal(terms.issue('a', 0), 3)
+  t.ok(Terms.open(realDisk, directory).issue('a', 0) > 3)
+})

@@ -71,7 +71,11 @@ t.test('`vra preseed`: only what differs from the image is sent', async t => {
 t.test('an agent that is there waits, and compares when the image is read; a killed VRA goes on with it', async t => {
   const scenario = await Scenario.make(t)
   await scenario.startVra()
-  const agent = await scenario.placeAgent({ agentId: 'host', vpg: 'web', volumes: { root: manyRegionsBytes, log: MiB } })
+  const agent = await scenario.placeAgent({
+    agentId: 'host',
+    vpg: 'web',
+    volumes: { root: manyRegionsBytes, log: MiB },
+  })
   const image = agent.disk('root') // nobody writes to it here
   const random = seededRandom(seed)
   for (let at = 0; at < manyRegionsBytes; at += regionSizeBytes) writeAt(image, at, guestBytes(random, 4 * MiB))
