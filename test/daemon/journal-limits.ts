@@ -27,7 +27,7 @@ t.test('a share of no disk, and a warning after the limit, are refused in words'
 
 function sentences(historySizeBytes: number, limits: typeof none, agedEarlySinceMicros?: number): string[] {
   const mirror = { historySizeBytes, historyMillis: 3 * 3_600_000, agedEarlySinceMicros }
-  const vpg = { name: 'orders', ...limits, historyMillis: 24 * 3_600_000, mirror } as unknown as VpgStatus
+  const vpg = { name: 'orders', ...limits, historyMillis: 24 * 3_600_000, mirror, volumes: [] } as unknown as VpgStatus
   return journalLimitAlerts(vpg).map(({ sentence }) => sentence)
 }
 
@@ -45,4 +45,19 @@ t.test('that it is shorter than it should be is told with since when and why, un
   const since = Date.UTC(2026, 0, 1) * 1000
   t.match(sentences(GiB, limits, since), [short])
   t.match(sentences(GiB, none, since), [/cut short by the limit that it had/])
+})
+
+t.test('a synchronisation that waits is told of, unless its image is still being handed over', async t => {
+  const sync = { heldBecause: 'there is no room' }
+  const volumes = [
+    { name: 'held', sync },
+    { name: 'preseeding', sync, preseed: { state: 'under-way' } },
+    { name: 'going', sync: {} },
+    { name: 'still' },
+  ]
+  const mirror = { historySizeBytes: 0, historyMillis: 0 }
+  const vpg = { name: 'orders', ...none, historyMillis: 0, mirror, volumes } as unknown as VpgStatus
+  t.same(journalLimitAlerts(vpg), [
+    { severity: 'warning', vpg: 'orders', sentence: 'the synchronisation of volume held waits: there is no room' },
+  ])
 })
