@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { assertNever } from '../base/assert.ts'
 import { Failure, failureToRecord, type FailureCode } from '../base/failure.ts'
+import { faultInWords } from './request-faults.ts'
 import type { ErrorBody } from './service.ts'
 
 export interface ErrorAnswer {
@@ -65,13 +66,6 @@ function refusalOfFramework(error: unknown): ErrorAnswer | undefined {
 export function validated<S extends z.ZodType>(schema: S, value: unknown, what: string): z.output<S> {
   const parsed = schema.safeParse(value ?? {})
   if (parsed.success) return parsed.data
-  const faults = parsed.error.issues.map(issue => {
-    const at = issue.path.map(String).join('.')
-    return at === '' ? lowerFirst(issue.message) : `${at}: ${lowerFirst(issue.message)}`
-  })
+  const faults = parsed.error.issues.map(faultInWords)
   throw new Failure('REQUEST_INVALID', `the ${what} is not valid: ${faults.join('; ')}`, { faultCount: faults.length })
-}
-
-function lowerFirst(text: string): string {
-  return text.charAt(0).toLowerCase() + text.slice(1)
 }
