@@ -184,17 +184,21 @@ export class Agent implements Closable {
     if (this.#closing !== undefined) throw new Failure('CLOSING', 'the agent is stopping')
     const { added, removed, grown, problems } = planVolumeSet(this.#volumes, wanted)
     const failed = [...problems]
-    for (const volume of [...removed, ...grown]) await this.#stopServing(volume)
-    const { volumes } = this.#directory.state
-    this.#directory.save({ volumes: volumes.filter(({ name }) => !removed.some(volume => volume.name === name)) })
-    for (const volume of [...grown, ...added]) {
+    // What one step meets (a full state directory, a disk that is gone) costs its volume, and no other.
+    const attempt = async (step: () => unknown): Promise<void> => {
       try {
-        await this.#startServing({ name: volume.name, path: volume.path })
+        await step()
       } catch (error) {
-        if (!(error instanceof Failure)) throw error
-        failed.push(error.message)
+        const isOfDisk = /^E[A-Z0-9]+$/.test((error as NodeJS.ErrnoException).code ?? '')
+        if (!(error instanceof Failure) && !isOfDisk) throw error
+        failed.push((error as Error).message)
       }
     }
+    for (const volume of [...removed, ...grown]) await attempt(() => this.#stopServing(volume))
+    const { volumes } = this.#directory.state
+    const kept = volumes.filter(({ name }) => !removed.some(volume => volume.name === name))
+    await attempt(() => this.#directory.save({ volumes: kept }))
+    for (const { name, path } of [...grown, ...added]) await attempt(() => this.#startServing({ name, path }))
     this.#link.reopen()
     this.#engine.wake()
     if (failed.length > 0) throw new Failure('CONFIG_INVALID', failed.join('; '))
@@ -207,18 +211,29 @@ export class Agent implements Closable {
     this.#link.reopen() // questions about it are lost with the session, or a lane would wait for their answers
     await this.#engine.forget(volume)
     await this.#replication.forget(volume)
-    this.#directory.saveVolumes([volume.state])
-    await volume.close()
+    try {
+      this.#directory.saveVolumes([volume.state])
+    } finally {
+      await volume.close() // or its own claim would keep it from being served again
+    }
   }
 
   async #startServing(config: AgentVolumeConfig): Promise<void> {
     const volume = await this.#openVolume(config, this.#stream.isExact)
     // Markers on their way may include what is to be compared now; a new volume is in none.
     if (this.#stream.isExact && volume.syncKind !== 'initial') volume.syncSequence = this.#stream.lastNumbered
-    this.#directory.saveVolumes([volume.state])
-    const { sync } = volume
-    if (sync !== undefined) this.#events.syncOpened(volume.name, sync)
-    this.#guests?.addExport(volume.disk)
+    try {
+      // Guests write before it is attached again, whatever is written down of it: that is sent by a synchronisation only.
+      if (volume.sync === undefined) volume.openSync('bitmap', 'it was not served for a while')
+      this.#directory.saveVolumes([volume.state])
+      const { sync } = volume
+      if (sync !== undefined) this.#events.syncOpened(volume.name, sync)
+      this.#guests?.addExport(volume.disk)
+    } catch (error) {
+      this.#volumes = this.#volumes.filter(each => each !== volume)
+      await volume.close()
+      throw error
+    }
   }
 
   /**

@@ -52,7 +52,13 @@ export class CheckpointHistory {
   }
 
   has(wanted: Ordinal): boolean {
-    return this.#ordinals.subarray(0, this.#count).includes(wanted)
+    let [low, high] = [0, this.#count] // They ascend.
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if ((this.#ordinals[middle] ?? Infinity) < wanted) low = middle + 1
+      else high = middle
+    }
+    return low < this.#count && this.#ordinals[low] === wanted
   }
 
   #at(index: number): ThinningPoint {

@@ -3,7 +3,7 @@ import { registryKey, type VpgContents } from '../manifest/manifest.ts'
 import { historyEdge } from '../timeline/retention.ts'
 import { objectKeys } from '../timeline/reach.ts'
 import type { AgingTools } from './tools.ts'
-import type { VpgWriter } from './vpg-writer.ts'
+import type { Exclusive, VpgWriter } from './vpg-writer.ts'
 
 // What keeps a VPG's history and its objects in bounds, beside the merges.
 
@@ -46,7 +46,11 @@ export async function collectGarbage(
   const { clock, config, notify } = tools
   const before = clock.timestampMicros() - config.garbageGraceMillis * 1000
   const churn = ownChurn.get(writer) ?? new Set<string>()
-  const due = writer.contents.state.garbage.filter(({ leftAtMicros, key }) => leftAtMicros <= before && !isRead(key))
+  const { state } = writer.contents
+  const left = state.garbage.filter(({ leftAtMicros, key }) => leftAtMicros <= before && !isRead(key))
+  // Nothing that left comes back; were it otherwise, a lost object would be for ever, one too many is only in the way.
+  const live = new Set(left.length === 0 ? [] : objectKeys(state))
+  const due = left.filter(({ key }) => !live.has(key))
   if (due.every(({ key }) => churn.has(key))) return false
   const oldestMicros = due.reduce((oldest, { leftAtMicros }) => Math.min(oldest, leftAtMicros), Infinity)
   const isAlone = before - oldestMicros < config.garbageGraceMillis * 1000 * companyShare
@@ -68,20 +72,22 @@ export async function collectGarbage(
 
 /**
  * Once after a start: pins of a process that is gone are dropped, and what it created without committing it becomes
- * garbage. In the VPG's turn and before the first merge, so that nothing of this process is uncommitted.
+ * garbage. In the VPG's turn, and in that of everything that makes packs before it commits them (merges, a preseed that goes on), so that
+ * nothing of this process is uncommitted.
  */
 export async function dropFormerProcess(
   tools: AgingTools,
   writer: VpgWriter,
   isOpen: (pinId: string) => boolean,
 ): Promise<void> {
-  await writer.exclusively(async turn => {
+  const dropping = async (turn: Exclusive): Promise<void> => {
     const { contents } = turn
     const orphans = await writer.patience.attempt(signal => orphansOf(tools, writer, contents, signal), tools.signal)
     const pins = contents.state.pins.filter(pin => isOpen(pin.id))
     if (orphans.length === 0 && pins.length === contents.state.pins.length) return
     await turn.commitManifest({ contents: { ...contents, state: { ...contents.state, pins } }, leftKeys: orphans })
-  })
+  }
+  await tools.mergePermit.with(() => writer.exclusively(dropping))
 }
 
 async function orphansOf(

@@ -61,7 +61,7 @@ async function mergeWhereDead(tools: AgingTools, writer: VpgWriter, deadShareMin
   if (run === undefined) return false
   const merged: MergedRun = { ...run, isBased: basedIn(contents.state, ordinals) }
   if (run.why === 'dead') {
-    const deadShare = await writer.merging(() => surveyed(tools, writer, merged))
+    const deadShare = await tools.mergePermit.with(() => writer.merging(() => surveyed(tools, writer, merged)))
     if (deadShare === undefined) return false
     if (deadShare < deadShareMin) {
       for (const [name, weight] of weightsAfterLook(run, weights)) weights.set(name, weight)

@@ -228,24 +228,43 @@ async function rewritePlanned(
         millis: clock.monotonicMillis() - startMillis,
       })
     }
-    return await commitVersions(writer, versions, earlyEdge)
+    return await commitVersions(writer, { state, versions, earlyEdge })
   })
 }
 
-/** A version is the region as of the end of a delta, and stays that whatever came meanwhile; only a deletion voids it. */
+/**
+ * A version is the region as of the end of a delta, and stays that whatever came above meanwhile; a deletion voids it, and so does a version
+ * that a preseed put, or replaced, below: the new one would hide it.
+ */
 async function commitVersions(
   writer: VpgWriter,
-  versions: readonly RegionVersion[],
-  earlyEdge: Ordinal | undefined,
+  made: {
+    readonly state: VpgState
+    readonly versions: readonly RegionVersion[]
+    readonly earlyEdge: Ordinal | undefined
+  },
 ): Promise<boolean> {
   return await writer.exclusively(async turn => {
     const { contents } = turn
     if (contents.deletedAtMicros !== undefined) return false
-    const regions = [...contents.state.regions, ...versions]
+    const isVoid = (version: RegionVersion): boolean =>
+      keyBelow(made.state, version) !== keyBelow(contents.state, version)
+    if (made.versions.some(isVoid)) return false
+    const regions = [...contents.state.regions, ...made.versions]
     const rewritten = { ...contents, state: { ...contents.state, regions } }
-    await turn.commitManifest(writer.trimmed(rewritten, { earlyEdge }))
+    await turn.commitManifest(writer.trimmed(rewritten, { earlyEdge: made.earlyEdge }))
     return true
   })
+}
+
+/** What a version is made over: "" for nothing at all, and for zeros. */
+function keyBelow({ regions }: VpgState, { volume, region, asOfOrdinal }: RegionVersion): string {
+  let newest: RegionVersion | undefined
+  for (const each of regions) {
+    if (each.volume !== volume || each.region !== region || each.asOfOrdinal >= asOfOrdinal) continue
+    if (newest === undefined || each.asOfOrdinal > newest.asOfOrdinal) newest = each
+  }
+  return newest?.pack?.object.key ?? ''
 }
 
 /** Runs a merge with names for new objects, and removes these objects when the merge is not committed. */

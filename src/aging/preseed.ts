@@ -70,8 +70,9 @@ export async function preseedRegion(
   try {
     const { sizeBytes } = underWay(writer.contents, at.volume)
     requireSame(image, preseed, volumeOf(writer.contents, at.volume))
-    const version = await tools.mergePermit.with(() =>
-      tools.workspace.use(() =>
+    // Committed in the same turn of merges: a rewrite that was planned without the region must find it, and none may take its pack for an orphan.
+    const version = await tools.mergePermit.with(async () => {
+      const seeded = await tools.workspace.use(() =>
         seedRegion({
           ...at,
           store: patientStore(tools.store, writer.patience),
@@ -89,9 +90,10 @@ export async function preseedRegion(
           read: readerOf(image, preseed.file),
           sizeBytes,
         }),
-      ),
-    )
-    await commitRegion(vpg, at, version, preseed)
+      )
+      await commitRegion(vpg, at, seeded, preseed)
+      return seeded
+    })
     return { dataBytes: version.pack?.rawSizeBytes ?? 0, definition: writer.contents.state.definition }
   } finally {
     await image.close()

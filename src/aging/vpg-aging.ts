@@ -208,8 +208,8 @@ export class VpgAging {
     if (this.writer.halted !== undefined) return false
     if (this.isDeleted) return await this.#removeStep()
     if (!this.#formerProcessDropped) {
-      this.#formerProcessDropped = true
       await dropFormerProcess(this.#tools, this.writer, pinId => this.#images.has(pinId))
+      this.#formerProcessDropped = true
       // It may have died between the segment with the closing checkpoint and the manifest that says so; no other segment need come.
       await this.writer.exclusively(turn => this.#closeHoles(turn))
     }

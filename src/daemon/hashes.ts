@@ -76,8 +76,8 @@ class Reading implements OpenHashes {
   /** An image that was opened before that may lack what was handed over since. */
   async #note(volume: number): Promise<void> {
     if (this.#noted.has(volume)) return
-    const isNews = await this.#parts.aging.noteCompared({ vpg: this.#of.vpg, volume })
-    if (isNews) this.#image?.close()
+    await this.#parts.aging.noteCompared({ vpg: this.#of.vpg, volume })
+    this.#image?.close() // Also where it was noted before: a commit that was given up waiting for may have counted.
     this.#noted.add(volume)
   }
 

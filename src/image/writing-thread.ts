@@ -13,10 +13,14 @@ import type { PieceWriter } from './piece-writer.ts'
 /** Places in the shared Int32Array. */
 export const filledCount = 0
 export const writtenCount = 1
+/** Both count from the moment on that filledCount is endTold, and no sooner: the end is told in one word. */
 export const endWanted = 2
+export const lastFilledCount = 3
+
+/** A filled count that says: no further buffer will be, see the two above. */
+export const endTold = -1
 
 /** Values of endWanted. */
-export const notYet = 0
 export const synced = 1
 export const atOnce = 2
 
@@ -30,6 +34,7 @@ export interface WritingWorkerData {
 /** What the thread says once, when it ends; an Error loses its code on the way. */
 export interface WritingEnd {
   readonly failure: { readonly message: string; readonly code: string | undefined } | undefined
+  readonly writtenCount: number
 }
 
 /** A written count that says: no further buffer will be. */
@@ -41,7 +46,7 @@ export function openWritingThread(file: string): PieceWriter {
 }
 
 class WritingThread implements PieceWriter {
-  readonly #state = new Int32Array(new SharedArrayBuffer(12))
+  readonly #state = new Int32Array(new SharedArrayBuffer(16))
   readonly #memory = Array.from({ length: exportBufferCount }, () => new SharedArrayBuffer(pieceBufferMemorySizeBytes))
   readonly #buffers = this.#memory.map(memory => new PieceBuffer(memory))
   readonly #syncAhead: SyncAhead
@@ -90,6 +95,7 @@ class WritingThread implements PieceWriter {
     this.#handOver()
     await this.#endBy(synced)
     this.#throwFailure()
+    assert(this.#end?.writtenCount === this.#filled, 'every buffer was written before the sync')
   }
 
   async abandon(): Promise<void> {
@@ -115,8 +121,8 @@ class WritingThread implements PieceWriter {
 
   async #endOnce(how: typeof synced | typeof atOnce): Promise<void> {
     Atomics.store(this.#state, endWanted, how)
-    // The waiting thread looks again only when what it waits on has changed.
-    Atomics.store(this.#state, filledCount, this.#filled + 1)
+    Atomics.store(this.#state, lastFilledCount, this.#filled)
+    Atomics.store(this.#state, filledCount, endTold)
     Atomics.notify(this.#state, filledCount)
     try {
       await this.#ended

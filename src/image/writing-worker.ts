@@ -3,9 +3,10 @@ import { realDisk, type DiskFile } from '../disk/disk.ts'
 import { PieceBuffer } from './piece-buffer.ts'
 import {
   atOnce,
+  endTold,
   endWanted,
   filledCount,
-  notYet,
+  lastFilledCount,
   writingEnded,
   writtenCount,
   type WritingEnd,
@@ -18,18 +19,21 @@ const { file: name, state: sharedState, memory, port } = workerData as WritingWo
 const state = new Int32Array(sharedState)
 const buffers = memory.map(each => new PieceBuffer(each))
 
+let written = 0
+
 function writeAll(file: DiskFile): void {
-  for (let written = 0; ;) {
+  for (;;) {
     Atomics.wait(state, filledCount, written)
-    const how = Atomics.load(state, endWanted)
-    if (how === atOnce) return
-    const filled = Atomics.load(state, filledCount) - (how === notYet ? 0 : 1)
-    for (; written < filled; written++) {
+    const told = Atomics.load(state, filledCount)
+    const isOver = told === endTold
+    if (isOver && Atomics.load(state, endWanted) === atOnce) return
+    const filled = isOver ? Atomics.load(state, lastFilledCount) : told
+    while (written < filled) {
       buffers[written % buffers.length]!.writeTo(file)
-      Atomics.store(state, writtenCount, written + 1)
+      Atomics.store(state, writtenCount, ++written)
       Atomics.notify(state, writtenCount)
     }
-    if (how !== notYet) break
+    if (isOver) break
   }
   file.sync()
 }
@@ -42,10 +46,10 @@ function run(): WritingEnd {
     } finally {
       file.close()
     }
-    return { failure: undefined }
+    return { failure: undefined, writtenCount: written }
   } catch (error) {
     const { message, code } = error as NodeJS.ErrnoException
-    return { failure: { message, code } }
+    return { failure: { message, code }, writtenCount: written }
   }
 }
 

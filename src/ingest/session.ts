@@ -440,7 +440,7 @@ export function addressOf(socket: Socket): string {
 }
 
 /** A client that synchronises nothing needs not know the message, as long as it says nothing. */
-function needsDirective(hello: Hello, { syncRateBytesPerSecond, paused }: Directive): boolean {
+function needsDirective(hello: Hello, { syncRateBytesPerSecond, paused, heldSyncs }: Directive): boolean {
   const mayKnowAnother = hello.openGeneration !== 0 || hello.volumes.some(({ sync }) => sync !== 'none')
-  return paused || syncRateBytesPerSecond !== 0 || mayKnowAnother
+  return paused || syncRateBytesPerSecond !== 0 || heldSyncs.length > 0 || mayKnowAnother
 }

@@ -133,7 +133,7 @@ t.test(
     const order: string[] = []
     const { steps, hashes } = parts(
       async () => Buffer.alloc(16),
-      async () => order.push('noted') < 3,
+      async () => order.push('noted') < 2,
     )
     const open = hashes.open(vpg, () => [])
     await open.hashesOf(request)
@@ -143,7 +143,9 @@ t.test(
     await settled()
     t.equal(steps.filter(step => step === 'openHashes').length, 2, 'the image of before may lack it')
     await open.hashesOf({ ...request, volume: 3 })
-    t.equal(steps.filter(step => step === 'openHashes').length, 2, 'one of which that was noted before does not')
+    await settled()
+    const openedCount = steps.filter(step => step === 'openHashes').length
+    t.equal(openedCount, 3, 'one that says it was noted before, too: by a question that was given up waiting')
     open.close()
     const busy = parts(
       async () => Buffer.alloc(16),
