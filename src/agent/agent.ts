@@ -1,6 +1,6 @@
 import { assert } from '../base/assert.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
-import { Failure } from '../base/failure.ts'
+import { Failure, isSystemError } from '../base/failure.ts'
 import type { Closable } from '../base/shutdown.ts'
 import { MiB } from '../base/units.ts'
 import { openVolumeFile, realDisk } from '../disk/disk.ts'
@@ -189,9 +189,8 @@ export class Agent implements Closable {
       try {
         await step()
       } catch (error) {
-        const isOfDisk = /^E[A-Z0-9]+$/.test((error as NodeJS.ErrnoException).code ?? '')
-        if (!(error instanceof Failure) && !isOfDisk) throw error
-        failed.push((error as Error).message)
+        if (!(error instanceof Failure) && !isSystemError(error)) throw error
+        failed.push(error.message)
       }
     }
     for (const volume of [...removed, ...grown]) await attempt(() => this.#stopServing(volume))
@@ -224,10 +223,10 @@ export class Agent implements Closable {
     if (this.#stream.isExact && volume.syncKind !== 'initial') volume.syncSequence = this.#stream.lastNumbered
     try {
       // Guests write before it is attached again, whatever is written down of it: that is sent by a synchronisation only.
-      if (volume.sync === undefined) volume.openSync('bitmap', 'it was not served for a while')
-      this.#directory.saveVolumes([volume.state])
       const { sync } = volume
       if (sync !== undefined) this.#events.syncOpened(volume.name, sync)
+      else volume.openSync('bitmap', 'it was not served for a while')
+      this.#directory.saveVolumes([volume.state])
       this.#guests?.addExport(volume.disk)
     } catch (error) {
       this.#volumes = this.#volumes.filter(each => each !== volume)

@@ -55,6 +55,11 @@ export function failedWith(error: unknown, code: FailureCode): error is Failure 
   return error instanceof Failure && error.code === code
 }
 
+/** True for an error of the operating system (ENOSPC, EIO...): what a call met, not what the program did. */
+export function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && /^E[A-Z0-9]+$/.test((error as NodeJS.ErrnoException).code ?? '')
+}
+
 /** A Failure as plain data, to cross a thread or a socket. */
 export interface FailureRecord {
   readonly code: FailureCode

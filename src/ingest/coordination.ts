@@ -1,4 +1,5 @@
 import { assert } from '../base/assert.ts'
+import { isSystemError } from '../base/failure.ts'
 import { coordinatorAwayMillisMax } from '../base/limits.ts'
 
 /** A stream that takes part in checkpoints, ascending by number. */
@@ -43,8 +44,7 @@ export class Coordination {
     try {
       term = this.#issueTerm(above)
     } catch (error) {
-      const isOfDisk = /^E[A-Z0-9]+$/.test((error as NodeJS.ErrnoException).code ?? '')
-      if (!isOfDisk) throw error
+      if (!isSystemError(error)) throw error
       return false
     }
     assert(term > above, 'terms rise')

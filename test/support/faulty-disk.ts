@@ -2,6 +2,7 @@ import * as path from 'node:path'
 import { sectorSizeBytes } from '../../src/base/units.ts'
 import type { Disk, DiskFile } from '../../src/disk/disk.ts'
 import type { Random } from './journal-random.ts'
+import { applyChange, systemError, type NameChange } from './name-changes.ts'
 
 /** The power is off: this disk does nothing any more. */
 export class PowerCut extends Error {
@@ -19,11 +20,6 @@ interface Inode {
   readonly unsynced: Set<number>
 }
 
-type NameChange =
-  | { readonly type: 'put'; readonly name: string; readonly inode: Inode }
-  | { readonly type: 'rename'; readonly from: string; readonly to: string }
-  | { readonly type: 'remove'; readonly name: string }
-
 /**
  * A disk in memory that keeps its promises to the letter, and no more. What was written and not synced survives a power
  * cut sector by sector, as chance has it; so do names that were not synced, change by change (a rename is one change). A
@@ -34,7 +30,7 @@ export class FaultyDisk implements Disk {
   operationCount = 0
   readonly #names = new Map<string, Inode>()
   readonly #syncedNames = new Map<string, Inode>()
-  readonly #nameChanges: NameChange[] = []
+  readonly #nameChanges: NameChange<Inode>[] = []
   readonly #faults = new Map<number, Fault>()
   readonly #ignoresSync: boolean
   #powerIsOff = false
@@ -166,7 +162,7 @@ export class FaultyDisk implements Disk {
     this.#operate()
     if (this.#ignoresSync) return
     const isThere = (name: string): boolean => path.dirname(name) === directory
-    const rest: NameChange[] = []
+    const rest: NameChange<Inode>[] = []
     for (const change of this.#nameChanges) {
       const isSynced = change.type === 'rename' ? isThere(change.to) : isThere(change.name)
       if (isSynced) applyChange(this.#syncedNames, change)
@@ -185,7 +181,7 @@ export class FaultyDisk implements Disk {
     return inode
   }
 
-  #change(change: NameChange): void {
+  #change(change: NameChange<Inode>): void {
     applyChange(this.#names, change)
     this.#nameChanges.push(change)
   }
@@ -251,19 +247,4 @@ function resized(image: Uint8Array, sizeBytes: number): Uint8Array {
 function copySector(from: Uint8Array, to: Uint8Array, sector: number): void {
   const start = sector * sectorSizeBytes
   if (start < to.length) to.set(from.subarray(start, Math.min(start + sectorSizeBytes, to.length)), start)
-}
-
-function applyChange(names: Map<string, Inode>, change: NameChange): void {
-  if (change.type === 'put') names.set(change.name, change.inode)
-  else if (change.type === 'remove') names.delete(change.name)
-  else {
-    const inode = names.get(change.from)
-    if (inode === undefined) return // the change that it built on was lost, so this one is, too
-    names.delete(change.from)
-    names.set(change.to, inode)
-  }
-}
-
-function systemError(code: string, what: string): Error {
-  return Object.assign(new Error(`${code}: ${what}`), { code })
 }

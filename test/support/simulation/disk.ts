@@ -2,6 +2,7 @@ import * as path from 'node:path'
 import { isZero } from '../../../src/codec/zeros.ts'
 import type { Disk, DiskFile, VolumeFile } from '../../../src/disk/disk.ts'
 import { Killed, type Life, type World } from './world.ts'
+import { applyChange, systemError, type NameChange } from '../name-changes.ts'
 
 const sectorBytes = 512
 const pageBytes = 4096
@@ -22,11 +23,6 @@ interface Inode {
   hasLost: boolean
 }
 
-type NameChange =
-  | { readonly type: 'put'; readonly name: string; readonly inode: Inode }
-  | { readonly type: 'rename'; readonly from: string; readonly to: string }
-  | { readonly type: 'remove'; readonly name: string }
-
 /**
  * A disk of files that keeps its promises to the letter, and no more, as FaultyDisk does; sparse, so that log files of megabytes cost
  * what is in them. It outlives the processes that use it: each has a view of its own.
@@ -46,7 +42,7 @@ export class SimulatedDisk {
   readonly #world: World
   #names = new Map<string, Inode>()
   #syncedNames = new Map<string, Inode>()
-  #changes: NameChange[] = []
+  #changes: NameChange<Inode>[] = []
 
   constructor(world: World) {
     this.#world = world
@@ -56,7 +52,7 @@ export class SimulatedDisk {
   losePower(): void {
     const { random } = this.#world
     const names = new Map(this.#syncedNames)
-    for (const change of this.#changes) if (random.chance(0.5)) apply(names, change)
+    for (const change of this.#changes) if (random.chance(0.5)) applyChange(names, change)
     this.#changes = []
     const seen = new Set<Inode>()
     for (const inode of names.values()) {
@@ -162,7 +158,7 @@ export class SimulatedDisk {
         const isThere = (name: string): boolean => path.dirname(name) === directory
         this.#changes = this.#changes.filter(change => {
           const isSynced = isThere(change.type === 'rename' ? change.to : change.name)
-          if (isSynced) apply(this.#syncedNames, change)
+          if (isSynced) applyChange(this.#syncedNames, change)
           return !isSynced
         })
       },
@@ -284,8 +280,8 @@ export class SimulatedDisk {
     return inode
   }
 
-  #change(change: NameChange): void {
-    apply(this.#names, change)
+  #change(change: NameChange<Inode>): void {
+    applyChange(this.#names, change)
     this.#changes.push(change)
   }
 }
@@ -325,19 +321,4 @@ function copySector(from: Pages, to: Pages, sector: number): void {
 
 function isZeros(bytes: Uint8Array): boolean {
   return Buffer.compare(bytes, zeroPage.subarray(0, bytes.length)) === 0
-}
-
-function apply(names: Map<string, Inode>, change: NameChange): void {
-  if (change.type === 'put') names.set(change.name, change.inode)
-  else if (change.type === 'remove') names.delete(change.name)
-  else {
-    const inode = names.get(change.from)
-    if (inode === undefined) return // the change that it built on was lost, so this one is, too
-    names.delete(change.from)
-    names.set(change.to, inode)
-  }
-}
-
-function systemError(code: string, what: string): Error {
-  return Object.assign(new Error(`${code}: ${what}`), { code })
 }
