@@ -9,6 +9,8 @@ export const levels: readonly (readonly string[])[] = [
   ['segment'],
   ['manifest', 'mirror'],
   ['aging', 'image'],
+  ['recovery'],
+  ['live', 'aws'],
   ['ingest', 'agent'],
   ['metrics'],
   ['control'],
@@ -40,6 +42,7 @@ export const doors: Readonly<Record<string, readonly string[]>> = {
   control: ['agent-api', 'client', 'reference', 'words'],
   manifest: ['checkpoint-page'],
   metrics: ['agent-metrics'],
+  recovery: ['target'],
   cli: [],
   '*': ['events', 'service'],
 }
@@ -47,7 +50,9 @@ export const doors: Readonly<Record<string, readonly string[]>> = {
 /** Packages that only one folder may know. */
 export const packageOwners: Readonly<Record<string, readonly string[]>> = {
   '@aws-sdk/client-s3': ['store'],
-  '@smithy/node-http-handler': ['store'],
+  '@aws-sdk/client-ebs': ['aws'],
+  '@aws-sdk/client-ec2': ['aws'],
+  '@smithy/node-http-handler': ['store', 'aws'],
   protobufjs: ['wire'],
   lz4: ['codec'],
   '@node-rs/crc32': ['codec'],

@@ -1,0 +1,73 @@
+import type { ImagePlan } from '../aging/service.ts'
+import type { VpgDefinition } from '../timeline/definition.ts'
+import type { Json, RecoveryKind, RecoveryRecord, RecoveryTargetKind, RecoveryVm } from '../timeline/recovery.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+
+// What a recovery brings the machines up on. The engine (recovery.ts) owns the record, its states, the pin and the order of things; a target owns what
+// it creates. Every call but plan() may be the second, third... after a process that was killed anywhere inside the one before: it finds out by
+// its memory (and, of services that have no tokens, by looking for what carries the recovery's id) what is there, and goes on.
+
+/** What is to be recovered, before there is a record. */
+export interface TargetRequest {
+  readonly kind: RecoveryKind
+  readonly definition: VpgDefinition
+  /** Of a move: the newest, in place of the one that draining will make. */
+  readonly checkpoint: Checkpoint
+  readonly vms: readonly RecoveryVm[]
+  /** As it came from the API; the target checks it. */
+  readonly settings: Json
+}
+
+/** What it will do, for somebody who has to decide. */
+export interface TargetPlan {
+  /** Checked, defaults filled in: what the record keeps. */
+  readonly settings: Json
+  /** Bytes that are to be copied before the machines can be used; 0 where they can at once. */
+  readonly copySizeBytes: number
+  readonly expectedMillis: number
+  /** Quotas that could bind, costs, what will be missing: a sentence each. */
+  readonly remarks: readonly string[]
+}
+
+export interface TargetContext {
+  readonly record: RecoveryRecord
+  readonly definition: VpgDefinition
+  /** Durable in the object store on return; `record.memory` then says the same. */
+  remember(memory: Json): Promise<void>
+  /**
+   * All that a reader of the checkpoint needs; valid until release(). The checkpoint itself stays pinned by the record, so a plan that was released,
+   * or was another process's, is followed by another one of the same bytes. CHECKPOINT_MISSING never.
+   */
+  openPlan(): Promise<ImagePlan>
+  release(plan: ImagePlan): Promise<void>
+  /** Of one volume, in bytes of the work; told as often as one likes. */
+  progress(volume: number, doneBytes: number, totalBytes: number): void
+  /** Aborted when the daemon stops or the recovery is cancelled: the call then ends soon, failing CLOSING. */
+  readonly signal: AbortSignal
+}
+
+/** Where a volume can be had now: a file, an NBD URI, ids of a snapshot, a volume, an instance. Shown to people as it is. */
+export interface RecoveredThing {
+  readonly vm: string
+  /** Undefined: of the machine itself. */
+  readonly volume: number | undefined
+  readonly kind: string
+  readonly place: string
+}
+
+export interface RecoveryTarget {
+  readonly kind: RecoveryTargetKind
+  /** Changes nothing. REQUEST_INVALID and others for everything that can be known before something is created. */
+  plan(request: TargetRequest, signal: AbortSignal): Promise<TargetPlan>
+  /** Everything is usable on return. */
+  prepare(context: TargetContext): Promise<void>
+  /** After a start of the daemon, of a recovery that is ready or committed: what lives in the process is there again (an NBD server listens). */
+  resume(context: TargetContext): Promise<void>
+  /** It is kept for good on return, and depends on nothing of the VRA any more where it can. */
+  commit(context: TargetContext): Promise<void>
+  /** Nothing of it is left on return, anywhere; from any state, also where prepare() never began. */
+  remove(context: TargetContext): Promise<void>
+  /** Reads nothing but the record. */
+  things(record: RecoveryRecord, definition: VpgDefinition): readonly RecoveredThing[]
+  close(): Promise<void>
+}
