@@ -46,7 +46,7 @@ async function writeWhole(request: ExportRequest): Promise<{ sizeBytes: number; 
   const partial = `${file}.partial`
   onDisk(file, () => createEmpty(disk, partial, sizeBytes))
   try {
-    const writer = onDisk(file, () => request.openWriter(partial))
+    const writer = await request.openWriter(partial).catch((error: unknown) => onDisk(file, rethrower(error)))
     const sink = new DataSink(file, writer, request.onProgress)
     try {
       await image.scatter(volume, { startBytes: 0, endBytes: sizeBytes }, sink, signal)

@@ -11,12 +11,12 @@ export interface PieceWriter {
   abandon(): Promise<void>
 }
 
-/** Starts to write to a file that exists. */
-export type OpenPieceWriter = (file: string) => PieceWriter
+/** Starts to write to a file that exists. Rejects with what the disk said, and where no thread can be had for it. */
+export type OpenPieceWriter = (file: string) => Promise<PieceWriter>
 
 /** Writes in the thread that calls. */
 export function pieceWriterOn(disk: Disk): OpenPieceWriter {
-  return name => {
+  return async name => {
     const file = disk.open(name, 'write')
     const buffer = new PieceBuffer(new ArrayBuffer(pieceBufferMemorySizeBytes))
     let isOpen = true

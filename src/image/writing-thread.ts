@@ -4,30 +4,16 @@ import { assert } from '../base/assert.ts'
 import { exportBufferCount, exportBufferSizeBytes, exportSyncAheadSizeBytes } from '../base/limits.ts'
 import { SyncAhead } from '../disk/disk.ts'
 import { PieceBuffer, pieceBufferMemorySizeBytes } from './piece-buffer.ts'
-import type { PieceWriter } from './piece-writer.ts'
+import { atOnce, handOver, sharedWordCount, synced, take, tellEnd, type EndWanted, type Steps } from './hand-over.ts'
+import type { OpenPieceWriter, PieceWriter } from './piece-writer.ts'
 
-// An export's second thread: it writes what the first one reads and decompresses. Two threads pass a ring of buffers round, and wait for
-// each other on two counters, without an event loop on either side: a buffer filled is a buffer handed over, and at most
-// exportBufferCount of them are anywhere.
-
-/** Places in the shared Int32Array. */
-export const filledCount = 0
-export const writtenCount = 1
-/** Both count from the moment on that filledCount is endTold, and no sooner: the end is told in one word. */
-export const endWanted = 2
-export const lastFilledCount = 3
-
-/** A filled count that says: no further buffer will be, see the two above. */
-export const endTold = -1
-
-/** Values of endWanted. */
-export const synced = 1
-export const atOnce = 2
+// An export's second thread: it writes what the first one reads and decompresses, see hand-over.ts. At most exportBufferCount buffers are anywhere.
 
 export interface WritingWorkerData {
   readonly file: string
   readonly state: SharedArrayBuffer
   readonly memory: readonly SharedArrayBuffer[]
+  /** Of its WritingEnd. */
   readonly port: MessagePort
 }
 
@@ -37,27 +23,32 @@ export interface WritingEnd {
   readonly writtenCount: number
 }
 
-/** A written count that says: no further buffer will be. */
-export const writingEnded = -1
-
 /** Starts a thread that writes to the file, which exists. */
-export function openWritingThread(file: string): PieceWriter {
-  return new WritingThread(file)
+export const openWritingThread: OpenPieceWriter = writingThreadOf(new URL('./writing-worker.js', import.meta.url))
+
+/** The same with another program for the thread. */
+export function writingThreadOf(program: URL): OpenPieceWriter {
+  return async file => {
+    const thread = new WritingThread(file, program)
+    await thread.born()
+    return thread
+  }
 }
 
 class WritingThread implements PieceWriter {
-  readonly #state = new Int32Array(new SharedArrayBuffer(16))
+  readonly #state = new Int32Array(new SharedArrayBuffer(4 * sharedWordCount))
   readonly #memory = Array.from({ length: exportBufferCount }, () => new SharedArrayBuffer(pieceBufferMemorySizeBytes))
   readonly #buffers = this.#memory.map(memory => new PieceBuffer(memory))
   readonly #syncAhead: SyncAhead
   readonly #port: MessagePort
+  readonly #born: Promise<boolean>
   readonly #ended: Promise<unknown>
   #filled = 0
   #aheadFilled = 0
   #ending: Promise<void> | undefined
   #end: WritingEnd | undefined
 
-  constructor(file: string) {
+  constructor(file: string, program: URL) {
     this.#syncAhead = SyncAhead.open(file)
     const { port1, port2 } = new MessageChannel()
     this.#port = port1
@@ -67,9 +58,23 @@ class WritingThread implements PieceWriter {
       memory: this.#memory,
       port: port2,
     }
-    const worker = new Worker(new URL('./writing-worker.js', import.meta.url), { workerData, transferList: [port2] })
+    const worker = new Worker(program, { workerData, transferList: [port2] })
     this.#ended = once(worker, 'exit')
-    this.#ended.catch(() => undefined) // finish() and abandon() wait for it
+    this.#born = Promise.race([once(worker, 'message').then(() => true), this.#ended.then(() => false)])
+    this.#ended.catch(() => undefined) // born(), finish() and abandon() wait for it
+  }
+
+  /** The thread runs on return: one that cannot begin (no memory) has nobody wait for it, with a thread that then hears nothing. */
+  async born(): Promise<void> {
+    let cause: unknown
+    const isBorn = await this.#born.catch((error: unknown) => {
+      cause = error
+      return false
+    })
+    if (isBorn) return
+    this.#port.close()
+    await this.#syncAhead.close()
+    throw new Error('the writing thread could not begin', { cause })
   }
 
   add(offsetBytes: number, bytes: Uint8Array): void {
@@ -105,25 +110,19 @@ class WritingThread implements PieceWriter {
   /** Waits, with this thread, until the next buffer of the ring is free: as long as the disk takes for one. */
   #handOver(): void {
     assert(this.#ending === undefined, 'nothing is added behind the end')
-    Atomics.store(this.#state, filledCount, ++this.#filled)
-    Atomics.notify(this.#state, filledCount)
-    for (;;) {
-      const written = Atomics.load(this.#state, writtenCount)
-      if (written === writingEnded) this.#throwFailure()
-      if (this.#filled - written < exportBufferCount) return
-      Atomics.wait(this.#state, writtenCount, written)
-    }
+    if (this.#take(handOver(++this.#filled, exportBufferCount)) === 'ended') this.#throwFailure()
   }
 
-  #endBy(how: typeof synced | typeof atOnce): Promise<void> {
+  #take<T>(steps: Steps<T>): T {
+    return take(steps, this.#state, () => assert(false, 'this thread writes nothing'))
+  }
+
+  #endBy(how: EndWanted): Promise<void> {
     return (this.#ending ??= this.#endOnce(how))
   }
 
-  async #endOnce(how: typeof synced | typeof atOnce): Promise<void> {
-    Atomics.store(this.#state, endWanted, how)
-    Atomics.store(this.#state, lastFilledCount, this.#filled)
-    Atomics.store(this.#state, filledCount, endTold)
-    Atomics.notify(this.#state, filledCount)
+  async #endOnce(how: EndWanted): Promise<void> {
+    this.#take(tellEnd(how, this.#filled))
     try {
       await this.#ended
     } finally {

@@ -1,19 +1,10 @@
-import { workerData } from 'node:worker_threads'
+import { parentPort, workerData } from 'node:worker_threads'
 import { realDisk, type DiskFile } from '../disk/disk.ts'
 import { PieceBuffer } from './piece-buffer.ts'
-import {
-  atOnce,
-  endTold,
-  endWanted,
-  filledCount,
-  lastFilledCount,
-  writingEnded,
-  writtenCount,
-  type WritingEnd,
-  type WritingWorkerData,
-} from './writing-thread.ts'
+import { atOnce, take, tellWritingEnded, writeFilled } from './hand-over.ts'
+import type { WritingEnd, WritingWorkerData } from './writing-thread.ts'
 
-// The thread that writes an export's buffers as they come; see writing-thread.ts. It lives in this one loop.
+// The thread that writes an export's buffers as they come; see hand-over.ts. It lives in this one loop.
 
 const { file: name, state: sharedState, memory, port } = workerData as WritingWorkerData
 const state = new Int32Array(sharedState)
@@ -21,28 +12,16 @@ const buffers = memory.map(each => new PieceBuffer(each))
 
 let written = 0
 
-function writeAll(file: DiskFile): void {
-  for (;;) {
-    Atomics.wait(state, filledCount, written)
-    const told = Atomics.load(state, filledCount)
-    const isOver = told === endTold
-    if (isOver && Atomics.load(state, endWanted) === atOnce) return
-    const filled = isOver ? Atomics.load(state, lastFilledCount) : told
-    while (written < filled) {
-      buffers[written % buffers.length]!.writeTo(file)
-      Atomics.store(state, writtenCount, ++written)
-      Atomics.notify(state, writtenCount)
-    }
-    if (isOver) break
-  }
-  file.sync()
+function write(file: DiskFile, index: number): void {
+  buffers[index % buffers.length]!.writeTo(file)
+  written++
 }
 
 function run(): WritingEnd {
   try {
     const file = realDisk.open(name, 'write')
     try {
-      writeAll(file)
+      if (take(writeFilled(), state, index => write(file, index)) !== atOnce) file.sync()
     } finally {
       file.close()
     }
@@ -53,7 +32,7 @@ function run(): WritingEnd {
   }
 }
 
+parentPort?.postMessage('born')
 port.postMessage(run())
 port.close()
-Atomics.store(state, writtenCount, writingEnded)
-Atomics.notify(state, writtenCount)
+take(tellWritingEnded(), state, () => undefined)
