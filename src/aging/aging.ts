@@ -17,7 +17,7 @@ import type { AgingConfig, AgingEvents, AgingService, LogMark, OpenedVpg, Packed
 //                                                      v
 //                                   base region (rewrite) ──> manifest = commit N+3 ... edge, garbage
 //
-// That thread is the single writer of every VPG's commit sequence, so definitions, tags and pins go through it, too.
+// That thread is the single writer of every VPG's commit sequence, so definitions, tags, pins and recoveries go through it, too.
 
 export { newPaceFlag, setPaced, type PaceFlag } from './turns.ts'
 
@@ -96,6 +96,12 @@ export class Aging {
   readonly openImage: Call<'openImage'> = argument => {
     this.flush()
     return this.#client.call('openImage', argument)
+  }
+
+  /** As openImage. */
+  readonly putRecovery: Call<'putRecovery'> = argument => {
+    this.flush()
+    return this.#client.call('putRecovery', argument)
   }
 
   /** As openImage. */

@@ -280,6 +280,13 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     await this.#bounded(decided)
   }
 
+  async putRecovery({ record, isNew, ...at }: Parameters<AgingService['putRecovery']>[0]): Promise<void> {
+    const vpg = this.#known(at.vpg)
+    const cut = record.checkpoint?.vector ?? []
+    if (!vpg.hasReadUpTo(cut)) await this.#ready().turns.hurry(() => this.readTail())
+    await this.#bounded(vpg.putRecovery(record), isNew ? () => vpg.dropRecovery(record.id) : undefined)
+  }
+
   async openImage(argument: {
     readonly vpg: VpgId
     readonly checkpoint: Checkpoint

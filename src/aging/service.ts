@@ -6,12 +6,13 @@ import type { DurableMarker } from '../timeline/assembler.ts'
 import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { VolumeChange, VpgSettings } from '../timeline/definition-change.ts'
+import type { RecoveryRecord } from '../timeline/recovery.ts'
 import type { WholeSync } from '../timeline/repair.ts'
 import type { Hole, SegmentSpan, VpgState } from '../timeline/state.ts'
 
 // The aging thread, seen from the daemon: it tails the commit log, checks payloads, seals segments, commits them to the object store,
 // folds them into deltas, rewrites base regions, collects garbage. It is the single writer of every VPG's commit sequence,
-// so control records (definitions, tags, pins, holes) go through it, too.
+// so control records (definitions, tags, pins, recoveries, holes) go through it, too.
 
 export interface AgingConfig {
   readonly store: StoreConfig
@@ -66,6 +67,16 @@ export interface AgingService {
     readonly keepMillis?: number | undefined
   }): Promise<Tag>
   untag(argument: { readonly vpg: VpgId; readonly name: string }): Promise<void>
+  /**
+   * The record is durable in the store on return, in place of the one of its id, and with it, in the same commit, the pin of its checkpoint, or
+   * that the pin is gone; `isNew` takes it back where the store takes it too late. Fails CHECKPOINT_MISSING where it names a checkpoint that is not
+   * retained, BUSY where too many are under way.
+   */
+  putRecovery(argument: {
+    readonly vpg: VpgId
+    readonly record: RecoveryRecord
+    readonly isNew: boolean
+  }): Promise<void>
   /** Commits a pin, then answers with all that a reader needs. CHECKPOINT_MISSING when it is not retained. */
   openImage(argument: {
     readonly vpg: VpgId
@@ -130,6 +141,7 @@ export interface OpenedVpg {
   readonly offloaded: readonly StreamPosition[]
   readonly historyEdge: Ordinal
   readonly tags: VpgState['tags']
+  readonly recoveries: VpgState['recoveries']
   readonly holes: readonly Hole[]
   /** Every retained checkpoint that is in the store (checkpoint pages, then markers of segments). */
   readonly checkpoints: readonly Checkpoint[]

@@ -21,6 +21,7 @@ import { withClosed, withRepairs, type WholeSync } from '../timeline/repair.ts'
 import { holeOver, isOffered, type HistoryPoint } from '../timeline/retention.ts'
 import { historySizeBytes, lacksRoomForSync } from '../timeline/journal-limit.ts'
 import { objectKeys } from '../timeline/reach.ts'
+import { hasEnded, withoutRecovery, withRecovery, type RecoveryRecord } from '../timeline/recovery.ts'
 import type { Hole } from '../timeline/state.ts'
 import { collectGarbage, dropFormerProcess, moveEdge, removeDeleted } from './housekeeping.ts'
 import { keepJournalLimit, mergeHistory } from './merge-history.ts'
@@ -289,7 +290,8 @@ export class VpgAging {
     await this.writer.exclusively(async turn => {
       this.#refuseDeleted()
       const { contents } = turn
-      const empty = { deltas: [], segments: [], regions: [], tags: [], pins: [], holes: [] }
+      refuseRecoveries(contents)
+      const empty = { deltas: [], segments: [], regions: [], tags: [], pins: [], recoveries: [], holes: [] }
       const leftKeys = objectKeys(contents.state)
       const state = { ...contents.state, ...empty }
       const deleted = { ...contents, state, recent: [], pendingMarkers: [], deletedAtMicros: atMicros }
@@ -349,7 +351,8 @@ export class VpgAging {
     const files = new Set(tail.map(record => record.fileIdentity))
     for (const file of files) this.#tools.logFiles.hold(file)
     this.#images.set(pinId, { keys: new Set(objectKeys(contents.state)), files })
-    return { pinId, checkpoint, state: contents.state, tail, segmentsFrom: contents.segmentsFrom }
+    const state = { ...contents.state, recoveries: [] } // of no use to a reader
+    return { pinId, checkpoint, state, tail, segmentsFrom: contents.segmentsFrom }
   }
 
   async closeImage(pinId: string): Promise<void> {
@@ -361,6 +364,29 @@ export class VpgAging {
     await this.decide(contents => {
       const pins = contents.state.pins.filter(pin => pin.id !== pinId)
       return { ...contents, state: { ...contents.state, pins } }
+    })
+  }
+
+  /** Commits the record, and with it the pin that it needs. A checkpoint that it did not name before must be offered. */
+  async putRecovery(record: RecoveryRecord): Promise<void> {
+    await this.decide(contents => {
+      const { state } = contents
+      const { checkpoint } = record
+      const isPinned = state.pins.some(pin => pin.kind === 'recovery' && pin.id === record.id)
+      if (checkpoint !== undefined && !isPinned && !hasEnded(record)) {
+        this.#requireOffered(contents, checkpoint)
+        this.#requireNotGivenUp(contents, checkpoint)
+      }
+      return { ...contents, state: { ...state, ...withRecovery(state, record) } }
+    })
+  }
+
+  async dropRecovery(id: string): Promise<void> {
+    await this.decide(contents => {
+      const { state } = contents
+      return state.recoveries.some(record => record.id === id)
+        ? { ...contents, state: { ...state, ...withoutRecovery(state, id) } }
+        : undefined
     })
   }
 
@@ -523,6 +549,14 @@ export class VpgAging {
     this.#gone = await removeDeleted(this.#tools, this.writer)
     return this.#gone
   }
+}
+
+function refuseRecoveries({ state }: VpgContents): void {
+  const [first, ...others] = state.recoveries.filter(record => !hasEnded(record))
+  if (first === undefined) return
+  const more = others.length === 0 ? '' : ` and ${others.length} more`
+  const sentence = `recovery ${first.id} (${first.kind}, ${first.state})${more} of this VPG is under way: commit, roll back or stop it first`
+  throw new Failure('BUSY', sentence, { vpg: state.definition.id, recovery: first.id })
 }
 
 /** An ordinal that no checkpoint has: what is read as of it is all there is. */

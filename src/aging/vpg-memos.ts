@@ -23,9 +23,10 @@ interface MemoFile {
   readonly applianceId: string
   /** The last that counted. */
   readonly commitNumber: number
-  readonly opened: Omit<OpenedVpg, 'checkpoints' | 'segments' | 'foldedThrough'> & {
+  readonly opened: Omit<OpenedVpg, 'checkpoints' | 'segments' | 'foldedThrough' | 'recoveries'> & {
     /** Missing in files of an older version. */
     readonly foldedThrough?: OpenedVpg['foldedThrough']
+    readonly recoveries?: OpenedVpg['recoveries']
   }
   /** The newest that was in the store. */
   readonly newest?: Checkpoint
@@ -78,10 +79,10 @@ export class VpgMemos {
 
   /** Remembers the VPG as its newest commit says. A disk that does not take it keeps the memory as it was: older, and true then. */
   keep({ state, pendingMarkers, segmentsFrom: foldedThrough }: VpgContents, newest: Checkpoint | undefined): void {
-    const { definition, epoch, offloaded, historyEdge, tags, holes, commitNumber } = state
+    const { definition, epoch, offloaded, historyEdge, tags, recoveries, holes, commitNumber } = state
     this.#write(definition.id, {
       commitNumber,
-      opened: { definition, epoch, offloaded, historyEdge, tags, holes, pendingMarkers, foldedThrough },
+      opened: { definition, epoch, offloaded, historyEdge, tags, recoveries, holes, pendingMarkers, foldedThrough },
       ...(newest === undefined ? {} : { newest }),
     })
   }
@@ -119,7 +120,8 @@ export class VpgMemos {
 /** As a start offers it where the store does not answer. */
 export function remembered({ opened, newest }: VpgMemo): PackedVpg {
   const checkpointPage = encodeCheckpoints(newest === undefined ? [] : [newest])
-  return { ...opened, foldedThrough: opened.foldedThrough ?? [], segments: [], checkpointPage }
+  const { foldedThrough = [], recoveries = [] } = opened
+  return { ...opened, foldedThrough, recoveries, segments: [], checkpointPage }
 }
 
 /**

@@ -95,6 +95,7 @@ export function openedOf(vpg: VpgAging): Omit<OpenedVpg, 'checkpoints'> {
     offloaded: state.offloaded,
     historyEdge: state.historyEdge,
     tags: state.tags,
+    recoveries: state.recoveries,
     holes: state.holes,
     segments: state.segments,
   }

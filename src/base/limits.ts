@@ -183,6 +183,14 @@ export const tagKeepMillisMax = 100 * 366 * 24 * 3_600_000
 export const historyStepMillisMax = 2 * checkpointIntervalMillisMax
 export const pageSizeMax = 1000
 
+// Recoveries.
+/** A record of one as JSON: its checkpoint with 256 volumes and 64 streams takes a fifth of it, the rest is its target's memory. */
+export const recoverySizeBytesMax = 256 * KiB
+/** Of one VPG; each keeps a checkpoint. */
+export const recoveriesUnfinishedMax = 16
+/** Of one VPG: the newest that were committed, and as many that were removed. */
+export const recoveriesKeptMax = 50
+
 assert(
   holdTimeoutMillisMin <= holdTimeoutMillisDefault && holdTimeoutMillisDefault <= holdTimeoutMillisMax,
   'a hold is bounded',

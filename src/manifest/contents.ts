@@ -4,6 +4,7 @@ import type { DurableMarker } from '../timeline/assembler.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import { requireKnownRetention } from '../timeline/densities.ts'
+import { hasEnded, requireKnownRecovery, type RecoveryRecord } from '../timeline/recovery.ts'
 import type { DeltaSpan, GarbageObject, VpgState } from '../timeline/state.ts'
 
 // What a manifest says, cut into named parts. A part is a list of items; it is written again only when one of its items is
@@ -15,6 +16,8 @@ import type { DeltaSpan, GarbageObject, VpgState } from '../timeline/state.ts'
 //   deltas/<toOrdinal>         one: DeltaSpan; of an open one deltas/<toOrdinal>/<its number>
 //   regions/<volume>/<region / 256>   RegionVersion
 //   tags, pins, holes          Tag, Pin, Hole
+//   recoveries/<id>            one: RecoveryRecord, one that has not ended
+//   recoveries/committed, recoveries/removed   RecoveryRecord: those that have
 //   recent/<ordinal / 256>     Checkpoint: complete, after the last delta's end
 //   markers                    DurableMarker: of checkpoints that miss others
 //   garbage/<leftAtMicros>     keys
@@ -88,6 +91,7 @@ export function partsOf({ state, recent, pendingMarkers }: VpgContents): Part[] 
   }
   for (const tag of state.tags) add('tags', tag)
   for (const pin of state.pins) add('pins', pin)
+  for (const record of state.recoveries) add(`recoveries/${hasEnded(record) ? record.state : record.id}`, record)
   for (const hole of state.holes) add('holes', hole)
   for (const checkpoint of recent) add(`recent/${Math.floor(checkpoint.ordinal / ordinalsPerPart)}`, checkpoint)
   for (const marker of pendingMarkers) add('markers', marker)
@@ -125,6 +129,7 @@ export function contentsOf(fields: RootFields, commitNumber: number, parts: read
     agedEarly: fields.agedEarly,
     tags: all('tags'),
     pins: all('pins'),
+    recoveries: recoveriesIn(all<RecoveryRecord>('recoveries')),
     holes: all('holes'),
     garbage: all('garbage'),
   }
@@ -136,6 +141,12 @@ export function contentsOf(fields: RootFields, commitNumber: number, parts: read
     deletedAtMicros: fields.deletedAtMicros,
     ...(fields.takeovers === undefined ? {} : { takeovers: fields.takeovers }),
   }
+}
+
+/** As they were begun; a record that this program does not know is refused with the whole manifest. */
+function recoveriesIn(records: readonly RecoveryRecord[]): RecoveryRecord[] {
+  records.forEach(requireKnownRecovery)
+  return [...records].sort((a, b) => a.createdAtMicros - b.createdAtMicros || (a.id < b.id ? -1 : 1))
 }
 
 /** A definition of before there were several streams, changing volumes, a rate, a pause and limits says what was so then. */

@@ -38,6 +38,10 @@ export async function* dumpVpg(store: ObjectStore, vpg: VpgId, signal: AbortSign
   }
   for (const tag of state.tags) yield `tag "${tag.name}" on ${formatCheckpointId(tag.ordinal)}`
   for (const pin of state.pins) yield `pin ${pin.id} of ${pin.owner} on ${formatCheckpointId(pin.ordinal)}`
+  for (const { id, kind, state: at, target, checkpoint, failure } of state.recoveries) {
+    const where = checkpoint === undefined ? 'no checkpoint yet' : formatCheckpointId(checkpoint.ordinal)
+    yield `recovery ${id} ${kind} ${at}, on ${target.kind}, at ${where}${failure === undefined ? '' : `: ${failure.sentence}`}`
+  }
   for (const hole of state.holes) yield `hole from ${formatCheckpointId(hole.fromOrdinal)}: ${hole.reason}`
   for (const { key, leftAtMicros } of state.garbage) yield `garbage ${key} since ${leftAtMicros} us`
 }

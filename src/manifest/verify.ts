@@ -3,7 +3,9 @@ import { formatCheckpointId, type VpgId } from '../base/ids.ts'
 import { verifyPack } from '../mirror/mirror.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import type { ObjectRef, PackRef, SegmentSpan, VpgState } from '../timeline/state.ts'
+import type { Pin } from '../timeline/checkpoint.ts'
 import { objectKeys } from '../timeline/reach.ts'
+import { pinOf } from '../timeline/recovery.ts'
 import { listVpgs } from './keys.ts'
 import { readCheckpointPage, readManifest, type NumberedObject, type ReadManifest } from './read.ts'
 
@@ -52,6 +54,8 @@ export async function verifyVpg(
   const isReferredTo = (key: string): Promise<boolean> => refersTo(store, vpg, key, signal)
   for (const object of [manifest.rootObject, ...pagesOf(manifest)]) report.whole(object)
   const { state } = manifest.contents
+  for (const sentence of unpinned(state))
+    report.damage({ key: manifest.rootObject.key, offsetBytes: undefined, sentence, affects: 'what is recovered' })
   for (const segment of [...state.segments, ...manifest.after.map(spanlessSegment)]) {
     await checkParts(report, segment.object, affectedBySegment(segment), isReferredTo, async () => {
       return (await verifySegment(store, segment.object, signal)).faults
@@ -76,6 +80,15 @@ export async function verifyVpg(
     const place = placeOf(state, pack)
     await check(pack, `${place} in checkpoints from ${formatCheckpointId(asOfOrdinal)} on`)
   }
+}
+
+/** What is recovered, and may leave the history all the same. */
+function unpinned({ recoveries, pins }: VpgState): string[] {
+  const isMissing = (pin: Pin): boolean => !pins.some(({ id, ordinal }) => id === pin.id && ordinal === pin.ordinal)
+  return recoveries
+    .flatMap(pinOf)
+    .filter(isMissing)
+    .map(({ id, ordinal }) => `recovery ${id} has no pin on its checkpoint ${formatCheckpointId(ordinal)}`)
 }
 
 function pagesOf(manifest: ReadManifest): ObjectRef[] {

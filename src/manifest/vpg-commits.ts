@@ -7,6 +7,7 @@ import type { ObjectStore } from '../store/object-store.ts'
 import type { DurableMarker, CheckpointAssembler } from '../timeline/assembler.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
+import { isPinOfRecovery } from '../timeline/recovery.ts'
 import type { SegmentSpan } from '../timeline/state.ts'
 import { CommitSequence, newNonce, type PendingCommit } from './commits.ts'
 import type { Takeover, VpgContents } from './contents.ts'
@@ -219,7 +220,7 @@ export async function createOnce(
 const adoptAttemptsMax = 20
 const takeoversKeptMax = 16
 
-/** Pins were of the former owner's readers. */
+/** Pins were of the former owner's readers, but for those of recoveries: what a person decided goes on with whoever owns the VPG. */
 function takenOver(
   contents: VpgContents,
   from: string,
@@ -229,7 +230,8 @@ function takenOver(
   const epoch = state.epoch + 1
   const takeover = { epoch, from, atMicros, ends: state.offloaded }
   const kept = [...takeovers, takeover].slice(-takeoversKeptMax)
-  return { contents: { ...contents, state: { ...state, epoch, pins: [] }, takeovers: kept }, takeover }
+  const pins = state.pins.filter(pin => isPinOfRecovery(state, pin))
+  return { contents: { ...contents, state: { ...state, epoch, pins }, takeovers: kept }, takeover }
 }
 
 function listingLies(vpg: VpgId, existing: number, listed: number): Failure {
@@ -252,6 +254,7 @@ function emptyContents(definition: VpgDefinition): VpgContents {
       historyEdge: 0 as VpgContents['state']['historyEdge'],
       tags: [],
       pins: [],
+      recoveries: [],
       holes: [],
       garbage: [],
     },

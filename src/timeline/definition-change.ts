@@ -5,7 +5,13 @@ import type { StreamDefinition, VolumeDefinition, VpgDefinition } from './defini
 
 /** What a person changes of the volumes of a VPG that is protected. */
 export type VolumeChange =
-  | { readonly kind: 'add'; readonly name: string; readonly sizeBytes: number; readonly agent: string | undefined }
+  | {
+      readonly kind: 'add'
+      readonly name: string
+      readonly sizeBytes: number
+      readonly agent: string | undefined
+      readonly vm?: string | undefined
+    }
   | { readonly kind: 'remove'; readonly name: string }
   | { readonly kind: 'grow'; readonly name: string; readonly sizeBytes: number }
 
@@ -42,7 +48,7 @@ export function withVolumeChange(definition: VpgDefinition, change: VolumeChange
 
 function withVolume(
   definition: VpgDefinition,
-  { name, sizeBytes, agent }: Extract<VolumeChange, { readonly kind: 'add' }>,
+  { name, sizeBytes, agent, vm }: Extract<VolumeChange, { readonly kind: 'add' }>,
 ): VpgDefinition {
   const { volumes, removedVolumes } = definition
   if (volumes.some(volume => volume.name === name))
@@ -52,7 +58,8 @@ function withVolume(
     throw new Failure('REQUEST_INVALID', `${definition.name} has had as many volumes as a VPG may have`)
   const streams = withStream(definition, agent)
   const stream = streams.find(candidate => candidate.agent === (agent ?? streams[0]?.agent))?.number ?? 1
-  const added: VolumeDefinition = { number: Math.max(0, ...numbers) + 1, name, sizeBytes, stream }
+  const number = Math.max(0, ...numbers) + 1
+  const added: VolumeDefinition = { number, name, sizeBytes, stream, ...(vm === undefined ? {} : { vm }) }
   return { ...definition, volumes: [...volumes, added], streams }
 }
 

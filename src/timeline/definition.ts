@@ -46,6 +46,8 @@ export interface VolumeDefinition {
   readonly sizeBytes: number
   /** The stream that writes it. */
   readonly stream: number
+  /** The machine that it is a disk of, where that is not its agent's; see vmOf. */
+  readonly vm?: string
   /** Its mirror was begun with an image that somebody handed over. */
   readonly preseed?: Preseed
   /**
@@ -65,6 +67,11 @@ export interface Preseed {
   readonly modifiedNanos: string
   /** So many regions, from the first, are in the mirror. */
   readonly doneRegionCount: number
+}
+
+/** The machine that the volume is a disk of: the one that it was said to be, else it has the name of its agent. */
+export function vmOf({ streams }: Pick<VpgDefinition, 'streams'>, { vm, stream }: VolumeDefinition): string {
+  return vm ?? streams.find(({ number }) => number === stream)?.agent ?? `stream ${stream}`
 }
 
 /** Stream numbers start at 1; each has exactly one agent that may write it. */

@@ -1,5 +1,6 @@
-import type { FailureRecord } from '../base/failure.ts'
-import type { Checkpoint } from './checkpoint.ts'
+import { Failure, type FailureRecord } from '../base/failure.ts'
+import { recoveriesKeptMax, recoveriesUnfinishedMax, recoverySizeBytesMax } from '../base/limits.ts'
+import type { Checkpoint, Pin } from './checkpoint.ts'
 
 // A recovery as plain data: what a person decided, how far it has come, and what its target must remember. A control record of the VPG's manifest:
 // durable in the object store before what it says is done, so that a process that is killed between any two steps is followed by one that
@@ -39,7 +40,7 @@ export interface RecoveryRecord {
   /** "r-" and 12 hexadecimal digits; part of the names and tags of everything that it creates. */
   readonly id: string
   readonly kind: RecoveryKind
-  /** Pinned by a pin of the same id from the commit that created the record to the one that ends it. Undefined while a move drains. */
+  /** Pinned, by a pin of the record's id, in the very commit that names it first; let go by the one that ends the recovery. Undefined while a move drains. */
   readonly checkpoint: Checkpoint | undefined
   readonly vms: readonly RecoveryVm[]
   /** As the target validated it. */
@@ -54,4 +55,74 @@ export interface RecoveryRecord {
   readonly endedAtMicros: number | undefined
   /** Why it was undone, where it was not asked for. */
   readonly failure: FailureRecord | undefined
+}
+
+/** What a VPG's manifest says of recoveries. */
+export interface Recoveries {
+  readonly recoveries: readonly RecoveryRecord[]
+  readonly pins: readonly Pin[]
+}
+
+/** Committed or removed: there is nothing more to do, and nothing of the VPG is needed for it. */
+export function hasEnded({ state }: Pick<RecoveryRecord, 'state'>): boolean {
+  return state === 'committed' || state === 'removed'
+}
+
+/**
+ * With this record in place of the one of its id, or behind all others, and with the pin that it needs, or without: which pins recoveries have follows
+ * from their records alone. Of those that have ended the newest of either kind are kept. Fails BUSY where too many are under way,
+ * REQUEST_INVALID where the record is larger than a record may be.
+ */
+export function withRecovery({ recoveries, pins }: Recoveries, record: RecoveryRecord): Recoveries {
+  const sizeBytes = Buffer.byteLength(JSON.stringify(record))
+  if (sizeBytes > recoverySizeBytesMax) {
+    const sentence = `what recovery ${record.id} has to remember takes ${sizeBytes} bytes, and may take ${recoverySizeBytesMax}: recover fewer volumes at once`
+    throw new Failure('REQUEST_INVALID', sentence, { recovery: record.id, sizeBytes })
+  }
+  const isKnown = recoveries.some(({ id }) => id === record.id)
+  const all = isKnown ? recoveries.map(each => (each.id === record.id ? record : each)) : [...recoveries, record]
+  if (!isKnown && all.filter(each => !hasEnded(each)).length > recoveriesUnfinishedMax) {
+    const sentence = `${recoveriesUnfinishedMax} recoveries of this VPG are under way: commit, roll back or stop one of them first`
+    throw new Failure('BUSY', sentence)
+  }
+  return { recoveries: withoutOldest(all), pins: [...withoutPin(pins, record.id), ...pinOf(record)] }
+}
+
+/** Without the record of this id and its pin. */
+export function withoutRecovery({ recoveries, pins }: Recoveries, id: string): Recoveries {
+  return { recoveries: recoveries.filter(record => record.id !== id), pins: withoutPin(pins, id) }
+}
+
+/** True of a pin that a recovery needs, whichever process is there: it goes with its record alone. */
+export function isPinOfRecovery({ recoveries }: Pick<Recoveries, 'recoveries'>, pin: Pin): boolean {
+  return pin.kind === 'recovery' && recoveries.some(record => record.id === pin.id && !hasEnded(record))
+}
+
+/** Fails VERSION_UNSUPPORTED for a record that a newer program wrote: nobody may guess what is to be done with it. */
+export function requireKnownRecovery({ id, formatVersion }: RecoveryRecord): void {
+  if (formatVersion === 1) return
+  const sentence = `recovery ${id} is of format ${String(formatVersion)}, this program knows 1: use the program that wrote it, or a newer one`
+  throw new Failure('VERSION_UNSUPPORTED', sentence)
+}
+
+/** The pin that the record needs: one, or none. */
+export function pinOf(record: RecoveryRecord): Pin[] {
+  const { id, checkpoint, kind } = record
+  if (checkpoint === undefined || hasEnded(record)) return []
+  return [{ id, ordinal: checkpoint.ordinal, owner: `recovery (${kind})`, kind: 'recovery' }]
+}
+
+function withoutPin(pins: readonly Pin[], id: string): Pin[] {
+  return pins.filter(pin => pin.kind !== 'recovery' || pin.id !== id)
+}
+
+/** A committed one is what a person lives on: no number of tests that were stopped may take it away. */
+function withoutOldest(recoveries: readonly RecoveryRecord[]): RecoveryRecord[] {
+  const left = new Set<RecoveryRecord>()
+  for (const state of ['committed', 'removed'] as const) {
+    const ended = recoveries.filter(record => record.state === state)
+    const byAge = ended.sort((a, b) => (b.endedAtMicros ?? 0) - (a.endedAtMicros ?? 0))
+    for (const record of byAge.slice(recoveriesKeptMax)) left.add(record)
+  }
+  return recoveries.filter(record => !left.has(record))
 }

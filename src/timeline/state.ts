@@ -1,6 +1,7 @@
 import type { Ordinal, StreamPosition } from '../base/ids.ts'
 import type { Pin, Tag } from './checkpoint.ts'
 import type { VpgDefinition } from './definition.ts'
+import type { RecoveryRecord } from './recovery.ts'
 
 // The state of a VPG's timeline as plain data: what a manifest holds, and what every reader of an image is given.
 
@@ -123,6 +124,8 @@ export interface VpgState {
   readonly agedEarly?: { readonly sinceMicros: number } | undefined
   readonly tags: readonly Tag[]
   readonly pins: readonly Pin[]
+  /** In the order in which they were begun; of those that have ended the newest. */
+  readonly recoveries: readonly RecoveryRecord[]
   readonly holes: readonly Hole[]
   readonly garbage: readonly GarbageObject[]
 }

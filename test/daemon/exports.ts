@@ -23,7 +23,7 @@ const definition = {
   journalLimitSizeBytes: 0,
   createdAtMicros: 1,
 }
-const none = { tags: [], holes: [], segments: [], pendingMarkers: [], foldedThrough: [] }
+const none = { tags: [], recoveries: [], holes: [], segments: [], pendingMarkers: [], foldedThrough: [] }
 const opened: OpenedVpg = {
   ...{ definition, epoch: 1, offloaded: [], historyEdge: ordinal(0), checkpoints: [] },
   ...none,
@@ -40,7 +40,7 @@ const checkpoint: Checkpoint = {
 function emptyPlan(pinId: string): ImagePlan {
   const state = {
     ...{ definition, epoch: 1, commitNumber: 1, historyEdge: ordinal(0), offloaded: [] },
-    ...{ deltas: [], segments: [], regions: [], tags: [], pins: [], holes: [], garbage: [] },
+    ...{ deltas: [], segments: [], regions: [], tags: [], pins: [], recoveries: [], holes: [], garbage: [] },
   }
   return { pinId, checkpoint, state, tail: [], segmentsFrom: [] }
 }

@@ -27,7 +27,15 @@ t.test('an index that is rebuilt from a long log has every batch of it', async t
     createdAtMicros: 1,
   }
   const offloaded = [{ stream: 1, generation: 1, sequence: sequence(50_000) }]
-  const none = { tags: [], holes: [], checkpoints: [], segments: [], pendingMarkers: [], foldedThrough: [] }
+  const none = {
+    tags: [],
+    recoveries: [],
+    holes: [],
+    checkpoints: [],
+    segments: [],
+    pendingMarkers: [],
+    foldedThrough: [],
+  }
   const opened = { definition, epoch: 1, offloaded, historyEdge: ordinal(0), ...none }
   const vpg: ReconciledVpg = { opened, ingest: freshIngestVpg(opened), logCheckpoints: [] }
   const records = tailRows(id, 130_000).map(row => ({ ...row, kind: 'batch' as const, epoch: 1 }))

@@ -60,7 +60,16 @@ async function planIn(directory: string): Promise<ImagePlan> {
   const checkpoints = { key: 'none', sizeBytes: 0 }
   const [fromOrdinal, toOrdinal] = [ordinal(0), ordinal(1)]
   const delta = { kind: 'delta', fromOrdinal, toOrdinal, packs, checkpoints, checkpointCount: 1, rawSizeBytes } as const
-  const nothing = { segments: [], regions: [], offloaded: [], tags: [], pins: [], holes: [], garbage: [] }
+  const nothing = {
+    segments: [],
+    regions: [],
+    offloaded: [],
+    tags: [],
+    pins: [],
+    recoveries: [],
+    holes: [],
+    garbage: [],
+  }
   const state = { definition: { ...definition, ...times }, epoch: 1, commitNumber: 1, deltas: [delta], ...nothing }
   return { pinId: 'p', checkpoint, state: { ...state, historyEdge: ordinal(0) }, tail: [], segmentsFrom: vector }
 }

@@ -78,6 +78,7 @@ export class TestTimeline {
       historyEdge: ordinal(0),
       tags: [],
       pins: [],
+      recoveries: [],
       holes: [],
       garbage: [],
     }

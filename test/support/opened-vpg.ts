@@ -23,6 +23,7 @@ export function openedVpg(changes: Partial<OpenedVpg> = {}): OpenedVpg {
     offloaded: [],
     historyEdge: ordinal(0),
     tags: [],
+    recoveries: [],
     holes: [],
     checkpoints: [],
     segments: [],

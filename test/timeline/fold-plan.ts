@@ -46,6 +46,7 @@ function backlog(count: number, every: number, size: { rawSizeBytes: number; wri
     historyEdge: 0 as Ordinal,
     tags: [],
     pins: [],
+    recoveries: [],
     holes: [],
     garbage: [],
   }

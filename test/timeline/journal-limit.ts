@@ -52,6 +52,7 @@ function stateOf(journalLimitSizeBytes: number, change: Partial<VpgState>): VpgS
     historyEdge: 0 as Ordinal,
     tags: [],
     pins: [],
+    recoveries: [],
     holes: [],
     garbage: [],
     ...change,

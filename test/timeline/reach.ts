@@ -38,6 +38,7 @@ function emptyState(): VpgState {
     historyEdge: 0 as Ordinal,
     tags: [],
     pins: [],
+    recoveries: [],
     holes: [],
     garbage: [],
   }
