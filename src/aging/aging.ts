@@ -105,6 +105,12 @@ export class Aging {
   }
 
   /** As openImage. */
+  readonly dataSizes: Call<'dataSizes'> = argument => {
+    this.flush()
+    return this.#client.call('dataSizes', argument)
+  }
+
+  /** As openImage. */
   readonly openReading: Call<'openReading'> = argument => {
     this.flush()
     return this.#client.call('openReading', argument)

@@ -14,6 +14,7 @@ import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import type { WholeSync } from '../timeline/repair.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import { withVolumeChange } from '../timeline/definition-change.ts'
+import type { VolumeDataSize } from '../timeline/image-size.ts'
 import { LogFiles } from './log-files.ts'
 import { LogTail } from './log-tail.ts'
 import { beginPreseed, endPreseed, noteCompared, preseedRegion } from './preseed.ts'
@@ -285,6 +286,15 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     const cut = record.checkpoint?.vector ?? []
     if (!vpg.hasReadUpTo(cut)) await this.#ready().turns.hurry(() => this.readTail())
     await this.#bounded(vpg.putRecovery(record), isNew ? () => vpg.dropRecovery(record.id) : undefined)
+  }
+
+  async dataSizes({
+    vpg: id,
+    checkpoint,
+  }: Parameters<AgingService['dataSizes']>[0]): Promise<readonly VolumeDataSize[]> {
+    const vpg = this.#known(id)
+    if (!vpg.hasReadUpTo(checkpoint.vector)) await this.#ready().turns.hurry(() => this.readTail())
+    return await this.#bounded(vpg.dataSizes(checkpoint))
   }
 
   async openImage(argument: {

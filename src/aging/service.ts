@@ -6,6 +6,7 @@ import type { DurableMarker } from '../timeline/assembler.ts'
 import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { VolumeChange, VpgSettings } from '../timeline/definition-change.ts'
+import type { VolumeDataSize } from '../timeline/image-size.ts'
 import type { RecoveryRecord } from '../timeline/recovery.ts'
 import type { WholeSync } from '../timeline/repair.ts'
 import type { Hole, SegmentSpan, VpgState } from '../timeline/state.ts'
@@ -77,7 +78,12 @@ export interface AgingService {
     readonly record: RecoveryRecord
     readonly isNew: boolean
   }): Promise<void>
-  /** Commits a pin, then answers with all that a reader needs. CHECKPOINT_MISSING when it is not retained. */
+  /** About how much data the volumes are as of a checkpoint that is retained; nothing is committed, and no index read. CHECKPOINT_MISSING otherwise. */
+  dataSizes(argument: { readonly vpg: VpgId; readonly checkpoint: Checkpoint }): Promise<readonly VolumeDataSize[]>
+  /**
+   * Commits a pin, then answers with all that a reader needs; without a commit where a recovery has pinned the checkpoint already. CHECKPOINT_MISSING
+   * when it is not retained.
+   */
   openImage(argument: {
     readonly vpg: VpgId
     readonly checkpoint: Checkpoint

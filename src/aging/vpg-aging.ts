@@ -20,6 +20,7 @@ import { covers, liesWithin } from '../timeline/positions.ts'
 import { withClosed, withRepairs, type WholeSync } from '../timeline/repair.ts'
 import { holeOver, isOffered, type HistoryPoint } from '../timeline/retention.ts'
 import { historySizeBytes, lacksRoomForSync } from '../timeline/journal-limit.ts'
+import { dataSizesAt, type VolumeDataSize } from '../timeline/image-size.ts'
 import { objectKeys } from '../timeline/reach.ts'
 import { hasEnded, withoutRecovery, withRecovery, type RecoveryRecord } from '../timeline/recovery.ts'
 import type { Hole } from '../timeline/state.ts'
@@ -309,7 +310,20 @@ export class VpgAging {
     return covers(this.#tail.positions, cut) || covers(this.contents.state.offloaded, cut)
   }
 
-  /** Commits the pin, then says in one synchronous piece what is to be read, and holds it. */
+  /** About how much data there is as of the checkpoint. */
+  async dataSizes(checkpoint: Checkpoint): Promise<VolumeDataSize[]> {
+    return await this.writer.exclusively(async turn => {
+      this.#refuseDeleted()
+      this.#requireOffered(turn.contents, checkpoint)
+      return dataSizesAt(
+        turn.contents.state,
+        checkpoint,
+        this.#tailUpTo(checkpoint).map(({ sizeBytes }) => sizeBytes),
+      )
+    })
+  }
+
+  /** Commits the pin, unless a recovery's is there, then says in one synchronous piece what is to be read, and holds it. */
   async openImage(checkpoint: Checkpoint, owner: string): Promise<ImagePlan> {
     const pin = { id: randomUUID(), ordinal: checkpoint.ordinal, owner, kind: 'image' as const }
     return await this.writer.exclusively(async turn => {
@@ -318,6 +332,8 @@ export class VpgAging {
       this.#requireOffered(turn.contents, checkpoint)
       this.#requireNotGivenUp(turn.contents, checkpoint)
       const { state } = turn.contents
+      const isPinned = state.pins.some(({ kind, ordinal }) => kind === 'recovery' && ordinal === checkpoint.ordinal)
+      if (isPinned) return this.#hold(pin.id, checkpoint, turn.contents)
       // Held before the commit, so that no other step takes the pin for one of a former process.
       this.#images.set(pin.id, { keys: new Set(), files: new Set() })
       try {

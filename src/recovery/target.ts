@@ -2,6 +2,7 @@ import type { ImagePlan } from '../aging/service.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { Json, RecoveryKind, RecoveryRecord, RecoveryTargetKind, RecoveryVm } from '../timeline/recovery.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { VolumeDataSize } from '../timeline/image-size.ts'
 
 // What a recovery brings the machines up on. The engine (recovery.ts) owns the record, its states, the pin and the order of things; a target owns what
 // it creates. Every call but plan() may be the second, third... after a process that was killed anywhere inside the one before: it finds out by
@@ -14,6 +15,8 @@ export interface TargetRequest {
   /** Of a move: the newest, in place of the one that draining will make. */
   readonly checkpoint: Checkpoint
   readonly vms: readonly RecoveryVm[]
+  /** Of each volume that is recovered: its size as of the checkpoint, and about how much of that is data. */
+  readonly sizes: readonly VolumeDataSize[]
   /** As it came from the API; the target checks it. */
   readonly settings: Json
 }
@@ -30,13 +33,16 @@ export interface TargetPlan {
 }
 
 export interface TargetContext {
+  /** As it is now: with the memory that was remembered last. */
   readonly record: RecoveryRecord
   readonly definition: VpgDefinition
-  /** Durable in the object store on return; `record.memory` then says the same. */
+  /** Durable in the object store on return, in the order of the calls; `record.memory` then says the same. It may be called, and waited for, after the signal too. */
   remember(memory: Json): Promise<void>
   /**
    * All that a reader of the checkpoint needs; valid until release(). The checkpoint itself stays pinned by the record, so a plan that was released,
-   * or was another process's, is followed by another one of the same bytes. CHECKPOINT_MISSING never.
+   * or was another process's, is followed by another one of the same bytes. Cheap: no commit. It holds the objects and the log files that it names,
+   * so whoever reads for long takes another one now and then, and the log its files back. CHECKPOINT_MISSING only where damage was found since that
+   * withdraws the checkpoint, or where the appliance was lost before the checkpoint was offloaded.
    */
   openPlan(): Promise<ImagePlan>
   release(plan: ImagePlan): Promise<void>
@@ -59,13 +65,13 @@ export interface RecoveryTarget {
   readonly kind: RecoveryTargetKind
   /** Changes nothing. REQUEST_INVALID and others for everything that can be known before something is created. */
   plan(request: TargetRequest, signal: AbortSignal): Promise<TargetPlan>
-  /** Everything is usable on return. */
+  /** Everything is usable on return. What it fails with by 'retry' (but DISK_FAILED) is tried again some times; all else undoes the recovery. */
   prepare(context: TargetContext): Promise<void>
   /** After a start of the daemon, of a recovery that is ready or committed: what lives in the process is there again (an NBD server listens). */
   resume(context: TargetContext): Promise<void>
-  /** It is kept for good on return, and depends on nothing of the VRA any more where it can. */
+  /** Tried again until it succeeds. It is kept for good on return, and depends on nothing of the VRA any more where it can. */
   commit(context: TargetContext): Promise<void>
-  /** Nothing of it is left on return, anywhere; from any state, also where prepare() never began. */
+  /** Tried again until it succeeds. Nothing of it is left on return, anywhere; from any state, also where prepare() never began. */
   remove(context: TargetContext): Promise<void>
   /** Reads nothing but the record. */
   things(record: RecoveryRecord, definition: VpgDefinition): readonly RecoveredThing[]
