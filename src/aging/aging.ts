@@ -19,6 +19,7 @@ import type { AgingConfig, AgingEvents, AgingService, LogMark, OpenedVpg, Packed
 //
 // That thread is the single writer of every VPG's commit sequence, so definitions, tags, pins and recoveries go through it, too.
 
+export { noStoreRequests } from './store-requests.ts'
 export { newPaceFlag, setPaced, type PaceFlag } from './turns.ts'
 
 /** What the daemon does with each notice; one that is left out is dropped. */

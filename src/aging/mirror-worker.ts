@@ -29,6 +29,7 @@ import type {
   PreseededRegion,
   VpgMirrorStatus,
 } from './service.ts'
+import { StoreRequests } from './store-requests.ts'
 import { Strangers } from './strangers.ts'
 import { StoreOpening } from './store-opening.ts'
 import { mayPass } from './store-patience.ts'
@@ -131,9 +132,11 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }
 
   #newTools(disk: Disk, config: AgingConfig, store: ObjectStore, memos: VpgMemos | undefined): AgingTools {
+    const requests = new StoreRequests(this.#clock)
     return {
       config,
-      store,
+      store: requests.counting(store),
+      requests,
       disk,
       openImageFile: openVolumeFileToRead,
       clock: this.#clock,
@@ -390,7 +393,10 @@ export class MirrorWorker implements RpcMethods<AgingService> {
 
   async #mergeStep(vpg: VpgAging): Promise<boolean> {
     const worked = await vpg.mergeStep()
-    if (vpg.isGone) this.#vpgs.delete(vpg.vpg)
+    if (vpg.isGone) {
+      this.#vpgs.delete(vpg.vpg)
+      this.#ready().requests.forget(vpg.vpg)
+    }
     return worked
   }
 

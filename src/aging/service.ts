@@ -10,6 +10,10 @@ import type { VolumeDataSize } from '../timeline/image-size.ts'
 import type { RecoveryRecord } from '../timeline/recovery.ts'
 import type { WholeSync } from '../timeline/repair.ts'
 import type { Hole, SegmentSpan, VpgState } from '../timeline/state.ts'
+import type { FormSize } from '../timeline/store-use.ts'
+import type { StoreRequestFacts } from './store-requests.ts'
+
+export type { StoreRequestFacts } from './store-requests.ts'
 
 // The aging thread, seen from the daemon: it tails the commit log, checks payloads, seals segments, commits them to the object store,
 // folds them into deltas, rewrites base regions, collects garbage. It is the single writer of every VPG's commit sequence,
@@ -208,6 +212,9 @@ export interface VpgMirrorStatus {
   readonly historySizeBytes: number
   /** While the journal's limit keeps the history shorter than it should be: since when. */
   readonly agedEarlySinceMicros: number | undefined
+  /** What it takes in the store, by form, without garbage. */
+  readonly forms: readonly FormSize[]
+  readonly requests: StoreRequestFacts
   readonly commitNumber: number
   /** Undefined while the store answers; else since when it does not, and why. */
   readonly storeFailingSince: number | undefined
@@ -229,6 +236,8 @@ export type MirrorFacts = Pick<
   | 'historyMillis'
   | 'historySizeBytes'
   | 'agedEarlySinceMicros'
+  | 'forms'
+  | 'requests'
   | 'storeFailure'
 >
 

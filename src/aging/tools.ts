@@ -6,6 +6,7 @@ import type { Workspace } from '../mirror/mirror.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import type { LogFiles } from './log-files.ts'
 import type { SegmentMemory } from './segment-memory.ts'
+import type { StoreRequests } from './store-requests.ts'
 import type { AgingConfig, AgingNotices } from './service.ts'
 import type { Turns } from './turns.ts'
 import type { VpgMemos } from './vpg-memos.ts'
@@ -18,7 +19,9 @@ export type TailedLog = Pick<LogReader, 'next' | 'position' | 'files' | 'readRec
 /** What all VPGs of the thread share. */
 export interface AgingTools {
   readonly config: AgingConfig
+  /** What is asked of it is counted. */
   readonly store: ObjectStore
+  readonly requests: StoreRequests
   readonly disk: Disk
   /** Opens an image that somebody hands over, to read it. */
   readonly openImageFile: OpenVolumeFile

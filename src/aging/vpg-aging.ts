@@ -24,6 +24,7 @@ import { dataSizesAt, type VolumeDataSize } from '../timeline/image-size.ts'
 import { objectKeys } from '../timeline/reach.ts'
 import { hasEnded, withoutRecovery, withRecovery, type RecoveryRecord } from '../timeline/recovery.ts'
 import type { Hole } from '../timeline/state.ts'
+import { storeUseOf, type FormSize } from '../timeline/store-use.ts'
 import { collectGarbage, dropFormerProcess, moveEdge, removeDeleted } from './housekeeping.ts'
 import { keepJournalLimit, mergeHistory } from './merge-history.ts'
 import { foldWaiting, rewriteRegions } from './merging.ts'
@@ -71,6 +72,8 @@ export class VpgAging {
   /** True while the tail holds a marker that may close a hole: nobody should wait for a full segment to see that. */
   #closesHole = false
   #isSyncHeld = false
+  /** Of these contents: who watches asks far more often than they change. */
+  #storeUse: { readonly contents: VpgContents; readonly forms: readonly FormSize[] } | undefined
 
   constructor(tools: AgingTools, commits: VpgCommits, folded: readonly Checkpoint[]) {
     this.#tools = tools
@@ -447,10 +450,19 @@ export class VpgAging {
       historyMillis: this.#historyMillis(),
       historySizeBytes: historySizeBytes(state),
       agedEarlySinceMicros: state.agedEarly?.sinceMicros,
+      forms: this.#forms(),
+      requests: this.#tools.requests.factsOf(this.vpg),
       commitNumber: state.commitNumber,
       storeFailingSince: failing?.sinceMicros,
       storeFailure: failing?.sentence ?? this.writer.halted?.message,
     }
+  }
+
+  #forms(): readonly FormSize[] {
+    const { contents } = this
+    if (this.#storeUse?.contents !== contents)
+      this.#storeUse = { contents, forms: storeUseOf(contents.state, this.writer.commits.manifestObjects()) }
+    return this.#storeUse.forms
   }
 
   #historyMillis(): number {

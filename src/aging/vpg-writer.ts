@@ -226,6 +226,7 @@ export class VpgWriter {
     const attempt = (each: AbortSignal): Promise<SegmentSpan> =>
       segmentPermit.with(() => this.#commits.commitSegment(segment, each))
     const span = await this.patience.attempt(attempt, signal)
+    this.#tools.requests.addRaw(this.vpg, span.rawSizeBytes)
     this.#remember()
     this.#ownershipCheckedMillis = this.#tools.clock.monotonicMillis()
     return span

@@ -182,6 +182,10 @@ export const tagKeepMillisMax = 100 * 366 * 24 * 3_600_000
 /** The history clock advances by at most this between two complete checkpoints: an outage ages nothing. */
 export const historyStepMillisMax = 2 * checkpointIntervalMillisMax
 export const pageSizeMax = 1000
+/** In so many parts a timeline tells how dense each of its periods is. */
+export const timelineCellCount = 40
+/** Gaps that a timeline names; it counts the others. */
+export const gapsToldMax = 20
 
 // Recoveries.
 /** A record of one as JSON: its checkpoint with 256 volumes and 64 streams takes a fifth of it, the rest is its target's memory. */

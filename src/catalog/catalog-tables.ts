@@ -1,6 +1,7 @@
 import type Database from 'better-sqlite3'
 import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { RecoverablePoint } from '../timeline/recoverable.ts'
 import type { SegmentSpan } from '../timeline/state.ts'
 import { sizeBytesOf, statementOf } from './catalog-file.ts'
 import { checkpointToRow, includesAll, checkpointsFromRows, type CheckpointRow } from './checkpoint-codec.ts'
@@ -108,6 +109,10 @@ const selectNewestOfLists = `
   ${checkpointsWhere} AND volumeListId IN (SELECT value FROM json_each(:volumeListIds))
    ORDER BY ordinal DESC LIMIT :limit`
 const selectOldestFirst = `${checkpointsWhere} ORDER BY ordinal LIMIT :limit`
+const selectPoints = `
+  SELECT ordinal, timestampMicros, historyMillis FROM checkpoint
+   WHERE historyId = :historyId AND ordinal > :after
+   ORDER BY ordinal LIMIT :limit`
 const selectFirstFrom = `
   SELECT ordinal FROM checkpoint WHERE historyId = :historyId AND timestampMicros >= :timestampMicros
    ORDER BY timestampMicros, ordinal LIMIT 1`
@@ -118,6 +123,8 @@ const selectLastBelow = `
 /** Rows that one transaction deletes, or a load inserts: a few milliseconds. */
 const deleteRowsMax = 500
 const insertRowsMax = 2000
+/** Points that one step reads. */
+const pointsMax = 5000
 
 interface VpgRow {
   readonly id: number
@@ -317,6 +324,13 @@ export class CatalogTables {
     if (newest === undefined) return undefined
     const last = before === undefined ? newest : Math.min(newest, before - 1)
     return this.#newest(vpg, { first: 0, last, to }, including)
+  }
+
+  /** Of every checkpoint above `after`, the oldest first; some milliseconds. */
+  points(vpg: VpgId, after: number): RecoverablePoint[] {
+    const row = this.#find(vpg)
+    if (row === undefined) return []
+    return this.#all<RecoverablePoint>(selectPoints, { historyId: row.historyId, after, limit: pointsMax })
   }
 
   statistics(vpg: VpgId): CatalogStatistics {

@@ -16,6 +16,7 @@ import {
   walCheckpoint,
   type OpenedFile,
 } from './catalog-file.ts'
+import { recoverableOf, type RecoverablePoint } from '../timeline/recoverable.ts'
 import { CatalogTables } from './catalog-tables.ts'
 import type { CatalogService } from './service.ts'
 
@@ -75,6 +76,16 @@ class CatalogThread implements RpcMethods<CatalogService> {
     this.#with(tables => tables.latest(vpg, { before, including }))
   checkpointAt: CatalogService['checkpointAt'] = async ({ vpg, timestampMicros, before, including }) =>
     this.#with(tables => tables.at(vpg, timestampMicros, { before, including }))
+  recoverable: CatalogService['recoverable'] = async ({ vpg, ...request }) => {
+    const points: RecoverablePoint[] = []
+    for (let page = this.#with(tables => tables.points(vpg, -1)); page.length > 0;) {
+      for (const point of page) points.push(point)
+      await yieldToOthers()
+      const after = points.at(-1)?.ordinal ?? Infinity
+      page = this.#with(tables => tables.points(vpg, after))
+    }
+    return recoverableOf(points, request)
+  }
   statistics: CatalogService['statistics'] = async ({ vpg }) => this.#with(tables => tables.statistics(vpg))
   locate: CatalogService['locate'] = async ({ vpg, at }) => this.#with(tables => tables.locate(vpg, at))
 

@@ -119,6 +119,7 @@ export class Catalog implements RpcMethods<Direct>, Closable {
   checkpoint: Direct['checkpoint'] = argument => this.#call('checkpoint', argument)
   latestCheckpoint: Direct['latestCheckpoint'] = argument => this.#call('latestCheckpoint', argument)
   checkpointAt: Direct['checkpointAt'] = argument => this.#call('checkpointAt', argument)
+  recoverable: Direct['recoverable'] = argument => this.#call('recoverable', argument)
   statistics: Direct['statistics'] = argument => this.#call('statistics', argument)
   locate: Direct['locate'] = argument => this.#call('locate', argument)
 

@@ -1,5 +1,6 @@
 import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { Recoverable, RecoverableRequest } from '../timeline/recoverable.ts'
 import type { SegmentSpan } from '../timeline/state.ts'
 
 // The journal index (SQLite) behind a thread of its own, which is its only user. It holds only what a scan of log, segment footers and
@@ -62,6 +63,8 @@ export interface CatalogService {
     readonly before?: Ordinal
     readonly including?: readonly number[]
   }): Promise<Checkpoint | undefined>
+  /** Reads all checkpoints of the VPG, in steps between which other calls are answered. */
+  recoverable(argument: { readonly vpg: VpgId } & RecoverableRequest): Promise<Recoverable>
   statistics(argument: { readonly vpg: VpgId }): Promise<CatalogStatistics>
   /** Where the record with this sequence is. */
   locate(argument: { readonly vpg: VpgId; readonly at: StreamPosition }): Promise<TailRow | SegmentSpan | undefined>

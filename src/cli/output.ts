@@ -65,6 +65,6 @@ function plain(text: string): string {
 }
 
 /** Control characters from elsewhere could rewrite the terminal. */
-function printable(text: string): string {
+export function printable(text: string): string {
   return text.replaceAll(/[\u0000-\u001f\u007f-\u009f]+/g, ' ')
 }

@@ -13,6 +13,7 @@ import { serveCommand, type RunRole } from './serve.ts'
 import { statusCommand } from './status.ts'
 import { storeCommand } from './store.ts'
 import { syncCommand } from './sync.ts'
+import { timelineCommand } from './timeline.ts'
 import { verifiableCommand } from './verify.ts'
 import { vpgCommand } from './vpg.ts'
 
@@ -34,6 +35,7 @@ export function buildProgram(version: string, roles: Roles): Command {
     .addCommand(statusCommand())
     .addCommand(vpgCommand())
     .addCommand(checkpointCommand())
+    .addCommand(timelineCommand())
     .addCommand(syncCommand())
     .addCommand(preseedCommand())
     .addCommand(exportCommand())

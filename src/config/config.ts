@@ -10,7 +10,7 @@ import { configFailure, faultsOf, unwrap, type Fault, type KeyPath, type Origin 
 import { vraSchema, type VraConfig } from './vra-config.ts'
 
 export type { AgentConfig } from './agent-config.ts'
-export type { TlsConfig, VraConfig, VraStoreConfig } from './vra-config.ts'
+export { pricesDefault, type TlsConfig, type VraConfig, type VraStoreConfig } from './vra-config.ts'
 export { formatSizeExactly, parseSize } from './sizes.ts'
 export { exampleConfig } from './example.ts'
 

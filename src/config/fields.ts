@@ -56,6 +56,13 @@ export function share(bounds: Bounds) {
   })
 }
 
+/** An amount of money. */
+export function price() {
+  return z.number().superRefine((value, context) => {
+    if (value < 0 || value > 1_000_000) context.addIssue('must lie between 0 and 1000000')
+  })
+}
+
 export function port() {
   return z.number().superRefine((value, context) => {
     if (!Number.isInteger(value) || value < 0 || value > 65_535)

@@ -2,9 +2,17 @@ import { z } from 'zod'
 import { deltaShareMax, foldSizeBytesMax, foldSizeBytesMinDefault, logFileSizeBytes } from '../base/limits.ts'
 import { segmentAgeMillisMax, segmentSizeBytesTarget } from '../base/limits.ts'
 import { GiB, KiB, MiB, TiB } from '../base/units.ts'
-import { described, file, host, isLoopback, millis, port, related, share, sizeBytes } from './fields.ts'
+import { described, file, host, isLoopback, millis, port, price, related, share, sizeBytes } from './fields.ts'
 
 const hourMillis = 3_600_000
+
+/** S3 Standard in us-east-1. */
+export const pricesDefault = {
+  currency: 'USD',
+  storagePerGiBMonth: 0.023,
+  putsPerThousand: 0.005,
+  getsPerThousand: 0.0004,
+} as const
 
 export const tlsSchema = z.strictObject({
   certificateFile: described(file(), 'Own certificate, PEM.', '/etc/vra/tls/own.crt'),
@@ -171,6 +179,20 @@ export const vraSchema = z.strictObject({
         sizeBytes({ min: 2 * logFileSizeBytes, max: 16 * TiB }),
         'Above this much log, segments are sealed early to free its files.',
       ).default(2 * GiB),
+    })
+    .prefault({}),
+  prices: z
+    .strictObject({
+      currency: described(
+        z.string().regex(/^[A-Z]{3}$/, 'must be three capital letters, such as EUR'),
+        'What the prices are in.',
+      ).default(pricesDefault.currency),
+      storagePerGiBMonth: described(
+        price(),
+        'One GiB in the store for a month; the defaults are those of S3 Standard in us-east-1.',
+      ).default(pricesDefault.storagePerGiBMonth),
+      putsPerThousand: described(price(), 'A thousand PUT or LIST requests.').default(pricesDefault.putsPerThousand),
+      getsPerThousand: described(price(), 'A thousand GET requests.').default(pricesDefault.getsPerThousand),
     })
     .prefault({}),
   log: logSchema,

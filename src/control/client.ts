@@ -57,6 +57,10 @@ export class ControlClient implements service.VraControl {
     return this.#request('POST', path`/v1/vpgs/${vpg}/syncs`, request)
   }
 
+  timeline(vpg: string): Promise<service.VpgTimeline> {
+    return this.#request('GET', path`/v1/vpgs/${vpg}/timeline`)
+  }
+
   listCheckpoints(query: service.CheckpointListQuery): Promise<service.CheckpointList> {
     const { vpg, limit, order, after, fromTimestampMicros, toTimestampMicros, tagged } = query
     const search = searchOf({ limit, order, after, from: fromTimestampMicros, to: toTimestampMicros, tagged })

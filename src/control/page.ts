@@ -220,6 +220,7 @@ function vpgCard(vpg: VpgStatus, nowMicros: number): Html {
       ${fact('Not offloaded yet', sizeInWords(mirror.unsealedSizeBytes))}
       ${fact('Segments', `${countInWords(mirror.segmentCount)} · ${sizeInWords(mirror.segmentSizeBytes)}`)}
       ${fact('Deltas', `${countInWords(mirror.deltaCount)} · ${sizeInWords(mirror.deltaSizeBytes)}`)}
+      ${fact('In the store', storedInWords(mirror))}
       ${fact('Base', `${countInWords(mirror.regionCount)} regions · ${sizeInWords(mirror.baseSizeBytes)}`)}
     </dl>
     ${vpg.tags.length === 0 ? '' : html`<p class="tags">${vpg.tags.map(tag => html`<span class="tag" title="${tag.checkpoint}">${tag.tag}</span>`)}</p>`}
@@ -244,6 +245,14 @@ function vpgCard(vpg: VpgStatus, nowMicros: number): Html {
       </tbody>
     </table>
   </article>`
+}
+
+function storedInWords({ forms }: VpgStatus['mirror']): string {
+  const [objectCount, sizeBytes] = forms.reduce(
+    ([count, size], form) => [count + form.objectCount, size + form.sizeBytes],
+    [0, 0],
+  )
+  return `${countInWords(objectCount)} objects · ${sizeInWords(sizeBytes)}`
 }
 
 function noneSince({ noCheckpointsSinceMicros: since }: VpgStatus, nowMicros: number): string {

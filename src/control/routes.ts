@@ -136,6 +136,14 @@ function registerVolumeRoutes(route: Register, vra: VraControl): void {
 
 function registerCheckpointRoutes(route: Register, vra: VraControl): void {
   route({
+    ...{ method: 'GET', url: '/v1/vpgs/:vpg/timeline', id: 'showTimeline', tag: 'checkpoints' },
+    ...{ status: 200, answer: 'VpgTimeline' },
+    summary:
+      'What can be recovered how densely, with the gaps, what it takes in the store by form, and what that costs',
+    params: params.vpg,
+    run: ({ params: { vpg } }) => vra.timeline(vpg),
+  })
+  route({
     ...{
       method: 'GET',
       url: '/v1/vpgs/:vpg/checkpoints',

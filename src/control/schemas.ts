@@ -175,6 +175,23 @@ const checkpointFacts = z.object({
   volumes: list(z.object({ name: z.string(), sizeBytes: count, included: z.boolean() })),
 })
 
+const requestCount = z.object({ count, sizeBytes: count })
+const storeRequests = z
+  .object({
+    sinceMicros: micros,
+    puts: z.object({ segments: requestCount, deltas: requestCount, base: requestCount, manifests: requestCount }),
+    gets: requestCount,
+    listCount: count,
+    rawSizeBytes: count.meta({ description: 'Guest bytes in the segments put, uncompressed.' }),
+  })
+  .meta({ description: 'What was asked of the object store, every attempt of it.' })
+const formSize = z.object({
+  form: z.enum(['segments', 'deltas', 'base', 'superseded', 'manifests']),
+  objectCount: count,
+  sizeBytes: count,
+  indexSizeBytes: count.meta({ description: 'Of these bytes, those that say where the others are.' }),
+})
+
 const mirror = z.object({
   segmentCount: count,
   segmentSizeBytes: count,
@@ -188,6 +205,8 @@ const mirror = z.object({
   historyMillis: count.meta({ description: 'How far back checkpoints go that are in the store.' }),
   historySizeBytes: count.meta({ description: 'Stored bytes of the history beyond the newest mirror.' }),
   agedEarlySinceMicros: micros.optional().meta({ description: "While the journal's limit cuts the history short." }),
+  forms: list(formSize).meta({ description: 'What it takes in the store, without garbage.' }),
+  requests: storeRequests,
   storeFailure: z.string().optional(),
 })
 
@@ -302,6 +321,63 @@ const vpgStatus = z.object({
   mirror,
 })
 
+const checkpointAt = z.object({ checkpoint: z.string(), timestampMicros: micros })
+const price = z.number().nonnegative()
+
+const vpgTimeline = z.object({
+  vpg: z.string(),
+  nowMicros: micros,
+  retention: list(density),
+  checkpointIntervalMillis: count,
+  checkpointCount: count.meta({ description: 'That can be recovered.' }),
+  withdrawnCount: count,
+  oldest: checkpointAt.optional(),
+  newest: checkpointAt.optional(),
+  historyMillis: z.number().nonnegative(),
+  periods: list(
+    z.object({
+      fromAgeMillis: z.number().nonnegative(),
+      toAgeMillis: z.number().nonnegative(),
+      everyMillis: count.meta({ description: 'What the retention keeps there; 0 for every checkpoint.' }),
+      checkpointCount: count,
+      coverage: list(z.number()).meta({
+        description: 'From young to old, over equal parts: the share that is as dense as it should be, 0 to 1.',
+      }),
+    }),
+  ).meta({ description: 'Ages are counted from the newest checkpoint, on the history clock.' }),
+  gaps: list(
+    z.object({
+      after: checkpointAt,
+      before: checkpointAt,
+      wallMillis: z.number().nonnegative(),
+      historyMillis: z.number(),
+      reason: z.string(),
+    }),
+  ),
+  moreGaps: count,
+  forms: list(formSize),
+  garbageCount: count,
+  requests: storeRequests,
+  writeAmplification: z.number().optional().meta({ description: 'Bytes put for each guest byte.' }),
+  putsPerGiB: z.number().optional(),
+  cost: z
+    .object({
+      prices: z.object({
+        currency: z.string(),
+        storagePerGiBMonth: price,
+        putsPerThousand: price,
+        getsPerThousand: price,
+        isDefault: z.boolean().meta({ description: 'Those of S3 Standard in us-east-1, as the program knows them.' }),
+      }),
+      storage: price,
+      puts: price,
+      lists: price,
+      gets: price,
+      total: price,
+    })
+    .meta({ description: 'For a month of 730 hours; requests go on as they did since requests.sinceMicros.' }),
+})
+
 const exportJob = z.object({
   id: z.string(),
   state: jobState,
@@ -406,6 +482,7 @@ export const answers = {
   VraStatus: describes<service.VraStatus>()(vraStatus),
   VpgStatus: describes<service.VpgStatus>()(vpgStatus),
   VpgList: describes<readonly service.VpgStatus[]>()(list(vpgStatus)),
+  VpgTimeline: describes<service.VpgTimeline>()(vpgTimeline),
   Checkpoint: describes<service.CheckpointFacts>()(checkpointFacts),
   CheckpointList: describes<service.CheckpointList>()(
     z.object({ checkpoints: list(checkpointFacts), more: z.boolean() }),

@@ -1,9 +1,13 @@
-import type { MirrorFacts } from '../aging/service.ts'
+import type { MirrorFacts, StoreRequestFacts } from '../aging/service.ts'
 import type { FailureCode, FailureRecord } from '../base/failure.ts'
 import type { Refusal } from '../ingest/ingest.ts'
 import type { Density } from '../timeline/densities.ts'
+import type { Period } from '../timeline/recoverable.ts'
+import type { FormSize } from '../timeline/store-use.ts'
 
 export type { Density } from '../timeline/densities.ts'
+export type { Period } from '../timeline/recoverable.ts'
+export type { FormSize } from '../timeline/store-use.ts'
 export type { Refusal } from '../ingest/ingest.ts'
 
 // What the HTTP API asks of the daemon. Everything is plain data that goes into JSON as it is: checkpoint ids as text
@@ -31,6 +35,8 @@ export interface VraControl {
   /** Asks the agents of the volumes for a synchronisation. PEER_LOST where one of them is not connected; then none was asked. */
   requestSync(vpg: string, request: SyncVpgRequest): Promise<VpgStatus>
 
+  /** What can be recovered how densely, what it takes in the store, and what that costs. Reads the index's checkpoints of the VPG, as it has time. */
+  timeline(vpg: string): Promise<VpgTimeline>
   listCheckpoints(query: CheckpointListQuery): Promise<CheckpointList>
   /**
    * What `latest`, an id, a tag or an ISO 8601 time (the newest at or before it) means. CHECKPOINT_MISSING when none is recoverable there.
@@ -174,6 +180,66 @@ export interface VpgStatus {
   readonly writesTotal: number
   readonly bytesTotal: number
   readonly mirror: MirrorFacts
+}
+
+export interface VpgTimeline {
+  readonly vpg: string
+  readonly nowMicros: number
+  readonly retention: readonly Density[]
+  readonly checkpointIntervalMillis: number
+  /** That can be recovered, and that a bad payload withdraws. */
+  readonly checkpointCount: number
+  readonly withdrawnCount: number
+  readonly oldest: CheckpointAt | undefined
+  readonly newest: CheckpointAt | undefined
+  /** From the oldest to the newest, on the history clock. */
+  readonly historyMillis: number
+  readonly periods: readonly Period[]
+  /** The widest, from new to old, and how many there are beside these. */
+  readonly gaps: readonly GapFacts[]
+  readonly moreGaps: number
+  readonly forms: readonly FormSize[]
+  /** Objects that nothing needs any more, until their grace period is over; of these the sizes are not known. */
+  readonly garbageCount: number
+  readonly requests: StoreRequestFacts
+  /** Bytes put for each guest byte, and puts for each GiB of guest data; undefined before any came. */
+  readonly writeAmplification: number | undefined
+  readonly putsPerGiB: number | undefined
+  readonly cost: CostFacts
+}
+
+export interface CheckpointAt {
+  readonly checkpoint: string
+  readonly timestampMicros: number
+}
+
+export interface GapFacts {
+  readonly after: CheckpointAt
+  readonly before: CheckpointAt
+  /** In the time that people know, and on the history clock, which stands while nothing is protected. */
+  readonly wallMillis: number
+  readonly historyMillis: number
+  /** A sentence. */
+  readonly reason: string
+}
+
+/** For a month of 730 hours, in the currency of the prices. Requests go on as since `requests.sinceMicros`. */
+export interface CostFacts {
+  readonly prices: PriceFacts
+  readonly storage: number
+  readonly puts: number
+  readonly lists: number
+  readonly gets: number
+  readonly total: number
+}
+
+export interface PriceFacts {
+  readonly currency: string
+  readonly storagePerGiBMonth: number
+  readonly putsPerThousand: number
+  readonly getsPerThousand: number
+  /** They are those that the program knows, of S3 Standard in us-east-1: nobody has configured others. */
+  readonly isDefault: boolean
 }
 
 export interface TagFacts {

@@ -1,4 +1,4 @@
-import type { Aging } from '../aging/aging.ts'
+import { noStoreRequests, type Aging } from '../aging/aging.ts'
 import type { MirrorFacts } from '../aging/service.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import type { Clock } from '../base/clock.ts'
@@ -441,6 +441,8 @@ function noMirror(error: unknown): MirrorFacts {
     historyMillis: 0,
     historySizeBytes: 0,
     agedEarlySinceMicros: undefined,
+    forms: [],
+    requests: noStoreRequests,
     storeFailure: error.message,
   }
 }

@@ -4,6 +4,7 @@ import type { Catalog } from '../catalog/catalog.ts'
 import { Failure, failedWith } from '../base/failure.ts'
 import { formatCheckpointId, newVpgId, parseCheckpointId } from '../base/ids.ts'
 import type { Clock } from '../base/clock.ts'
+import type { VraConfig } from '../config/config.ts'
 import type * as api from '../control/service.ts'
 import type { Ingest } from '../ingest/ingest.ts'
 import type { StoreConfig } from '../store/object-store.ts'
@@ -16,6 +17,7 @@ import type { Preseeds } from './preseeds.ts'
 import { journalLimitsOf, type JournalLimits } from './journal-limits.ts'
 import { freshIngestVpg } from './reconcile.ts'
 import type { StatusReport } from './status-report.ts'
+import { timelineOf } from './timeline-report.ts'
 import { dumpInThread, type VerifyJobs } from './verify-jobs.ts'
 import { VpgEntry, type VpgTable } from './vpg-table.ts'
 
@@ -28,6 +30,7 @@ export interface VraControlParts {
   readonly exports: Exports
   readonly ingest: Ingest
   readonly preseeds: Preseeds
+  readonly prices: VraConfig['prices']
   readonly report: StatusReport
   readonly store: StoreConfig
   readonly table: VpgTable
@@ -133,6 +136,11 @@ export class DaemonControl implements api.VraControl {
     if (definition.paused) throw new Failure('REQUEST_INVALID', `${vpg} is paused: resume it first`)
     ingest.requestSync(definition.id, kind, [...new Set(numbers)])
     return report.vpg(entry)
+  }
+
+  async timeline(name: string): Promise<api.VpgTimeline> {
+    const { aging, catalog, clock, prices, table } = this.#parts
+    return await timelineOf(table.named(name), { aging, catalog, clock, prices })
   }
 
   async listCheckpoints(query: api.CheckpointListQuery): Promise<api.CheckpointList> {

@@ -40,6 +40,7 @@ export interface EncodedManifest {
   /** Objects to create before the root. */
   readonly pages: readonly { readonly key: string; readonly bytes: Uint8Array }[]
   readonly root: (commitNumber: number, nonce: string) => Uint8Array
+  readonly rootSizeBytes: number
   readonly contents: VpgContents
   readonly pageSet: PageSet
 }
@@ -85,6 +86,7 @@ export function encodeManifest(
   return {
     pages: sheet.created,
     root: (commitNumber, nonce) => encodeSealed({ ...header, kind: 'root', commitNumber, nonce }, bodyBytes),
+    rootSizeBytes: sealedHeaderSizeBytes + bodyBytes.length,
     contents: { ...contents, state: { ...contents.state, garbage: [...contents.state.garbage, ...newest] } },
     pageSet: { written: sheet.written, indexes },
   }

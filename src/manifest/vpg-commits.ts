@@ -8,7 +8,7 @@ import type { DurableMarker, CheckpointAssembler } from '../timeline/assembler.t
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import { isPinOfRecovery } from '../timeline/recovery.ts'
-import type { SegmentSpan } from '../timeline/state.ts'
+import type { ObjectRef, SegmentSpan } from '../timeline/state.ts'
 import { CommitSequence, newNonce, type PendingCommit } from './commits.ts'
 import type { Takeover, VpgContents } from './contents.ts'
 import { commitKey, newObjectKey, registryKey, type ObjectKind } from './keys.ts'
@@ -43,6 +43,7 @@ export class VpgCommits {
   #contents: VpgContents
   #pageSet: PageSet
   #manifestNumber: number | undefined
+  #rootSizeBytes: number
 
   private constructor(
     identity: WriterIdentity,
@@ -50,6 +51,7 @@ export class VpgCommits {
       readonly contents: VpgContents
       readonly commitNumber: number
       readonly manifestNumber: number | undefined
+      readonly rootSizeBytes: number
       readonly pageSet: PageSet
     },
   ) {
@@ -58,6 +60,7 @@ export class VpgCommits {
     this.#contents = at.contents
     this.#pageSet = at.pageSet
     this.#manifestNumber = at.manifestNumber
+    this.#rootSizeBytes = at.rootSizeBytes
     this.#sequence = new CommitSequence(identity.store, this.vpg, at.commitNumber)
     this.#assembler = assemblerOf(at.contents)
   }
@@ -108,6 +111,7 @@ export class VpgCommits {
       contents,
       commitNumber: contents.state.commitNumber,
       manifestNumber: manifest.rootObject.commitNumber,
+      rootSizeBytes: manifest.rootObject.sizeBytes,
       pageSet: manifest.pageSet,
     })
     return { commits, folded }
@@ -126,6 +130,7 @@ export class VpgCommits {
       contents: emptyContents(definition),
       commitNumber: 0,
       manifestNumber: undefined,
+      rootSizeBytes: 0,
       pageSet: noPages,
     })
   }
@@ -141,8 +146,14 @@ export class VpgCommits {
 
   /** Keys of the newest manifest itself: its root and its pages. */
   manifestKeys(): string[] {
-    const pages = [...this.#pageSet.written.values(), ...this.#pageSet.indexes].map(page => page.place.page.key)
-    return this.#manifestNumber === undefined ? pages : [commitKey(this.vpg, this.#manifestNumber), ...pages]
+    return this.manifestObjects().map(({ key }) => key)
+  }
+
+  /** The newest manifest itself: its root and its pages. */
+  manifestObjects(): ObjectRef[] {
+    const pages = [...this.#pageSet.written.values(), ...this.#pageSet.indexes].map(page => page.place.page)
+    if (this.#manifestNumber === undefined) return pages
+    return [{ key: commitKey(this.vpg, this.#manifestNumber), sizeBytes: this.#rootSizeBytes }, ...pages]
   }
 
   newKey(kind: ObjectKind): string {
@@ -177,6 +188,7 @@ export class VpgCommits {
     this.#contents = { ...contents, state: { ...contents.state, commitNumber } }
     this.#pageSet = pageSet
     this.#manifestNumber = commitNumber
+    this.#rootSizeBytes = pending.encoded.rootSizeBytes
     return this.#contents
   }
 

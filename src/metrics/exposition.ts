@@ -1,5 +1,6 @@
 import { Counter, Gauge, Registry } from 'prom-client'
 import type { IntervalHistogram } from 'node:perf_hooks'
+import type { MirrorFacts } from '../aging/service.ts'
 import { reactionTo, type FailureCode } from '../base/failure.ts'
 import type { MetricsFacts, VolumeMetricsFacts, VpgFacts } from './facts.ts'
 import type { FastHistogram } from './histogram.ts'
@@ -246,6 +247,44 @@ export class Exposition {
         },
       })
     }
+    for (const [name, help, valuesOf] of formGauges) {
+      new Gauge({
+        name,
+        help,
+        labelNames: ['vpg', 'form'],
+        registers,
+        collect() {
+          this.reset()
+          for (const vpg of vpgs())
+            for (const [form, value] of valuesOf(vpg.mirror)) this.set({ vpg: vpg.name, form }, value)
+        },
+      })
+    }
+    for (const [name, help, valuesOf] of requestCounters) {
+      new Counter({
+        name,
+        help,
+        labelNames: ['vpg', 'form'],
+        registers,
+        collect() {
+          this.reset()
+          for (const vpg of vpgs())
+            for (const [form, value] of valuesOf(vpg.mirror)) this.inc({ vpg: vpg.name, form }, value)
+        },
+      })
+    }
+    for (const [name, help, valuesOf] of requestTotals) {
+      new Counter({
+        name,
+        help,
+        labelNames: ['vpg'],
+        registers,
+        collect() {
+          this.reset()
+          for (const vpg of vpgs()) this.inc({ vpg: vpg.name }, valuesOf(vpg.mirror))
+        },
+      })
+    }
     for (const [name, help, valueOf] of volumeGauges) {
       new Gauge({
         name,
@@ -265,6 +304,48 @@ export class Exposition {
     }
   }
 }
+
+type ByForm = (mirror: MirrorFacts) => readonly (readonly [string, number])[]
+
+/** By the form that bytes have in the store. */
+const formGauges: readonly (readonly [string, string, ByForm])[] = [
+  [
+    'vra_store_objects',
+    'Objects in the store that the VPG needs, by form.',
+    ({ forms }) => forms.map(({ form, objectCount }) => [form, objectCount]),
+  ],
+  ['vra_store_bytes', 'Size of these objects.', ({ forms }) => forms.map(({ form, sizeBytes }) => [form, sizeBytes])],
+  [
+    'vra_store_index_bytes',
+    'Of these bytes, those that say where the others are.',
+    ({ forms }) => forms.map(({ form, indexSizeBytes }) => [form, indexSizeBytes]),
+  ],
+]
+
+/** Write amplification is the rate of the put bytes of all forms over that of the raw bytes. */
+const requestCounters: readonly (readonly [string, string, ByForm])[] = [
+  [
+    'vra_store_puts_total',
+    'Objects put into the store, every attempt, by form.',
+    ({ requests }) => Object.entries(requests.puts).map(([form, { count }]) => [form, count]),
+  ],
+  [
+    'vra_store_put_bytes_total',
+    'Bytes of these puts.',
+    ({ requests }) => Object.entries(requests.puts).map(([form, { sizeBytes }]) => [form, sizeBytes]),
+  ],
+]
+
+const requestTotals: readonly (readonly [string, string, (mirror: MirrorFacts) => number])[] = [
+  [
+    'vra_segments_raw_bytes_total',
+    'Guest bytes in the segments put, uncompressed.',
+    ({ requests }) => requests.rawSizeBytes,
+  ],
+  ['vra_store_gets_total', 'Ranges that aging read from the store.', ({ requests }) => requests.gets.count],
+  ['vra_store_get_bytes_total', 'Bytes of these ranges.', ({ requests }) => requests.gets.sizeBytes],
+  ['vra_store_lists_total', 'Pages of listings of the store.', ({ requests }) => requests.listCount],
+]
 
 /** Those of a synchronisation are there while one runs or waits. Volumes are as many as people have defined. */
 const volumeGauges: readonly (readonly [string, string, (volume: VolumeMetricsFacts) => number | undefined])[] = [

@@ -53,6 +53,14 @@ t.test(
     t.strictSame(await catalog.checkpointAt({ vpg, timestampMicros, before: ordinalOf(9) }), checkpointNumber(8))
     t.strictSame(await catalog.checkpointAt({ vpg, timestampMicros: labelOf(0) }), undefined)
 
+    const densities = [{ everyMillis: 0, forMillis: 3_600_000 }]
+    const recoverable = await catalog.recoverable({ vpg, densities, checkpointIntervalMillis: 5_000, holes: [] })
+    t.match(recoverable, {
+      checkpointCount: count,
+      oldest: { ordinal: ordinalOf(1) },
+      newest: { ordinal: ordinalOf(count) },
+    })
+
     const kept = [ordinalOf(3), ordinalOf(1234), ordinalOf(499_999)]
     await catalog.dropCheckpoints({ vpg, edge: ordinalOf(3001), kept })
     const left = [ordinalOf(3), ordinalOf(1234), ...all.slice(3000)]

@@ -149,6 +149,24 @@ t.test('checkpoints are listed by page and time, tagged and untagged', async t =
   t.equal((await vraCommand('checkpoint', 'untag', 'web', 'then')).status, 3)
 })
 
+t.test('a timeline draws densities, forms and cost within 80 columns, and says whose prices these are', async t => {
+  const { vra, vraCommand } = await open(t)
+  await vraCommand('vpg', 'change', 'web', '--retention', 'all:4h,1m:2d,1h:14d,1d:30d')
+  const drawn = await vraCommand('timeline', 'web')
+  t.equal(drawn.status, 0, drawn.stderr)
+  t.match(drawn.stdout, /^ {2}0 – 4 h +█{40} +2,881 {2}every one$/m)
+  t.match(drawn.stdout, /^ {2}14 d – 30 d +·{40} +0 {2}1 in 1 d$/m)
+  t.match(drawn.stdout, /No gaps/)
+  t.match(drawn.stdout, /^ {2}storage .* × 0\.023 USD\/GiB +0\.00 USD$/m)
+  t.match(drawn.stdout, /S3 Standard in us-east-1/)
+  for (const line of drawn.stdout.split('\n')) t.ok(line.length <= 80, line)
+  t.match(JSON.parse((await vraCommand('timeline', 'web', '--json')).stdout), { vpg: 'web', moreGaps: 0 })
+  const all = (await vraCommand('timeline')).stdout.trimEnd().split('\n')
+  t.equal(all.length, 1 + vra.vpgs.size)
+  t.match(all[1], /^web\t1 d\t17,280\t0\t0\t0 B\t0\.00 USD$/)
+  t.equal((await vraCommand('timeline', 'nothing')).status, 3)
+})
+
 t.test('an export waits for its end and prints one document', async t => {
   const { vra, vraCommand } = await open(t)
   const directory = t.testdir()

@@ -256,6 +256,7 @@ t.test('the OpenAPI document lists every route, and every reference in it leads 
     'get /v1/vpgs/{vpg}',
     'get /v1/vpgs/{vpg}/checkpoints',
     'get /v1/vpgs/{vpg}/checkpoints/{checkpoint}',
+    'get /v1/vpgs/{vpg}/timeline',
     'patch /v1/vpgs/{vpg}',
     'patch /v1/vpgs/{vpg}/volumes/{volume}',
     'post /v1/exports',

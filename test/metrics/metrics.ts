@@ -70,6 +70,8 @@ t.test('what was counted is what is scraped, again and again', async t => {
   t.equal(valueOf(scraped, 'vra_folds_total{vpg="web"}'), 1)
   t.equal(valueOf(scraped, 'vra_damage_found_total{vpg="web"}'), 1)
   t.equal(valueOf(scraped, 'vra_journal_unprepared_files_total'), 1)
+  t.equal(valueOf(scraped, 'vra_store_puts_total{vpg="web",form="deltas"}'), 0)
+  t.equal(valueOf(scraped, 'vra_segments_raw_bytes_total{vpg="web"}'), 0)
 })
 
 t.test('the latency histogram is cumulative, in seconds, and loses nothing above its last bound', async t => {
@@ -95,9 +97,9 @@ t.test('a daemon that cannot give its facts is still scraped; a deleted group le
   t.ok(valueOf(await metrics.render(), 'process_resident_memory_bytes'))
 })
 
-t.test('labels are vpg, volume, code and reaction; every metric has a help and a unit', async t => {
+t.test('labels are vpg, volume, form, code and reaction; every metric has a help and a unit', async t => {
   const scraped = await (await populatedMetrics(t)).text()
-  const allowed = ['vpg', 'volume', 'code', 'reaction', 'le', 'version', 'node_version']
+  const allowed = ['vpg', 'volume', 'form', 'code', 'reaction', 'le', 'version', 'node_version']
   for (const [, label = ''] of scraped.matchAll(/[{,]([a-z_]+)="/g)) t.ok(allowed.includes(label), label)
   for (const line of scraped.split('\n').filter(candidate => candidate.startsWith('# TYPE'))) {
     const [, , name = '', type] = line.split(' ')

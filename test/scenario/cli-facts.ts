@@ -1,7 +1,7 @@
 import * as path from 'node:path'
 import t from 'tap'
 import { MiB } from '../../src/base/units.ts'
-import type { VerifyJob, VpgStatus, VraStatus } from '../../src/control/service.ts'
+import type { VerifyJob, VpgStatus, VpgTimeline, VraStatus } from '../../src/control/service.ts'
 import { json } from '../support/scenario-cli.ts'
 import { runVra } from '../support/scenario-role.ts'
 import { Guest } from '../support/scenario-guest.ts'
@@ -50,6 +50,12 @@ t.test('what a running daemon tells, and a stopped one', async t => {
       t.notSame(next.lines, page.lines)
       t.ok((await scenario.cli(what, 'dump')).stdout.split('\n').length > 4)
     }
+    const timeline = await json<VpgTimeline>(scenario, 'timeline', 'web')
+    t.match(timeline, { vpg: 'web', gaps: [], withdrawnCount: 0 })
+    t.ok(timeline.checkpointCount > 0 && timeline.newest !== undefined)
+    t.ok(timeline.forms.some(({ sizeBytes }) => sizeBytes > 0) && timeline.cost.storage > 0)
+    const { segments, manifests } = timeline.requests.puts
+    t.ok(segments.count > 0 && segments.sizeBytes > 0 && manifests.count > 0, 'what was put is counted by form')
     t.match((await scenario.cli('journal', 'dump')).stdout, /^type=record frameIsGood=true kind=batch vpg=\w{32} /m)
     t.match((await scenario.cli('mirror', 'dump')).stdout, /^tag "one" on 1\.\d+$/m)
   })

@@ -2,6 +2,7 @@ import { Failure } from '../../src/base/failure.ts'
 import { checkpointOrdinal, formatCheckpointId, newVpgId, type Ordinal } from '../../src/base/ids.ts'
 import { GiB, MiB } from '../../src/base/units.ts'
 import { parseCheckpointReference } from '../../src/control/control.ts'
+import { noStoreRequests } from '../../src/aging/aging.ts'
 import type {
   AddVolumeRequest,
   AgentFacts,
@@ -24,10 +25,12 @@ import type {
   VerifyRequest,
   VolumeFacts,
   VpgStatus,
+  VpgTimeline,
   VraControl,
   VraStatus,
 } from '../../src/control/service.ts'
 import { densitiesDefault } from '../../src/timeline/densities.ts'
+import { recoverableOf } from '../../src/timeline/recoverable.ts'
 
 interface FakeVpg {
   status: VpgStatus
@@ -152,6 +155,44 @@ export class FakeVra implements VraControl {
     const vpg = this.#vpg(name)
     this.syncRequests.push({ vpg: name, request })
     return vpg.status
+  }
+
+  async timeline(name: string): Promise<VpgTimeline> {
+    const { status, ordinals } = this.#vpg(name)
+    const { retention, checkpointIntervalMillis, mirror } = status
+    const points = ordinals.map((ordinal, index) => {
+      const { timestampMicros } = this.#facts({ status, ordinals, tags: new Map() }, ordinal)
+      return { ordinal, timestampMicros, historyMillis: index * checkpointIntervalMillis }
+    })
+    const { gaps: _, ...facts } = recoverableOf(points, { densities: retention, checkpointIntervalMillis, holes: [] })
+    const at = (point: (typeof points)[number] | undefined) =>
+      point && { checkpoint: formatCheckpointId(point.ordinal), timestampMicros: point.timestampMicros }
+    return {
+      vpg: name,
+      nowMicros,
+      retention,
+      checkpointIntervalMillis,
+      ...facts,
+      oldest: at(points[0]),
+      newest: at(points.at(-1)),
+      historyMillis: points.at(-1)?.historyMillis ?? 0,
+      gaps: [],
+      forms: mirror.forms,
+      garbageCount: mirror.garbageCount,
+      requests: mirror.requests,
+      writeAmplification: undefined,
+      putsPerGiB: undefined,
+      cost: {
+        prices: {
+          currency: 'USD',
+          storagePerGiBMonth: 0.023,
+          putsPerThousand: 0.005,
+          getsPerThousand: 0.0004,
+          isDefault: true,
+        },
+        ...{ storage: 0, puts: 0, lists: 0, gets: 0, total: 0 },
+      },
+    }
   }
 
   async listCheckpoints(query: CheckpointListQuery): Promise<CheckpointList> {
@@ -458,6 +499,8 @@ const emptyMirror: VpgStatus['mirror'] = {
   historyMillis: 0,
   historySizeBytes: 0,
   agedEarlySinceMicros: undefined,
+  forms: [],
+  requests: { ...noStoreRequests, sinceMicros: nowMicros - 3600e6 },
   storeFailure: undefined,
 }
 
