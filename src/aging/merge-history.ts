@@ -150,7 +150,7 @@ async function mergeRun(tools: AgingTools, writer: VpgWriter, run: Run, merged: 
       rawSizeBytes: result.rawSizeBytes,
     }
     if (!(await commitMerge(writer, run, delta))) {
-      await tools.store.remove(page.key, signal)
+      await writer.removeObjects([page.key])
       return false
     }
     notify('deltasMerged', {

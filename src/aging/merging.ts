@@ -68,7 +68,7 @@ export async function foldWaiting(
     }
     if (plan.open !== undefined) await giveUp(tools, writer, plan)
     if (!(await commitFold(writer, plan, delta, tailCheckpoints))) {
-      await tools.store.remove(page.key, tools.signal)
+      await writer.removeObjects([page.key])
       return false
     }
     const { state } = writer.contents
@@ -280,10 +280,10 @@ export async function withNewObjects(
     keys.push(key)
     return key
   }
-  // A merge that fails leaves its objects: whether its commit counted may be open. The next start makes them garbage.
-  const merging = (): Promise<boolean | undefined> => writer.merging(() => merge(newKey))
+  const removeMade = (): Promise<void> => writer.removeObjects(keys.splice(0))
+  // A merge that fails otherwise leaves its objects: whether its commit counted may be open. The next start makes them garbage.
+  const merging = (): Promise<boolean | undefined> => writer.merging(() => merge(newKey), removeMade)
   const committed = await tools.mergePermit.with(() => tools.workspace.use(merging))
-  if (committed === undefined) return false
-  if (!committed) for (const key of keys) await tools.store.remove(key, tools.signal)
-  return committed
+  if (committed === false) await removeMade()
+  return committed === true
 }

@@ -45,8 +45,16 @@ async function dropCheckpoints(tools: AgingTools, writer: VpgWriter, due: readon
   const dropped = due.filter(
     ordinal => ordinal > end || thinned.some(delta => delta.fromOrdinal < ordinal && ordinal <= delta.toOrdinal),
   )
-  const pages = await writer.merging(() => newPages(tools, writer, thinned, new Set<number>(dropped)))
-  if (pages === undefined) return false
+  const pages = new Map<string, ThinnedDelta>()
+  const removeMade = async (): Promise<void> => {
+    await writer.removeObjects([...pages.values()].map(({ checkpoints }) => checkpoints.key))
+    pages.clear()
+  }
+  const isMade = await writer.merging(
+    () => makePages(tools, writer, thinned, new Set<number>(dropped), pages),
+    removeMade,
+  )
+  if (isMade === undefined) return false
   const committed = await writer.exclusively(async turn => {
     const { contents } = turn
     const kept = new Set<number>(keptOrdinals(contents.state))
@@ -60,21 +68,21 @@ async function dropCheckpoints(tools: AgingTools, writer: VpgWriter, due: readon
     await turn.commitManifest({ ...change, leftKeys: [...change.leftKeys, ...pages.keys()] })
     return true
   })
-  if (!committed) for (const { checkpoints } of pages.values()) await tools.store.remove(checkpoints.key, tools.signal)
+  if (!committed) await removeMade()
   return committed
 }
 
 type ThinnedDelta = Pick<DeltaSpan, 'checkpoints' | 'checkpointCount' | 'versionCount'>
 
-/** By the key of the page that it replaces. The new pages are durable in the store, and in no manifest yet. */
-async function newPages(
+/** Puts each into `pages` by the key of the page that it replaces: durable in the store, and in no manifest yet. True. */
+async function makePages(
   { store, signal }: AgingTools,
   writer: VpgWriter,
   deltas: readonly DeltaSpan[],
   dropped: ReadonlySet<number>,
-): Promise<Map<string, ThinnedDelta>> {
+  pages: Map<string, ThinnedDelta>,
+): Promise<true> {
   const isRetained = retention(writer.contents.state)
-  const pages = new Map<string, ThinnedDelta>()
   for (const { checkpoints: before, checkpointCount, versionCount } of deltas) {
     const page = await readCheckpointPage(patientStore(store, writer.patience), writer.vpg, before, signal)
     const left = page.filter(({ ordinal }) => isRetained(ordinal) && !dropped.has(ordinal))
@@ -86,7 +94,7 @@ async function newPages(
       versionCount: versionCount ?? checkpointCount,
     })
   }
-  return pages
+  return true
 }
 
 /** The deltas in whose pages these checkpoints are. Open ones have none. */

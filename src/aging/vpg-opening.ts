@@ -36,9 +36,13 @@ export class VpgOpening {
     const { applianceId } = config
     try {
       const identity = { store, clock, applianceId }
-      const { commits, folded } = config.adopt
-        ? await this.#adopt(identity, vpg, signal)
-        : await VpgCommits.load(identity, vpg, signal)
+      const load = (): ReturnType<typeof VpgCommits.load> =>
+        config.adopt ? this.#adopt(identity, vpg, signal) : VpgCommits.load(identity, vpg, signal)
+      const { commits, folded } = await load().catch((error: unknown) => {
+        // Bytes may be damaged on their way: damage is believed when it is there again.
+        if (!failedWith(error, 'OBJECT_CORRUPT')) throw error
+        return load()
+      })
       requireNotOlder(memos?.get(vpg), commits.contents.state.commitNumber)
       const aging = new VpgAging(this.#tools, commits, folded)
       this.#vpgs.set(vpg, aging)

@@ -13,6 +13,9 @@ import type { SegmentCommit } from './sealing.ts'
 import { StorePatience } from './store-patience.ts'
 import type { AgingTools } from './tools.ts'
 
+/** So often something damaged is read before it is believed. */
+const looksMax = 2
+
 /** Contents that are to be committed, and the keys of the objects that leave with them. */
 export interface Change {
   readonly contents: VpgContents
@@ -113,17 +116,22 @@ export class VpgWriter {
   }
 
   /**
-   * Runs a merge; undefined where it met damage. That ends the merging of this VPG and no more: a VPG that were not sealed for
-   * it would keep the log's files until no VPG could write.
+   * Runs a merge, and again where it met damage: bytes may be damaged on their way. Undefined where it met it again. That ends the merging of
+   * this VPG and no more: a VPG that were not sealed for it would keep the log's files until no VPG could write. `undo` takes back what a
+   * merge has created that met damage: no commit refers to it.
    */
-  async merging<T>(merge: () => Promise<T>): Promise<T | undefined> {
-    try {
-      return await merge()
-    } catch (error) {
-      if (!(error instanceof Failure) || error.reaction !== 'quarantine' || this.#halted !== undefined) throw error
-      this.#mergingHalted = error
-      this.#tellDamage(error, 'is not merged any further')
-      return undefined
+  async merging<T>(merge: () => Promise<T>, undo: () => Promise<void> = async () => undefined): Promise<T | undefined> {
+    for (let look = 1; ; look++) {
+      try {
+        return await merge()
+      } catch (error) {
+        if (!(error instanceof Failure) || error.reaction !== 'quarantine' || this.#halted !== undefined) throw error
+        await undo()
+        if (look < looksMax) continue
+        this.#mergingHalted = error
+        this.#tellDamage(error, 'is not merged any further')
+        return undefined
+      }
     }
   }
 
@@ -138,6 +146,12 @@ export class VpgWriter {
   async createObject({ key, bytes }: { readonly key: string; readonly bytes: Uint8Array }): Promise<void> {
     const { store, signal } = this.#tools
     await this.patience.attempt(each => createOnce(store, key, bytes, undefined, each), signal)
+  }
+
+  /** Removes objects that no commit refers to; tried until the store answers. */
+  async removeObjects(keys: readonly string[]): Promise<void> {
+    const { store, signal } = this.#tools
+    for (const key of keys) await this.patience.attempt(each => store.remove(key, each), signal)
   }
 
   /** Every checkpoint that exists, ascending; that deltas hold, and after them. */

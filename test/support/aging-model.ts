@@ -15,6 +15,7 @@ import { MirrorWorker, type WorkerSurroundings } from '../../src/aging/mirror-wo
 import { openImage } from '../../src/image/image.ts'
 import type { RecordHeader } from '../../src/journal/record.ts'
 import { openSegment, tailSource } from '../../src/segment/segment.ts'
+import type { ObjectStore } from '../../src/store/object-store.ts'
 import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
 import type { VpgDefinition } from '../../src/timeline/definition.ts'
 import { BatchBuilder, encodeFrame } from '../../src/wire/wire.ts'
@@ -49,6 +50,8 @@ export class AgingModel {
   readonly random: () => number
   worker: MirrorWorker
   store: FatefulStore
+  /** Whence images are read, and where strays are looked for. */
+  images: ObjectStore = this.memory
   readonly #positions = new Map<number, number>(streams.map(stream => [stream, 0]))
   readonly #generations = new Map<number, number>(streams.map(stream => [stream, 1]))
   /** Of the newest record of each stream. */
@@ -283,8 +286,8 @@ export class AgingModel {
   async difference(plan: ImagePlan, sectors?: ReadonlyMap<string, number>): Promise<string | undefined> {
     const frames = this.log.reader()
     const tools = {
-      store: this.memory,
-      openSegment: (segment: ImagePlan['state']['segments'][number]) => openSegment(this.memory, segment),
+      store: this.images,
+      openSegment: (segment: ImagePlan['state']['segments'][number]) => openSegment(this.images, segment),
       openTail: (records: ImagePlan['tail']) =>
         tailSource('log', [...records], async record => frames.readRecord(record)),
       cacheSizeBytes: 4 * MiB,

@@ -32,6 +32,10 @@ export type Fault =
   | { readonly kind: 'stall-body'; readonly sentBytes: number }
   /** Flips a bit of what arrived, as a bad network card would. */
   | { readonly kind: 'corrupt-upload' }
+  /** Flips a bit of what is sent. */
+  | { readonly kind: 'corrupt-body' }
+  /** Does what was asked for twice and answers as the second time, as a proxy that tries again would. */
+  | { readonly kind: 'perform-twice' }
   /** A page without keys that says that the listing goes on. */
   | { readonly kind: 'empty-page' }
   /** The page's keys in the wrong order. */
@@ -91,6 +95,9 @@ interface Planned {
   left: number
 }
 
+/** The fault that a request meets; they are counted from 0, whatever they ask for. */
+export type FaultOf = (request: { readonly number: number; readonly operation: Operation }) => Fault | undefined
+
 interface Request {
   readonly operation: Operation
   readonly key: string
@@ -122,6 +129,7 @@ export class S3Simulator {
   readonly #options: SimulatorOptions
   readonly #server: http.Server
   readonly #planned: Planned[] = []
+  #faultOf: FaultOf = () => undefined
   #port = 0
   #windowStartMillis = 0
   #windowRequests = 0
@@ -154,9 +162,20 @@ export class S3Simulator {
     this.#planned.push({ operation, fault, left: times })
   }
 
+  /** Asked at every request from now on, until mend(). */
+  failWhere(faultOf: FaultOf): void {
+    this.#faultOf = faultOf
+  }
+
   /** Forgets all faults that are still to come. */
   mend(): void {
     this.#planned.length = 0
+    this.#faultOf = () => undefined
+  }
+
+  /** Of all requests so far. */
+  get requestCount(): number {
+    return operations.reduce((sum, operation) => sum + this.requestCounts[operation], 0)
   }
 
   /** Resolves when the next request has arrived, whatever becomes of it. */
@@ -193,8 +212,8 @@ export class S3Simulator {
     let fault: Fault | undefined
     try {
       const operation = operationOf(incoming.method ?? '', url)
+      fault = this.#faultOf({ number: this.requestCount, operation }) ?? this.#takeFault(operation)
       this.requestCounts[operation]++
-      fault = this.#takeFault(operation)
       for (const tell of this.#received.splice(0)) tell()
       if (fault?.kind === 'hang') return
       if (fault?.kind === 'cut') throw new Error('cut')
@@ -206,7 +225,9 @@ export class S3Simulator {
       const key = decodeURIComponent(url.pathname.split('/').slice(2).join('/'))
       this.#checkSigned(incoming.headers, url)
       if (this.#options.denied.includes(operation)) throw new Refusal(403, 'AccessDenied', 'Access Denied')
-      answer = await this.#perform({ operation, key, query: url.searchParams, headers: incoming.headers, body }, fault)
+      const request = { operation, key, query: url.searchParams, headers: incoming.headers, body }
+      if (fault?.kind === 'perform-twice') await this.#perform(request, undefined)
+      answer = await this.#perform(request, fault)
     } catch (error) {
       if (!(error instanceof Refusal)) throw error
       answer = errorAnswer(error)
@@ -418,6 +439,12 @@ function errorAnswer({ status, code, message }: Refusal): Answer {
   return { status, headers: { 'content-type': 'application/xml' }, body: Buffer.from(text) }
 }
 
+function flipped(body: Buffer): Buffer {
+  const copy = Buffer.from(body)
+  if (copy.length > 0) copy[copy.length >> 1]! ^= 1
+  return copy
+}
+
 async function send(
   response: http.ServerResponse,
   isHead: boolean,
@@ -425,7 +452,7 @@ async function send(
   fault: Fault | undefined,
 ): Promise<void> {
   const sentBytes = fault !== undefined && 'sentBytes' in fault ? fault.sentBytes : answer.body.length
-  const body = answer.body.subarray(0, sentBytes)
+  const body = fault?.kind === 'corrupt-body' ? flipped(answer.body) : answer.body.subarray(0, sentBytes)
   const announcedBytes = fault?.kind === 'shorten-body' ? body.length : answer.body.length
   response.writeHead(answer.status, {
     ...(isHead || answer.status === 204 ? {} : { 'content-length': announcedBytes }),
