@@ -194,6 +194,12 @@ export const recoverySizeBytesMax = 256 * KiB
 export const recoveriesUnfinishedMax = 16
 /** Of one VPG: the newest that were committed, and as many that were removed. */
 export const recoveriesKeptMax = 50
+/** Before what does not get on is undone; a process that goes on with it counts anew. */
+export const recoveryAttemptsMax = 6
+export const commitPolicyMillisMax = 30 * 24 * 3_600_000
+export const commitPolicyMillisDefault = 60 * 60_000
+/** Of the target raw; each has buffers of its own. */
+export const rawVolumesAtOnce = 4
 
 assert(
   holdTimeoutMillisMin <= holdTimeoutMillisDefault && holdTimeoutMillisDefault <= holdTimeoutMillisMax,

@@ -4,6 +4,7 @@ import * as path from 'node:path'
 export {
   createFileDurably,
   makeDirectoryDurably,
+  publishDurably,
   realFileCalls,
   replaceFileDurably,
   syncDirectory,

@@ -69,6 +69,30 @@ async function writeSynced(calls: FileCalls, file: string, contents: Uint8Array,
   }
 }
 
+/**
+ * On return the file at `from`, whose bytes are durable, has the name `to` and no longer its own, durably. Fails with EEXIST where `to` exists; on a file
+ * system without hard links somebody who takes the name in the same instant loses his file.
+ */
+export async function publishDurably(calls: FileCalls, from: string, to: string): Promise<void> {
+  try {
+    await calls.link(from, to)
+    await syncDirectory(calls, path.dirname(to)) // the new name first: a power cut leaves one of them, or both
+    await calls.unlink(from)
+  } catch (error) {
+    if (!linkless.has((error as NodeJS.ErrnoException).code)) throw error
+    const isTaken = await calls.stat(to).then(
+      () => true,
+      () => false,
+    )
+    if (isTaken) throw Object.assign(new Error(`EEXIST: ${to}`), { code: 'EEXIST' })
+    await calls.rename(from, to)
+  }
+  await syncDirectory(calls, path.dirname(to))
+}
+
+/** What file systems say that have no hard links. */
+const linkless = new Set<string | undefined>(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'])
+
 /** On return the names in the directory are durable. */
 export async function syncDirectory(calls: FileCalls, directory: string): Promise<void> {
   const open = await calls.open(directory, 'r')

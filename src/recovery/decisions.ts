@@ -1,0 +1,72 @@
+import { Failure } from '../base/failure.ts'
+import type { CommitPolicy, RecoveryKind, RecoveryRecord } from '../timeline/recovery.ts'
+
+// What a person may decide of a recovery, and when: in words, for whoever asks for something else is likely to be in a hurry.
+
+export type Decision = 'commit' | 'rollback' | 'stop'
+
+/** What is under way of a recovery beside its record. */
+export interface Under {
+  /** It does not get on, and is tried again: why. */
+  readonly trouble: string | undefined
+}
+
+/** How it ends when that is not as a commit: a failover is rolled back, a test or a clone is stopped. */
+export function endOf(kind: RecoveryKind): 'rollback' | 'stop' {
+  return kind === 'failover' || kind === 'move' ? 'rollback' : 'stop'
+}
+
+/** True of the kinds of which a VPG has one at a time: it becomes what the machines are. */
+export function changesVpg(kind: RecoveryKind): boolean {
+  return kind === 'failover' || kind === 'move'
+}
+
+/** Fails REQUEST_INVALID for what this recovery never takes, or takes no more; BUSY for what it does not take now. */
+export function requireDecidable(record: RecoveryRecord, decision: Decision, { trouble }: Under): void {
+  const { id, kind, state } = record
+  const refuse = (sentence: string): never => {
+    throw new Failure('REQUEST_INVALID', sentence, { recovery: id, state })
+  }
+  const busy = (sentence: string): never => {
+    throw new Failure('BUSY', sentence, { recovery: id, state })
+  }
+  const at = record.endedAtMicros === undefined ? '' : ` at ${new Date(record.endedAtMicros / 1000).toISOString()}`
+  if (state === 'committed')
+    refuse(`recovery ${id} was committed${at}: what it recovered is kept, and there is nothing left to ${decision}`)
+  if (state === 'removed') refuse(`recovery ${id} was removed${at}: there is nothing left to ${decision}`)
+  if (kind === 'test' && decision !== 'stop')
+    refuse(
+      `recovery ${id} is a failover test: all that it takes is \`vra recover stop ${id}\`. To keep what it shows, fail over`,
+    )
+  if (kind === 'clone' && decision === 'commit')
+    refuse(`recovery ${id} is a clone: it is committed by itself when it is ready`)
+  if (decision !== 'commit' && decision !== endOf(kind))
+    refuse(`recovery ${id} is a ${kind}: \`vra recover ${endOf(kind)} ${id}\` is the way back`)
+  if (state === 'removing') busy(`recovery ${id} is being removed already`)
+  if (decision === 'commit' && state === 'committing') busy(`recovery ${id} is being committed already`)
+  if (decision === 'commit' && state !== 'ready')
+    busy(`recovery ${id} is not ready yet: look at what it recovers before you commit it`)
+  if (state === 'committing' && trouble === undefined)
+    busy(`recovery ${id} is being committed at this moment; what is committed stays`)
+}
+
+/** Fails REQUEST_INVALID where a recovery of this kind cannot have the policy. */
+export function requirePolicy(kind: RecoveryKind, policy: CommitPolicy): void {
+  if (policy.kind === 'none') return
+  if (kind === 'clone')
+    throw new Failure('REQUEST_INVALID', 'a clone is committed by itself when it is ready: it takes no commit policy')
+  if (kind === 'test' && policy.kind === 'commit')
+    throw new Failure('REQUEST_INVALID', 'a failover test is never committed: its commit policy is none or rollback')
+}
+
+/** The state that a commit policy leads to when nobody has said anything, and how many milliseconds from now; undefined where it waits for ever. */
+export function policyEnd(
+  { commitPolicy, readyAtMicros }: RecoveryRecord,
+  nowMicros: number,
+): { readonly state: 'committing' | 'removing'; readonly inMillis: number } | undefined {
+  if (commitPolicy.kind === 'none' || readyAtMicros === undefined) return undefined
+  // A clock that was set back lengthens no wait beyond what was asked for.
+  const passedMillis = Math.max(0, nowMicros - readyAtMicros) / 1000
+  const state = commitPolicy.kind === 'commit' ? 'committing' : 'removing'
+  return { state, inMillis: Math.max(0, commitPolicy.afterMillis - passedMillis) }
+}
