@@ -236,7 +236,7 @@ async function rewritePlanned(
  * A version is the region as of the end of a delta, and stays that whatever came above meanwhile; a deletion voids it, and so does a version
  * that a preseed put, or replaced, below: the new one would hide it.
  */
-async function commitVersions(
+export async function commitVersions(
   writer: VpgWriter,
   made: {
     readonly state: VpgState

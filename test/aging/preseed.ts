@@ -88,6 +88,41 @@ t.test('a process that dies at any call of the store goes on with the image wher
   t.ok(operation > 6, `${operation} operations`)
 })
 
+t.test('the pack of a region is no orphan of a former process while it is being committed', async t => {
+  const { model, file } = await running(t, 75)
+  model.writeImage(file, 1, 300)
+  await model.worker.beginPreseed({ vpg: model.vpg, volume: 1, file })
+  await model.restart()
+  const { worker, store } = model
+  let created = (): void => undefined
+  let goOn = (): void => undefined
+  const isCreated = new Promise<void>(resolve => (created = resolve))
+  const mayGoOn = new Promise<void>(resolve => (goOn = resolve))
+  const create = store.create.bind(store)
+  store.create = async (key, body) => {
+    await create(key, body)
+    if (!key.includes('/base/')) return
+    created()
+    await mayGoOn
+  }
+  const seeding = worker.preseedRegion({ vpg: model.vpg, volume: 1, region: 0 })
+  await isCreated
+  // The first step after a start looks for what its former process has left.
+  let isOver = false
+  const stepping = worker.step().then(() => (isOver = true))
+  for (let turn = 0; turn < 1000 && !isOver; turn++) await new Promise(resolve => setImmediate(resolve))
+  goOn()
+  await Promise.all([seeding, stepping])
+  const { plan } = await model.openNewest()
+  const garbage = new Set(plan.state.garbage.map(({ key }) => key))
+  const live = plan.state.regions.flatMap(({ pack }) => pack?.object.key ?? [])
+  t.equal(live.length, 1)
+  t.same(
+    live.filter(key => garbage.has(key)),
+    [],
+  )
+})
+
 t.test('another image takes the place of one that was begun, region by region', async t => {
   const { model, file } = await running(t, 73)
   fs.writeFileSync(file, Buffer.alloc(8 * MiB, 1))
