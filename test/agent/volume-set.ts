@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto'
 import * as fs from 'node:fs'
 import t from 'tap'
+import { connectSocket, type Connect } from '../../src/agent/connect.ts'
 import { MiB } from '../../src/base/units.ts'
+import { realDisk, type Disk } from '../../src/disk/disk.ts'
 import { eventually } from '../support/nbd-tools.ts'
 import { Site } from '../support/agent-site.ts'
 
@@ -110,5 +112,67 @@ t.test('what cannot be done is named, and the rest is done', async t => {
   await agent.close()
   await t.rejects(agent.changeVolumes(volumes(site, 'a')), { code: 'CLOSING' })
   await site.vra.kill()
+  t.same(site.vra.faults, [])
+})
+
+t.test('a volume that is served again is synchronised, and what its guest writes meanwhile is sent', async t => {
+  const site = await Site.create(t.testdir(), ['a', 'b'], sizeBytes)
+  let linkIsUp = true
+  const connect: Connect = (target, events) => connectSocket(linkIsUp ? target : { ...target, port: 1 }, events)
+  const agent = await site.start({}, { connect })
+  const guest = await site.client(agent, 'b')
+  await guest.write(0, randomBytes(4096))
+  await site.untilExact(agent)
+  await guest.close()
+  linkIsUp = false
+  await agent.changeVolumes(volumes(site, 'a'))
+  await agent.changeVolumes(volumes(site, 'a', 'b'))
+  t.not(agent.status().volumes[1]?.sync, 'none', 'nobody can know what was sent of it')
+  const again = await site.client(agent, 'b')
+  await again.write(MiB, randomBytes(4096))
+  linkIsUp = true
+  await site.untilExact(agent)
+  await again.write(2 * MiB, randomBytes(4096))
+  await again.close()
+  await site.untilExact(agent)
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
+  t.same(site.vra.faults, [])
+})
+
+t.test('a full state directory costs the change, and no claim of a disk: with room it can be made', async t => {
+  let full = false
+  const disk: Disk = {
+    ...realDisk,
+    open: (file, mode) => {
+      if (full && mode === 'create') throw Object.assign(new Error('ENOSPC: no space left'), { code: 'ENOSPC' })
+      return realDisk.open(file, mode)
+    },
+  }
+  const site = await Site.create(t.testdir(), ['a', 'b'], sizeBytes)
+  const agent = await site.start({}, { disk })
+  await site.untilExact(agent)
+  full = true
+  await t.rejects(agent.changeVolumes(volumes(site, 'a')), { code: 'CONFIG_INVALID', message: /ENOSPC/ })
+  addDisk(site, 'c', new Uint8Array(0))
+  await t.rejects(agent.changeVolumes(volumes(site, 'a', 'c')), { code: 'CONFIG_INVALID', message: /ENOSPC/ })
+  t.same(
+    agent.status().volumes.map(({ name }) => name),
+    ['a'],
+    'a volume of which nothing could be written down is not served',
+  )
+  await t.rejects(agent.changeVolumes(volumes(site, 'a', 'b')), { code: 'CONFIG_INVALID', message: /ENOSPC/ })
+  t.equal(agent.status().volumes.length, 1)
+  full = false
+  site.vra.addVolume('c', sizeBytes)
+  await agent.changeVolumes(volumes(site, 'a', 'b', 'c'))
+  const guest = await site.client(agent, 'b')
+  await guest.write(MiB, randomBytes(4096))
+  await guest.close()
+  await site.untilExact(agent)
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
   t.same(site.vra.faults, [])
 })
