@@ -86,7 +86,6 @@ export class Aging {
   readonly tag: Call<'tag'> = argument => this.#client.call('tag', argument)
   readonly untag: Call<'untag'> = argument => this.#client.call('untag', argument)
   readonly closeImage: Call<'closeImage'> = argument => this.#client.call('closeImage', argument)
-  readonly generationOpened: Call<'generationOpened'> = argument => this.#client.call('generationOpened', argument)
   readonly beginPreseed: Call<'beginPreseed'> = argument => this.#client.call('beginPreseed', argument)
   readonly preseedRegion: Call<'preseedRegion'> = argument => this.#client.call('preseedRegion', argument)
   readonly endPreseed: Call<'endPreseed'> = argument => this.#client.call('endPreseed', argument)
@@ -109,6 +108,12 @@ export class Aging {
   readonly dataSizes: Call<'dataSizes'> = argument => {
     this.flush()
     return this.#client.call('dataSizes', argument)
+  }
+
+  /** As openImage. */
+  readonly generationOpened: Call<'generationOpened'> = argument => {
+    this.flush()
+    return this.#client.call('generationOpened', argument)
   }
 
   /** As openImage. */

@@ -321,7 +321,9 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }
 
   async generationOpened({ vpg, ...sync }: { readonly vpg: VpgId } & WholeSync): Promise<void> {
-    await this.#bounded(this.#known(vpg).generationOpened(sync))
+    const known = this.#known(vpg)
+    await this.readTail() // a hole that is in the log, and not seen yet, is repaired as well
+    await this.#bounded(known.generationOpened(sync))
   }
 
   async status({ vpg }: { readonly vpg: VpgId }): Promise<VpgMirrorStatus> {

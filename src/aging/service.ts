@@ -125,7 +125,7 @@ export interface AgingService {
   noteCompared(argument: { readonly vpg: VpgId; readonly volume: number }): Promise<boolean>
   /**
    * An agent opened a generation of its stream in which it synchronises these volumes whole, by sending or by comparing all of their blocks: holes
-   * known by now in them are repaired by the first checkpoint of that generation that includes them.
+   * that the log has by now in them are repaired by the first checkpoint of that generation that includes them.
    */
   generationOpened(argument: { readonly vpg: VpgId } & WholeSync): Promise<void>
   /** Seals and commits what the VPG has in the log up to now, whatever its size and age; returns what is offloaded then. */

@@ -1,4 +1,4 @@
-import type { Aging, AgingHandlers } from '../aging/aging.ts'
+import type { AgingHandlers } from '../aging/aging.ts'
 import type { AgingNotices } from '../aging/service.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import type { CatalogEvents } from '../catalog/events.ts'
@@ -13,6 +13,7 @@ import type { Log } from './log.ts'
 import type { Meter } from './meter.ts'
 import type { Pacer } from './pacer.ts'
 import type { VpgTable } from './vpg-table.ts'
+import type { WholeSyncs } from './whole-syncs.ts'
 import type { SyncKind } from '../wire/messages.ts'
 
 // Who hears of what: events of the parts go to metrics (all of them), to the log (what a person wants to read), and to the
@@ -59,7 +60,7 @@ export function catalogEvents(log: Log, endDaemon: (error: Error) => void): Cata
 }
 
 export interface IngestListeners {
-  readonly aging: Pick<Aging, 'generationOpened'>
+  readonly wholeSyncs: Pick<WholeSyncs, 'begun'>
   readonly table: VpgTable
   readonly meter: Meter
   readonly metrics: Metrics
@@ -68,7 +69,15 @@ export interface IngestListeners {
   readonly log: Log
 }
 
-export function ingestEvents({ aging, table, meter, metrics, pacer, catalog, log }: IngestListeners): IngestEvents {
+export function ingestEvents({
+  wholeSyncs,
+  table,
+  meter,
+  metrics,
+  pacer,
+  catalog,
+  log,
+}: IngestListeners): IngestEvents {
   const nameOf = (vpg: VpgId | undefined): string | undefined =>
     vpg === undefined ? undefined : table.get(vpg)?.definition.name
   return both(metrics.ingest, {
@@ -85,10 +94,7 @@ export function ingestEvents({ aging, table, meter, metrics, pacer, catalog, log
       log.info({ vpg: nameOf(vpg), stream, agent, generation, syncs }, 'generationOpened')
       const wholeVolumes = volumes.filter(({ sync }) => isWhole(sync)).map(({ number }) => number)
       if (wholeVolumes.length === 0) return
-      // Where it does not get there, holes stay open until the next synchronisation.
-      aging.generationOpened({ vpg, stream, generation, wholeVolumes }).catch((error: unknown) => {
-        log.warn({ vpg: nameOf(vpg), error: String(error) }, 'repairNotNoted')
-      })
+      wholeSyncs.begun({ vpg, stream, generation, wholeVolumes })
     },
     coordinatorChanged: (vpg, { agent, term }) => log.info({ vpg: nameOf(vpg), agent, term }, 'coordinatorChanged'),
     batchDurable: (vpg, batch) => {

@@ -5,18 +5,22 @@ import type { Ordinal } from '../base/ids.ts'
 import type { OpenedVpg } from '../aging/service.ts'
 import type { Ingest } from '../ingest/ingest.ts'
 import type { RecoveredLog } from '../journal/journal.ts'
-import { loadHistory } from './load-catalog.ts'
 import type { Log } from './log.ts'
 import { newestOfEachName, reconcile } from './reconcile.ts'
 import { VpgEntry, type VpgTable } from './vpg-table.ts'
 
 // A start without the store serves what is remembered of the VPGs, with what the log says. When the store answers, what it says
 // takes its place, while agents are connected and checkpoints are being made.
+//
+//   storeOpened ──> takeStore: all of memory in one step │ then the index, VPG by VPG │ then aging starts
+//                                                        └─ people's changes are refused ─┘
+//
+// Until aging starts nothing leaves a history and nothing is sealed, so what the store said is not old when the index has it.
 
 export interface StoreReturnParts {
-  readonly catalog: Catalog
+  readonly catalog: Pick<Catalog, 'loadVpg' | 'addCheckpoints'>
   readonly clock: Clock
-  readonly ingest: Ingest
+  readonly ingest: Pick<Ingest, 'addVpg' | 'removeVpg' | 'updateVpg' | 'offloaded'>
   readonly log: Log
   readonly table: VpgTable
   /** What the log held at the start of VPGs that nothing was remembered of. */
@@ -34,13 +38,19 @@ export function recoveredOfOthers(recovered: RecoveredLog, known: readonly Opene
   }
 }
 
-/** Fails PEER_LOST, so that the daemon is started again, where a VPG went on elsewhere and came back meanwhile. */
+/**
+ * Before it first waits, all that memory has of the VPGs is as the store says, but for those that another appliance has taken since; on return the index
+ * says the same, and changes are allowed again. Fails PEER_LOST, so that the daemon is started again, where a VPG went on elsewhere and came
+ * back meanwhile.
+ */
 export async function takeStore(parts: StoreReturnParts, vpgs: readonly OpenedVpg[]): Promise<void> {
   const { log, table, ingest } = parts
   const { served, replaced } = newestOfEachName(vpgs)
+  for (const opened of served) refuseOtherEpoch(table.get(opened.definition.id), opened)
   for (const { definition } of replaced)
     log.error({ vpg: definition.name, id: definition.id }, 'vpgOfSameNameLeftAlone')
   table.storeAway = undefined
+  table.isTakingStore = true
   const ids = new Set(served.map(({ definition }) => definition.id))
   for (const { definition, fenced } of table.all()) {
     if (fenced !== undefined || ids.has(definition.id)) continue
@@ -49,32 +59,50 @@ export async function takeStore(parts: StoreReturnParts, vpgs: readonly OpenedVp
     ingest.removeVpg(definition.id)
     table.remove(definition.id)
   }
-  for (const opened of served) {
+  const loads = served.map(opened => {
     const entry = table.get(opened.definition.id)
-    if (entry === undefined) await addUnknown(parts, opened)
-    else await refresh(parts, entry, opened)
-  }
-  log.info({ vpgs: served.length }, 'storeOpened')
+    return entry === undefined ? addUnknown(parts, opened) : refresh(parts, entry, opened)
+  })
+  for (const load of loads) await load()
+  table.isTakingStore = false
 }
 
-async function addUnknown({ catalog, clock, ingest, table, unknownInLog }: StoreReturnParts, opened: OpenedVpg) {
+/** What is left to do of one VPG: its rows of the index. */
+type Load = () => Promise<void>
+
+function refuseOtherEpoch(entry: VpgEntry | undefined, { definition, epoch }: OpenedVpg): void {
+  if (entry === undefined || entry.fenced !== undefined || entry.epoch === epoch) return
+  throw new Failure('PEER_LOST', `VPG "${definition.name}" is at epoch ${epoch}, and was served at ${entry.epoch}`)
+}
+
+function addUnknown({ catalog, clock, ingest, table, unknownInLog }: StoreReturnParts, opened: OpenedVpg): Load {
   const vpgs = reconcile([opened], unknownInLog)
-  await loadHistory(catalog, vpgs)
   for (const vpg of vpgs) {
     table.add(new VpgEntry(vpg.opened, clock))
     ingest.addVpg(vpg.ingest)
   }
+  return async () => {
+    for (const vpg of vpgs) {
+      await loadIndex(catalog, opened)
+      catalog.addCheckpoints(opened.definition.id, vpg.logCheckpoints)
+    }
+  }
 }
 
 /** The streams are where they were, or further on; what people decided is as the store says. */
-async function refresh({ catalog, ingest }: StoreReturnParts, entry: VpgEntry, opened: OpenedVpg): Promise<void> {
-  const { definition, epoch, offloaded, segments, checkpoints } = opened
-  if (epoch !== entry.epoch)
-    throw new Failure('PEER_LOST', `VPG "${definition.name}" is at epoch ${epoch}, and was served at ${entry.epoch}`)
+function refresh({ catalog, ingest }: StoreReturnParts, entry: VpgEntry, opened: OpenedVpg): Load {
+  const { definition, offloaded } = opened
+  if (entry.fenced !== undefined) return async () => undefined // ingest has let go of it, for good
   const isRedefined = JSON.stringify(definition) !== JSON.stringify(entry.definition)
   entry.refresh(opened)
   if (isRedefined) ingest.updateVpg(definition)
   ingest.offloaded(definition.id, offloaded)
+  return () => loadIndex(catalog, opened)
+}
+
+/** Beside the checkpoints that agents make meanwhile. */
+async function loadIndex(catalog: StoreReturnParts['catalog'], opened: OpenedVpg): Promise<void> {
+  const { definition, offloaded, segments, checkpoints } = opened
   const keepAbove = checkpoints.at(-1)?.ordinal ?? (0 as Ordinal)
   await catalog.loadVpg({ vpg: definition.id, segments, checkpoints, offloaded, keepAbove })
 }

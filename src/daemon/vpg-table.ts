@@ -83,6 +83,15 @@ export class VpgTable {
   readonly damageElsewhere: string[] = []
   /** While the store has not answered since the start. */
   storeAway: AgingNotices['storeAway'] | undefined
+  /** While what the store says, after a start without it, takes the place of what was remembered: see takeStore. */
+  isTakingStore = false
+
+  /** Fails BUSY where a change would be lost in what the store said before it. */
+  requireChangeable(): void {
+    if (!this.isTakingStore) return
+    const sentence = 'the object store has just answered, and what it holds is being read: try again in a moment'
+    throw new Failure('BUSY', sentence)
+  }
 
   add(entry: VpgEntry): void {
     this.#byId.set(entry.definition.id, entry)

@@ -60,6 +60,7 @@ export class DaemonControl implements api.VraControl {
   }
 
   async createVpg(request: api.CreateVpgRequest): Promise<api.VpgStatus> {
+    this.#parts.table.requireChangeable()
     const { aging, clock, ingest, report, table } = this.#parts
     if (table.has(request.name) || this.#creating.has(request.name))
       throw new Failure('ALREADY_EXISTS', `there is a VPG "${request.name}" already`)
@@ -77,6 +78,7 @@ export class DaemonControl implements api.VraControl {
   }
 
   async deleteVpg(name: string): Promise<void> {
+    this.#parts.table.requireChangeable()
     const { aging, catalog, exports, ingest, table } = this.#parts
     const entry = table.named(name)
     const vpg = entry.definition.id
@@ -89,6 +91,7 @@ export class DaemonControl implements api.VraControl {
   }
 
   async changeVpg(name: string, request: api.ChangeVpgRequest): Promise<api.VpgStatus> {
+    this.#parts.table.requireChangeable()
     const { aging, ingest, report, table } = this.#parts
     const entry = table.named(name)
     const limits = this.#limitsOf(request, entry.definition)
@@ -116,6 +119,7 @@ export class DaemonControl implements api.VraControl {
   }
 
   async #changeVolumes(vpg: string, change: VolumeChange): Promise<api.VpgStatus> {
+    this.#parts.table.requireChangeable()
     const { aging, ingest, report, table } = this.#parts
     const entry = table.named(vpg)
     entry.definition = await aging.changeVolumes({ vpg: entry.definition.id, change }) // durable, then it takes effect
@@ -156,6 +160,7 @@ export class DaemonControl implements api.VraControl {
   }
 
   async tagCheckpoint(request: api.TagRequest): Promise<api.CheckpointFacts> {
+    this.#parts.table.requireChangeable()
     const { aging, catalog, checkpoints, clock, ingest, table } = this.#parts
     const entry = table.named(request.vpg)
     const vpg = entry.definition.id
@@ -176,6 +181,7 @@ export class DaemonControl implements api.VraControl {
   }
 
   async untagCheckpoint(vpg: string, tag: string): Promise<void> {
+    this.#parts.table.requireChangeable()
     const entry = this.#parts.table.named(vpg)
     if (!entry.tags.some(candidate => candidate.name === tag))
       throw new Failure('NOT_FOUND', `nothing of ${vpg} is tagged "${tag}"`)
@@ -184,6 +190,7 @@ export class DaemonControl implements api.VraControl {
   }
 
   async startExport(request: api.ExportRequest): Promise<api.ExportJob> {
+    this.#parts.table.requireChangeable()
     const { checkpoints, clock, exports, table } = this.#parts
     this.#refuseOwnFile(request.file)
     const entry = table.named(request.vpg)
@@ -201,6 +208,7 @@ export class DaemonControl implements api.VraControl {
   }
 
   async startPreseed({ vpg, volume, file }: api.PreseedRequest): Promise<api.PreseedJob> {
+    this.#parts.table.requireChangeable()
     const { checkpoints, clock, preseeds, table } = this.#parts
     this.#refuseOwnFile(file)
     const entry = table.named(vpg)

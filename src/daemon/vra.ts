@@ -40,6 +40,7 @@ import { recoveredOfOthers, takeStore } from './store-return.ts'
 import { Terms } from './terms.ts'
 import { VerifyJobs } from './verify-jobs.ts'
 import { VpgEntry, VpgTable } from './vpg-table.ts'
+import { WholeSyncs } from './whole-syncs.ts'
 import { DaemonControl } from './vra-control.ts'
 
 const imageCacheSizeBytes = 64 * MiB
@@ -133,6 +134,11 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     const pacer = parts.own(new Pacer(paceFlag, logShare))
     const { listen } = config
     let images: Exports | undefined
+    const wholeSyncs = new WholeSyncs({
+      aging,
+      notNoted: ({ vpg }, error) =>
+        log.warn({ vpg: table.get(vpg)?.definition.name, error: String(error) }, 'repairNotNoted'),
+    })
     const ingest = parts.own(
       await Ingest.open({
         listen: { host: listen.host, port: listen.port },
@@ -140,13 +146,18 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
         journal,
         vpgs: vpgs.map(vpg => vpg.ingest),
         clock,
-        events: ingestEvents({ aging, table, meter, metrics, pacer, catalog, log }),
+        events: ingestEvents({ wholeSyncs, table, meter, metrics, pacer, catalog, log }),
         issueTerm: (vpg, above) => terms.issue(vpg, above),
         hashes: new Hashes({ clock, aging, images: () => images }),
       }),
     )
     serving = ingest
     catchUp(ingest, table)
+    // Taken over in memory in the step in which it is told, or in this one.
+    const storeTaken = storeOpened.told.then(opened =>
+      takeStore({ catalog, clock, ingest, log, table, unknownInLog }, opened.map(unpacked)),
+    )
+    storeTaken.catch(() => undefined) // whoever waits for the end hears of it
     const exports = parts.own(
       new Exports(
         { store: config.store, dataDirectory: data.directory, cacheSizeBytes: imageCacheSizeBytes },
@@ -211,7 +222,9 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
         vra,
         metrics: () => metrics.render(),
         // From its start on aging reads the whole log, which takes a core: when little is left to compute here, but before anybody can ask for an image.
-        beforeListening: () => aging.start({ durable: journal.durable() }),
+        beforeListening: async () => {
+          if (!aging.isStoreAway) await aging.start({ durable: journal.durable() })
+        },
         onBug: (error, request) =>
           log.error({ ...request, error: String(error instanceof Error ? error.stack : error) }, 'requestFailed'),
       }),
@@ -240,8 +253,10 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
         await tailLoaded
       },
     })
-    const returning = storeOpened.told.then(async opened => {
-      await takeStore({ catalog, clock, ingest, log, table, unknownInLog }, opened.map(unpacked))
+    const returning = storeTaken.then(async () => {
+      await aging.start({ durable: journal.durable() })
+      wholeSyncs.storeReturned()
+      log.info({ vpgs: table.all().length }, 'storeOpened')
       preseeds.resume(table.all())
       return await new Promise<never>(() => undefined)
     })

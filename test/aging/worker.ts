@@ -313,6 +313,22 @@ t.test('a hole closes whatever step of that the process died at', async t => {
   }
 })
 
+t.test('a hole that is in the log, and was not seen yet when its repair began, is repaired as well', async t => {
+  const model = await running(t, 97)
+  model.write(1, 2)
+  model.checkpoint()
+  model.writeBad(1)
+  const generation = model.openGeneration(1)
+  model.worker.durable(model.log.mark)
+  await model.worker.generationOpened({ vpg: model.vpg, stream: 1, generation, wholeVolumes: [1] })
+  model.writeOver(1, 4096, 16 * 1024)
+  const repaired = model.checkpoint()
+  model.clock.advance(20_000)
+  await model.age()
+  const plan = await model.open(repaired)
+  t.equal(await model.difference(plan), undefined)
+})
+
 /** A VPG whose hole a synchronisation has just repaired; the checkpoint that closes it is in the log. */
 async function repairing(t: { testdir(): string }, seed: number) {
   const model = await running(t, seed)

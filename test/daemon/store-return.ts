@@ -1,0 +1,113 @@
+import t from 'tap'
+import type { OpenedVpg } from '../../src/aging/service.ts'
+import { systemClock } from '../../src/base/clock.ts'
+import { Failure } from '../../src/base/failure.ts'
+import { ordinal, vpgId, type VpgId } from '../../src/base/ids.ts'
+import type { Log } from '../../src/daemon/log.ts'
+import { takeStore, type StoreReturnParts } from '../../src/daemon/store-return.ts'
+import { VpgEntry, VpgTable } from '../../src/daemon/vpg-table.ts'
+import type { VpgDefinition } from '../../src/timeline/definition.ts'
+import { openedVpg } from '../support/opened-vpg.ts'
+
+const [first, second, third] = ['1a', '2b', '3c'].map(digits => vpgId(digits.repeat(16))) as [VpgId, VpgId, VpgId]
+const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined } as unknown as Log
+
+function vpg(id: VpgId, change: Partial<VpgDefinition> = {}): OpenedVpg {
+  return openedVpg({ definition: { ...openedVpg().definition, id, name: `vpg-${id.slice(0, 2)}`, ...change } })
+}
+
+/** A table and an ingest that serve these, and an index whose loads wait to be let go on. */
+function site(remembered: readonly OpenedVpg[]) {
+  const table = new VpgTable()
+  const served = new Map<VpgId, VpgDefinition>()
+  for (const opened of remembered) {
+    table.add(new VpgEntry(opened, systemClock))
+    served.set(opened.definition.id, opened.definition)
+  }
+  const loaded: VpgId[] = []
+  const waiting: (() => void)[] = []
+  const parts: StoreReturnParts = {
+    catalog: {
+      loadVpg: async ({ vpg: id }) => {
+        await new Promise<void>(resolve => waiting.push(resolve))
+        loaded.push(id)
+      },
+      addCheckpoints: () => undefined,
+    },
+    clock: systemClock,
+    ingest: {
+      addVpg: ({ definition }) => void served.set(definition.id, definition),
+      removeVpg: id => void served.delete(id),
+      updateVpg: definition => {
+        if (!served.has(definition.id)) throw new Failure('UNKNOWN_VPG', `ingest serves no VPG ${definition.id}`)
+        served.set(definition.id, definition)
+      },
+      offloaded: () => undefined,
+    },
+    log: quiet,
+    table,
+    unknownInLog: {
+      streams: [],
+      records: [],
+      markers: [],
+      untoldCount: 0,
+    } as unknown as StoreReturnParts['unknownInLog'],
+  }
+  const letOneLoad = async (): Promise<void> => {
+    waiting.shift()?.()
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  return { parts, table, served, loaded, letOneLoad }
+}
+
+t.test(
+  'all of memory is as the store says before the index is waited for, and nothing is changed until that is',
+  async t => {
+    const { parts, table, served, loaded, letOneLoad } = site([vpg(first), vpg(second)])
+    table.storeAway = { sinceMicros: 1, sentence: 'away' }
+    const taking = takeStore(parts, [vpg(first, { paused: true }), vpg(third)])
+    t.same([...served.keys()], [first, third], 'one that the store does not have is served no more')
+    t.same([...table.all().map(({ definition }) => definition.id)], [first, third])
+    t.equal(served.get(first)?.paused, true)
+    t.equal(table.storeAway, undefined)
+    t.throws(() => table.requireChangeable(), { code: 'BUSY', message: /has just answered.*try again/ })
+    await letOneLoad()
+    await letOneLoad()
+    await taking
+    t.same(loaded, [first, third])
+    table.requireChangeable()
+  },
+)
+
+t.test('what happens while the index is loaded is not undone', async t => {
+  const { parts, table, served, letOneLoad } = site([vpg(first), vpg(second)])
+  const taking = takeStore(parts, [vpg(first), vpg(second), vpg(third)])
+  // Another appliance takes the second over, the third is deleted, an edge moves.
+  const fenced = table.get(second)!
+  fenced.fenced = 'it is owned by another appliance'
+  served.delete(second)
+  table.remove(third)
+  served.delete(third)
+  table.get(first)!.historyEdge = ordinal(7)
+  for (let load = 0; load < 3; load++) await letOneLoad()
+  await taking
+  t.same([...served.keys()], [first])
+  t.equal(table.get(third), undefined)
+  t.equal(table.get(first)?.historyEdge, 7)
+})
+
+t.test('a VPG that was fenced before the store told of it stays so', async t => {
+  const { parts, table, served } = site([vpg(first)])
+  table.get(first)!.fenced = 'it is owned by another appliance'
+  served.delete(first)
+  await takeStore(parts, [vpg(first, { paused: true })])
+  t.equal(served.size, 0)
+})
+
+t.test('a VPG that went on elsewhere and came back ends the daemon, before anything else is taken', async t => {
+  const { parts, table, served } = site([vpg(first), vpg(second)])
+  const taking = takeStore(parts, [vpg(first, { paused: true }), { ...vpg(second), epoch: 3 }])
+  await t.rejects(taking, { code: 'PEER_LOST', message: /at epoch 3, and was served at 1/ })
+  t.equal(served.get(first)?.paused, false)
+  t.equal(table.isTakingStore, false)
+})
