@@ -3,6 +3,8 @@ import { registryKey, type VpgContents } from '../manifest/manifest.ts'
 import { historyEdge } from '../timeline/retention.ts'
 import { objectKeys } from '../timeline/reach.ts'
 import { isPinOfRecovery } from '../timeline/recovery.ts'
+import type { GarbageObject } from '../timeline/state.ts'
+import { GarbageAges } from './garbage-ages.ts'
 import type { AgingTools } from './tools.ts'
 import type { Exclusive, VpgWriter } from './vpg-writer.ts'
 
@@ -38,6 +40,8 @@ function edgeIsFarBehind(writer: VpgWriter): boolean {
 /** Keys that only the removal of other garbage made garbage: they wait for company, or a quiet VPG would commit for ever. */
 const ownChurn = new WeakMap<VpgWriter, ReadonlySet<string>>()
 
+const garbageAges = new WeakMap<VpgWriter, GarbageAges>()
+
 /** Removes what left the manifest longer ago than the grace period and no open image reads. */
 export async function collectGarbage(
   tools: AgingTools,
@@ -45,16 +49,19 @@ export async function collectGarbage(
   isRead: (key: string) => boolean,
 ): Promise<boolean> {
   const { clock, config, notify } = tools
-  const before = clock.timestampMicros() - config.garbageGraceMillis * 1000
+  const graceMillis = config.garbageGraceMillis
   const churn = ownChurn.get(writer) ?? new Set<string>()
   const { state } = writer.contents
-  const left = state.garbage.filter(({ leftAtMicros, key }) => leftAtMicros <= before && !isRead(key))
+  const ages = garbageAges.get(writer) ?? new GarbageAges(clock)
+  garbageAges.set(writer, ages)
+  const isOld = ({ leftAtMicros }: GarbageObject): boolean => ages.ageMillis(leftAtMicros) >= graceMillis
+  const left = state.garbage.filter(object => isOld(object) && !isRead(object.key))
   // Nothing that left comes back; were it otherwise, a lost object would be for ever, one too many is only in the way.
   const live = new Set(left.length === 0 ? [] : objectKeys(state))
   const due = left.filter(({ key }) => !live.has(key))
   if (due.every(({ key }) => churn.has(key))) return false
-  const oldestMicros = due.reduce((oldest, { leftAtMicros }) => Math.min(oldest, leftAtMicros), Infinity)
-  const isAlone = before - oldestMicros < config.garbageGraceMillis * 1000 * companyShare
+  const oldestMillis = due.reduce((oldest, { leftAtMicros }) => Math.max(oldest, ages.ageMillis(leftAtMicros)), 0)
+  const isAlone = oldestMillis - graceMillis < graceMillis * companyShare
   if (isAlone && due.length < removalsPerCommitMax) return false
   const keys = due.slice(0, removalsPerCommitMax).map(({ key }) => key)
   await removeAll(tools, writer, keys)
@@ -66,6 +73,7 @@ export async function collectGarbage(
     const known = new Set(garbage.map(({ key }) => key))
     const own = turn.contents.state.garbage.map(({ key }) => key).filter(key => !known.has(key))
     ownChurn.set(writer, new Set([...own, ...[...churn].filter(key => known.has(key))]))
+    ages.keep(new Set(turn.contents.state.garbage.map(({ leftAtMicros }) => leftAtMicros)))
   })
   notify('garbageRemoved', { vpg: writer.vpg, objectCount: keys.length })
   return true
@@ -110,6 +118,8 @@ async function orphansOf(
   return orphans
 }
 
+const deletedAges = new WeakMap<VpgWriter, GarbageAges>()
+
 /** Deleted VPGs of which only the manifest is left that says so. */
 const emptied = new WeakSet<VpgWriter>()
 
@@ -121,7 +131,9 @@ export async function removeDeleted(tools: AgingTools, writer: VpgWriter): Promi
   const { clock, config, logFiles, notify, signal } = tools
   const deletedAtMicros = writer.contents.deletedAtMicros
   if (deletedAtMicros === undefined || (emptied.has(writer) && logFiles.has(writer.vpg))) return false
-  if (clock.timestampMicros() < deletedAtMicros + config.garbageGraceMillis * 1000) return false
+  const ages = deletedAges.get(writer) ?? new GarbageAges(clock)
+  deletedAges.set(writer, ages)
+  if (ages.ageMillis(deletedAtMicros) < config.garbageGraceMillis) return false
   await writer.checkOwnership()
   const all = await writer.patience.attempt(async each => {
     const keys: string[] = []

@@ -48,16 +48,24 @@ export class VpgOpening {
       this.#vpgs.set(vpg, aging)
       if (aging.isDeleted) return undefined
       return { ...openedOf(aging), checkpointPage: encodeCheckpoints([...folded, ...aging.contents.recent]) }
-    } catch (error) {
-      if (failedWith(error, 'NOT_FOUND') && memos?.get(vpg) === undefined) {
-        await removeRemains(store, vpg, applianceId, signal)
-        return undefined
-      }
+    } catch (reason) {
+      const isUnknown = failedWith(reason, 'NOT_FOUND') && memos?.get(vpg) === undefined
+      const error = isUnknown ? await this.#removeRemains(vpg, signal) : reason
+      if (error === undefined) return undefined
       if (!(error instanceof Failure) || error.reaction === 'cancelled' || mayPass(error)) throw error
       if (failedWith(error, 'IDENTITY_REFUSED') && memos?.get(vpg) !== undefined) this.#tellFenced(vpg, error)
       else notify('damageFound', { vpg, sentence: `VPG ${vpg} is left alone: ${error.message}` })
       return undefined
     }
+  }
+
+  /** Undefined when they are removed, or another appliance's; else why not. */
+  async #removeRemains(vpg: VpgId, signal: AbortSignal): Promise<unknown> {
+    const { store, config } = this.#tools
+    return await removeRemains(store, vpg, config.applianceId, signal).then(
+      () => undefined,
+      (error: unknown) => error,
+    )
   }
 
   async #adopt(identity: WriterIdentity, vpg: VpgId, signal: AbortSignal): ReturnType<typeof VpgCommits.load> {

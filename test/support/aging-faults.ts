@@ -53,7 +53,7 @@ export interface FaultyRun {
 }
 
 const credentials = { accessKeyId: 'test', secretAccessKey: 'secret' }
-const requestTimeoutMillis = 250
+const requestTimeoutMillis = 600
 
 function hasBody(operation: Operation): boolean {
   return operation === 'GetObject' || operation === 'ListObjectsV2'

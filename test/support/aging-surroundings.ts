@@ -11,13 +11,19 @@ import { MemoryStore } from './segment-store.ts'
 /** A clock that only goes on when told, or when somebody sleeps for less than a quarter of a minute. */
 export class SteppedClock implements Clock {
   #millis = 1_000_000
+  #wallAheadMillis = 0
 
   advance(millis: number): void {
     this.#millis += millis
   }
 
+  /** The wall clock alone. */
+  jump(millis: number): void {
+    this.#wallAheadMillis += millis
+  }
+
   timestampMicros(): number {
-    return this.#millis * 1000
+    return (this.#millis + this.#wallAheadMillis) * 1000
   }
 
   monotonicMillis(): number {
