@@ -18,6 +18,7 @@ import type { VolumeDataSize } from '../timeline/image-size.ts'
 import { LogFiles } from './log-files.ts'
 import { LogTail } from './log-tail.ts'
 import { beginPreseed, endPreseed, noteCompared, preseedRegion } from './preseed.ts'
+import { Scrub } from './scrub.ts'
 import { SegmentMemory } from './segment-memory.ts'
 import type {
   AgingConfig,
@@ -46,6 +47,8 @@ const segmentSlackBytes = 2 * frameSizeBytesMax + 2 * MiB
 const idleMillis = 500
 /** A VPG that the store does not know is looked for again at this pace, or that of the garbage's grace period if that is longer. */
 const strangersLookMillis = 10_000
+/** When nothing is to be verified, that is looked for again after this. */
+const scrubLookMillis = 60_000
 /** Large buffers that nobody has used for this long are given back. */
 const unusedMemoryMillis = 5_000
 /** How long a call waits for the log to be read up to its checkpoint, and for the store to take a decision. */
@@ -76,6 +79,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   #store: ObjectStore | undefined
   #tail: LogTail | undefined
   #strangers: Strangers | undefined
+  #scrub: Scrub | undefined
   #started = false
   /** How far the log was said to be durable last. */
   #durable: LogMark | undefined
@@ -168,6 +172,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       this.#started = true
       for (const vpg of this.#vpgs.values()) this.#runVpg(vpg)
       this.#run(() => this.#strangersLoop())
+      this.#run(() => this.#scrubLoop())
       await this.#tailLoop()
     })
   }
@@ -327,7 +332,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }
 
   async status({ vpg }: { readonly vpg: VpgId }): Promise<VpgMirrorStatus> {
-    return this.#known(vpg).status()
+    return { ...this.#known(vpg).status(), scrub: this.#scrub?.factsOf(vpg) }
   }
 
   async seal({ vpg }: { readonly vpg: VpgId }): Promise<readonly StreamPosition[]> {
@@ -367,6 +372,19 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       this.#ready().segmentMemory.releaseUnused(unusedMemoryMillis)
       await this.#clock.sleep(idleMillis / 5, this.#closing.signal)
     }
+  }
+
+  async #scrubLoop(): Promise<void> {
+    for (;;) if (!(await this.scrubStep())) await this.#clock.sleep(scrubLookMillis, this.#closing.signal)
+  }
+
+  /** Verifies one object; false when nothing is to be verified. For a driver without loops. */
+  async scrubStep(): Promise<boolean> {
+    const tools = this.#ready()
+    const { scrub } = tools.config
+    if (scrub === undefined) return false
+    this.#scrub ??= new Scrub(tools, scrub, this.#vpgs)
+    return await this.#scrub.step()
   }
 
   async #strangersLoop(): Promise<void> {

@@ -40,8 +40,18 @@ export interface AgingConfig {
   readonly garbageGraceMillis: number
   /** Above this much unsealed log, VPGs that hold the oldest log file are sealed early. */
   readonly logSizeBytesPressure: number
+  /** Undefined: nothing is verified in the background. */
+  readonly scrub?: ScrubConfig | undefined
   /** By which aging is told to stand back; undefined: it never does. */
   readonly paceFlag?: PaceFlag
+}
+
+export interface ScrubConfig {
+  readonly bytesPerSecond: number
+  /** From the end of one verification of a VPG to the beginning of the next. */
+  readonly intervalMillis: number
+  /** Where it is written down how far it is. */
+  readonly file: string
 }
 
 /** Calls to the thread; see RpcMethods. Failures keep their codes. */
@@ -192,6 +202,20 @@ export interface LogRecordRef {
   readonly lastSequence: number
 }
 
+/** How far the verification of the VPG's objects is. */
+export interface ScrubFacts {
+  /** When all of it was verified last; undefined before the first time. */
+  readonly verifiedAtMicros: number | undefined
+  /** Objects that are damaged, as far as is known. */
+  readonly damagedCount: number
+  /** Of the pass under way; undefined when none is. */
+  readonly passSinceMicros: number | undefined
+  readonly passCheckedCount: number
+  readonly passCheckedSizeBytes: number
+  /** Of all passes since this process began. */
+  readonly checkedSizeBytes: number
+}
+
 export interface VpgMirrorStatus {
   readonly segmentCount: number
   readonly segmentSizeBytes: number
@@ -215,6 +239,8 @@ export interface VpgMirrorStatus {
   /** What it takes in the store, by form, without garbage. */
   readonly forms: readonly FormSize[]
   readonly requests: StoreRequestFacts
+  /** Undefined before it has begun, and where nothing is verified in the background. */
+  readonly scrub: ScrubFacts | undefined
   readonly commitNumber: number
   /** Undefined while the store answers; else since when it does not, and why. */
   readonly storeFailingSince: number | undefined
@@ -238,6 +264,7 @@ export type MirrorFacts = Pick<
   | 'agedEarlySinceMicros'
   | 'forms'
   | 'requests'
+  | 'scrub'
   | 'storeFailure'
 >
 

@@ -139,6 +139,20 @@ export const checkpointsPerDeltaMax = 60_000
 /** Regions rewritten per manifest commit: what a crash makes to be done again. */
 export const regionsPerCommitMax = 8
 
+// The cache of what images read from a bucket.
+export const cacheBlockSizeBytes = 128 * KiB
+export const cacheSizeBytesDefault = 4 * GiB
+
+// Verification in the background.
+/** What it reads of the store in a second, of all VPGs together. */
+export const scrubBytesPerSecondDefault = 8 * MiB
+/** When all of a VPG was verified, it is again after this. */
+export const scrubIntervalMillisDefault = 7 * 24 * 3_600_000
+/** How far it is is written down this often: what was verified since is verified again after a restart. */
+export const scrubNoteMillis = 60_000
+/** Objects that are in line to be verified, of one VPG. */
+export const scrubLineMax = 256
+
 // Thinning.
 /** Checkpoints that are to be dropped wait until they are this share of all: each lot is a commit, and a page for each delta that loses any. */
 export const thinningShare = 1 / 16

@@ -23,6 +23,7 @@ import {
   retentionInWords,
   sizeInWords,
   syncInWords,
+  verifiedInWords,
 } from '../control/words.ts'
 import {
   clientCommand,
@@ -216,6 +217,7 @@ function printVpg(vpg: VpgStatus, nowMicros: number): void {
     ['segments', `${countInWords(mirror.segmentCount)}, ${sizeInWords(mirror.segmentSizeBytes)}`],
     ['deltas', `${countInWords(mirror.deltaCount)}, ${sizeInWords(mirror.deltaSizeBytes)}`],
     ['base', `${countInWords(mirror.regionCount)} regions, ${sizeInWords(mirror.baseSizeBytes)}`],
+    ['verified', verifiedInWords(mirror, nowMicros)],
     ['store', mirror.storeFailure === undefined ? undefined : `fails: ${mirror.storeFailure}`],
     [
       'sync rate',

@@ -1,5 +1,7 @@
 import { z } from 'zod'
+import { cacheSizeBytesDefault } from '../base/limits.ts'
 import { deltaShareMax, foldSizeBytesMax, foldSizeBytesMinDefault, logFileSizeBytes } from '../base/limits.ts'
+import { scrubBytesPerSecondDefault, scrubIntervalMillisDefault } from '../base/limits.ts'
 import { segmentAgeMillisMax, segmentSizeBytesTarget } from '../base/limits.ts'
 import { GiB, KiB, MiB, TiB } from '../base/units.ts'
 import { described, file, host, isLoopback, millis, port, price, related, share, sizeBytes } from './fields.ts'
@@ -175,10 +177,26 @@ export const vraSchema = z.strictObject({
         millis({ min: 0, max: 365 * 24 * hourMillis }),
         'Objects that nothing needs any more are deleted after this.',
       ).default(24 * hourMillis),
+      scrubBytesPerSecond: described(
+        sizeBytes({ min: 0, max: 16 * GiB }),
+        'What is read of the store in a second to verify in the background what is there; 0: nothing is.',
+      ).default(scrubBytesPerSecondDefault),
+      scrubIntervalMillis: described(
+        millis({ min: 60_000, max: 365 * 24 * hourMillis }),
+        'When all of a VPG was verified, it is again after this.',
+      ).default(scrubIntervalMillisDefault),
       logSizeBytesPressure: described(
         sizeBytes({ min: 2 * logFileSizeBytes, max: 16 * TiB }),
         'Above this much log, segments are sealed early to free its files.',
       ).default(2 * GiB),
+    })
+    .prefault({}),
+  cache: z
+    .strictObject({
+      sizeBytesMax: described(
+        sizeBytes({ min: 0, max: 16 * TiB }),
+        'Of what images read from a bucket so much is kept in the data directory, to be read again; 0: nothing.',
+      ).default(cacheSizeBytesDefault),
     })
     .prefault({}),
   prices: z

@@ -10,6 +10,7 @@ import {
   journalInWords,
   sizeInWords,
   syncInWords,
+  verifiedInWords,
 } from './words.ts'
 
 // The status page: rendered here, whole, so that it says the same with and without JavaScript; the script only fetches the same facts again
@@ -220,7 +221,7 @@ function vpgCard(vpg: VpgStatus, nowMicros: number): Html {
       ${fact('Not offloaded yet', sizeInWords(mirror.unsealedSizeBytes))}
       ${fact('Segments', `${countInWords(mirror.segmentCount)} · ${sizeInWords(mirror.segmentSizeBytes)}`)}
       ${fact('Deltas', `${countInWords(mirror.deltaCount)} · ${sizeInWords(mirror.deltaSizeBytes)}`)}
-      ${fact('In the store', storedInWords(mirror))}
+      ${fact('In the store', storedInWords(mirror))} ${fact('Verified', verifiedInWords(mirror, nowMicros) ?? '–')}
       ${fact('Base', `${countInWords(mirror.regionCount)} regions · ${sizeInWords(mirror.baseSizeBytes)}`)}
     </dl>
     ${vpg.tags.length === 0 ? '' : html`<p class="tags">${vpg.tags.map(tag => html`<span class="tag" title="${tag.checkpoint}">${tag.tag}</span>`)}</p>`}

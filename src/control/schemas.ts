@@ -207,6 +207,17 @@ const mirror = z.object({
   agedEarlySinceMicros: micros.optional().meta({ description: "While the journal's limit cuts the history short." }),
   forms: list(formSize).meta({ description: 'What it takes in the store, without garbage.' }),
   requests: storeRequests,
+  scrub: z
+    .object({
+      verifiedAtMicros: micros.optional().meta({ description: 'When all of it was verified last.' }),
+      damagedCount: count.meta({ description: 'Objects that are damaged, as far as is known.' }),
+      passSinceMicros: micros.optional(),
+      passCheckedCount: count,
+      passCheckedSizeBytes: count,
+      checkedSizeBytes: count,
+    })
+    .optional()
+    .meta({ description: "How far the verification of the VPG's objects in the background is." }),
   storeFailure: z.string().optional(),
 })
 
@@ -466,6 +477,19 @@ const vraStatus = z.object({
   refusals: list(refusal),
   vpgs: list(vpgStatus),
   exports: list(exportJob),
+  cache: z
+    .object({
+      sizeBytes: count,
+      sizeBytesMax: count,
+      hitSizeBytes: count,
+      missSizeBytes: count,
+      evictedCount: count,
+      failedCount: count.meta({
+        description: 'Blocks that did not pass their checksum, or that the disk did not take.',
+      }),
+    })
+    .optional()
+    .meta({ description: 'On the local disk, of what images read from a bucket.' }),
 })
 
 /** A schema that allows every T, and knows each of its keys. */

@@ -1,6 +1,7 @@
 import type { MirrorFacts, StoreRequestFacts } from '../aging/service.ts'
 import type { FailureCode, FailureRecord } from '../base/failure.ts'
 import type { Refusal } from '../ingest/ingest.ts'
+import type { CacheFacts } from '../store/object-store.ts'
 import type { Density } from '../timeline/densities.ts'
 import type { Period } from '../timeline/recoverable.ts'
 import type { FormSize } from '../timeline/store-use.ts'
@@ -96,6 +97,8 @@ export interface VraStatus {
   readonly refusals: readonly Refusal[]
   readonly vpgs: readonly VpgStatus[]
   readonly exports: readonly ExportJob[]
+  /** On the local disk, of what images read from a bucket. */
+  readonly cache: CacheFacts | undefined
 }
 
 export interface Alert {

@@ -103,3 +103,14 @@ export function journalInWords(
   const most = limit === 0 ? '' : ` of at most ${sizeInWords(limit)}`
   return `${sizeInWords(mirror.historySizeBytes)}${most}${warn === 0 ? '' : `, warns at ${sizeInWords(warn)}`}`
 }
+
+/** "3 h ago, all of it whole", "never yet; 12 GiB so far": of what is in the store. */
+export function verifiedInWords({ scrub }: VpgStatus['mirror'], nowMicros: number): string | undefined {
+  if (scrub === undefined) return undefined
+  const { verifiedAtMicros, damagedCount, passSinceMicros, passCheckedSizeBytes } = scrub
+  const result = damagedCount === 0 ? 'all of it whole' : `${countInWords(damagedCount)} objects damaged`
+  const last = verifiedAtMicros === undefined ? 'never yet' : `${agoInWords(verifiedAtMicros, nowMicros)}, ${result}`
+  const found =
+    verifiedAtMicros === undefined && damagedCount > 0 ? `, ${countInWords(damagedCount)} objects damaged` : ''
+  return passSinceMicros === undefined ? last : `${last}; ${sizeInWords(passCheckedSizeBytes)} so far${found}`
+}

@@ -40,6 +40,16 @@ export class DataDirectory implements Closable {
     return path.join(this.directory, 'vpgs')
   }
 
+  /** How far the verification in the background is. */
+  get scrubFile(): string {
+    return path.join(this.directory, 'scrub.json')
+  }
+
+  /** Blocks that were read from a bucket; may be deleted at any time. */
+  get cacheFile(): string {
+    return path.join(this.directory, 'cache', 'blocks')
+  }
+
   get indexFile(): string {
     return path.join(this.directory, 'journal-index.sqlite')
   }

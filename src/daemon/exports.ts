@@ -10,6 +10,7 @@ import { threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
 import type { ExportJob, ExportRequest } from '../control/service.ts'
 import type { ExportArgument, ImageConfig, ImageNotices, ImageService } from '../image/service.ts'
+import type { CacheFacts } from '../store/object-store.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgEntry } from './vpg-table.ts'
 
@@ -145,6 +146,12 @@ export class Exports {
     const thread = await this.#thread?.catch(() => undefined)
     await thread?.client.call('close', undefined).catch(() => undefined)
     await thread?.worker.terminate()
+  }
+
+  /** Of the cache on the local disk; undefined where there is none, or no thread has opened it yet. */
+  async cacheFacts(): Promise<CacheFacts | undefined> {
+    const thread = await this.#thread?.catch(() => undefined)
+    return await thread?.client.call('cacheFacts', undefined).catch(() => undefined)
   }
 
   /** The thread that reads images, or another where it has ended: what ends one reader must not end those that come next. */

@@ -80,6 +80,7 @@ export class StatusReport {
       refusals,
       vpgs,
       exports: exports.list(),
+      cache: await exports.cacheFacts(),
     }
   }
 
@@ -443,6 +444,7 @@ function noMirror(error: unknown): MirrorFacts {
     agedEarlySinceMicros: undefined,
     forms: [],
     requests: noStoreRequests,
+    scrub: undefined,
     storeFailure: error.message,
   }
 }

@@ -160,7 +160,10 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     storeTaken.catch(() => undefined) // whoever waits for the end hears of it
     const exports = parts.own(
       new Exports(
-        { store: config.store, dataDirectory: data.directory, cacheSizeBytes: imageCacheSizeBytes },
+        {
+          ...{ store: config.store, dataDirectory: data.directory, cacheSizeBytes: imageCacheSizeBytes },
+          cache: { file: data.cacheFile, sizeBytesMax: config.cache.sizeBytesMax },
+        },
         aging,
         clock,
         (vpg, sentence) => tellDamage({ table, metrics, log }, vpg, sentence),
@@ -283,6 +286,8 @@ function lateHandlers(holder: { later: AgingHandlers }): AgingHandlers {
 }
 
 function agingConfig(config: VraConfig, data: DataDirectory): Parameters<typeof Aging.open>[0] {
+  const { scrubBytesPerSecond: bytesPerSecond, scrubIntervalMillis: intervalMillis, ...aging } = config.aging
+  const scrub = bytesPerSecond === 0 ? undefined : { bytesPerSecond, intervalMillis, file: data.scrubFile }
   return {
     store: config.store,
     logDirectory: data.directory,
@@ -290,7 +295,8 @@ function agingConfig(config: VraConfig, data: DataDirectory): Parameters<typeof 
     memoDirectory: data.memoDirectory,
     applianceId: data.applianceId,
     adopt: config.adopt === true,
-    ...config.aging,
+    scrub,
+    ...aging,
   }
 }
 

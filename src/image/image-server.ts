@@ -4,7 +4,7 @@ import { hashImageCacheSizeBytes, regionSizeBytes } from '../base/limits.ts'
 import { realDisk } from '../disk/disk.ts'
 import { LogReader } from '../journal/log-reader.ts'
 import { openSegment, tailSource } from '../segment/segment.ts'
-import { openStore, type ObjectStore } from '../store/store.ts'
+import { openStore, type CacheFacts, type ObjectStore } from '../store/store.ts'
 import {
   exportRaw,
   hashBlocks,
@@ -36,7 +36,7 @@ export class ImageServer implements ImageService {
   }
 
   async open(config: ImageConfig): Promise<void> {
-    this.#opened = { config, store: await openStore(config.store), reader: undefined }
+    this.#opened = { config, store: await openStore(config.store, { cache: config.cache }), reader: undefined }
   }
 
   async exportRaw(argument: ExportArgument): Promise<ExportResult> {
@@ -71,6 +71,10 @@ export class ImageServer implements ImageService {
     const open = this.#hashed.get(id)
     if (open === undefined) throw new Failure('NOT_FOUND', `no image is open under the id ${id}`)
     return await hashBlocks(open.image, run, open.abort.signal)
+  }
+
+  cacheFacts(): Promise<CacheFacts | undefined> {
+    return Promise.resolve(this.#opened?.store.cacheFacts)
   }
 
   closeHashes({ id }: { readonly id: string }): Promise<void> {

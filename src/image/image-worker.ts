@@ -16,6 +16,7 @@ const notify = serveRpc<ImageService>(port, {
   openHashes: argument => server.openHashes(argument),
   hashBlocks: argument => server.hashBlocks(argument),
   closeHashes: argument => server.closeHashes(argument),
+  cacheFacts: () => server.cacheFacts(),
   close: async () => {
     await server.close()
     setImmediate(() => port.close()) // after the answer to this call

@@ -1,6 +1,6 @@
 import type { ImagePlan } from '../aging/service.ts'
 import type { BlockRun } from './hash-blocks.ts'
-import type { StoreConfig } from '../store/object-store.ts'
+import type { CacheConfig, CacheFacts, StoreConfig } from '../store/object-store.ts'
 
 // The image thread, seen from the daemon: it reads volumes as of a checkpoint, and writes them to files. The worker's file is
 // image-worker.ts; speak to it by RpcClient<ImageService>.
@@ -9,7 +9,10 @@ export interface ImageConfig {
   readonly store: StoreConfig
   /** As for the journal: the commit log is below it. */
   readonly dataDirectory: string
+  /** In memory, of each open image. */
   readonly cacheSizeBytes: number
+  /** On the local disk, of all images; undefined: none. Where the store is a directory it is not used. */
+  readonly cache?: CacheConfig | undefined
 }
 
 /** Calls to the thread; see RpcMethods. Failures keep their codes. */
@@ -29,6 +32,8 @@ export interface ImageService {
   hashBlocks(argument: BlockRun & { readonly id: string }): Promise<Uint8Array>
   /** Lets go of the image; a hashBlocks under way fails CLOSING. */
   closeHashes(argument: { readonly id: string }): Promise<void>
+  /** Of the cache on the local disk; undefined where there is none. */
+  cacheFacts(argument: undefined): Promise<CacheFacts | undefined>
   close(argument: undefined): Promise<void>
 }
 

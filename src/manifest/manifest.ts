@@ -23,4 +23,13 @@ export {
 } from './vpg-commits.ts'
 export { decodeCheckpoints, encodeCheckpoints } from './checkpoint-page.ts'
 export { removeRemains } from './remains.ts'
-export { isDamage, verifyVpg, type Finding, type VerifyReport } from './verify.ts'
+export {
+  checksOf,
+  damageIn,
+  isDamage,
+  manifestCheck,
+  verifyVpg,
+  type Finding,
+  type ObjectCheck,
+  type VerifyReport,
+} from './verify.ts'

@@ -7,6 +7,7 @@ import type { Pin } from '../timeline/checkpoint.ts'
 import { objectKeys } from '../timeline/reach.ts'
 import { pinOf } from '../timeline/recovery.ts'
 import { listVpgs } from './keys.ts'
+import { decodeSealed } from './sealed-object.ts'
 import { readCheckpointPage, readManifest, type NumberedObject, type ReadManifest } from './read.ts'
 
 // Reads every object that a VPG's newest manifest refers to, and says of each that is damaged or missing what that costs.
@@ -56,30 +57,64 @@ export async function verifyVpg(
   const { state } = manifest.contents
   for (const sentence of unpinned(state))
     report.damage({ key: manifest.rootObject.key, offsetBytes: undefined, sentence, affects: 'what is recovered' })
-  for (const segment of [...state.segments, ...manifest.after.map(spanlessSegment)]) {
-    await checkParts(report, segment.object, affectedBySegment(segment), isReferredTo, async () => {
-      return (await verifySegment(store, segment.object, signal)).faults
-    })
-  }
-  const check = async (pack: PackRef, affects: string): Promise<void> =>
-    await checkParts(report, pack.object, affects, isReferredTo, async () => {
-      return (await verifyPack(store, pack.object, signal)).faults
-    })
-  for (const delta of state.deltas) {
-    const span = `checkpoints ${formatCheckpointId(delta.fromOrdinal)} to ${formatCheckpointId(delta.toOrdinal)}`
-    await checkParts(report, delta.checkpoints, `the list of ${span}`, isReferredTo, async () => {
-      await readCheckpointPage(store, vpg, delta.checkpoints, signal)
-      return []
-    })
-    for (const pack of delta.packs) {
-      await check(pack, `${placeOf(state, pack)} in ${span} and in later ones`)
+  const unread = manifest.after.map(object => segmentCheck(spanlessSegment(object), verifySegment))
+  for (const check of [...checksOf(state, verifySegment), ...unread])
+    await checkOne(check, { store, report, isReferredTo, signal })
+}
+
+/** An object, what it costs when it is damaged, and how that is found out. */
+export interface ObjectCheck {
+  readonly object: ObjectRef
+  readonly affects: string
+  readonly faults: (store: ObjectStore, signal: AbortSignal) => Promise<readonly PlacedFault[]>
+}
+
+/** All objects that the state refers to. */
+export function checksOf(state: VpgState, verifySegment: VerifySegment): ObjectCheck[] {
+  const { id: vpg } = state.definition
+  const deltas = state.deltas.flatMap(({ fromOrdinal, toOrdinal, checkpoints, packs }): ObjectCheck[] => {
+    const span = `checkpoints ${formatCheckpointId(fromOrdinal)} to ${formatCheckpointId(toOrdinal)}`
+    const page: ObjectCheck = {
+      object: checkpoints,
+      affects: `the list of ${span}`,
+      faults: async (store, signal) => {
+        await readCheckpointPage(store, vpg, checkpoints, signal)
+        return []
+      },
     }
+    return [page, ...packs.map(pack => packCheck(pack, `${placeOf(state, pack)} in ${span} and in later ones`))]
+  })
+  const regions = state.regions.flatMap(({ pack, asOfOrdinal }) => {
+    if (pack === undefined) return []
+    return [packCheck(pack, `${placeOf(state, pack)} in checkpoints from ${formatCheckpointId(asOfOrdinal)} on`)]
+  })
+  return [...state.segments.map(segment => segmentCheck(segment, verifySegment)), ...deltas, ...regions]
+}
+
+/** The root of a manifest, or a page of it. */
+export function manifestCheck(object: ObjectRef): ObjectCheck {
+  return {
+    object,
+    affects: 'the whole VPG, at the next start',
+    faults: async (store, signal) => {
+      const range = { startBytes: 0, endBytes: object.sizeBytes }
+      decodeSealed(object.key, await store.readRange(object.key, range, signal))
+      return []
+    },
   }
-  for (const { pack, asOfOrdinal } of state.regions) {
-    if (pack === undefined) continue
-    const place = placeOf(state, pack)
-    await check(pack, `${place} in checkpoints from ${formatCheckpointId(asOfOrdinal)} on`)
+}
+
+function segmentCheck(segment: CheckedSegment, verifySegment: VerifySegment): ObjectCheck {
+  const { object } = segment
+  return {
+    object,
+    affects: affectedBySegment(segment),
+    faults: async (store, signal) => (await verifySegment(store, object, signal)).faults,
   }
+}
+
+function packCheck({ object }: PackRef, affects: string): ObjectCheck {
+  return { object, affects, faults: async (store, signal) => (await verifyPack(store, object, signal)).faults }
 }
 
 /** What is recovered, and may leave the history all the same. */
@@ -116,30 +151,31 @@ function placeOf(state: VpgState, pack: PackRef): string {
   return `volume "${name}", bytes ${pack.startBytes} to ${pack.endBytes},`
 }
 
-async function checkParts(
-  report: VerifyReport,
-  object: ObjectRef,
-  affects: string,
-  isReferredTo: (key: string) => Promise<boolean>,
-  check: () => Promise<readonly PlacedFault[]>,
-): Promise<void> {
-  const { key } = object
-  const seen = await findingsOf(key, affects, check)
-  if (seen.length > 0 && !(await isReferredTo(key))) return // it has left the manifest meanwhile
-  const findings = seen.length > 0 ? await findingsOf(key, affects, check) : seen
-  if (findings.length === 0) report.whole(object)
+interface Checking {
+  readonly store: ObjectStore
+  readonly report: VerifyReport
+  readonly isReferredTo: (key: string) => Promise<boolean>
+  readonly signal: AbortSignal
+}
+
+async function checkOne(check: ObjectCheck, { store, report, isReferredTo, signal }: Checking): Promise<void> {
+  const seen = await damageIn(check, store, signal)
+  if (seen.length > 0 && !(await isReferredTo(check.object.key))) return // it has left the manifest meanwhile
+  const findings = seen.length > 0 ? await damageIn(check, store, signal) : seen
+  if (findings.length === 0) report.whole(check.object)
   for (const finding of findings) report.damage(finding)
 }
 
-async function findingsOf(
-  key: string,
-  affects: string,
-  check: () => Promise<readonly PlacedFault[]>,
+/** What is wrong with the object; nothing where it is whole. Fails only as the store does. */
+export async function damageIn(
+  { object: { key }, affects, faults }: ObjectCheck,
+  store: ObjectStore,
+  signal: AbortSignal,
 ): Promise<Finding[]> {
   const findings: Finding[] = []
   const report = { damage: (finding: Finding) => void findings.push(finding) }
-  const faults = await attempted(report, key, affects, check)
-  return [...findings, ...(faults ?? []).map(fault => ({ key, ...fault, affects }))]
+  const found = await attempted(report, key, affects, () => faults(store, signal))
+  return [...findings, ...(found ?? []).map(fault => ({ key, ...fault, affects }))]
 }
 
 const readsMax = 5

@@ -71,6 +71,7 @@ export class Exposition {
     this.#counted = counted
     registerProcessMetrics(this.#registry, counted.version, counted.loopDelay)
     this.#registerStore()
+    this.#registerCache()
     this.#registerIngest()
     this.#registerJournal()
     this.#registerVpgs()
@@ -89,6 +90,28 @@ export class Exposition {
         const facts = this.#counted.scraped()
         return facts?.storeFailing === undefined ? 0 : (facts.nowMicros - facts.storeFailing.sinceMicros) / 1e6
       },
+    )
+  }
+
+  #registerCache(): void {
+    const registry = this.#registry
+    const cache = () => this.#counted.scraped()?.cache
+    const of = (name: string): string => `vra_cache_${name}`
+    gauge(registry, of('bytes'), 'Size of the cache on the local disk.', () => cache()?.sizeBytes ?? 0)
+    gauge(registry, of('limit_bytes'), 'What it may take at most.', () => cache()?.sizeBytesMax ?? 0)
+    counter(registry, of('hit_bytes_total'), 'Bytes that images found in it.', () => cache()?.hitSizeBytes ?? 0)
+    counter(
+      registry,
+      of('miss_bytes_total'),
+      'Bytes that they had to ask the store for.',
+      () => cache()?.missSizeBytes ?? 0,
+    )
+    counter(registry, of('evicted_total'), 'Blocks that made room for others.', () => cache()?.evictedCount ?? 0)
+    counter(
+      registry,
+      of('failed_total'),
+      'Blocks that did not pass their checksum, or that the disk did not take: read from the store instead.',
+      () => cache()?.failedCount ?? 0,
     )
   }
 
@@ -344,6 +367,7 @@ const requestTotals: readonly (readonly [string, string, (mirror: MirrorFacts) =
   ],
   ['vra_store_gets_total', 'Ranges that aging read from the store.', ({ requests }) => requests.gets.count],
   ['vra_store_get_bytes_total', 'Bytes of these ranges.', ({ requests }) => requests.gets.sizeBytes],
+  ['vra_scrub_checked_bytes_total', 'Bytes verified in the background.', ({ scrub }) => scrub?.checkedSizeBytes ?? 0],
   ['vra_store_lists_total', 'Pages of listings of the store.', ({ requests }) => requests.listCount],
 ]
 
@@ -465,6 +489,16 @@ const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number |
   ['vra_deltas_bytes', 'Size of the deltas in the store.', vpg => vpg.mirror.deltaSizeBytes],
   ['vra_base_regions', 'Region versions of the base in the store.', vpg => vpg.mirror.regionCount],
   ['vra_base_bytes', 'Size of the region versions of the base in the store.', vpg => vpg.mirror.baseSizeBytes],
+  [
+    'vra_scrub_verified_timestamp_seconds',
+    'When all of the VPG in the store was verified last, since 1970; 0 before the first time.',
+    vpg => (vpg.mirror.scrub === undefined ? undefined : (vpg.mirror.scrub.verifiedAtMicros ?? 0) / 1e6),
+  ],
+  [
+    'vra_scrub_damaged_objects',
+    'Objects that the verification in the background found damaged, in its last or present pass.',
+    vpg => vpg.mirror.scrub?.damagedCount,
+  ],
   ['vra_garbage_objects', 'Objects that wait for their grace period to end.', vpg => vpg.mirror.garbageCount],
   [
     'vra_aging_lag_bytes',

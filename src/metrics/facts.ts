@@ -1,4 +1,5 @@
 import type { MirrorFacts } from '../aging/service.ts'
+import type { CacheFacts } from '../store/object-store.ts'
 
 /** What is asked at a scrape, because somebody else counts it: what the daemon's status says, seen from here. */
 export interface MetricsFacts {
@@ -14,6 +15,8 @@ export interface MetricsFacts {
   /** Undefined while the store answers. */
   readonly storeFailing: { readonly sinceMicros: number } | undefined
   readonly vpgs: readonly VpgFacts[]
+  /** Undefined where nothing is cached. */
+  readonly cache: CacheFacts | undefined
 }
 
 export interface VpgFacts {

@@ -28,7 +28,26 @@ export interface ObjectStore {
   list(prefix: string, after: string | undefined, signal: AbortSignal): AsyncIterable<ListedObject>
   /** Removes the object; nothing happens where there is none. */
   remove(key: string, signal: AbortSignal): Promise<void>
+  /** Of the cache on the local disk through which ranges are read; absent where there is none. */
+  readonly cacheFacts?: CacheFacts | undefined
   close(): Promise<void>
+}
+
+/** A cache of bounded size in a file of its own: made anew when it is opened, and harmless to delete at any time. */
+export interface CacheConfig {
+  readonly file: string
+  readonly sizeBytesMax: number
+}
+
+export interface CacheFacts {
+  readonly sizeBytes: number
+  readonly sizeBytesMax: number
+  /** Bytes that readers wanted and found there, and that they did not. */
+  readonly hitSizeBytes: number
+  readonly missSizeBytes: number
+  readonly evictedCount: number
+  /** Blocks that did not pass their checksum, or that the disk did not take. */
+  readonly failedCount: number
 }
 
 /** Which store, as plain data that crosses a thread. */

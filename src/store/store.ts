@@ -1,20 +1,25 @@
 import { assertNever } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { systemClock } from '../base/clock.ts'
+import { realFileCalls } from '../disk/disk.ts'
+import { BlockCache } from './block-cache.ts'
+import { CachedStore } from './cached-store.ts'
 import { DirectoryStore } from './directory-store.ts'
-import type { ObjectStore, StoreConfig } from './object-store.ts'
+import type { CacheConfig, ObjectStore, StoreConfig } from './object-store.ts'
 
 // Two stores behind one seam (object-store.ts). Nothing outside this folder asks which of the two it has.
 //
 //   directory   <directory>/objects/<key>, one file an object, made in <directory>/staging and linked to its name
 //   s3          s3://<bucket>/<prefix><key>, created with If-None-Match: *, on any server that honours that
 
-export type { ByteRange, ListedObject, ObjectStore, StoreConfig } from './object-store.ts'
+export type { ByteRange, CacheConfig, CacheFacts, ListedObject, ObjectStore, StoreConfig } from './object-store.ts'
 
 export interface StoreOptions {
   readonly clock?: Clock
   /** Instead of what the environment, the shared files or the instance's role give. */
   readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string }
+  /** Ranges of a bucket's objects are read through a file of blocks on the local disk; those of a directory are on one already. */
+  readonly cache?: CacheConfig | undefined
   /** Keys on a page of a listing; 1000 where it is not given. */
   readonly pageKeysMax?: number
 }
@@ -29,9 +34,16 @@ export async function openStore(config: StoreConfig, options: StoreOptions = {})
       // The version in use is pinned: what later versions will need of Node is no news for an operator's log.
       process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] ??= 'true'
       const { S3Store } = await import('./s3-store.ts')
-      return new S3Store(config, options.clock ?? systemClock, options.credentials, options.pageKeysMax)
+      const store = new S3Store(config, options.clock ?? systemClock, options.credentials, options.pageKeysMax)
+      return await cached(store, options.cache)
     }
     default:
       return assertNever(config)
   }
+}
+
+/** The store, its ranges read through the cache; as it is where there is none, or no place for it. */
+export async function cached(store: ObjectStore, cache: CacheConfig | undefined): Promise<ObjectStore> {
+  const opened = cache && (await BlockCache.open(realFileCalls, cache.file, cache.sizeBytesMax))
+  return opened === undefined ? store : new CachedStore(store, opened)
 }

@@ -9,5 +9,6 @@ export function lastDeltaEnd(state: Pick<VpgState, 'deltas'>): Ordinal {
 
 /** The deltas up to the last closed one: only at its end can the base be brought. */
 export function closedDeltas(deltas: readonly DeltaSpan[]): readonly DeltaSpan[] {
+  if (deltas.at(-1)?.open === undefined) return deltas // the very list: what is known of it is remembered
   return deltas.slice(0, deltas.findLastIndex(delta => delta.open === undefined) + 1)
 }

@@ -1,6 +1,6 @@
 import type { Ordinal } from '../base/ids.ts'
 import { assert } from '../base/assert.ts'
-import { regionSizeBytes } from '../base/limits.ts'
+import { regionSizeBytes, volumeSizeBytesMax } from '../base/limits.ts'
 import { closedDeltas } from './deltas.ts'
 import type { DeltaSpan, RegionVersion, VpgState } from './state.ts'
 
@@ -43,19 +43,26 @@ export function regionName(at: { readonly volume: number; readonly region: numbe
   return `${at.volume}/${at.region}`
 }
 
+/** More than any volume has, so that a volume and a region are one number: there are millions of them to look up. */
+const regionsPerVolumeMax = 2 ** 20
+assert(volumeSizeBytesMax / regionSizeBytes <= regionsPerVolumeMax, 'a region of a volume is one number')
+
 /** Every region that has a base version or something above it. */
 export function regionLoads(state: Pick<VpgState, 'regions' | 'deltas'>): RegionLoad[] {
-  const versions = newestVersions(state.regions)
+  const versions = new Map<number, RegionVersion>()
+  for (const version of state.regions) {
+    const place = version.volume * regionsPerVolumeMax + version.region
+    const before = versions.get(place)
+    if (before === undefined || before.asOfOrdinal < version.asOfOrdinal) versions.set(place, version)
+  }
   const above = deltaBytesAbove(state.deltas, versions)
-  return [...new Set([...versions.keys(), ...above.keys()])].map(name => {
-    const version = versions.get(name)
-    const [volume, region] = name.split('/').map(Number)
-    assert(volume !== undefined && region !== undefined, 'a region is named by its volume and number')
+  return [...new Set([...versions.keys(), ...above.keys()])].map(place => {
+    const version = versions.get(place)
     const baseBytes = version?.pack?.rawSizeBytes ?? 0
-    const deltaBytes = above.get(name) ?? 0
+    const deltaBytes = above.get(place) ?? 0
     return {
-      volume,
-      region,
+      volume: Math.floor(place / regionsPerVolumeMax),
+      region: place % regionsPerVolumeMax,
       asOfOrdinal: version?.asOfOrdinal ?? (0 as Ordinal),
       hasVersion: version !== undefined,
       baseBytes,
@@ -67,27 +74,54 @@ export function regionLoads(state: Pick<VpgState, 'regions' | 'deltas'>): Region
 
 function deltaBytesAbove(
   deltas: readonly DeltaSpan[],
-  versions: ReadonlyMap<string, RegionVersion>,
-): Map<string, number> {
-  const above = new Map<string, number>()
+  versions: ReadonlyMap<number, RegionVersion>,
+): Map<number, number> {
+  const above = new Map<number, number>()
   for (const delta of deltas) {
     for (const pack of delta.packs) {
+      const first = pack.volume * regionsPerVolumeMax
       for (const [region, bytes] of pack.regionRawSizeBytes) {
-        const name = regionName({ volume: pack.volume, region })
-        if ((versions.get(name)?.asOfOrdinal ?? 0) >= delta.toOrdinal) continue
-        above.set(name, (above.get(name) ?? 0) + bytes)
+        const place = first + region
+        if ((versions.get(place)?.asOfOrdinal ?? 0) >= delta.toOrdinal) continue
+        above.set(place, (above.get(place) ?? 0) + bytes)
       }
     }
   }
   return above
 }
 
+interface MirrorBytes {
+  readonly liveBytes: number
+  readonly deltaBytes: number
+}
+
+/**
+ * Of each volume, remembered for as long as the lists are the same: a commit of a segment leaves them as they are, and asks, and
+ * a month of a large volume is a million entries.
+ */
+const bytesOfVolumes = new WeakMap<
+  VpgState['deltas'],
+  { readonly regions: VpgState['regions']; readonly volumes: ReadonlyMap<number, MirrorBytes> }
+>()
+
+function volumeBytes({ regions, deltas }: Pick<VpgState, 'regions' | 'deltas'>): ReadonlyMap<number, MirrorBytes> {
+  const known = bytesOfVolumes.get(deltas)
+  if (known?.regions === regions) return known.volumes
+  const volumes = new Map<number, MirrorBytes>()
+  for (const { volume, liveBytes, deltaBytes } of regionLoads({ regions, deltas })) {
+    const before = volumes.get(volume) ?? { liveBytes: 0, deltaBytes: 0 }
+    volumes.set(volume, { liveBytes: before.liveBytes + liveBytes, deltaBytes: before.deltaBytes + deltaBytes })
+  }
+  bytesOfVolumes.set(deltas, { regions, volumes })
+  return volumes
+}
+
 /** What the mirror holds: bytes that are live, and delta bytes above the base. */
-export function mirrorBytes(state: Pick<VpgState, 'regions' | 'deltas'>): { liveBytes: number; deltaBytes: number } {
+export function mirrorBytes(state: Pick<VpgState, 'regions' | 'deltas'>): MirrorBytes {
   let [liveBytes, deltaBytes] = [0, 0]
-  for (const load of regionLoads(state)) {
-    liveBytes += load.liveBytes
-    deltaBytes += load.deltaBytes
+  for (const volume of volumeBytes(state).values()) {
+    liveBytes += volume.liveBytes
+    deltaBytes += volume.deltaBytes
   }
   return { liveBytes, deltaBytes }
 }
@@ -103,6 +137,8 @@ export function planRegionRewrites(
   const deltas = closedDeltas(state.deltas)
   const newestDelta = deltas.at(-1)
   if (newestDelta === undefined) return []
+  const isDue = ({ liveBytes, deltaBytes }: MirrorBytes): boolean => deltaBytes > limits.deltaShareMax * liveBytes
+  if (![...volumeBytes({ ...state, deltas }).values()].some(isDue)) return []
   const volumes = new Map<number, RegionLoad[]>()
   for (const load of regionLoads({ ...state, deltas })) {
     const loads = volumes.get(load.volume)

@@ -69,7 +69,7 @@ async function reported(
       oldest: async () => history.oldest,
     },
     disk: { freeBytes: () => 0 },
-    exports: { list: () => [] },
+    exports: { list: () => [], cacheFacts: async () => undefined },
     ingest: {
       status: () => ({ streams: [{ ...stream, ...serving }], refusals: refusals.ofVpg, heldSyncs }),
       refusals: () => refusals.ofNone,

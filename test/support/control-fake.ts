@@ -88,6 +88,7 @@ export class FakeVra implements VraControl {
       refusals: this.refusals,
       vpgs,
       exports: [...this.jobs.values()],
+      cache: undefined,
     }
   }
 
@@ -501,6 +502,7 @@ const emptyMirror: VpgStatus['mirror'] = {
   agedEarlySinceMicros: undefined,
   forms: [],
   requests: { ...noStoreRequests, sinceMicros: nowMicros - 3600e6 },
+  scrub: undefined,
   storeFailure: undefined,
 }
 

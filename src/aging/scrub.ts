@@ -1,0 +1,172 @@
+import { Failure } from '../base/failure.ts'
+import type { VpgId } from '../base/ids.ts'
+import { scrubLineMax, scrubNoteMillis } from '../base/limits.ts'
+import { checksOf, damageIn, manifestCheck, type ObjectCheck } from '../manifest/manifest.ts'
+import { verifySegment } from '../segment/segment.ts'
+import type { ObjectStore } from '../store/object-store.ts'
+import { readScrubFile, writeScrubFile, type ScrubRecord } from './scrub-file.ts'
+import type { ScrubConfig, ScrubFacts } from './service.ts'
+import { mayPass } from './store-patience.ts'
+import type { AgingTools } from './tools.ts'
+import type { VpgAging } from './vpg-aging.ts'
+
+// Verification in the background: object after object of every VPG is read and checked to its last byte, at a rate of so many bytes a second, and again when
+// that was long ago. Bytes that nobody reads decay unseen; found early, they can be restored, or sent again, while somebody still has them.
+//
+// A pass goes through a VPG's objects in the order of their keys and remembers the last: what is made behind it, it leaves to the next pass; what it has
+// not come to when the process ends, it goes on with. Damage is told as a reader's is.
+
+/** While the store does not answer. */
+const awayMillis = 15_000
+
+type Scrubbed = Pick<VpgAging, 'vpg' | 'contents' | 'isDeleted' | 'writer'>
+
+export class Scrub {
+  readonly #tools: Pick<AgingTools, 'store' | 'clock' | 'disk' | 'turns' | 'notify' | 'signal'>
+  readonly #config: ScrubConfig
+  readonly #vpgs: ReadonlyMap<VpgId, Scrubbed>
+  readonly #records: Map<VpgId, ScrubRecord>
+  readonly #store: ObjectStore
+  /** Of the VPG that is being verified. */
+  #line: { readonly vpg: VpgId; readonly checks: ObjectCheck[] } | undefined
+  #notedMillis: number
+
+  constructor(tools: AgingTools, config: ScrubConfig, vpgs: ReadonlyMap<VpgId, Scrubbed>) {
+    this.#tools = tools
+    this.#config = config
+    this.#vpgs = vpgs
+    this.#records = readScrubFile(tools.disk, config.file)
+    this.#store = slowed(tools, config.bytesPerSecond)
+    this.#notedMillis = tools.clock.monotonicMillis()
+  }
+
+  factsOf(vpg: VpgId): ScrubFacts | undefined {
+    const record = this.#records.get(vpg)
+    if (record === undefined) return undefined
+    const { last, pass } = record
+    return {
+      verifiedAtMicros: last?.atMicros,
+      damagedCount: Math.max(last?.damagedCount ?? 0, pass?.damagedCount ?? 0),
+      passSinceMicros: pass?.sinceMicros,
+      passCheckedCount: pass?.checkedCount ?? 0,
+      passCheckedSizeBytes: pass?.checkedSizeBytes ?? 0,
+      checkedSizeBytes: record.checkedSizeBytes,
+    }
+  }
+
+  /** Verifies one object, or ends a pass; false when nothing is due. Waits while the store is away. */
+  async step(): Promise<boolean> {
+    const vpg = this.#due()
+    if (vpg === undefined) return false
+    const record = this.#recordOf(vpg.vpg)
+    const pass = (record.pass ??= {
+      ...{ sinceMicros: this.#tools.clock.timestampMicros(), afterKey: '' },
+      ...{ checkedCount: 0, checkedSizeBytes: 0, damagedCount: 0 },
+    })
+    const check = this.#next(vpg, pass.afterKey)
+    if (check === undefined) {
+      record.last = { atMicros: this.#tools.clock.timestampMicros(), damagedCount: pass.damagedCount }
+      record.pass = undefined
+      this.#note()
+      return true
+    }
+    const damagedCount = await this.#verify(vpg, check)
+    if (damagedCount === undefined) return true
+    pass.afterKey = check.object.key
+    pass.checkedCount++
+    pass.damagedCount += damagedCount
+    for (const counted of [pass, record]) counted.checkedSizeBytes += check.object.sizeBytes
+    if (this.#tools.clock.monotonicMillis() - this.#notedMillis >= scrubNoteMillis) this.#note()
+    return true
+  }
+
+  /** 1 where the object is damaged, 0 where it is whole or needed no more; undefined where the store could not say. */
+  async #verify(vpg: Scrubbed, check: ObjectCheck): Promise<0 | 1 | undefined> {
+    const { clock, notify, signal } = this.#tools
+    try {
+      const findings = await damageIn(check, this.#store, signal)
+      if (findings.length === 0 || !this.#isReferredTo(vpg, check.object.key)) return 0
+      for (const { key, sentence, affects } of findings)
+        notify('damageFound', { vpg: vpg.vpg, sentence: `${key}: ${sentence}; affects ${affects}` })
+      return 1
+    } catch (error) {
+      if (!(error instanceof Failure) || !mayPass(error) || signal.aborted) throw error
+      await clock.sleep(awayMillis, signal)
+      return undefined
+    }
+  }
+
+  /** The one whose pass is under way, or else whose last is the longest ago and long enough. */
+  #due(): Scrubbed | undefined {
+    const before = this.#tools.clock.timestampMicros() - this.#config.intervalMillis * 1000
+    const order = (vpg: Scrubbed): number => {
+      const record = this.#records.get(vpg.vpg)
+      return record?.pass === undefined ? (record?.last?.atMicros ?? -Number.MAX_VALUE) : -Infinity
+    }
+    const open = [...this.#vpgs.values()].filter(vpg => !vpg.isDeleted && vpg.writer.halted === undefined)
+    const due = open.filter(vpg => order(vpg) <= before)
+    return due.reduce<Scrubbed | undefined>(
+      (first, vpg) => (first === undefined || order(vpg) < order(first) ? vpg : first),
+      undefined,
+    )
+  }
+
+  #next(vpg: Scrubbed, afterKey: string): ObjectCheck | undefined {
+    if (this.#line?.vpg !== vpg.vpg || this.#line.checks.length === 0) {
+      const checks = allChecks(vpg).filter(({ object }) => object.key > afterKey)
+      checks.sort((a, b) => (a.object.key < b.object.key ? -1 : 1))
+      this.#line = { vpg: vpg.vpg, checks: checks.slice(0, scrubLineMax) }
+    }
+    return this.#line.checks.shift()
+  }
+
+  #isReferredTo(vpg: Scrubbed, key: string): boolean {
+    return allChecks(vpg).some(({ object }) => object.key === key)
+  }
+
+  #recordOf(vpg: VpgId): ScrubRecord {
+    const known = this.#records.get(vpg)
+    if (known !== undefined) return known
+    const begun: ScrubRecord = { last: undefined, pass: undefined, checkedSizeBytes: 0 }
+    this.#records.set(vpg, begun)
+    return begun
+  }
+
+  #note(): void {
+    this.#notedMillis = this.#tools.clock.monotonicMillis()
+    for (const vpg of this.#records.keys()) if (!this.#vpgs.has(vpg)) this.#records.delete(vpg)
+    writeScrubFile(this.#tools.disk, this.#config.file, this.#records)
+  }
+}
+
+function allChecks({ contents, writer }: Scrubbed): ObjectCheck[] {
+  return [...checksOf(contents.state, faultsOfSegment), ...writer.commits.manifestObjects().map(manifestCheck)]
+}
+
+/** Reads no more than so many bytes a second on the average, and stands back when aging has to. */
+function slowed(
+  { store, clock, turns, signal }: Pick<AgingTools, 'store' | 'clock' | 'turns' | 'signal'>,
+  bytesPerSecond: number,
+): ObjectStore {
+  let freeMillis = 0
+  return {
+    ...{ create: store.create.bind(store), list: store.list.bind(store), remove: store.remove.bind(store) },
+    readRange: async (key, range, each, spare) => {
+      await turns.yieldNow()
+      const nowMillis = clock.monotonicMillis()
+      if (freeMillis > nowMillis) await clock.sleep(freeMillis - nowMillis, signal)
+      freeMillis = Math.max(freeMillis, nowMillis) + ((range.endBytes - range.startBytes) * 1000) / bytesPerSecond
+      return await store.readRange(key, range, each, spare)
+    },
+    close: async () => undefined,
+  }
+}
+
+async function faultsOfSegment(
+  store: ObjectStore,
+  { key, sizeBytes }: ObjectCheck['object'],
+  signal: AbortSignal,
+): Promise<{ readonly faults: readonly { readonly offsetBytes: number; readonly sentence: string }[] }> {
+  const findings = await verifySegment(store, key, sizeBytes, signal)
+  return { faults: findings.map(({ what, offsetBytes }) => ({ offsetBytes, sentence: what })) }
+}

@@ -1,0 +1,126 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import * as path from 'node:path'
+import t from 'tap'
+import type { AgingConfig, AgingNotices } from '../../src/aging/service.ts'
+import { KiB } from '../../src/base/units.ts'
+import { AgingModel } from '../support/aging-model.ts'
+import { randomFrom } from '../support/segment-records.ts'
+
+// The verification in the background: what it reads, how fast, what it finds, and that it goes on where it was.
+
+const intervalMillis = 7 * 24 * 3_600_000
+
+interface Scrubbed {
+  readonly model: AgingModel
+  readonly config: AgingConfig
+  readonly file: string
+}
+
+/** A VPG with segments, deltas and base in the store. */
+async function scrubbed(t: { testdir(): string }, bytesPerSecond = 1e9): Promise<Scrubbed> {
+  const directory = t.testdir()
+  const file = path.join(directory, 'scrub.json')
+  const model = new AgingModel(randomFrom(7), directory, 3_600_000)
+  const config = { ...model.config, scrub: { bytesPerSecond, intervalMillis, file } }
+  await model.worker.open(config)
+  await model.worker.follow({ durable: model.log.mark })
+  await model.worker.createVpg(model.definition)
+  for (let index = 0; index < 200; index++) {
+    model.write(1, 8)
+    if (index % 10 === 0) model.checkpoint()
+    if (index % 40 === 0) await model.age()
+  }
+  await model.worker.seal({ vpg: model.vpg })
+  return { model, config, file }
+}
+
+async function scrubAll({ worker }: AgingModel): Promise<number> {
+  let count = 0
+  while (await worker.scrubStep()) count++
+  return count
+}
+
+function damageTold(model: AgingModel): string[] {
+  const told = model.notices.filter(({ name }) => name === 'damageFound')
+  return told.map(({ notice }) => (notice as AgingNotices['damageFound']).sentence)
+}
+
+t.test('every object is read once a pass, and not again before it is time', async t => {
+  const { model } = await scrubbed(t)
+  const { forms } = await model.worker.status({ vpg: model.vpg })
+  const objectCount = forms.reduce((sum, form) => sum + form.objectCount, 0)
+  for (const { form, objectCount: count } of forms) if (form !== 'superseded') t.ok(count > 0, `there are ${form}`)
+  t.equal(await scrubAll(model), objectCount + 1, 'each, and the end')
+  const { scrub } = await model.worker.status({ vpg: model.vpg })
+  t.match(scrub, { verifiedAtMicros: Number, damagedCount: 0, passSinceMicros: undefined })
+  t.equal(
+    scrub?.checkedSizeBytes,
+    forms.reduce((sum, form) => sum + form.sizeBytes, 0),
+  )
+  t.equal(await model.worker.scrubStep(), false)
+  model.clock.advance(intervalMillis + 1)
+  t.equal(await scrubAll(model), objectCount + 1)
+  t.same(damageTold(model), [])
+})
+
+t.test('a flipped byte in any kind of object is told by name, with what it affects', async t => {
+  const { model } = await scrubbed(t)
+  const kinds: Readonly<Record<string, RegExp>> = {
+    segment: /\/commit\//,
+    delta: /\/delta\//,
+    base: /\/base\//,
+    page: /\/page\//,
+  }
+  const live = new Set<string>()
+  const { segments, deltas, regions } = (await model.open(model.checkpoints.at(-1)!)).state
+  for (const { object } of segments) live.add(object.key)
+  for (const { packs, checkpoints } of deltas)
+    for (const { key } of [checkpoints, ...packs.map(p => p.object)]) live.add(key)
+  for (const { pack } of regions) if (pack !== undefined) live.add(pack.object.key)
+  for (const [kind, pattern] of Object.entries(kinds)) {
+    const key = [...live].find(each => pattern.test(each)) ?? ''
+    const object = model.memory.objects.get(key)
+    t.ok(object, `there is a ${kind}`)
+    if (object === undefined) continue
+    const at = Math.floor(object.length / 2)
+    object[at] = object[at]! ^ 1
+    model.clock.advance(intervalMillis + 1)
+    await scrubAll(model)
+    const told = damageTold(model).filter(sentence => sentence.startsWith(key))
+    t.ok(told.length > 0, `a ${kind} is named`)
+    t.match(told[0], /; affects .*checkpoints/)
+    t.match((await model.worker.status({ vpg: model.vpg })).scrub, { damagedCount: 1 })
+    object[at] = object[at]! ^ 1
+  }
+  model.clock.advance(intervalMillis + 1)
+  await scrubAll(model)
+  t.match((await model.worker.status({ vpg: model.vpg })).scrub, { damagedCount: 0 }, 'mended, it is whole again')
+})
+
+t.test('it reads no more in a second than it is told to', async t => {
+  const bytesPerSecond = 16 * KiB
+  const { model } = await scrubbed(t, bytesPerSecond)
+  const startMillis = model.clock.monotonicMillis()
+  await scrubAll(model)
+  const { scrub } = await model.worker.status({ vpg: model.vpg })
+  const elapsedSeconds = (model.clock.monotonicMillis() - startMillis) / 1000
+  t.ok(
+    elapsedSeconds > (scrub?.checkedSizeBytes ?? 0) / bytesPerSecond - 5,
+    `${elapsedSeconds} s for ${scrub?.checkedSizeBytes} bytes`,
+  )
+})
+
+t.test('a restart goes on where it was, and a file that is not ours costs a pass', async t => {
+  const { model, config, file } = await scrubbed(t)
+  for (let index = 0; index < 3; index++) await model.worker.scrubStep()
+  model.clock.advance(3_600_000)
+  await model.worker.scrubStep()
+  const noted = JSON.parse(readFileSync(file, 'utf8')) as { vpgs: Record<string, { pass: { checkedCount: number } }> }
+  t.equal(noted.vpgs[model.vpg]?.pass.checkedCount, 4)
+  await model.restart(undefined, config)
+  const total = (await model.worker.status({ vpg: model.vpg })).forms.reduce((sum, form) => sum + form.objectCount, 0)
+  t.ok((await scrubAll(model)) <= total - 4 + 2, 'four are not read again')
+  writeFileSync(file, '{"formatVersion":1,"vpgs"')
+  await model.restart(undefined, config)
+  t.ok((await scrubAll(model)) > 4)
+})
