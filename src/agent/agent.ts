@@ -23,6 +23,7 @@ import {
   type GuestServer,
 } from './options.ts'
 import { ProtectedVolume, type VolumeOwner } from './protected-volume.ts'
+import { Quiescence } from './quiescence.ts'
 import { Replication } from './replication.ts'
 import type { SessionOwner } from './session.ts'
 import type { AgentState } from './state.ts'
@@ -66,6 +67,7 @@ export class Agent implements Closable {
   readonly #hashes = new HashQuestions()
   readonly #engine: SyncEngine
   readonly #checkpoints: Checkpoints
+  readonly #quiescence: Quiescence
   readonly #link: Link
   readonly #stop = new AbortController()
   #coordination: Coordination | undefined
@@ -124,7 +126,9 @@ export class Agent implements Closable {
       reopen: () => this.#link.reopen(),
       syncMayGoOn: () => this.#engine.wake(),
       setSyncRate: rate => this.#engine.setRate(rate),
+      quiesce: by => this.#quiescence.directed(by),
     })
+    this.#quiescence = new Quiescence({ ...common, tellStatus: () => this.#link.tellStatus() })
     this.#checkpoints = new Checkpoints({
       ...common,
       whyDetached: () => this.#replication.whyDetached(),
@@ -154,6 +158,7 @@ export class Agent implements Closable {
       linkDownSinceTimestampMicros: this.#link.downSinceMicros,
       stream: this.#stream.isExact ? 'exact' : 'detached',
       paused: this.#directory.state.paused,
+      quiescedBy: this.#quiescence.by,
       noCheckpointsBecause: this.#coordination.whyNone(),
       cut: this.#coordination.status(),
       generation: this.#directory.state.generation,
@@ -330,6 +335,7 @@ export class Agent implements Closable {
     await this.#coordination?.close()
     await this.#link.close()
     await this.#replication.settled()
+    await this.#quiescence.settled()
     // A plan of the last session; where it cannot be written, the next session finds the same again.
     await this.#replication.prepare().catch((error: unknown) => this.#events.stateNotSaved(error))
     try {
@@ -381,6 +387,7 @@ export class Agent implements Closable {
     return {
       clock: this.#clock,
       gate: this.#checkpoints.gate,
+      isQuiesced: () => this.#quiescence.isAsked,
       noteWritten: volume => this.#replication.noteRunning(volume),
       saveVolume: volume => this.#directory.saveVolumes([volume.state]),
       number: (volume, changes) => this.#number(volume, changes),
@@ -453,7 +460,10 @@ export class Agent implements Closable {
             ? []
             : [volumeMessage(volume, volume.number, this.#engine.unreadable(volume))],
         )
-        return statusMessage(this.#stream, volumes, this.#coordination?.whyNone() ?? '')
+        return statusMessage(this.#stream, volumes, {
+          noCheckpointsBecause: this.#coordination?.whyNone() ?? '',
+          quiescedBy: this.#quiescence.by,
+        })
       },
       ended: (problem, wasOpen) => {
         replication.ended(problem, wasOpen)

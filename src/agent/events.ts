@@ -18,6 +18,8 @@ export interface AgentEvents extends CutEvents {
   generationOpened(opened: { readonly generation: number }): void
   /** The VRA's word on whether this agent sends anything. */
   paused(isPaused: boolean): void
+  /** Nothing is written any more, for this operation; empty: guests write again. */
+  quiesced(by: string): void
   /** The VRA does not take this volume, for this reason; it takes the others. */
   volumeRefused(volume: string, sentence: string): void
   /** A synchronisation of the volume is open: it begins as soon as a session allows it. */
@@ -59,6 +61,7 @@ export const silentAgentEvents: AgentEvents = {
   detached: () => undefined,
   generationOpened: () => undefined,
   paused: () => undefined,
+  quiesced: () => undefined,
   volumeRefused: () => undefined,
   syncOpened: () => undefined,
   syncNumbered: () => undefined,

@@ -126,6 +126,8 @@ export interface AgentStatusReport {
   /** 'exact': every write gets its number and waits in the queue. 'detached': writes are only marked, and sent by a synchronisation. */
   readonly stream: 'exact' | 'detached'
   readonly paused: boolean
+  /** The operation for which guests write no more, durably; empty: they do. */
+  readonly quiescedBy: string
   /** Why no checkpoints are made, for people; empty where they are. */
   readonly noCheckpointsBecause: string
   readonly generation: number

@@ -13,6 +13,8 @@ import { Volume, type SectorChange, type VolumeTap } from './volume.ts'
 export interface VolumeOwner {
   readonly clock: Clock
   readonly gate: NumberingGate
+  /** True: guests may only read. */
+  isQuiesced(): boolean
   /** Durable on return: the volume may have changed since the agent was started. Throws where it cannot be written down. */
   noteWritten(volume: ProtectedVolume): void
   /** Durable on return. Throws where it cannot be written down. */
@@ -152,6 +154,10 @@ export class ProtectedVolume implements VolumeTap {
   }
 
   // The tap of the guest's writes.
+
+  get isQuiesced(): boolean {
+    return this.#owner.isQuiesced()
+  }
 
   begin(offsetBytes: number, lengthBytes: number): WriteMark {
     this.#owner.noteWritten(this)

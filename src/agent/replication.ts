@@ -33,6 +33,8 @@ export interface ReplicationHost {
   /** There may be something to synchronise now. */
   syncMayGoOn(): void
   setSyncRate(rateBytesPerSecond: number): void
+  /** Guests write no more, for the operation of this id; empty: they do. */
+  quiesce(by: string): void
 }
 
 export class Replication {
@@ -235,8 +237,9 @@ export class Replication {
     this.#advanceMarks()
   }
 
-  directed({ paused, syncRateBytesPerSecond, heldSyncs, comparedVolumes }: Directive): void {
+  directed({ paused, syncRateBytesPerSecond, heldSyncs, comparedVolumes, quiescedBy }: Directive): void {
     const { directory, stream } = this.#host
+    this.#host.quiesce(quiescedBy)
     this.#host.setSyncRate(syncRateBytesPerSecond)
     for (const volume of this.#host.volumes()) {
       const { number = 0 } = volume

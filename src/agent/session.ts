@@ -209,8 +209,6 @@ export class Session {
           `the VRA answered hashes (request ${message.requestId}) that nobody asked for`,
         )
       case 'heartbeat':
-      case 'directive':
-      case 'coordinator-changed':
         return
       default:
         throw new Failure('FRAME_INVALID', `the VRA sent ${message.type} inside a session`)

@@ -70,6 +70,8 @@ export interface AgentState {
   /** Every volume of the VPG, for markers. */
   readonly vpgVolumes: readonly NamedVolume[]
   readonly paused: boolean
+  /** The operation for which guests write no more; absent or empty: they do. */
+  readonly quiescedBy?: string
   /** The newest marker that this agent made, as far as it was saved. */
   readonly lastMarker: { readonly term: number; readonly counter: number }
   readonly run: RunState

@@ -48,7 +48,7 @@ export function volumeMessage(
 export function statusMessage(
   queue: { readonly queuedBytes: number; readonly queuedRecords: number },
   volumes: readonly VolumeStatus[],
-  noCheckpointsBecause: string,
+  { noCheckpointsBecause, quiescedBy }: Pick<AgentStatus, 'noCheckpointsBecause' | 'quiescedBy'>,
 ): AgentStatus {
   const { queuedBytes, queuedRecords } = queue
   return {
@@ -57,6 +57,7 @@ export function statusMessage(
     queuedRecords,
     volumes,
     noCheckpointsBecause: noCheckpointsBecause.slice(0, sentenceSizeCharactersMax),
+    quiescedBy,
   }
 }
 

@@ -15,6 +15,8 @@ export interface SectorChange {
 
 /** What a volume needs of the agent. */
 export interface VolumeTap {
+  /** True: guests may only read. */
+  readonly isQuiesced: boolean
   /** Before the first byte of a write is submitted. Fails where the agent cannot keep account of it: the guest gets the error. */
   begin(offsetBytes: number, lengthBytes: number): WriteMark
   /** The disk holds the changes, and the guest has not been answered: number them, and copy what is to be kept. Synchronous, like the number itself. */
@@ -41,11 +43,12 @@ export class Volume implements NbdExport {
   readonly name: string
   readonly description: string
   readonly sizeBytes: number
-  readonly readOnly = false
   readonly #file: VolumeFile
   readonly #tap: VolumeTap
   readonly #gate: NumberingGate
   readonly #locks = new RangeLock()
+  #changeCount = 0
+  #onSettled: (() => void)[] = []
   #queuedSync: Promise<void> | undefined
   #lastSync: Promise<void> = Promise.resolve()
   /** A sync that failed and that no guest has heard of: the kernel tells it once, and later syncs say that all is well. */
@@ -58,6 +61,16 @@ export class Volume implements NbdExport {
     this.sizeBytes = file.sizeBytes
     this.#file = file
     this.#tap = tap
+  }
+
+  /** Changes while its clients are connected: each write is held against it. */
+  get readOnly(): boolean {
+    return this.#tap.isQuiesced
+  }
+
+  /** Resolves when no write is under way. */
+  async settled(): Promise<void> {
+    if (this.#changeCount > 0) await new Promise<void>(resolve => this.#onSettled.push(resolve))
   }
 
   /**
@@ -151,9 +164,12 @@ export class Volume implements NbdExport {
     lengthBytes: number,
     submit: () => Promise<readonly SectorChange[]>,
   ): Promise<void> {
+    if (this.#tap.isQuiesced)
+      throw Object.assign(new Error('the machines of the VPG are being moved'), { code: 'EPERM' })
     const startBytes = alignDown(offsetBytes, sectorSizeBytes)
     const endBytes = alignUp(offsetBytes + lengthBytes, sectorSizeBytes)
     const hold = this.#locks.acquire(startBytes, endBytes)
+    this.#changeCount++
     try {
       if (hold.granted !== undefined) await hold.granted
       const range = { offsetBytes: startBytes, lengthBytes: endBytes - startBytes }
@@ -171,6 +187,7 @@ export class Volume implements NbdExport {
       }
     } finally {
       hold.release()
+      if (--this.#changeCount === 0) for (const go of this.#onSettled.splice(0)) go()
     }
   }
 

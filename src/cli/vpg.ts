@@ -226,6 +226,7 @@ function printVpg(vpg: VpgStatus, nowMicros: number): void {
     ...vpg.volumes.map(volume => ['volume', volumeInWords(volume)] as const),
     ...vpg.agents.map(agent => ['agent', agentInWords(agent)] as const),
     ['coordinator', vpg.agents.length > 1 ? vpg.coordinator : undefined],
+    ['machines', vpg.quiescedBy === undefined ? undefined : `write no more, for the move ${vpg.quiescedBy}`],
     ...vpg.refusals.map(refusal => ['refused', refusalInWords(refusal, nowMicros)] as const),
     ...vpg.tags.map(tag => ['tag', tagInWords(tag)] as const),
     ...vpg.holes.map(hole => ['hole', `from ${hole.fromCheckpoint} on: ${hole.reason}`] as const),

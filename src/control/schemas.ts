@@ -303,6 +303,7 @@ const vpgStatus = z.object({
   journalLimitSizeBytes: count,
   syncMayPassLimit: z.boolean(),
   paused: z.boolean(),
+  quiescedBy: z.string().optional(),
   volumes: list(volumeFacts),
   coordinator: z.string().optional(),
   noCheckpointsBecause: z.string().optional(),

@@ -154,6 +154,8 @@ export interface VpgStatus {
   /** False: a synchronisation that the limit has no room for waits. */
   readonly syncMayPassLimit: boolean
   readonly paused: boolean
+  /** The recovery for which its machines write no more. */
+  readonly quiescedBy: string | undefined
   readonly volumes: readonly VolumeFacts[]
   /** Who makes the checkpoints now. */
   readonly coordinator: string | undefined

@@ -111,6 +111,7 @@ function agentLog(log: Log): Partial<AgentEvents> {
     detached: reason => log.warn({ reason }, 'detached'),
     generationOpened: opened => log.info(opened, 'generationOpened'),
     paused: isPaused => log.info({ isPaused }, 'paused'),
+    quiesced: by => log.warn({ by }, by === '' ? 'guests write again' : 'guests write no more'),
     volumeRefused: (volume, sentence) => log.error({ volume, sentence }, 'volumeRefused'),
     syncOpened: (volume, { kind, reason }) => log.warn({ volume, kind, reason }, 'syncOpened'),
     syncNumbered: () => undefined,

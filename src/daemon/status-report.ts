@@ -123,6 +123,7 @@ export class StatusReport {
       journalLimitSizeBytes: definition.journalLimitSizeBytes,
       syncMayPassLimit: definition.syncMayPassLimit ?? false,
       paused: definition.paused,
+      quiescedBy: definition.quiescedBy === '' ? undefined : definition.quiescedBy,
       volumes,
       coordinator: serving?.coordinator,
       noCheckpointsBecause: serving?.noCheckpointsBecause,

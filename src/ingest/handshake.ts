@@ -41,8 +41,9 @@ export function checkHello(hello: Hello, known: Known): void {
     throw new Failure('EPOCH_SUPERSEDED', `the agent has seen epoch ${hello.epoch}, this VRA is of ${epoch}`)
   if (hello.incarnation !== 0 && hello.incarnation !== definition.incarnation)
     throw new Failure(
-      'SYNC_REQUIRED',
-      `the agent writes incarnation ${hello.incarnation} of the VPG, it is now ${definition.incarnation}`,
+      'IDENTITY_REFUSED',
+      `the machines of the VPG "${definition.name}" were recovered and run elsewhere since (incarnation ${definition.incarnation}): this agent's disks are ` +
+        `of incarnation ${hello.incarnation}, and protected no more; where the recovered machines run, an agent with a new state directory protects them`,
     )
   if (hello.highestTerm > known.term + termLeapMax)
     throw new Failure(

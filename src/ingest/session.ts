@@ -170,6 +170,7 @@ export class Session implements FrameSink, StreamSession {
       case 'agent-status': {
         const { vpg, stream } = this.#claimed()
         stream.takeStatus(message)
+        if (message.quiescedBy !== '' && message.quiescedBy !== vpg.directive.quiescedBy) this.tell(vpg.directive)
         if (stream.openSyncs.size === 0 && this.#hashAnswers?.isIdle === true) this.#endHashes()
         this.#host.events.agentStatusChanged(vpg.definition.id, stream.number, message)
         return
@@ -440,7 +441,7 @@ export function addressOf(socket: Socket): string {
 }
 
 /** A client that synchronises nothing needs not know the message, as long as it says nothing. */
-function needsDirective(hello: Hello, { syncRateBytesPerSecond, paused, heldSyncs }: Directive): boolean {
+function needsDirective(hello: Hello, { syncRateBytesPerSecond, paused, heldSyncs, quiescedBy }: Directive): boolean {
   const mayKnowAnother = hello.openGeneration !== 0 || hello.volumes.some(({ sync }) => sync !== 'none')
-  return paused || syncRateBytesPerSecond !== 0 || heldSyncs.length > 0 || mayKnowAnother
+  return paused || quiescedBy !== '' || syncRateBytesPerSecond !== 0 || heldSyncs.length > 0 || mayKnowAnother
 }

@@ -119,7 +119,7 @@ export class ServedVpg {
   }
 
   get directive(): Directive {
-    const { syncRateBytesPerSecond, paused, volumes } = this.#definition
+    const { syncRateBytesPerSecond, paused, volumes, quiescedBy = '' } = this.#definition
     const numbersOf = (isSo: (volume: VolumeDefinition) => boolean): number[] =>
       volumes.filter(isSo).map(({ number }) => number)
     const isPreseeding = ({ preseed }: VolumeDefinition): boolean => preseed?.state === 'under-way'
@@ -133,6 +133,7 @@ export class ServedVpg {
       paused,
       heldSyncs: held.filter(({ volumes: numbers, reason }) => numbers.length > 0 && reason !== ''),
       comparedVolumes: numbersOf(volume => volume.preseed !== undefined),
+      quiescedBy,
     }
   }
 

@@ -65,6 +65,7 @@ export class AgentMetrics {
       detached: () => void counts.detachments++,
       generationOpened: () => undefined,
       paused: () => undefined,
+      quiesced: () => undefined,
       volumeRefused: () => undefined,
       syncOpened: () => undefined,
       syncNumbered: (_, { recordCount, sizeBytes }) => {

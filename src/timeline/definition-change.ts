@@ -23,6 +23,8 @@ export type VpgSettings = Partial<
     | 'checkpointIntervalMillis'
     | 'syncRateBytesPerSecond'
     | 'paused'
+    | 'quiescedBy'
+    | 'incarnation'
     | 'journalWarnSizeBytes'
     | 'journalLimitSizeBytes'
     | 'syncMayPassLimit'

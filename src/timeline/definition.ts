@@ -31,6 +31,8 @@ export interface VpgDefinition {
   readonly syncRateBytesPerSecond: number
   /** Agents send nothing; their dirty maps take what is written. */
   readonly paused: boolean
+  /** The recovery for which the machines are to write no more; absent or empty: they write. */
+  readonly quiescedBy?: string
   /** What the history may take in the store beyond the newest mirror before that is told, and before it is cut short; 0 for no limit. */
   readonly journalWarnSizeBytes: number
   readonly journalLimitSizeBytes: number

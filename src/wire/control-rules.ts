@@ -232,6 +232,7 @@ function agentStatus(fields: Fields): AgentStatus {
     queuedRecords: number(fields, 'queuedRecords'),
     volumes,
     noCheckpointsBecause: text(fields, 'noCheckpointsBecause', sentenceSizeCharactersMax),
+    quiescedBy: text(fields, 'quiescedBy', nameSizeCharactersMax),
   }
 }
 
@@ -283,6 +284,7 @@ function directive(fields: Fields): Directive {
     paused: fields['paused'] === true,
     heldSyncs,
     comparedVolumes: numbers(fields, 'comparedVolumes'),
+    quiescedBy: text(fields, 'quiescedBy', nameSizeCharactersMax),
   }
 }
 

@@ -111,6 +111,8 @@ export interface AgentStatus {
   readonly volumes: readonly VolumeStatus[]
   /** Why this agent makes or grants no checkpoints; empty when it does. */
   readonly noCheckpointsBecause: string
+  /** The operation for which nothing is written any more, durably; empty where that is not so. */
+  readonly quiescedBy: string
 }
 
 export interface VolumeStatus {
@@ -172,6 +174,8 @@ export interface Directive {
   readonly heldSyncs: readonly HeldSync[]
   /** Volumes of which a first synchronisation sends only what differs: the VRA has an image of them. */
   readonly comparedVolumes: readonly number[]
+  /** The operation for which no write is to be taken any more; empty: they are taken. */
+  readonly quiescedBy: string
 }
 
 export interface HeldSync {

@@ -17,6 +17,7 @@ function openVolume(mark: Promise<void> | undefined, syncs: () => Promise<void> 
   const gate = new NumberingHold()
   const told: string[] = []
   const tap: VolumeTap = {
+    isQuiesced: false,
     begin: (): WriteMark => {
       told.push('mark')
       return { durable: mark, firstRegion: 0, lastRegion: 0 }

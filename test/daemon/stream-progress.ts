@@ -11,6 +11,7 @@ function statusOf(sync: SyncKind, syncDoneBytes: number, syncTotalBytes = 10_000
     queuedRecords: 0,
     volumes: [{ ...volume, sync, syncTotalBytes, syncDoneBytes }],
     noCheckpointsBecause: '',
+    quiescedBy: '',
   }
 }
 

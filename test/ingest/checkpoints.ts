@@ -116,7 +116,14 @@ t.test('a checkpoint that is asked for is the one that the agent makes for it', 
   const unanswered = t.rejects(bench.ingest.requestCheckpoint(id), { code: 'TIMED_OUT' }, 'no marker comes')
   for (let beat = 0; beat < 4; beat++) {
     await bench.clock.advance(10_000)
-    peer.send({ type: 'agent-status', queuedBytes: beat, queuedRecords: 0, volumes: [], noCheckpointsBecause: '' })
+    peer.send({
+      type: 'agent-status',
+      queuedBytes: beat,
+      queuedRecords: 0,
+      volumes: [],
+      noCheckpointsBecause: '',
+      quiescedBy: '',
+    })
     await until('it is heard', () => bench.events.statusCount === beat + 1)
   }
   await unanswered
@@ -133,12 +140,26 @@ t.test('a VPG says why it has no checkpoints', async t => {
   t.equal(why(), undefined)
   const sync = { sync: 'none', syncTotalBytes: 0, syncDoneBytes: 0, syncSentBytes: 0, dirtyBytes: 0 } as const
   const volume = { number: 1, needsSync: true, reason: 'the queue was full', sinceTimestampMicros: 1, ...sync }
-  peer.send({ type: 'agent-status', queuedBytes: 0, queuedRecords: 0, volumes: [volume], noCheckpointsBecause: '' })
+  peer.send({
+    type: 'agent-status',
+    queuedBytes: 0,
+    queuedRecords: 0,
+    volumes: [volume],
+    noCheckpointsBecause: '',
+    quiescedBy: '',
+  })
   await until('it is known', () => why() !== undefined)
   t.match(why(), /"root" needs a synchronisation: the queue was full/)
   const refused = { code: 'SYNC_REQUIRED', message: /"root" needs a synchronisation: the queue was full/ }
   await t.rejects(bench.ingest.requestCheckpoint(id), refused, 'one that is asked for is refused at once')
-  peer.send({ type: 'agent-status', queuedBytes: 0, queuedRecords: 0, volumes: [], noCheckpointsBecause: '' })
+  peer.send({
+    type: 'agent-status',
+    queuedBytes: 0,
+    queuedRecords: 0,
+    volumes: [],
+    noCheckpointsBecause: '',
+    quiescedBy: '',
+  })
   peer.sendBytes(batchAt(1))
   await until('it is appended', () => bench.journal.waitingCount === 1)
   await bench.clock.advance(14_000)

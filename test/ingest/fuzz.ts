@@ -69,7 +69,14 @@ t.test('bytes of any kind cost their sender the session at most', async t => {
       buildBatch(writes, { generation: 1, firstSequence: first }),
       encodeFrame(marker(first + writes.length)),
       encodeFrame({ type: 'heartbeat', timestampMicros: round }),
-      encodeFrame({ type: 'agent-status', queuedBytes: 1, queuedRecords: 1, volumes: [], noCheckpointsBecause: '' }),
+      encodeFrame({
+        type: 'agent-status',
+        queuedBytes: 1,
+        queuedRecords: 1,
+        volumes: [],
+        noCheckpointsBecause: '',
+        quiescedBy: '',
+      }),
     ]
     const peer = TestPeer.connect(bench.ingest.port)
     if (random() < 0.8) await peer.greet(resumeAt(durable()))

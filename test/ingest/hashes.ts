@@ -70,7 +70,14 @@ t.test('when the synchronisation is over what was held is given back, though the
   const say = (sync: 'none' | 'delta'): void => {
     const sizes = { syncTotalBytes: 0, syncDoneBytes: 0, syncSentBytes: 0, dirtyBytes: 0 }
     const volume = { number: 1, needsSync: sync !== 'none', reason: '', sinceTimestampMicros: 0, sync, ...sizes }
-    peer.send({ type: 'agent-status', queuedBytes: 0, queuedRecords: 0, noCheckpointsBecause: '', volumes: [volume] })
+    peer.send({
+      type: 'agent-status',
+      queuedBytes: 0,
+      queuedRecords: 0,
+      noCheckpointsBecause: '',
+      quiescedBy: '',
+      volumes: [volume],
+    })
   }
   peer.send(ask(1))
   say('none')

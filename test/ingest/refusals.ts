@@ -75,7 +75,7 @@ t.test('a Hello that cannot be served is refused by code', async t => {
     ['a volume missing', 'UNKNOWN_VOLUME', { volumes: [] }],
     ['a newer epoch', 'EPOCH_SUPERSEDED', { epoch: 4 }],
     ['a term out of all bounds', 'EPOCH_SUPERSEDED', { highestTerm: 2 ** 20 - 1 }],
-    ['another incarnation', 'SYNC_REQUIRED', { incarnation: 2 }],
+    ['another incarnation', 'IDENTITY_REFUSED', { incarnation: 2 }],
     ['a stream from its middle', 'SYNC_REQUIRED', resumeAt(position(1, 7))],
     ['a later generation', 'SYNC_REQUIRED', resumeAt(position(2, 0))],
   ]

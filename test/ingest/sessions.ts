@@ -284,7 +284,14 @@ t.test('an agent that keeps its heartbeats keeps its session', async t => {
     await bench.clock.advance(heartbeatTimeoutMillis - 1000)
     const statusCount = bench.events.statusCount
     peer.send({ type: 'heartbeat', timestampMicros: 1 })
-    peer.send({ type: 'agent-status', queuedBytes: 0, queuedRecords: beat, volumes: [], noCheckpointsBecause: '' })
+    peer.send({
+      type: 'agent-status',
+      queuedBytes: 0,
+      queuedRecords: beat,
+      volumes: [],
+      noCheckpointsBecause: '',
+      quiescedBy: '',
+    })
     await until('it is heard', () => bench.events.statusCount > statusCount)
   }
   t.same(bench.events.ended, [])

@@ -47,6 +47,7 @@ const quiet: AgentStatus = {
   queuedRecords: 0,
   volumes: [],
   noCheckpointsBecause: '',
+  quiescedBy: '',
 }
 
 function writeTo(volume: number, firstSequence: number): Buffer {
@@ -197,7 +198,7 @@ t.test('a VPG says which agent refuses, and why; a checkpoint that is asked for 
   const bench = await openBench(t, { automatic: true, vpgs: [twoAgents()] })
   await openA(bench)
   const b = await openB(bench)
-  b.send({ ...quiet, noCheckpointsBecause: 'its queue was dropped' })
+  b.send({ ...quiet, noCheckpointsBecause: 'its queue was dropped', quiescedBy: '' })
   await until('it is known', () => bench.events.statusCount === 1)
   const { noCheckpointsBecause, noCheckpointsSinceMicros } = bench.ingest.status(id)
   t.match(noCheckpointsBecause, /"b" says: its queue was dropped/)

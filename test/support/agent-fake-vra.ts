@@ -61,6 +61,7 @@ export class FakeVra {
   hashFailurePasses = false
   heldSyncs: Directive['heldSyncs'] = []
   comparedVolumes: readonly number[] = []
+  quiescedBy = ''
   /** While false, hash requests wait. */
   answeringHashes = true
   hashRequestCount = 0
@@ -159,6 +160,7 @@ export class FakeVra {
     this.syncRateBytesPerSecond = directive.syncRateBytesPerSecond ?? this.syncRateBytesPerSecond
     this.heldSyncs = directive.heldSyncs ?? this.heldSyncs
     this.comparedVolumes = directive.comparedVolumes ?? this.comparedVolumes
+    this.quiescedBy = directive.quiescedBy ?? this.quiescedBy
     this.#sendDirective()
   }
 
@@ -301,8 +303,8 @@ export class FakeVra {
   }
 
   #sendDirective(): void {
-    const { paused, syncRateBytesPerSecond, heldSyncs, comparedVolumes } = this
-    this.send({ type: 'directive', paused, syncRateBytesPerSecond, heldSyncs, comparedVolumes })
+    const { paused, syncRateBytesPerSecond, heldSyncs, comparedVolumes, quiescedBy } = this
+    this.send({ type: 'directive', paused, syncRateBytesPerSecond, heldSyncs, comparedVolumes, quiescedBy })
   }
 
   /** What a marker must not include: what is in a synchronisation by the agent's own words. */

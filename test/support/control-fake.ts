@@ -396,6 +396,7 @@ export class FakeVra implements VraControl {
       syncMayPassLimit: false,
       ...{ lagMillis: 0, backlogBytes: 0, backlogEtaMillis: 0 },
       paused: false,
+      quiescedBy: undefined,
       coordinator: request.agents[0],
       noCheckpointsBecause: undefined,
       noCheckpointsSinceMicros: undefined,

@@ -102,6 +102,7 @@ export const sampleMessages: readonly ControlMessage[] = [
       },
     ],
     noCheckpointsBecause: 'it is paused',
+    quiescedBy: '',
   },
   { type: 'error', code: 'SEQUENCE_GAP', sentence: 'the batch starts at 7' },
   { type: 'goodbye' },
@@ -109,7 +110,14 @@ export const sampleMessages: readonly ControlMessage[] = [
   { type: 'hash-request', requestId: 1, volume: 2, offsetBytes: 2 ** 45, blockSizeBytes: 65536, blockCount: 2048 },
   { type: 'hash-reply', requestId: 2, hashes: Buffer.alloc(32, 5), failure: '', passing: false },
   { type: 'hash-reply', requestId: 3, hashes: Buffer.alloc(0), failure: 'the log is being read', passing: true },
-  { type: 'directive', syncRateBytesPerSecond: 50_000_000, paused: true, heldSyncs: [], comparedVolumes: [] },
+  {
+    type: 'directive',
+    syncRateBytesPerSecond: 50_000_000,
+    paused: true,
+    heldSyncs: [],
+    comparedVolumes: [],
+    quiescedBy: '',
+  },
   {
     type: 'directive',
     syncRateBytesPerSecond: 0,
@@ -119,6 +127,7 @@ export const sampleMessages: readonly ControlMessage[] = [
       { volumes: [2], reason: 'the journal has no room' },
     ],
     comparedVolumes: [1, 4],
+    quiescedBy: 'r-0123456789ab',
   },
   {
     type: 'coordinator-changed',
