@@ -10,6 +10,8 @@ import {
 } from './log-file.ts'
 
 const zeroSizeBytes = 4 * MiB
+/** Never written to, so that it takes no memory. */
+const zeros = new Uint8Array(zeroSizeBytes)
 
 /**
  * Makes log files ready ahead of their use: blocks that exist on disk already, so that a sync has no metadata to commit. A
@@ -95,7 +97,7 @@ export class LogFilePool {
       return true
     }
     try {
-      file.write([new Uint8Array(Math.min(zeroSizeBytes, this.#fileSizeBytes - sizeBytes))], sizeBytes)
+      file.write([zeros.subarray(0, this.#fileSizeBytes - sizeBytes)], sizeBytes)
       file.sync()
     } finally {
       file.close()
@@ -109,9 +111,8 @@ export class LogFilePool {
 
   /** Writes zeros up to the full size, a piece at a time: one large sync would delay those of the commit log. */
   #fill(file: DiskFile): void {
-    const zeros = new Uint8Array(Math.min(zeroSizeBytes, this.#fileSizeBytes))
     for (let at = file.sizeBytes(); at < this.#fileSizeBytes; at += zeros.length) {
-      file.write([zeros.subarray(0, Math.min(zeros.length, this.#fileSizeBytes - at))], at)
+      file.write([zeros.subarray(0, this.#fileSizeBytes - at)], at)
       file.sync()
     }
   }

@@ -181,10 +181,18 @@ function sectorsDifference(
   disk: Sectors,
   uncertain: ReadonlyMap<number, readonly Uint8Array[]> | undefined,
 ): string | undefined {
-  for (const sector of new Set([...image.keys(), ...disk.keys()])) {
+  const differenceOf = (sector: number): string | undefined => {
     const [held, was] = [image.get(sector) ?? zeroSector, disk.get(sector) ?? zeroSector]
-    if (sameBytes(held, was) || uncertain?.get(sector)?.some(bytes => sameBytes(bytes, held)) === true) continue
+    if (sameBytes(held, was) || uncertain?.get(sector)?.some(bytes => sameBytes(bytes, held)) === true) return undefined
     return `sector ${sector}: the image has ${stampOf(held)}, the disk had ${stampOf(was)}`
+  }
+  for (const sector of image.keys()) {
+    const difference = differenceOf(sector)
+    if (difference !== undefined) return difference
+  }
+  for (const sector of disk.keys()) {
+    const difference = image.has(sector) ? undefined : differenceOf(sector)
+    if (difference !== undefined) return difference
   }
   return undefined
 }

@@ -7,16 +7,33 @@ import type { World } from './world.ts'
 
 let current: World | undefined
 let isInstalled = false
+let immediateCount = 0
+
+/** Callbacks of setImmediate that a history has planned and that have not come. */
+export function plannedImmediates(): number {
+  return immediateCount
+}
 
 /** On return the process's own randomness and monotonic time are the world's, until another is given, or undefined. */
 export function drawFrom(world: World | undefined): void {
   current = world
+  immediateCount = 0
   if (isInstalled) return
   isInstalled = true
   const { random } = Math
   Math.random = () => current?.random.fraction() ?? random()
   const now = performance.now.bind(performance)
   performance.now = () => current?.nowMillis ?? now()
+  const setImmediateOfNode = globalThis.setImmediate
+  const counted = (call: (...argument: unknown[]) => void, ...argument: unknown[]): NodeJS.Immediate => {
+    const planner = current
+    immediateCount++
+    return setImmediateOfNode(() => {
+      if (planner === current) immediateCount--
+      call(...argument)
+    })
+  }
+  globalThis.setImmediate = Object.assign(counted, setImmediateOfNode) as typeof setImmediate
   const { randomUUID, randomBytes } = crypto
   crypto.randomUUID = () => (current === undefined ? randomUUID() : uuidOf(current))
   const drawn = (sizeBytes: number): Buffer =>

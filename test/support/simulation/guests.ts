@@ -115,7 +115,10 @@ export class Guests {
             JSON.stringify(possible.map(value => ({ ...value, bytes: stampOf(value.bytes) }))),
         )
       const isDurable = cause === 'power'
-      const settled = { bytes: found, askedAt: this.#world.nextStep(), answeredAt: this.#world.nextStep(), isDurable }
+      // A flush that was refused has left it in the system's memory alone, and a new process learns nothing of that.
+      const isLost = !isDurable && answered.some(value => value.isLost === true && sameBytes(value.bytes, found))
+      const [askedAt, answeredAt] = [this.#world.nextStep(), this.#world.nextStep()]
+      const settled = { bytes: found, askedAt, answeredAt, isDurable, isLost }
       this.#values.set(sector, isDurable ? [settled] : [...answered, ...maybe, settled])
     }
   }

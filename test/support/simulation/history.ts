@@ -75,7 +75,7 @@ const healMillisMax = 240_000
 /** How long a checkpoint may take to be read when nothing is broken any more. */
 const readMillisMax = 300_000
 /** Of those that are there at the end, so many are read. */
-const readCountMax = 4
+const readCountMax = 3
 
 class History {
   readonly #world: World
@@ -110,7 +110,7 @@ class History {
     const { isLong, durationMillis } = this.#pace
     this.#vra.start()
     for (const agent of this.#agents) agent.start()
-    this.#faults.begin(isLong ? hourMillis : 6_000)
+    this.#faults.begin(isLong ? hourMillis : 3_000)
     this.#readNowAndThen()
     await world.run(durationMillis)
     await this.#heal()
@@ -223,7 +223,7 @@ class History {
       world.after(1_000, keepStarting)
     }
     keepStarting()
-    await world.run(world.nowMillis + world.delay(500, 4_000))
+    await world.run(world.nowMillis + world.delay(200, 1_500))
     for (const agent of agents) for (const guests of agent.guests) guests.isStopped = true
     const stoppedMillis = world.nowMillis
     await world.run(deadlineMillis, () => this.#isHealed(stoppedMillis))

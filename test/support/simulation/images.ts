@@ -43,8 +43,9 @@ export class SimulatedImages implements Pick<Exports, 'openThread'> {
       if (!included) continue
       const sectors: Sectors = new Map()
       const piece = (offsetBytes: number, bytes: Uint8Array): void => {
-        for (let at = 0; at < bytes.length; at += sectorBytes)
-          sectors.set((offsetBytes + at) / sectorBytes, bytes.slice(at, at + sectorBytes))
+        const copy = Buffer.from(bytes)
+        for (let at = 0; at < copy.length; at += sectorBytes)
+          sectors.set((offsetBytes + at) / sectorBytes, copy.subarray(at, at + sectorBytes))
       }
       const sink = { piece, progress: () => undefined }
       await image.scatter(number, { startBytes: 0, endBytes: sizeBytes }, sink, this.#over.signal)

@@ -268,17 +268,22 @@ class Pipe {
   }
 
   #send(): void {
+    while (this.#sendPiece());
+  }
+
+  /** False where there is nothing to send, or where it takes its time. */
+  #sendPiece(): boolean {
     const { network } = this.#wire
     const { world } = network
-    if (this.#sending || this.#isOver || this.#wire.isSilent || !this.#wire.isUp) return
+    if (this.#sending || this.#isOver || this.#wire.isSilent || !this.#wire.isUp) return false
     const first = this.#unsent[0]
     if (first === undefined) {
-      if (!this.#endsAfterUnsent) return
+      if (!this.#endsAfterUnsent) return false
       this.#isOver = true
       this.#arrive({ kind: 'end' })
-      return
+      return false
     }
-    if (this.#inNetworkBytes >= network.windowBytes) return
+    if (this.#inNetworkBytes >= network.windowBytes) return false
     // Torn into a few pieces, however long it is: anywhere, and most often near its start.
     const most = this.#pace === 'torn' ? Math.max(64, first.length / 2) : network.pieceBytesMax
     const bytes = first.subarray(0, this.#pace === 'calm' ? first.length : world.random.integer(1, most))
@@ -291,12 +296,18 @@ class Pipe {
       this.#sending = false
       const sender = this.#sender()
       if (sender?.life.isAlive === true) sender.taken()
-      this.#send()
     }
     this.#arrive({ kind: 'data', bytes })
     const delayMillis = bytes.length / network.bytesPerMilli
-    if (delayMillis < instantMillis) taken()
-    else world.after(delayMillis, taken)
+    if (delayMillis < instantMillis) {
+      taken()
+      return true
+    }
+    world.after(delayMillis, () => {
+      taken()
+      this.#send()
+    })
+    return false
   }
 
   #arrive(told: Told): void {

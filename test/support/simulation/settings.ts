@@ -18,9 +18,9 @@ const hourMillis = 3_600_000
 
 export function paceOf(world: World): Pace {
   const { random } = world
-  const isLong = random.chance(0.003)
+  const isLong = random.chance(0.001)
   if (isLong) return { isLong, durationMillis: world.delay(hourMillis, 3 * hourMillis) }
-  return { isLong, durationMillis: world.delay(3_000, random.chance(0.1) ? 90_000 : 20_000) }
+  return { isLong, durationMillis: world.delay(1_500, random.chance(0.05) ? 60_000 : 10_000) }
 }
 
 export function siteSettings(world: World, peers: SimulatedPeers, { isLong }: Pace): readonly AgentSettings[] {
@@ -52,7 +52,7 @@ function siteSetting(
     volumeSizesBytes: Array.from(
       { length: volumeCount },
       // Up to three regions of a dirty map.
-      () => random.integer(8, random.chance(0.75) ? 256 : 4_300) * 512,
+      () => random.integer(8, random.chance(0.85) ? 256 : 4_300) * 512,
     ),
     volumeDelayMillisMax: world.pick([0.2, 2, 20]),
     // Less than can be configured, so that a few writes fill it.
@@ -63,7 +63,7 @@ function siteSetting(
     guests: {
       guestCount: random.integer(1, 2),
       thinkMillisMax: isLong ? 120_000 : world.pick([400, 1_000, 4_000]),
-      sectorsPerWriteMax: world.pick([4, 16, 64]),
+      sectorsPerWriteMax: world.pick([4, 8, 32]),
       hotSectors: random.integer(1, 24),
     },
   }

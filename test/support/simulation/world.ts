@@ -1,6 +1,7 @@
 import type { Clock } from '../../../src/base/clock.ts'
 import { onAbort } from '../../../src/base/abort.ts'
 import { Random } from '../journal-random.ts'
+import { plannedImmediates } from './determinism.ts'
 
 // Simulated time, and the one place where a history takes its turns. Everything that happens is an event with a time; events of one
 // time happen in the order in which they were planned; between two of them every promise that can go on has done so. So a seed
@@ -132,9 +133,19 @@ function isBefore(a: Event, b: Event): boolean {
   return a.atMillis < b.atMillis || (a.atMillis === b.atMillis && a.order < b.order)
 }
 
-/** Every promise and every nextTick that can go on has done so. */
-function settled(): Promise<void> {
-  return new Promise(resolve => setImmediate(resolve))
+/**
+ * Every promise and every nextTick that can go on has done so, and every setImmediate one step. A tick comes after all promises that can go
+ * on, and costs no turn of the event loop; a second one comes after what a tick has set going.
+ */
+async function settled(): Promise<void> {
+  await ticked()
+  await ticked()
+  if (plannedImmediates() === 0) return
+  await new Promise(resolve => setImmediate(resolve))
+}
+
+function ticked(): Promise<void> {
+  return new Promise(resolve => process.nextTick(resolve))
 }
 
 /** A machine: its wall clock, and whether it has power. */

@@ -1,0 +1,22 @@
+import t from 'tap'
+import type { Mutations } from '../support/simulation/history.ts'
+import { firstBroken, sharesOf } from '../support/simulation/runs.ts'
+
+// The checks of histories.ts can fail: what is broken on purpose is found.
+
+const broken: Readonly<Record<string, Mutations>> = {
+  'acknowledgements before the sync': { acknowledgesBeforeSync: true },
+  'a disk that only pretends to sync': { diskIgnoresSync: true },
+  'marks that never reach the medium': { losesMarks: true },
+  'markers one record late': { movesMarkers: true },
+  'markers of two hosts that are no cut': { tearsCuts: true },
+}
+
+for (const [what, mutations] of Object.entries(broken))
+  t.test(`the checks find ${what}`, async t => {
+    const [seeds] = sharesOf({ first: 1, count: 100 }, 100)
+    t.match(
+      await firstBroken(seeds!, mutations),
+      /called durable|is not what the disks were|is lost|damage is told of|cannot be read|is torn|without damage/,
+    )
+  })
