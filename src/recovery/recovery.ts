@@ -17,7 +17,7 @@ import {
 } from '../timeline/recovery.ts'
 import { changesVpg, requirePolicy, type Decision } from './decisions.ts'
 import type { RecoveryEvents } from './events.ts'
-import { cannotDrain, Run, type Drain, type VolumeProgress } from './run.ts'
+import { Run, type VolumeProgress, type Writers } from './run.ts'
 import type { RecoveredThing, RecoveryTarget, TargetPlan } from './target.ts'
 
 // Recoveries of all VPGs: what a person decided, done step by step. Every step's outcome is durable in the VPG's manifest before the next step is
@@ -30,14 +30,13 @@ export { endOf } from './decisions.ts'
 export { RawTarget, type RawTools } from './raw.ts'
 export { vmsOf, volumesMeant, type Selection } from './selection.ts'
 export type { Decision } from './decisions.ts'
-export type { Drain, VolumeProgress } from './run.ts'
+export type { VolumeProgress, Waiting, Writers } from './run.ts'
 
 export interface RecoveriesParts {
   readonly aging: Pick<Aging, 'putRecovery' | 'dataSizes' | 'openImage' | 'closeImage'>
   readonly clock: Clock
   readonly targets: readonly RecoveryTarget[]
-  /** Undefined where agents cannot be told to stop: moves are then refused. */
-  readonly drain: Drain | undefined
+  readonly writers: Writers
   readonly events: RecoveryEvents
 }
 
@@ -104,7 +103,6 @@ export class Recoveries {
   async plan(order: RecoveryOrder, signal: AbortSignal): Promise<TargetPlan> {
     const { kind, definition, checkpoint, vms, target, commitPolicy } = order
     requirePolicy(kind, commitPolicy)
-    if (kind === 'move' && this.#parts.drain === undefined) throw new Failure('REQUEST_INVALID', cannotDrain)
     const all = await this.#parts.aging.dataSizes({ vpg: definition.id, checkpoint })
     const wanted = new Set(vms.flatMap(({ volumes }) => volumes))
     const sizes = all.filter(({ volume }) => wanted.has(volume))
@@ -178,11 +176,15 @@ export class Recoveries {
   }
 
   #newRun(record: RecoveryRecord, held: HeldVpg, origin: 'begun-now' | 'found'): Run {
-    const { aging, clock, drain, events } = this.#parts
+    const { aging, clock, writers, events } = this.#parts
     const { definition } = held
     const target = this.#target(record.target.kind)
     const recorded = (now: RecoveryRecord): void => this.#recorded(held, now)
-    return new Run({ vpg: definition().id, aging, clock, target, drain, definition, events, recorded }, record, origin)
+    return new Run(
+      { vpg: definition().id, aging, clock, target, writers, definition, events, recorded },
+      record,
+      origin,
+    )
   }
 
   /** Kept as the store keeps them. */
@@ -240,12 +242,13 @@ export class Recoveries {
 }
 
 function recordOf(order: RecoveryOrder, settings: Json, createdAtMicros: number): RecoveryRecord {
-  const { kind, checkpoint, vms, target, commitPolicy } = order
+  const { kind, definition, checkpoint, vms, target, commitPolicy } = order
   const isMove = kind === 'move'
   return {
     formatVersion: 1,
     id: `r-${randomBytes(6).toString('hex')}`,
     kind,
+    incarnation: definition.incarnation,
     checkpoint: isMove ? undefined : checkpoint,
     vms,
     target: { kind: target.kind, settings },

@@ -9,7 +9,7 @@ import type { Aging } from '../aging/aging.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import { hasEnded, type RecoveryRecord } from '../timeline/recovery.ts'
-import { policyEnd, requireDecidable, type Decision } from './decisions.ts'
+import { changesVpg, policyEnd, requireDecidable, type Decision } from './decisions.ts'
 import type { RecoveryEvents } from './events.ts'
 import type { RecoveryTarget, TargetContext } from './target.ts'
 
@@ -18,15 +18,26 @@ const pauseMillisMax = 60_000
 /** Who decides waits no longer for the store to take the decision; it is taken all the same. */
 const decisionMillisMax = 20_000
 
-/** Has the agents of a VPG stop taking writes of their guests. */
-export interface Drain {
+export interface Waiting {
+  readonly signal: AbortSignal
+  /** Told, as a sentence, what it takes so long for. */
+  readonly waitsFor: (sentence: string) => void
+}
+
+/** Who writes the VPG: its agents. All of it is for a recovery, by its id, and durable on return; called again it goes on, or says the same. */
+export interface Writers {
   /**
    * On return no agent of the VPG takes a write of its guests any more, not even after it was restarted, and this checkpoint is complete and the last: it
-   * has all of them. Called again it goes on, or says the same.
+   * has all of them.
    */
-  drain(vpg: VpgId, signal: AbortSignal): Promise<Checkpoint>
-  /** They take writes again on return; also where drain() never began. */
-  undrain(vpg: VpgId, signal: AbortSignal): Promise<void>
+  drain(vpg: VpgId, by: string, waiting: Waiting): Promise<Checkpoint>
+  /** They take writes again, as soon as they hear of it; also where drain() never began. */
+  undrain(vpg: VpgId, by: string): Promise<void>
+  /**
+   * The machines are the recovered ones from now on: an agent of a former incarnation is refused for good, and where they run a new one
+   * protects them.
+   */
+  handOver(vpg: VpgId, incarnation: number): Promise<void>
 }
 
 export interface RunParts {
@@ -34,7 +45,7 @@ export interface RunParts {
   readonly aging: Pick<Aging, 'putRecovery' | 'openImage' | 'closeImage'>
   readonly clock: Clock
   readonly target: RecoveryTarget
-  readonly drain: Drain | undefined
+  readonly writers: Writers
   readonly definition: () => VpgDefinition
   readonly events: RecoveryEvents
   /** Every record that is durable. */
@@ -139,7 +150,7 @@ export class Run {
 
   /** What the record says next, when what its state stands for is done. */
   async #next(signal: AbortSignal): Promise<Patch> {
-    const { target, clock } = this.#parts
+    const { clock } = this.#parts
     switch (this.#record.state) {
       case 'draining':
         return await this.#attempted(signal, () => this.#drained(signal))
@@ -148,7 +159,7 @@ export class Run {
       case 'ready':
         return await this.#decided(signal)
       case 'committing': {
-        const isDone = await this.#insisting(signal, each => target.commit(this.#context(each)))
+        const isDone = await this.#insisting(signal, each => this.#committed(each))
         return isDone ? { state: 'committed', endedAtMicros: clock.timestampMicros() } : { state: 'removing' }
       }
       case 'removing':
@@ -161,9 +172,9 @@ export class Run {
   }
 
   async #drained(signal: AbortSignal): Promise<Patch> {
-    const { drain, vpg } = this.#parts
-    if (drain === undefined) throw new Failure('CONFIG_INVALID', cannotDrain)
-    return { state: 'preparing', checkpoint: await drain.drain(vpg, signal) }
+    const { writers, vpg } = this.#parts
+    const waitsFor = (sentence: string): void => void (this.#trouble = sentence)
+    return { state: 'preparing', checkpoint: await writers.drain(vpg, this.#record.id, { signal, waitsFor }) }
   }
 
   async #prepared(signal: AbortSignal): Promise<Patch> {
@@ -198,9 +209,16 @@ export class Run {
   }
 
   async #removed(signal: AbortSignal): Promise<void> {
-    const { target, drain, vpg } = this.#parts
+    const { target, writers, vpg } = this.#parts
     await target.remove(this.#context(signal))
-    if (this.#record.kind === 'move') await drain?.undrain(vpg, signal)
+    if (this.#record.kind === 'move') await writers.undrain(vpg, this.#record.id)
+  }
+
+  async #committed(signal: AbortSignal): Promise<void> {
+    const { target, writers, vpg } = this.#parts
+    const { kind, incarnation } = this.#record
+    await target.commit(this.#context(signal))
+    if (changesVpg(kind)) await writers.handOver(vpg, incarnation + 1)
   }
 
   /** Until it is done; false where another decision has come instead. What is committed or removed must not be left half so. */
@@ -338,9 +356,6 @@ export class Run {
 }
 
 const decidedOtherwise = new Failure('CLOSING', 'the recovery is to end otherwise')
-
-export const cannotDrain =
-  'a move needs agents that can be told to take no more writes, and those of this VPG cannot: stop the machines, tag a last checkpoint (vra checkpoint tag), then fail over to it'
 
 /** Whatever a target failed with ends at its recovery: protection goes on. */
 function asFailure(error: unknown): Failure {

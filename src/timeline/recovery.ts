@@ -40,6 +40,8 @@ export interface RecoveryRecord {
   /** "r-" and 12 hexadecimal digits; part of the names and tags of everything that it creates. */
   readonly id: string
   readonly kind: RecoveryKind
+  /** The VPG's, when it was begun; a failover or move that is committed opens the next. */
+  readonly incarnation: number
   /** Pinned, by a pin of the record's id, in the very commit that names it first; let go by the one that ends the recovery. Undefined while a move drains. */
   readonly checkpoint: Checkpoint | undefined
   readonly vms: readonly RecoveryVm[]

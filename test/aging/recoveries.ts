@@ -20,6 +20,7 @@ function recordOf(id: string, state: RecoveryState, at: ModelCheckpoint | undefi
     formatVersion: 1,
     id,
     kind: 'test',
+    incarnation: 1,
     checkpoint: at?.checkpoint,
     vms: [{ name: 'agent1', volumes: [1] }],
     target: { kind: 'raw', settings: {} },

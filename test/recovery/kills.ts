@@ -1,6 +1,7 @@
 import t from 'tap'
 import { Failure } from '../../src/base/failure.ts'
 import type { Decision, Recoveries, RecoveryOrder } from '../../src/recovery/recovery.ts'
+import { changesVpg } from '../../src/recovery/decisions.ts'
 import { hasEnded, type RecoveryState } from '../../src/timeline/recovery.ts'
 import { orderOf, RecoveryWorld, type StepFate } from '../support/recovery-world.ts'
 
@@ -41,7 +42,12 @@ const stories: readonly Story[] = [
   { name: 'a clone', order: orderOf('clone'), ends: 'committed' },
   { name: 'a move that is committed', order: orderOf('move'), decision: 'commit', ends: 'committed' },
   { name: 'a move that is rolled back', order: orderOf('move'), decision: 'rollback', ends: 'removed' },
-  { name: 'a test that cannot be prepared', order: orderOf('test'), failing: [['create 2', full, 1000]], ends: 'removed' },
+  {
+    name: 'a test that cannot be prepared',
+    order: orderOf('test'),
+    failing: [['create 2', full, 1000]],
+    ends: 'removed',
+  },
   {
     name: 'a failover in a store and on a target that fail for a while',
     order: orderOf('failover'),
@@ -128,6 +134,8 @@ function judge(world: RecoveryWorld, story: Story, how: string): string[] {
     )
     expect(record?.readyAtMicros !== undefined, 'it was ready')
   }
+  const isHandedOver = story.ends === 'committed' && changesVpg(story.order.kind)
+  expect(world.incarnation === (isHandedOver ? 2 : 1), `it is incarnation ${world.incarnation}`)
   return wrong
 }
 

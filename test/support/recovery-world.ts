@@ -1,7 +1,7 @@
 import type { ImagePlan } from '../../src/aging/service.ts'
 import { Failure } from '../../src/base/failure.ts'
 import { checkpointOrdinal, sequence, vpgId } from '../../src/base/ids.ts'
-import { Recoveries, type Drain, type RecoveryOrder } from '../../src/recovery/recovery.ts'
+import { Recoveries, type Writers, type RecoveryOrder } from '../../src/recovery/recovery.ts'
 import type { RecoveredThing, RecoveryTarget, TargetContext, TargetPlan } from '../../src/recovery/target.ts'
 import type { Checkpoint, Pin } from '../../src/timeline/checkpoint.ts'
 import type { VpgDefinition } from '../../src/timeline/definition.ts'
@@ -48,6 +48,7 @@ export class RecoveryWorld {
   /** On the target. */
   created: Created[] = []
   isDrained = false
+  incarnation = definition.incarnation
   /** Everything that was seen, in order. */
   readonly steps: string[] = []
   /** What is broken: an invariant that did not hold. */
@@ -68,7 +69,7 @@ export class RecoveryWorld {
   readonly held = new Set<string>()
 
   /** Another process, with what the store holds. The one before it is dead. */
-  start(drain: 'can-drain' | 'cannot-drain' = 'can-drain'): Recoveries {
+  start(): Recoveries {
     this.life++
     this.died = new Promise(resolve => (this.#hasDied = resolve))
     const life = this.life
@@ -76,7 +77,7 @@ export class RecoveryWorld {
       aging: this.#aging(life),
       clock: this.clock,
       targets: [new WorldTarget(this, life)],
-      drain: drain === 'can-drain' ? this.#drain(life) : undefined,
+      writers: this.#writers(life),
       events: {
         recoveryChanged: (_, { id, state }) => this.note(`${id} is ${state}`),
         recoveryInTrouble: (_, __, sentence) => void this.troubles.push(sentence),
@@ -171,7 +172,7 @@ export class RecoveryWorld {
     }
   }
 
-  #drain(life: number): Drain {
+  #writers(life: number): Writers {
     return {
       drain: async () =>
         await this.step(life, 'drain', () => {
@@ -180,6 +181,15 @@ export class RecoveryWorld {
           return { ...checkpoint, ordinal: checkpointOrdinal(3, 9999) }
         }),
       undrain: async () => await this.step(life, 'undrain', () => void (this.isDrained = false)),
+      handOver: async (_, incarnation) =>
+        await this.step(life, 'handOver', () => {
+          this.failIfTold('handOver')
+          this.expect(
+            this.created.every(each => each.isKept),
+            'machines are handed over that are not kept yet',
+          )
+          this.incarnation = incarnation
+        }),
     }
   }
 }

@@ -1,11 +1,12 @@
 import t from 'tap'
 import { Failure } from '../../src/base/failure.ts'
-import { Drain, type DrainParts } from '../../src/daemon/drain.ts'
+import { VpgWriters, type VpgWritersParts } from '../../src/daemon/vpg-writers.ts'
 import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
 import { VpgEntry } from '../../src/daemon/vpg-table.ts'
 import { openedVpg } from '../support/opened-vpg.ts'
 import { ManualClock } from '../support/wire-manual-clock.ts'
 
+const { id } = openedVpg().definition
 const last = { ordinal: 77 } as unknown as Checkpoint
 
 function site(answers: readonly (Failure | Checkpoint)[]) {
@@ -17,11 +18,12 @@ function site(answers: readonly (Failure | Checkpoint)[]) {
   const parts = {
     clock,
     aging: {
-      changeVpg: async ({ quiescedBy }: { readonly quiescedBy: string }) => {
-        steps.push(`saved "${quiescedBy}"`)
-        return { ...entry.definition, quiescedBy }
+      changeVpg: async ({ vpg: _, ...settings }: { readonly vpg: string }) => {
+        steps.push(`saved ${JSON.stringify(settings)}`)
+        return { ...entry.definition, ...settings }
       },
     },
+    table: { get: () => entry },
     ingest: {
       updateVpg: () => void steps.push('told'),
       status: () => ({
@@ -37,8 +39,8 @@ function site(answers: readonly (Failure | Checkpoint)[]) {
         return answer
       },
     },
-  } as unknown as DrainParts
-  return { clock, entry, steps, quiesced, drain: new Drain(parts), agent: entry.definition.streams[0]!.agent }
+  } as unknown as VpgWritersParts
+  return { clock, entry, steps, quiesced, writers: new VpgWriters(parts), agent: entry.definition.streams[0]!.agent }
 }
 
 const settled = async (): Promise<void> => {
@@ -48,43 +50,48 @@ const settled = async (): Promise<void> => {
 t.test(
   'the last checkpoint is asked for when every agent has said that nothing is written for this operation',
   async t => {
-    const { clock, entry, steps, quiesced, drain, agent } = site([
+    const { clock, steps, quiesced, writers, agent } = site([
       new Failure('SYNC_REQUIRED', 'it is synchronised'),
       last,
     ])
     const words: string[] = []
     const { signal } = new AbortController()
-    const drained = drain.drain(entry, 'r-2', { signal, waitsFor: sentence => words.push(sentence) })
+    const drained = writers.drain(id, 'r-2', { signal, waitsFor: sentence => words.push(sentence) })
     await settled()
-    t.same(steps, ['saved "r-2"', 'told'])
+    t.same(steps, ['saved {"quiescedBy":"r-2"}', 'told'])
     quiesced.set(agent, 'r-1')
     await clock.advance(1000)
     t.same(steps.length, 2, 'what was said for another operation does not count')
-    t.match(words.at(-1), /writes are ending/)
+    t.match(words.at(-1), /the writing ends at a/)
     quiesced.set(agent, 'r-2')
     await clock.advance(1000)
     t.equal(await drained, last)
     t.same(steps.slice(2), ['asked for a checkpoint', 'asked for a checkpoint'])
     t.match(words.at(-1), /synchronised/)
 
-    await drain.release(entry, 'r-1')
+    await writers.undrain(id, 'r-1')
     t.equal(steps.length, 4, 'another operation releases nothing')
-    await drain.release(entry, 'r-2')
-    t.same(steps.slice(4), ['saved ""', 'told'])
+    await writers.undrain(id, 'r-2')
+    t.same(steps.slice(4), ['saved {"quiescedBy":""}', 'told'])
   },
 )
 
-t.test('what was asked for before a restart is not asked for again, and a cancellation ends the waiting', async t => {
-  const { entry, steps, drain } = site([])
-  entry.definition = { ...entry.definition, quiescedBy: 'r-2' }
+t.test('a cancellation ends the waiting, and a paused VPG is not moved', async t => {
+  const { entry, writers } = site([])
   const stop = new AbortController()
-  const drained = drain.drain(entry, 'r-2', { signal: stop.signal, waitsFor: () => undefined })
+  const drained = writers.drain(id, 'r-2', { signal: stop.signal, waitsFor: () => undefined })
   await settled()
-  t.same(steps, [])
   stop.abort()
   await t.rejects(drained, { code: 'CLOSING' })
   entry.definition = { ...entry.definition, paused: true }
-  await t.rejects(drain.drain(entry, 'r-3', { signal: stop.signal, waitsFor: () => undefined }), {
-    code: 'REQUEST_INVALID',
-  })
+  const paused = writers.drain(id, 'r-3', { signal: stop.signal, waitsFor: () => undefined })
+  await t.rejects(paused, { code: 'REQUEST_INVALID' })
+})
+
+t.test('the machines are handed over once, and write again there', async t => {
+  const { entry, steps, writers } = site([])
+  entry.definition = { ...entry.definition, quiescedBy: 'r-2' }
+  await writers.handOver(id, 2)
+  await writers.handOver(id, 2)
+  t.same(steps, ['saved {"incarnation":2,"quiescedBy":""}', 'told'])
 })
