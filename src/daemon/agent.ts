@@ -1,6 +1,7 @@
 import { Agent, type AgentConfig as AgentOptions, type AgentTls } from '../agent/agent.ts'
 import type { AgentEvents } from '../agent/events.ts'
 import { Shutdown } from '../base/shutdown.ts'
+import { prepareCrc32c } from '../codec/crc32c.ts'
 import type { AgentConfig } from '../config/config.ts'
 import { AgentApi } from '../control/agent-api.ts'
 import { AgentMetrics } from '../metrics/agent-metrics.ts'
@@ -26,6 +27,7 @@ export async function openAgent(
 ): Promise<void> {
   const parts = new Shutdown()
   try {
+    prepareCrc32c()
     let opened: Agent | undefined
     const metrics = parts.own(new AgentMetrics({ version: software, status: () => opened?.status() }))
     const agent = parts.own(await Agent.open(agentOptions(config), { events: both(metrics.events, agentLog(log)) }))

@@ -3,6 +3,7 @@ import { assert } from '../base/assert.ts'
 import { systemClock } from '../base/clock.ts'
 import { Failure, failureToRecord } from '../base/failure.ts'
 import { threadYoungSizeMiBMax } from '../base/limits.ts'
+import { prepareCrc32c } from '../codec/crc32c.ts'
 import { realDisk } from '../disk/disk.ts'
 import { type CommitLog, openLog } from './commit-log.ts'
 import type {
@@ -62,6 +63,7 @@ function open(): void {
   })
   log = opened.log
   answer({ type: 'opened', recovered: opened.recovered })
+  prepareCrc32c() // for all threads: the one that receives would hold everybody up
   startPreparer()
   sayFiles()
 }

@@ -56,6 +56,7 @@ export const packageOwners: Readonly<Record<string, readonly string[]>> = {
   protobufjs: ['wire'],
   lz4: ['codec'],
   '@node-rs/crc32': ['codec'],
+  'aws-crt': ['codec'],
   'better-sqlite3': ['catalog'],
   'prom-client': ['metrics'],
   fastify: ['control'],
