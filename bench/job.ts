@@ -42,5 +42,7 @@ export interface SenderResult {
   readonly ratio: number
   /** Buckets of bench/histogram.ts, by frame; in a paced run from the moment when the frame was due. */
   readonly latencyCounts: readonly number[]
+  /** The part of that before it was sent: of a paced run, by frame; that of a process which shares its cores with the receiver. */
+  readonly latenessCounts: readonly number[]
   readonly writeCountTotal: number
 }

@@ -33,6 +33,7 @@ class Run {
   readonly #job: SenderJob
   readonly #pool: FramePool
   readonly #latency = new Histogram()
+  readonly #lateness = new Histogram()
   #streams: readonly SenderStream[] = []
   #next = 0
   #sending = true
@@ -102,6 +103,8 @@ class Run {
       }
       full = 0
       stream.send(this.#pool, this.#job.rawBytesPerSecond === undefined ? performance.now() : dueMillis)
+      if (this.#measuring && this.#job.rawBytesPerSecond !== undefined)
+        this.#lateness.add(performance.now() - dueMillis)
       this.#sentFrames++
       const { writeCountMax } = this.#job
       if (writeCountMax !== undefined && this.#sentFrames * this.#pool.writesPerFrame >= writeCountMax) {
@@ -133,6 +136,7 @@ class Run {
       cpuSeconds: this.#cpuSeconds,
       ratio: this.#pool.ratio,
       latencyCounts: this.#latency.counts,
+      latenessCounts: this.#lateness.counts,
       writeCountTotal: this.#sentFrames * this.#pool.writesPerFrame,
     }
   }
