@@ -4,7 +4,7 @@ import type { VolumeFile } from '../disk/disk.ts'
 import type { NbdExport, NbdExtent, NbdWriteOptions } from '../nbd/nbd.ts'
 import type { WriteMark } from './dirty-map.ts'
 import { passGate, type NumberingGate } from './numbering-gate.ts'
-import { RangeLock } from './range-lock.ts'
+import { RangeLock } from '../base/range-lock.ts'
 
 /** One change of the disk, in whole sectors: `data`, or that the range reads as zeros now. */
 export interface SectorChange {

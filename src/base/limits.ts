@@ -75,6 +75,13 @@ export const exportBufferSizeBytes = 16 * MiB
 export const exportBufferCount = 4
 /** The disk is asked to begin with what was written each time that it is so much: early, and not with every piece of a row. */
 export const exportSyncAheadSizeBytes = 128 * MiB
+/** Recoveries and mounts that are served from images at once: each has caches of its own, and holds files of the log. */
+export const liveImagesMax = 16
+/** A commit brings so much of a live disk at once; writes of guests to it wait meanwhile. */
+export const liveKeepPieceSizeBytes = 256 * KiB
+export const liveKeepPiecesAtOnce = 4
+/** What differs between two checkpoints is told in no more extents than this, coarser where there are more. */
+export const changedExtentCountMax = 65_536
 /** When the agent that makes checkpoints is away for this long, another one is named. */
 export const coordinatorAwayMillisMax = 15_000
 

@@ -1,13 +1,12 @@
 import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
-import { hashImageCacheSizeBytes, regionSizeBytes } from '../base/limits.ts'
+import { hashImageCacheSizeBytes } from '../base/limits.ts'
 import { realDisk } from '../disk/disk.ts'
-import { LogReader } from '../journal/log-reader.ts'
-import { openSegment, tailSource } from '../segment/segment.ts'
-import { openStore, type CacheFacts, type ObjectStore } from '../store/store.ts'
+import type { CacheFacts } from '../store/object-store.ts'
 import {
   exportRaw,
   hashBlocks,
+  ImageSources,
   openImage,
   openWritingThread,
   type BlockRun,
@@ -19,9 +18,7 @@ import type { ExportArgument, ExportResult, ImageConfig, ImageNotices, ImageServ
 
 interface Opened {
   readonly config: ImageConfig
-  readonly store: ObjectStore
-  /** Opened when a plan first has records in the log. */
-  reader: LogReader | undefined
+  readonly sources: ImageSources
 }
 
 /** The image service itself, in the thread that it runs in. */
@@ -36,7 +33,8 @@ export class ImageServer implements ImageService {
   }
 
   async open(config: ImageConfig): Promise<void> {
-    this.#opened = { config, store: await openStore(config.store, { cache: config.cache }), reader: undefined }
+    const { store, dataDirectory, cache } = config
+    this.#opened = { config, sources: await ImageSources.open(store, dataDirectory, cache) }
   }
 
   async exportRaw(argument: ExportArgument): Promise<ExportResult> {
@@ -74,7 +72,7 @@ export class ImageServer implements ImageService {
   }
 
   cacheFacts(): Promise<CacheFacts | undefined> {
-    return Promise.resolve(this.#opened?.store.cacheFacts)
+    return Promise.resolve(this.#opened?.sources.cacheFacts)
   }
 
   closeHashes({ id }: { readonly id: string }): Promise<void> {
@@ -89,20 +87,8 @@ export class ImageServer implements ImageService {
   }
 
   #tools(cacheSizeBytes: number): ImageTools {
-    const opened = this.#opened
-    assert(opened !== undefined, 'open() is the first call')
-    const { store, config } = opened
-    return {
-      store,
-      openSegment: segment => openSegment(store, segment),
-      openTail: records =>
-        tailSource('the commit log', records, record => {
-          opened.reader ??= new LogReader({ disk: realDisk, directory: config.dataDirectory })
-          return Promise.resolve(opened.reader.readRecord(record))
-        }),
-      cacheSizeBytes,
-      regionSizeBytes,
-    }
+    assert(this.#opened !== undefined, 'open() is the first call')
+    return this.#opened.sources.tools(cacheSizeBytes)
   }
 
   cancel({ id }: { readonly id: string }): Promise<void> {
@@ -119,8 +105,7 @@ export class ImageServer implements ImageService {
     })
     await Promise.all(ending)
     for (const id of [...this.#hashed.keys()]) await this.closeHashes({ id })
-    this.#opened?.reader?.close()
-    await this.#opened?.store.close()
+    await this.#opened?.sources.close()
     this.#opened = undefined
   }
 }

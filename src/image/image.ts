@@ -1,17 +1,24 @@
 import type { ImagePlan, LogRecordRef } from '../aging/service.ts'
 import { comparePositions, sequence, type PositionVector } from '../base/ids.ts'
 import { Failure } from '../base/failure.ts'
-import { Permits } from '../base/permits.ts'
-import { sectorSizeBytes } from '../base/units.ts'
+import { alignDown, sectorSizeBytes } from '../base/units.ts'
 import { indexWrites, Layers, PackReader, type Bucket, type WriteIndex } from '../mirror/mirror.ts'
 import type { RecordSource } from '../segment/record-source.ts'
 import type { Checkpoint, CheckpointVolume } from '../timeline/checkpoint.ts'
 import { lastDeltaEnd } from '../timeline/deltas.ts'
 import type { PackRef, SegmentSpan, StreamRange } from '../timeline/state.ts'
-import { firstEndingAfter, hasData, imagePace, resolveRegion, type ResolvedRegion } from './resolved-region.ts'
+import {
+  firstEndingAfter,
+  fragmentsWithData,
+  hasData,
+  imagePace,
+  resolveRegion,
+  type ResolvedRegion,
+} from './resolved-region.ts'
 import { scatterVolume } from './scatter.ts'
 import { SizedCache } from './sized-cache.ts'
-import type { Image, ImageTools, PieceSink, VolumeRange } from './types.ts'
+import type { Image, ImageTools, PieceSink, VolumeRange, VolumeRun } from './types.ts'
+import { UnitReader } from './unit-reader.ts'
 
 // An image: the volumes of a VPG as of one checkpoint C, readable.
 //
@@ -26,8 +33,10 @@ import type { Image, ImageTools, PieceSink, VolumeRange } from './types.ts'
 export { exportRaw, type ExportRequest } from './export-raw.ts'
 export { pieceWriterOn, type OpenPieceWriter, type PieceWriter } from './piece-writer.ts'
 export { openWritingThread } from './writing-thread.ts'
+export { changedExtents, type ChangedExtents } from './changed-extents.ts'
+export { ImageSources } from './image-sources.ts'
 export { hashBlocks, type BlockRun } from './hash-blocks.ts'
-export type { Image, ImageTools, PieceSink, VolumeRange } from './types.ts'
+export type { Image, ImageTools, PieceSink, VolumeRange, VolumeRun } from './types.ts'
 
 /** Trailer, fence and ordinals of a pack, kept open; about this many bytes beside the fence. */
 const readerSizeBytes = 1024
@@ -81,9 +90,9 @@ class OpenImage implements Image {
   readonly #places = new Map<number, readonly number[]>()
   readonly #readers: SizedCache<PackReader>
   readonly #regions: SizedCache<ResolvedRegion>
-  readonly #units: SizedCache<Uint8Array>
-  /** A source's memory is its own only until its next call. */
-  readonly #batchReading = new Permits(1)
+  readonly #units: UnitReader
+  /** Being resolved: whoever needs one of them too waits for it. */
+  readonly #resolving = new Map<string, Promise<ResolvedRegion>>()
 
   constructor(plan: ImagePlan, tools: ImageTools, sources: readonly RecordSource[], index: WriteIndex) {
     this.checkpoint = plan.checkpoint
@@ -99,7 +108,7 @@ class OpenImage implements Image {
     }
     this.#readers = new SizedCache(tools.cacheSizeBytes / 4)
     this.#regions = new SizedCache(tools.cacheSizeBytes / 2)
-    this.#units = new SizedCache(tools.cacheSizeBytes / 4)
+    this.#units = new UnitReader(index, sources, tools.cacheSizeBytes / 4)
   }
 
   async read(volume: number, offsetBytes: number, target: Uint8Array, signal: AbortSignal): Promise<void> {
@@ -128,17 +137,30 @@ class OpenImage implements Image {
     signal: AbortSignal,
   ): Promise<void> {
     const { fragments, pieces } = resolved
-    const first = firstEndingAfter(resolved, Math.floor(Math.max(0, startBytes) / sectorSizeBytes))
-    for (let fragment = first; fragment < fragments.count; fragment++) {
+    const endBytes = startBytes + target.length
+    const wanted = fragmentsWithData(resolved, startBytes, endBytes)
+    await this.#units.each(resolved, wanted, signal, (fragment, unit) => {
       const fragmentStart = fragments.start[fragment]! * sectorSizeBytes
       const from = Math.max(startBytes, fragmentStart)
-      const end = Math.min(startBytes + target.length, fragmentStart + fragments.length[fragment]! * sectorSizeBytes)
-      if (fragmentStart >= startBytes + target.length) break
-      if (from >= end || !hasData(resolved, fragment)) continue
+      const end = Math.min(endBytes, fragmentStart + fragments.length[fragment]! * sectorSizeBytes)
       const piece = fragments.piece[fragment]!
-      const unit = await this.#unit(resolved, pieces.source[piece]!, pieces.unit[piece]!, signal)
       const at = pieces.rawOffsetBytes[piece]! + from - pieces.start[piece]! * sectorSizeBytes
       target.set(unit.subarray(at, at + end - from), from - startBytes)
+    })
+  }
+
+  async prefetch(volume: number, range: VolumeRange, signal: AbortSignal): Promise<void> {
+    const { sizeBytes } = this.#included(volume)
+    const { regionSizeBytes } = this.#tools
+    const endBytes = Math.min(range.endBytes, sizeBytes)
+    for (let region = Math.floor(range.startBytes / regionSizeBytes); region * regionSizeBytes < endBytes; region++) {
+      const resolved = await this.#region(volume, region, signal)
+      const regionStart = region * regionSizeBytes
+      await this.#units.prefetch(
+        resolved,
+        fragmentsWithData(resolved, range.startBytes - regionStart, endBytes - regionStart),
+        signal,
+      )
     }
   }
 
@@ -180,6 +202,22 @@ class OpenImage implements Image {
       }
     }
     return endBytes
+  }
+
+  async runAt(volume: number, range: VolumeRange, signal: AbortSignal): Promise<VolumeRun> {
+    const dataBytes = await this.nextData(volume, range, signal)
+    if (dataBytes > range.startBytes) return { isData: false, endBytes: dataBytes }
+    const { regionSizeBytes } = this.#tools
+    const regionStart = alignDown(range.startBytes, regionSizeBytes)
+    const resolved = await this.#region(volume, regionStart / regionSizeBytes, signal)
+    const { fragments } = resolved
+    let sector = Math.floor((range.startBytes - regionStart) / sectorSizeBytes)
+    for (let fragment = firstEndingAfter(resolved, sector); fragment < fragments.count; fragment++) {
+      if (fragments.start[fragment]! > sector || !hasData(resolved, fragment)) break
+      sector = fragments.start[fragment]! + fragments.length[fragment]!
+      if (regionStart + sector * sectorSizeBytes >= range.endBytes) break
+    }
+    return { isData: true, endBytes: Math.min(range.endBytes, regionStart + sector * sectorSizeBytes) }
   }
 
   async *extents(volume: number, signal: AbortSignal): AsyncGenerator<VolumeRange> {
@@ -225,9 +263,17 @@ class OpenImage implements Image {
     const key = `${volume}.${region}`
     const known = this.#regions.get(key)
     if (known !== undefined) return known
-    const resolved = await this.#resolve(volume, region, signal)
-    this.#regions.set(key, resolved, resolved.sizeBytes)
-    return resolved
+    const underWay = this.#resolving.get(key)
+    if (underWay !== undefined) return await underWay
+    const resolving = this.#resolve(volume, region, signal)
+    this.#resolving.set(key, resolving)
+    try {
+      const resolved = await resolving
+      this.#regions.set(key, resolved, resolved.sizeBytes)
+      return resolved
+    } finally {
+      this.#resolving.delete(key)
+    }
   }
 
   #resolve(volume: number, region: number, signal: AbortSignal): Promise<ResolvedRegion> {
@@ -242,27 +288,5 @@ class OpenImage implements Image {
     const sizeBytes = readerSizeBytes + fenceEntrySizeBytes * reader.fence.length + 8 * reader.ordinals.length
     this.#readers.set(pack.object.key, reader, sizeBytes)
     return reader
-  }
-
-  /** The raw bytes of a block or batch. */
-  async #unit(resolved: ResolvedRegion, source: number, unit: number, signal: AbortSignal): Promise<Uint8Array> {
-    const layer = resolved.loaded[source]
-    const key = layer === undefined ? `${unit}` : `${layer.reader.object.key} ${layer.extents.blocks.firstBlock + unit}`
-    const known = this.#units.get(key)
-    if (known !== undefined) return known
-    let bytes: Uint8Array = new Uint8Array(0)
-    if (layer === undefined) {
-      bytes = await this.#batchReading.with(async () => Uint8Array.from(await this.#readBatch(unit, signal)))
-    } else {
-      const keep = (_block: number, raw: Uint8Array): void => void (bytes = Uint8Array.from(raw))
-      await layer.reader.readBlocks(layer.extents.blocks, [unit], keep, signal)
-    }
-    this.#units.set(key, bytes, bytes.length)
-    return bytes
-  }
-
-  #readBatch(batch: number, signal: AbortSignal): Promise<Uint8Array> {
-    const source = this.#sources[this.#index.batchSource[batch]!]!
-    return source.readBatch(this.#index.batchNumber[batch]!, signal)
   }
 }

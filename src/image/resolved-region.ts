@@ -11,6 +11,7 @@ import {
   type PackReader,
   type WriteIndex,
 } from '../mirror/mirror.ts'
+import { sectorSizeBytes } from '../base/units.ts'
 import type { PackRef } from '../timeline/state.ts'
 
 /** Where every byte of a region is. Fragments are ascending and do not overlap; what none covers is zeros, and so are those without data. */
@@ -73,6 +74,18 @@ export function firstEndingAfter({ fragments }: ResolvedRegion, sector: number):
     else high = middle
   }
   return low
+}
+
+/** The fragments with data that lie, or reach, into the range, which is in bytes from the region's start. */
+export function fragmentsWithData(resolved: ResolvedRegion, startBytes: number, endBytes: number): number[] {
+  const { fragments } = resolved
+  const found: number[] = []
+  const first = firstEndingAfter(resolved, Math.floor(Math.max(0, startBytes) / sectorSizeBytes))
+  for (let fragment = first; fragment < fragments.count; fragment++) {
+    if (fragments.start[fragment]! * sectorSizeBytes >= endBytes) break
+    if (hasData(resolved, fragment)) found.push(fragment)
+  }
+  return found
 }
 
 /** Lets messages of other threads in, now and then, while a long read computes. */

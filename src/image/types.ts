@@ -22,6 +22,11 @@ export interface VolumeRange {
   readonly endBytes: number
 }
 
+export interface VolumeRun {
+  readonly isData: boolean
+  readonly endBytes: number
+}
+
 /** Takes the pieces of a volume. */
 export interface PieceSink {
   /** The bytes are valid until it returns. */
@@ -43,6 +48,13 @@ export interface Image {
   scatter(volume: number, range: VolumeRange, sink: PieceSink, signal: AbortSignal): Promise<void>
   /** Where, in the range, the volume first holds data; the range's end where it holds none. */
   nextData(volume: number, range: VolumeRange, signal: AbortSignal): Promise<number>
+  /** Whether the volume holds data at the range's start, and how far that goes, at most up to the range's end. Data may go on behind its end. */
+  runAt(volume: number, range: VolumeRange, signal: AbortSignal): Promise<VolumeRun>
+  /**
+   * Brings what reads of the range will need, in few large requests, into the caches; where it is more than these hold only a part of it. Fails as
+   * read() would.
+   */
+  prefetch(volume: number, range: VolumeRange, signal: AbortSignal): Promise<void>
   /** Where the volume holds data, ascending, adjacent ranges joined; the rest is zeros. */
   extents(volume: number, signal: AbortSignal): AsyncIterable<VolumeRange>
 }

@@ -52,6 +52,11 @@ export class Layers {
     }
   }
 
+  /** As of when the region's base is; -1 where it has none. */
+  baseOrdinal(volume: number, region: number): number {
+    return this.#versions.get(placeKey(volume, region))?.asOfOrdinal ?? -1
+  }
+
   /** Oldest first. */
   of(volume: number, region: number): Layer[] {
     const version = this.#versions.get(placeKey(volume, region))

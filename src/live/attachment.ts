@@ -1,0 +1,215 @@
+import * as fs from 'node:fs'
+import * as path from 'node:path'
+import { createHash } from 'node:crypto'
+import type { ImagePlan } from '../aging/service.ts'
+import { assert } from '../base/assert.ts'
+import { Failure } from '../base/failure.ts'
+import { liveKeepPieceSizeBytes, liveKeepPiecesAtOnce } from '../base/limits.ts'
+import { openVolumeFile, realDisk } from '../disk/disk.ts'
+import type { Image } from '../image/image.ts'
+import type { NbdExport, NbdServer } from '../nbd/nbd.ts'
+import { KeptDisk } from './kept-disk.ts'
+import { LiveDisk } from './live-disk.ts'
+import { Overlay } from './overlay.ts'
+import { identityOf } from './overlay-format.ts'
+import { ReadAhead } from './read-ahead.ts'
+import { ScratchBudget } from './scratch-budget.ts'
+import type { AttachArgument, AttachedDisk, LiveFiles, LiveStatus } from './service.ts'
+
+export interface AttachmentTools {
+  readonly server: NbdServer
+  readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<Image>
+}
+
+type Progress = (volume: number, doneBytes: number, totalBytes: number) => void
+
+/** A disk that is served, in one of its three forms. */
+type ServedDisk =
+  | { readonly form: 'mounted'; readonly served: NbdExport; readonly attached: AttachedDisk }
+  | {
+      readonly form: 'live'
+      readonly served: LiveDisk
+      readonly attached: AttachedDisk
+      readonly overlay: Overlay
+      readonly files: LiveFiles
+      isKept: boolean
+    }
+  | { readonly form: 'kept'; readonly served: KeptDisk; readonly attached: AttachedDisk }
+
+/**
+ * The disks of one recovery, or one mount, as they are served: one image, one scratch limit.
+ *
+ *   files of a disk           what it is
+ *   NAME.scratch, NAME.map    live: an overlay over the image
+ *   NAME.raw                  kept: whole, and the map counts no more
+ */
+export class Attachment {
+  readonly #argument: AttachArgument
+  readonly #tools: AttachmentTools
+  readonly #budget: ScratchBudget
+  readonly #abort = new AbortController()
+  readonly #disks: ServedDisk[] = []
+  #keeping: AbortController | undefined
+
+  private constructor(argument: AttachArgument, tools: AttachmentTools) {
+    this.#argument = argument
+    this.#tools = tools
+    this.#budget = new ScratchBudget(argument.scratchSizeBytesMax)
+  }
+
+  /** Every disk is served on return; none where it fails. */
+  static async open(argument: AttachArgument, tools: AttachmentTools): Promise<Attachment> {
+    const attachment = new Attachment(argument, tools)
+    try {
+      const { plan, disks } = argument
+      const isKept = ({ files }: AttachedDisk): boolean => files !== undefined && realDisk.exists(files.keptFile)
+      const image =
+        plan === undefined || disks.every(isKept) ? undefined : await tools.openImage(plan, attachment.#abort.signal)
+      for (const attached of argument.disks) attachment.#disks.push(await attachment.#openDisk(attached, image))
+      for (const { served } of attachment.#disks) tools.server.addExport(served)
+      return attachment
+    } catch (error) {
+      await attachment.abandon()
+      throw error
+    }
+  }
+
+  /** Every disk is a raw file of its own on return; see LiveService. */
+  async keep(onProgress: Progress): Promise<void> {
+    const keeping = (this.#keeping = new AbortController())
+    try {
+      for (const disk of this.#disks) {
+        if (disk.form !== 'live' || disk.isKept) continue
+        await this.#materialise(disk.served, disk.attached, onProgress, keeping.signal)
+        await disk.overlay.flush() // the bytes are on disk
+        publish(disk.files) // ...and the file has its name
+        disk.served.becomeKept(disk.overlay.kept(disk.served.name, disk.served.description))
+        disk.isKept = true
+      }
+    } catch (error) {
+      throw keeping.signal.aborted ? keeping.signal.reason : inWords(error)
+    } finally {
+      this.#keeping = undefined
+    }
+  }
+
+  cancelKeep(): void {
+    this.#keeping?.abort(new Failure('CLOSING', 'the commit was stopped; a second one goes on with it'))
+  }
+
+  status(server: NbdServer): LiveStatus {
+    return {
+      id: this.#argument.id,
+      scratchSizeBytes: this.#budget.usedSizeBytes,
+      scratchSizeBytesMax: this.#budget.sizeBytesMax,
+      refusedWriteCount: this.#budget.refusedCount,
+      disks: this.#disks.map(disk => ({
+        exportName: disk.attached.exportName,
+        connectionCount: server.connectionCount(disk.attached.exportName),
+        isKept: disk.form === 'kept' || (disk.form === 'live' && disk.isKept),
+      })),
+    }
+  }
+
+  /** Clients are cut off, and what they wrote is durable on return; fails where it is not. */
+  async close(): Promise<void> {
+    await this.#stopServing()
+    const failures: unknown[] = []
+    for (const disk of this.#disks) {
+      try {
+        if (disk.form === 'live') await disk.overlay.close()
+        if (disk.form === 'kept') await disk.served.close()
+      } catch (error) {
+        failures.push(error)
+      }
+    }
+    if (failures.length > 0) throw failures[0]
+  }
+
+  /** The same where nobody needs what was written. */
+  async abandon(): Promise<void> {
+    await this.#stopServing()
+    for (const disk of this.#disks) {
+      if (disk.form === 'live') await disk.overlay.abandon()
+      if (disk.form === 'kept') await disk.served.close()
+    }
+  }
+
+  async #stopServing(): Promise<void> {
+    this.#abort.abort(new Failure('CLOSING', 'the disk is served no more')) // what waits for the image need not
+    for (const { attached } of this.#disks) await this.#tools.server.removeExport(attached.exportName)
+  }
+
+  async #openDisk(attached: AttachedDisk, image: Image | undefined): Promise<ServedDisk> {
+    const { files, exportName, description, sizeBytes, volume } = attached
+    if (files !== undefined && realDisk.exists(files.keptFile)) {
+      publish(files) // where a process was killed in between
+      return { form: 'kept', served: await KeptDisk.open(exportName, description, files.keptFile), attached }
+    }
+    const { signal } = this.#abort
+    assert(image !== undefined, 'a disk that is not kept comes with a plan')
+    const readAhead = new ReadAhead(sizeBytes, range => image.prefetch(volume, range, signal))
+    const options = { name: exportName, description, sizeBytes, volume, image, readAhead, signal }
+    if (files === undefined) {
+      return { form: 'mounted', served: new LiveDisk({ ...options, overlay: undefined }), attached }
+    }
+    const overlay = await Overlay.open({
+      disk: realDisk,
+      openFile: openVolumeFile,
+      dataFile: files.dataFile,
+      mapFile: files.mapFile,
+      sizeBytes,
+      identity: identityOf(`${this.#argument.id}/${volume}@${this.#argument.checkpoint}`),
+      bootId: bootId(),
+      budget: this.#budget,
+    })
+    return { form: 'live', served: new LiveDisk({ ...options, overlay }), attached, overlay, files, isKept: false }
+  }
+
+  async #materialise(disk: LiveDisk, attached: AttachedDisk, onProgress: Progress, signal: AbortSignal): Promise<void> {
+    const { volume, sizeBytes } = attached
+    let next = 0
+    let doneBytes = 0
+    disk.beginKeeping()
+    const walk = async (): Promise<void> => {
+      while (next < sizeBytes) {
+        signal.throwIfAborted()
+        const at = next
+        next += liveKeepPieceSizeBytes
+        const lengthBytes = Math.min(liveKeepPieceSizeBytes, sizeBytes - at)
+        await disk.materialise(at, lengthBytes)
+        doneBytes += lengthBytes
+        onProgress(volume, doneBytes, sizeBytes)
+      }
+    }
+    const walks = await Promise.allSettled(Array.from({ length: liveKeepPiecesAtOnce }, walk))
+    for (const each of walks) if (each.status === 'rejected') throw each.reason
+  }
+}
+
+/** The data file gets its name, and the map, which counts no more, goes; in steps of which each may be the last. */
+function publish({ dataFile, mapFile, keptFile }: LiveFiles): void {
+  const directory = path.dirname(keptFile)
+  if (!realDisk.exists(keptFile)) {
+    realDisk.link(dataFile, keptFile)
+    realDisk.syncDirectory(directory)
+  }
+  realDisk.remove(mapFile)
+  realDisk.remove(dataFile)
+  realDisk.syncDirectory(directory)
+}
+
+function inWords(error: unknown): unknown {
+  if ((error as NodeJS.ErrnoException).code !== 'ENOSPC' || error instanceof Failure) return error
+  const sentence = 'the file system of the recovered disks is full: make room, then commit again; it goes on from here'
+  return new Failure('DISK_FAILED', sentence, {}, { cause: error })
+}
+
+/** Of this boot of the host; where the kernel does not tell, one that no other process has: then only what was flushed counts after a kill. */
+function bootId(): string {
+  try {
+    return fs.readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim().replaceAll('-', '')
+  } catch {
+    return createHash('sha256').update(`${process.pid} ${performance.timeOrigin}`).digest('hex').slice(0, 32)
+  }
+}

@@ -1,0 +1,158 @@
+import * as fs from 'node:fs'
+import * as path from 'node:path'
+import { assert } from '../base/assert.ts'
+import { Failure } from '../base/failure.ts'
+import { liveImagesMax } from '../base/limits.ts'
+import { realDisk } from '../disk/disk.ts'
+import { changedExtents, ImageSources, openImage, type ChangedExtents } from '../image/image.ts'
+import { NbdServer, type NbdEvents, type NbdListen } from '../nbd/nbd.ts'
+import { Attachment, type AttachmentTools } from './attachment.ts'
+import type { AttachArgument, DiffArgument, LiveConfig, LiveNotices, LiveService, LiveStatus } from './service.ts'
+
+export type Notify = <K extends keyof LiveNotices>(name: K, value: LiveNotices[K]) => void
+
+interface Opened {
+  readonly config: LiveConfig
+  readonly sources: ImageSources
+}
+
+/** The live service itself, in the thread that it runs in. */
+export class LiveServer implements LiveService {
+  readonly #notify: Notify
+  readonly #attachments = new Map<string, Attachment>()
+  /** Calls about one id follow one another. */
+  readonly #turns = new Map<string, Promise<unknown>>()
+  #opened: Opened | undefined
+  #nbd: Promise<NbdServer> | undefined
+
+  constructor(notify: Notify) {
+    this.#notify = notify
+  }
+
+  async open(config: LiveConfig): Promise<void> {
+    this.#opened = { config, sources: await ImageSources.open(config.store, config.dataDirectory) }
+  }
+
+  async listen(): Promise<NbdListen> {
+    return (await this.#server()).address()
+  }
+
+  attach(argument: AttachArgument): Promise<void> {
+    return this.#inTurn(argument.id, async () => {
+      if (this.#attachments.has(argument.id)) return
+      if (this.#attachments.size >= liveImagesMax)
+        throw new Failure('BUSY', `${liveImagesMax} recoveries and mounts are served: end one of them first`)
+      const attachment = await Attachment.open(argument, await this.#tools())
+      this.#attachments.set(argument.id, attachment)
+    })
+  }
+
+  detach({ id }: { readonly id: string }): Promise<void> {
+    this.#attachments.get(id)?.cancelKeep()
+    return this.#inTurn(id, async () => {
+      const attachment = this.#attachments.get(id)
+      this.#attachments.delete(id)
+      await attachment?.close()
+    })
+  }
+
+  keep({ id }: { readonly id: string }): Promise<void> {
+    return this.#inTurn(id, async () => {
+      const attachment = this.#attachments.get(id)
+      if (attachment === undefined) throw new Failure('NOT_FOUND', `nothing is served for ${id}`, { id })
+      await attachment.keep((volume, doneBytes, totalBytes) =>
+        this.#notify('keepProgress', { id, volume, doneBytes, totalBytes }),
+      )
+    })
+  }
+
+  cancelKeep({ id }: { readonly id: string }): Promise<void> {
+    this.#attachments.get(id)?.cancelKeep()
+    return Promise.resolve()
+  }
+
+  async discard({ id, directory }: { readonly id: string; readonly directory: string }): Promise<void> {
+    assert(path.basename(directory) === id, 'the directory is of this recovery, and of nothing else')
+    this.#attachments.get(id)?.cancelKeep()
+    await this.#inTurn(id, async () => {
+      const attachment = this.#attachments.get(id)
+      this.#attachments.delete(id)
+      await attachment?.abandon()
+      await fs.promises.rm(directory, { recursive: true, force: true })
+      const parent = path.dirname(directory)
+      if (realDisk.exists(parent)) realDisk.syncDirectory(parent)
+    })
+  }
+
+  async status(): Promise<readonly LiveStatus[]> {
+    const server = await this.#nbd
+    if (server === undefined) return []
+    return [...this.#attachments.values()].map(attachment => attachment.status(server))
+  }
+
+  async changedExtents({ from, to, volume }: DiffArgument): Promise<ChangedExtents> {
+    const { sources, config } = this.#open
+    const { signal } = new AbortController()
+    const tools = sources.tools(config.cacheSizeBytes)
+    return await changedExtents({ from, to, volume }, tools, plan => openImage(plan, tools, signal), signal)
+  }
+
+  /** What was written is durable then. */
+  async close(): Promise<void> {
+    for (const id of [...this.#attachments.keys()]) await this.detach({ id })
+    await (await this.#nbd?.catch(() => undefined))?.close()
+    await this.#opened?.sources.close()
+    this.#opened = undefined
+  }
+
+  get #open(): Opened {
+    assert(this.#opened !== undefined, 'open() is the first call')
+    return this.#opened
+  }
+
+  /** Where it cannot listen now, the next call tries again. */
+  async #server(): Promise<NbdServer> {
+    const { listen } = this.#open.config
+    this.#nbd ??= NbdServer.open({ listen, exports: [], events: this.#events() })
+    try {
+      return await this.#nbd
+    } catch (error) {
+      this.#nbd = undefined
+      throw error
+    }
+  }
+
+  async #tools(): Promise<AttachmentTools> {
+    const { sources, config } = this.#open
+    return {
+      server: await this.#server(),
+      openImage: (plan, signal) => openImage(plan, sources.tools(config.cacheSizeBytes), signal),
+    }
+  }
+
+  #events(): NbdEvents {
+    return {
+      clientConnected: (exportName, { connectionCount }) => this.#notify('clients', { exportName, connectionCount }),
+      clientGone: (exportName, { connectionCount }) => this.#notify('clients', { exportName, connectionCount }),
+      clientRefused: (address, reason) => this.#notify('clientRefused', { address, reason }),
+      requestFailed: (exportName, { command, error }) => {
+        const code = (error as NodeJS.ErrnoException).code ?? 'none'
+        const sentence = error instanceof Error ? error.message : String(error)
+        this.#notify('requestFailed', { exportName, command, sentence, code })
+      },
+    }
+  }
+
+  #inTurn<T>(id: string, work: () => Promise<T>): Promise<T> {
+    const before = this.#turns.get(id) ?? Promise.resolve()
+    const turn = before.then(work, work)
+    const over = turn.then(
+      () => undefined,
+      () => undefined,
+    )
+    this.#turns.set(id, over)
+    return turn.finally(() => {
+      if (this.#turns.get(id) === over) this.#turns.delete(id)
+    })
+  }
+}

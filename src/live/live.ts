@@ -1,0 +1,359 @@
+import * as fs from 'node:fs'
+import * as path from 'node:path'
+import { Worker } from 'node:worker_threads'
+import type { ImagePlan } from '../aging/service.ts'
+import { Failure } from '../base/failure.ts'
+import { threadYoungSizeMiBMax } from '../base/limits.ts'
+import { RpcClient } from '../base/rpc.ts'
+import { MiB } from '../base/units.ts'
+import type { ChangedExtents } from '../image/image.ts'
+import type { NbdListen } from '../nbd/nbd.ts'
+import type { RecoveredThing, RecoveryTarget, TargetContext, TargetPlan, TargetRequest } from '../recovery/target.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { VpgDefinition } from '../timeline/definition.ts'
+import type { Json, RecoveryRecord, RecoveryVm } from '../timeline/recovery.ts'
+import type { AttachedDisk, LiveConfig, LiveNotices, LiveService, LiveStatus } from './service.ts'
+
+// Images as disks that are read and written, over NBD, at once and whatever their size: the recovery target `nbd`, read-only mounts, and what
+// differs between two checkpoints. All of it happens in a thread of its own; no byte of an image passes this one.
+//
+//   NBD client ─> LiveDisk ─┬─ Overlay: what was written (scratch files; README.md)
+//                           └─ Image: the checkpoint, block by block on demand, with read-ahead
+
+export type { LiveStatus } from './service.ts'
+
+export interface LiveOptions extends Omit<LiveConfig, 'cacheSizeBytes'> {
+  readonly cacheSizeBytes: number
+  /** Where overlays lie of recoveries that name no place of their own. */
+  readonly scratchDirectory: string
+  /** Of a recovery that does not say it. */
+  readonly scratchSizeBytesMax: number
+  /** Hears what clients meet. */
+  readonly told: <K extends keyof LiveNotices>(name: K, value: LiveNotices[K]) => void
+}
+
+export interface MountRequest {
+  /** Its name on the server, of which every export's begins. */
+  readonly id: string
+  readonly plan: ImagePlan
+  readonly vpg: string
+  readonly volumes: readonly { readonly number: number; readonly name: string; readonly sizeBytes: number }[]
+}
+
+/** What the record of a recovery keeps as its settings. */
+interface NbdSettings {
+  readonly scratchSizeBytesMax: number
+  /** An absolute directory; what is committed is kept below it, and its scratch lies there from the start. Undefined: it cannot be committed. */
+  readonly keepDirectory: string | undefined
+}
+
+const scratchSizeBytesMin = 1 * MiB
+
+export class Live implements RecoveryTarget {
+  readonly kind = 'nbd'
+  readonly #options: LiveOptions
+  readonly #newWorker: () => Worker
+  readonly #plans = new Map<string, { readonly plan: ImagePlan; readonly context: TargetContext }>()
+  readonly #keeping = new Map<string, TargetContext>()
+  #thread: Promise<{ readonly worker: Worker; readonly client: RpcClient<LiveService> }> | undefined
+  #listens: NbdListen
+
+  constructor(
+    options: LiveOptions,
+    newWorker = (): Worker =>
+      new Worker(new URL('./live-worker.js', import.meta.url), {
+        resourceLimits: { maxYoungGenerationSizeMb: threadYoungSizeMiBMax },
+      }),
+  ) {
+    this.#options = options
+    this.#newWorker = newWorker
+    this.#listens = options.listen
+  }
+
+  async plan(request: TargetRequest, signal: AbortSignal): Promise<TargetPlan> {
+    const settings = checkedSettings(request.settings, this.#options.scratchSizeBytesMax)
+    const { kind, definition, checkpoint, vms } = request
+    if ((kind === 'failover' || kind === 'move') && settings.keepDirectory === undefined)
+      throw new Failure(
+        'REQUEST_INVALID',
+        `a ${kind} is to be kept: name the directory that its disks are kept in when it is committed (keepDirectory)`,
+      )
+    const place = settings.keepDirectory ?? this.#options.scratchDirectory
+    if (settings.keepDirectory !== undefined) checkDirectory(settings.keepDirectory)
+    else fs.mkdirSync(place, { recursive: true })
+    const { bavail, bsize } = fs.statfsSync(place)
+    const freeSizeBytes = bavail * bsize
+    if (freeSizeBytes < scratchSizeBytesMin)
+      throw new Failure('REQUEST_INVALID', `there is no room in ${place} for what is written to the disks`)
+    await this.#call('listen', undefined)
+    signal.throwIfAborted()
+    const sizeBytes = disksOf(vms, definition, checkpoint).reduce((sum, disk) => sum + disk.sizeBytes, 0)
+    const remarks = [
+      'The disks are served by this appliance, from its store: they are lost with it until they are committed.',
+      `What machines write to them lies in ${place} and may take ${inMiB(settings.scratchSizeBytesMax)}; past that writes fail for want of space.`,
+    ]
+    if (freeSizeBytes < settings.scratchSizeBytesMax)
+      remarks.push(`${place} has room for only ${inMiB(freeSizeBytes)} at this moment.`)
+    if (settings.keepDirectory === undefined)
+      remarks.push('It cannot be committed: no directory is named that its disks would be kept in (keepDirectory).')
+    else if (freeSizeBytes < sizeBytes)
+      remarks.push(`A commit may need up to ${inMiB(sizeBytes)} in ${place}: as much as the disks hold.`)
+    return { settings: settingsAsJson(settings), copySizeBytes: 0, expectedMillis: 1_000, remarks }
+  }
+
+  async prepare(context: TargetContext): Promise<void> {
+    await this.#attach(context)
+  }
+
+  /** A committed one whose files were taken away is its user's, and served no more. */
+  async resume(context: TargetContext): Promise<void> {
+    if (context.record.state !== 'committed') return await this.#attach(context)
+    const disks = this.#attachedDisks(context)
+    if (disks.every(({ files }) => files !== undefined && fs.existsSync(files.keptFile)))
+      await this.#serve(context, disks, undefined)
+  }
+
+  /** Durable in its keepDirectory on return; it goes on being served, from there. Fails REQUEST_INVALID where there is no such directory. */
+  async commit(context: TargetContext): Promise<void> {
+    const { record } = context
+    const { id } = record
+    if (settingsOf(record).keepDirectory === undefined)
+      throw new Failure(
+        'REQUEST_INVALID',
+        'this recovery has no directory to keep its disks in: it can be stopped, or copied while it runs',
+      )
+    await this.#attach(context)
+    this.#keeping.set(id, context)
+    const stop = (): void => {
+      this.#call('cancelKeep', { id }).catch(() => undefined) // the thread has ended: so does the call below
+    }
+    context.signal.addEventListener('abort', stop, { once: true })
+    try {
+      if (context.signal.aborted) stop()
+      await this.#call('keep', { id })
+    } finally {
+      context.signal.removeEventListener('abort', stop)
+      this.#keeping.delete(id)
+    }
+    await this.#release(id)
+  }
+
+  async remove(context: TargetContext): Promise<void> {
+    const { id } = context.record
+    await this.#call('discard', { id, directory: directoryOf(context.record, this.#options.scratchDirectory) })
+    await this.#release(id)
+  }
+
+  things(record: RecoveryRecord, definition: VpgDefinition): readonly RecoveredThing[] {
+    const { checkpoint, vms } = record
+    if (checkpoint === undefined) return []
+    return disksOf(vms, definition, checkpoint).map(({ vm, number, name }) => ({
+      vm,
+      volume: number,
+      kind: 'nbd',
+      place: uriOf(this.#listens, exportNameOf(record.id, vm, name)),
+    }))
+  }
+
+  /** Serves volumes of the plan's checkpoint read-only, as `<id>/<VPG>/<volume>`, until unmount(). The plan stays the caller's. */
+  async mount(request: MountRequest): Promise<readonly { readonly volume: number; readonly uri: string }[]> {
+    const { id, plan, vpg, volumes } = request
+    const disks = volumes.map(({ number, name, sizeBytes }) => ({
+      volume: number,
+      exportName: exportNameOf(id, vpg, name),
+      description: `${vpg}, ${name}: read-only`,
+      sizeBytes,
+      files: undefined,
+    }))
+    this.#listens = await this.#call('listen', undefined)
+    const { ordinal } = plan.checkpoint
+    await this.#call('attach', { id, plan, checkpoint: ordinal, disks, scratchSizeBytesMax: 0 })
+    return disks.map(({ volume, exportName }) => ({ volume, uri: uriOf(this.#listens, exportName) }))
+  }
+
+  async unmount(id: string): Promise<void> {
+    await this.#call('detach', { id })
+  }
+
+  /** What may differ of the volume between the checkpoints of two plans. */
+  async changedExtents(from: ImagePlan, to: ImagePlan, volume: number): Promise<ChangedExtents> {
+    return await this.#call('changedExtents', { from, to, volume })
+  }
+
+  /** Of everything that is served now. */
+  async status(): Promise<readonly LiveStatus[]> {
+    return this.#thread === undefined ? [] : await this.#call('status', undefined)
+  }
+
+  /** What was written is durable then; the plans are released. */
+  async close(): Promise<void> {
+    const thread = await this.#thread?.catch(() => undefined)
+    await thread?.client.call('close', undefined).catch(() => undefined)
+    await thread?.worker.terminate()
+    for (const id of [...this.#plans.keys()]) await this.#release(id)
+  }
+
+  async #attach(context: TargetContext): Promise<void> {
+    const { record } = context
+    const { id } = record
+    if (this.#plans.has(id)) return
+    const disks = this.#attachedDisks(context)
+    const plan = await context.openPlan()
+    this.#plans.set(id, { plan, context })
+    try {
+      await this.#serve(context, disks, plan)
+    } catch (error) {
+      await this.#release(id)
+      throw error
+    }
+  }
+
+  async #serve({ record }: TargetContext, disks: readonly AttachedDisk[], plan: ImagePlan | undefined): Promise<void> {
+    const { id, checkpoint } = record
+    const { scratchSizeBytesMax } = settingsOf(record)
+    this.#listens = await this.#call('listen', undefined)
+    await this.#call('attach', { id, plan, checkpoint: checkpoint!.ordinal, disks, scratchSizeBytesMax })
+  }
+
+  #attachedDisks({ record, definition }: TargetContext): AttachedDisk[] {
+    const { checkpoint, vms, id } = record
+    if (checkpoint === undefined) throw new Failure('CHECKPOINT_MISSING', 'the recovery has no checkpoint yet')
+    const directory = directoryOf(record, this.#options.scratchDirectory)
+    return disksOf(vms, definition, checkpoint).map(({ vm, number, name, sizeBytes }) => {
+      const base = path.join(directory, vm, name)
+      return {
+        volume: number,
+        exportName: exportNameOf(id, vm, name),
+        description: `${definition.name}, ${vm}, ${name}: ${record.kind}`,
+        sizeBytes,
+        files: { dataFile: `${base}.scratch`, mapFile: `${base}.map`, keptFile: `${base}.raw` },
+      }
+    })
+  }
+
+  async #release(id: string): Promise<void> {
+    const held = this.#plans.get(id)
+    this.#plans.delete(id)
+    await held?.context.release(held.plan)
+  }
+
+  async #call<K extends keyof LiveService & string>(
+    method: K,
+    argument: Parameters<LiveService[K]>[0],
+  ): Promise<Awaited<ReturnType<LiveService[K]>>> {
+    this.#thread ??= this.#startThread()
+    const { client } = await this.#thread
+    return (await client.call(method, argument as never)) as Awaited<ReturnType<LiveService[K]>>
+  }
+
+  async #startThread(): Promise<{ readonly worker: Worker; readonly client: RpcClient<LiveService> }> {
+    const worker = this.#newWorker()
+    const client = new RpcClient<LiveService>(worker, (name, value) => this.#told(name as keyof LiveNotices, value))
+    worker.on('error', () => undefined) // its calls fail PEER_LOST
+    worker.on('exit', () => {
+      this.#thread = undefined
+      this.#plans.clear()
+    })
+    try {
+      const { store, dataDirectory, listen, cacheSizeBytes } = this.#options
+      await client.call('open', { store, dataDirectory, listen, cacheSizeBytes })
+    } catch (error) {
+      this.#thread = undefined
+      await worker.terminate()
+      throw error
+    }
+    return { worker, client }
+  }
+
+  #told(name: keyof LiveNotices, value: unknown): void {
+    if (name === 'keepProgress') {
+      const { id, volume, doneBytes, totalBytes } = value as LiveNotices['keepProgress']
+      this.#keeping.get(id)?.progress(volume, doneBytes, totalBytes)
+    }
+    this.#options.told(name, value as LiveNotices[typeof name])
+  }
+}
+
+interface Disk {
+  readonly vm: string
+  readonly number: number
+  readonly name: string
+  readonly sizeBytes: number
+}
+
+/** Of the machines that are recovered, as they were at the checkpoint; a volume that was removed since has its name all the same. */
+function disksOf(vms: readonly RecoveryVm[], definition: VpgDefinition, checkpoint: Checkpoint): Disk[] {
+  const names = new Map(
+    [...definition.volumes, ...definition.removedVolumes].map(({ number, name }) => [number, name] as const),
+  )
+  return vms.flatMap(vm =>
+    vm.volumes.map(number => {
+      const then = checkpoint.volumes.find(volume => volume.number === number)
+      const name = names.get(number)
+      if (then?.included !== true || name === undefined)
+        throw new Failure('UNKNOWN_VOLUME', `the checkpoint does not include volume ${number}`, { volume: number })
+      return { vm: vm.name, number, name, sizeBytes: then.sizeBytes }
+    }),
+  )
+}
+
+function exportNameOf(id: string, vm: string, volume: string): string {
+  return `${id}/${vm}/${volume}`
+}
+
+function uriOf(listens: NbdListen, exportName: string): string {
+  const name = exportName.split('/').map(encodeURIComponent).join('/')
+  if ('socketPath' in listens) return `nbd+unix:///${name}?socket=${encodeURIComponent(listens.socketPath)}`
+  const host = listens.host.includes(':') ? `[${listens.host}]` : listens.host
+  return `nbd://${host}:${listens.port}/${name}`
+}
+
+function directoryOf(record: RecoveryRecord, scratchDirectory: string): string {
+  return path.join(settingsOf(record).keepDirectory ?? scratchDirectory, record.id)
+}
+
+/** Of a record, which has what plan() returned. */
+function settingsOf(record: RecoveryRecord): NbdSettings {
+  return checkedSettings(record.target.settings, scratchSizeBytesMin)
+}
+
+function settingsAsJson({ scratchSizeBytesMax, keepDirectory }: NbdSettings): Json {
+  return { scratchSizeBytesMax, ...(keepDirectory === undefined ? {} : { keepDirectory }) }
+}
+
+function checkedSettings(settings: Json, scratchSizeBytesDefault: number): NbdSettings {
+  if (settings !== null && (typeof settings !== 'object' || Array.isArray(settings)))
+    throw new Failure('REQUEST_INVALID', 'the settings of the target nbd are an object')
+  const { scratchSizeBytesMax, keepDirectory, ...others } = (settings ?? {}) as { readonly [key: string]: Json }
+  const [other] = Object.keys(others)
+  if (other !== undefined)
+    throw new Failure('REQUEST_INVALID', `the target nbd has no setting "${other}": scratchSizeBytesMax, keepDirectory`)
+  const size = scratchSizeBytesMax ?? scratchSizeBytesDefault
+  if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < scratchSizeBytesMin)
+    throw new Failure('REQUEST_INVALID', `scratchSizeBytesMax is a number of bytes, ${scratchSizeBytesMin} at least`)
+  if (keepDirectory === undefined || keepDirectory === null)
+    return { scratchSizeBytesMax: size, keepDirectory: undefined }
+  if (typeof keepDirectory !== 'string' || !path.isAbsolute(keepDirectory))
+    throw new Failure('REQUEST_INVALID', "keepDirectory is an absolute path on the daemon's host")
+  return { scratchSizeBytesMax: size, keepDirectory: path.normalize(keepDirectory) }
+}
+
+function checkDirectory(directory: string): void {
+  try {
+    if (!fs.statSync(directory).isDirectory()) throw Object.assign(new Error('not a directory'), { code: 'ENOTDIR' })
+    fs.accessSync(directory, fs.constants.W_OK)
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    const why =
+      code === 'ENOENT'
+        ? 'there is no such directory'
+        : code === 'ENOTDIR'
+          ? 'it is not a directory'
+          : 'the VRA may not write there'
+    throw new Failure('REQUEST_INVALID', `the disks cannot be kept in ${directory}: ${why}`, { directory }, { cause })
+  }
+}
+
+function inMiB(sizeBytes: number): string {
+  return `${Math.floor(sizeBytes / MiB)} MiB`
+}

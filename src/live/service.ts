@@ -1,0 +1,107 @@
+import type { ImagePlan } from '../aging/service.ts'
+import type { Ordinal } from '../base/ids.ts'
+import type { ChangedExtents } from '../image/image.ts'
+import type { NbdListen } from '../nbd/nbd.ts'
+import type { StoreConfig } from '../store/object-store.ts'
+
+// The live thread, seen from the daemon: it serves volumes as of a checkpoint over NBD. The worker's file is live-worker.ts; speak to it by
+// RpcClient<LiveService>.
+
+export interface LiveConfig {
+  readonly store: StoreConfig
+  /** As for the journal: the commit log is below it. */
+  readonly dataDirectory: string
+  readonly listen: NbdListen
+  /** What an image keeps of what it has read; there is one a recovery or mount. */
+  readonly cacheSizeBytes: number
+}
+
+/** Calls to the thread; see RpcMethods. Failures keep their codes. */
+export interface LiveService {
+  /** The first call. Nothing listens yet. */
+  open(config: LiveConfig): Promise<void>
+  /** Listens on return, as long as the thread lives, and tells where. CONFIG_INVALID where the address cannot be had. */
+  listen(argument: undefined): Promise<NbdListen>
+  /**
+   * Every disk is served on return: what was written to it before is there. Nothing happens where the id is attached already. Fails RECORD_CORRUPT
+   * where the map of an overlay is damaged, BUSY where too many are attached, or somebody else serves a file that was kept; then none is served.
+   */
+  attach(argument: AttachArgument): Promise<void>
+  /** Serves the disks no more, and what was written to them is durable; nothing happens where the id is not attached. */
+  detach(argument: { readonly id: string }): Promise<void>
+  /**
+   * Every disk is a whole raw file of its own on return, durable, at its `keptFile`, and goes on being served from there. A second call goes on
+   * with the first. DISK_FAILED where there is no room; OBJECT_CORRUPT and RECORD_CORRUPT where a part of the image cannot be read.
+   */
+  keep(argument: { readonly id: string }): Promise<void>
+  /** Ends a keep() of this id; that call then fails CLOSING. What was brought stays in the scratch. */
+  cancelKeep(argument: { readonly id: string }): Promise<void>
+  /** Attached or not: the disks are served no more, and nothing is left of the directory. */
+  discard(argument: { readonly id: string; readonly directory: string }): Promise<void>
+  status(argument: undefined): Promise<readonly LiveStatus[]>
+  /** What may differ of a volume between two checkpoints of a VPG. */
+  changedExtents(argument: DiffArgument): Promise<ChangedExtents>
+  close(argument: undefined): Promise<void>
+}
+
+export interface AttachArgument {
+  /** Of the recovery, or of the mount. */
+  readonly id: string
+  /** Undefined: of disks that are all kept. */
+  readonly plan: ImagePlan | undefined
+  readonly checkpoint: Ordinal
+  readonly disks: readonly AttachedDisk[]
+  /** Of all disks together. */
+  readonly scratchSizeBytesMax: number
+}
+
+export interface AttachedDisk {
+  readonly volume: number
+  readonly exportName: string
+  readonly description: string
+  readonly sizeBytes: number
+  /** Undefined: the disk is read-only, and nothing of it is on the local disk. */
+  readonly files: LiveFiles | undefined
+}
+
+/** Absolute, all in one directory. */
+export interface LiveFiles {
+  readonly dataFile: string
+  readonly mapFile: string
+  /** What the data file becomes when the disk is kept; where it is there, it is the disk. */
+  readonly keptFile: string
+}
+
+export interface DiffArgument {
+  readonly from: ImagePlan
+  readonly to: ImagePlan
+  readonly volume: number
+}
+
+export interface LiveStatus {
+  readonly id: string
+  readonly scratchSizeBytes: number
+  readonly scratchSizeBytesMax: number
+  /** Writes that were refused because the scratch was full. */
+  readonly refusedWriteCount: number
+  readonly disks: readonly { readonly exportName: string; readonly connectionCount: number; readonly isKept: boolean }[]
+}
+
+/** Notices from the thread, by name. */
+export interface LiveNotices {
+  /** A request of a client was answered with an error. `code` is that of the failure, where it has one. */
+  requestFailed: {
+    readonly exportName: string
+    readonly command: string
+    readonly sentence: string
+    readonly code: string
+  }
+  clients: { readonly exportName: string; readonly connectionCount: number }
+  clientRefused: { readonly address: string; readonly reason: string }
+  keepProgress: {
+    readonly id: string
+    readonly volume: number
+    readonly doneBytes: number
+    readonly totalBytes: number
+  }
+}
