@@ -77,6 +77,9 @@ export const exportBufferCount = 4
 export const exportSyncAheadSizeBytes = 128 * MiB
 /** Recoveries and mounts that are served from images at once: each has caches of its own, and holds files of the log. */
 export const liveImagesMax = 16
+/** A live disk whose checkpoint is still in the log looks so often whether it is in segments now; otherwise it holds objects for so long. */
+export const liveTailHeldMillis = 360_000
+export const livePlanHeldMillis = 3_600_000
 /** A commit brings so much of a live disk at once; writes of guests to it wait meanwhile. */
 export const liveKeepPieceSizeBytes = 256 * KiB
 export const liveKeepPiecesAtOnce = 4

@@ -8,6 +8,7 @@ import { liveKeepPieceSizeBytes, liveKeepPiecesAtOnce } from '../base/limits.ts'
 import { openVolumeFile, realDisk } from '../disk/disk.ts'
 import type { Image } from '../image/image.ts'
 import type { NbdExport, NbdServer } from '../nbd/nbd.ts'
+import { CurrentImage } from './current-image.ts'
 import { KeptDisk } from './kept-disk.ts'
 import { LiveDisk } from './live-disk.ts'
 import { Overlay } from './overlay.ts'
@@ -50,6 +51,7 @@ export class Attachment {
   readonly #abort = new AbortController()
   readonly #disks: ServedDisk[] = []
   #keeping: AbortController | undefined
+  #image: CurrentImage | undefined
 
   private constructor(argument: AttachArgument, tools: AttachmentTools) {
     this.#argument = argument
@@ -63,9 +65,9 @@ export class Attachment {
     try {
       const { plan, disks } = argument
       const isKept = ({ files }: AttachedDisk): boolean => files !== undefined && realDisk.exists(files.keptFile)
-      const image =
-        plan === undefined || disks.every(isKept) ? undefined : await tools.openImage(plan, attachment.#abort.signal)
-      for (const attached of argument.disks) attachment.#disks.push(await attachment.#openDisk(attached, image))
+      if (plan !== undefined && !disks.every(isKept))
+        attachment.#image = new CurrentImage(await tools.openImage(plan, attachment.#abort.signal))
+      for (const attached of argument.disks) attachment.#disks.push(await attachment.#openDisk(attached))
       for (const { served } of attachment.#disks) tools.server.addExport(served)
       return attachment
     } catch (error) {
@@ -91,6 +93,11 @@ export class Attachment {
     } finally {
       this.#keeping = undefined
     }
+  }
+
+  /** Reads by another plan of the same checkpoint; on return nothing reads by the one before. */
+  async replan(plan: ImagePlan): Promise<void> {
+    await this.#image?.replace(await this.#tools.openImage(plan, this.#abort.signal))
   }
 
   cancelKeep(): void {
@@ -140,13 +147,14 @@ export class Attachment {
     for (const { attached } of this.#disks) await this.#tools.server.removeExport(attached.exportName)
   }
 
-  async #openDisk(attached: AttachedDisk, image: Image | undefined): Promise<ServedDisk> {
+  async #openDisk(attached: AttachedDisk): Promise<ServedDisk> {
     const { files, exportName, description, sizeBytes, volume } = attached
     if (files !== undefined && realDisk.exists(files.keptFile)) {
       publish(files) // where a process was killed in between
       return { form: 'kept', served: await KeptDisk.open(exportName, description, files.keptFile), attached }
     }
     const { signal } = this.#abort
+    const image = this.#image
     assert(image !== undefined, 'a disk that is not kept comes with a plan')
     const readAhead = new ReadAhead(sizeBytes, range => image.prefetch(volume, range, signal))
     const options = { name: exportName, description, sizeBytes, volume, image, readAhead, signal }

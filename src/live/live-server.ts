@@ -1,5 +1,6 @@
 import * as fs from 'node:fs'
 import * as path from 'node:path'
+import type { ImagePlan } from '../aging/service.ts'
 import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
 import { liveImagesMax } from '../base/limits.ts'
@@ -45,6 +46,11 @@ export class LiveServer implements LiveService {
       const attachment = await Attachment.open(argument, await this.#tools())
       this.#attachments.set(argument.id, attachment)
     })
+  }
+
+  /** Not in turn: a keep() goes on for long, and reads by whatever plan there is. */
+  async replan({ id, plan }: { readonly id: string; readonly plan: ImagePlan }): Promise<void> {
+    await this.#attachments.get(id)?.replan(plan)
   }
 
   detach({ id }: { readonly id: string }): Promise<void> {

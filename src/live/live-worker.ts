@@ -15,6 +15,7 @@ const notify = serveRpc<LiveService>(port, {
   open: config => server.open(config),
   listen: () => server.listen(),
   attach: argument => server.attach(argument),
+  replan: argument => server.replan(argument),
   detach: argument => server.detach(argument),
   keep: argument => server.keep(argument),
   cancelKeep: argument => server.cancelKeep(argument),

@@ -2,8 +2,9 @@ import * as fs from 'node:fs'
 import * as path from 'node:path'
 import { Worker } from 'node:worker_threads'
 import type { ImagePlan } from '../aging/service.ts'
+import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
-import { threadYoungSizeMiBMax } from '../base/limits.ts'
+import { livePlanHeldMillis, liveTailHeldMillis, threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
 import { MiB } from '../base/units.ts'
 import type { ChangedExtents } from '../image/image.ts'
@@ -22,8 +23,8 @@ import type { AttachedDisk, LiveConfig, LiveNotices, LiveService, LiveStatus } f
 
 export type { LiveStatus } from './service.ts'
 
-export interface LiveOptions extends Omit<LiveConfig, 'cacheSizeBytes'> {
-  readonly cacheSizeBytes: number
+export interface LiveOptions extends LiveConfig {
+  readonly clock: Clock
   /** Where overlays lie of recoveries that name no place of their own. */
   readonly scratchDirectory: string
   /** Of a recovery that does not say it. */
@@ -47,16 +48,26 @@ interface NbdSettings {
   readonly keepDirectory: string | undefined
 }
 
+interface HeldPlan {
+  readonly context: TargetContext
+  plan: ImagePlan
+  /** Of the next look at it. */
+  takeBack: () => void
+}
+
+/** After so long what a thread served that has ended is served by another one. */
+const liveAgainMillis = 1_000
 const scratchSizeBytesMin = 1 * MiB
 
 export class Live implements RecoveryTarget {
   readonly kind = 'nbd'
   readonly #options: LiveOptions
   readonly #newWorker: () => Worker
-  readonly #plans = new Map<string, { readonly plan: ImagePlan; readonly context: TargetContext }>()
+  readonly #plans = new Map<string, HeldPlan>()
   readonly #keeping = new Map<string, TargetContext>()
   #thread: Promise<{ readonly worker: Worker; readonly client: RpcClient<LiveService> }> | undefined
   #listens: NbdListen
+  #isClosed = false
 
   constructor(
     options: LiveOptions,
@@ -72,11 +83,11 @@ export class Live implements RecoveryTarget {
 
   async plan(request: TargetRequest, signal: AbortSignal): Promise<TargetPlan> {
     const settings = checkedSettings(request.settings, this.#options.scratchSizeBytesMax)
-    const { kind, definition, checkpoint, vms } = request
-    if ((kind === 'failover' || kind === 'move') && settings.keepDirectory === undefined)
+    const { kind, definition, checkpoint, vms, sizes } = request
+    if (kind !== 'test' && settings.keepDirectory === undefined)
       throw new Failure(
         'REQUEST_INVALID',
-        `a ${kind} is to be kept: name the directory that its disks are kept in when it is committed (keepDirectory)`,
+        `a ${kind} is to be kept: name the directory that its disks are kept in when it is committed`,
       )
     const place = settings.keepDirectory ?? this.#options.scratchDirectory
     if (settings.keepDirectory !== undefined) checkDirectory(settings.keepDirectory)
@@ -87,17 +98,21 @@ export class Live implements RecoveryTarget {
       throw new Failure('REQUEST_INVALID', `there is no room in ${place} for what is written to the disks`)
     await this.#call('listen', undefined)
     signal.throwIfAborted()
-    const sizeBytes = disksOf(vms, definition, checkpoint).reduce((sum, disk) => sum + disk.sizeBytes, 0)
+    disksOf(vms, definition, checkpoint)
+    const dataSizeBytes = sizes.reduce((sum, size) => sum + size.dataSizeBytes, 0)
+    if (settings.keepDirectory !== undefined && freeSizeBytes < dataSizeBytes)
+      throw new Failure(
+        'REQUEST_INVALID',
+        `a commit needs up to ${inMiB(dataSizeBytes)} in ${place}, which has room for ${inMiB(freeSizeBytes)}`,
+      )
     const remarks = [
       'The disks are served by this appliance, from its store: they are lost with it until they are committed.',
       `What machines write to them lies in ${place} and may take ${inMiB(settings.scratchSizeBytesMax)}; past that writes fail for want of space.`,
     ]
     if (freeSizeBytes < settings.scratchSizeBytesMax)
       remarks.push(`${place} has room for only ${inMiB(freeSizeBytes)} at this moment.`)
-    if (settings.keepDirectory === undefined)
-      remarks.push('It cannot be committed: no directory is named that its disks would be kept in (keepDirectory).')
-    else if (freeSizeBytes < sizeBytes)
-      remarks.push(`A commit may need up to ${inMiB(sizeBytes)} in ${place}: as much as the disks hold.`)
+    if (settings.keepDirectory !== undefined)
+      remarks.push(`A commit copies up to ${inMiB(dataSizeBytes)} into ${place}, while the disks are in use.`)
     return { settings: settingsAsJson(settings), copySizeBytes: 0, expectedMillis: 1_000, remarks }
   }
 
@@ -187,6 +202,7 @@ export class Live implements RecoveryTarget {
 
   /** What was written is durable then; the plans are released. */
   async close(): Promise<void> {
+    this.#isClosed = true
     const thread = await this.#thread?.catch(() => undefined)
     await thread?.client.call('close', undefined).catch(() => undefined)
     await thread?.worker.terminate()
@@ -199,9 +215,11 @@ export class Live implements RecoveryTarget {
     if (this.#plans.has(id)) return
     const disks = this.#attachedDisks(context)
     const plan = await context.openPlan()
-    this.#plans.set(id, { plan, context })
+    const held = { plan, context, takeBack: () => undefined }
+    this.#plans.set(id, held)
     try {
       await this.#serve(context, disks, plan)
+      this.#lookLater(id, held)
     } catch (error) {
       await this.#release(id)
       throw error
@@ -234,7 +252,33 @@ export class Live implements RecoveryTarget {
   async #release(id: string): Promise<void> {
     const held = this.#plans.get(id)
     this.#plans.delete(id)
+    held?.takeBack()
     await held?.context.release(held.plan)
+  }
+
+  /** A plan holds files of the log until its writes are in segments, and objects that nothing else needs: another one of the same bytes lets them go. */
+  #lookLater(id: string, held: HeldPlan): void {
+    const delayMillis = held.plan.tail.length > 0 ? liveTailHeldMillis : livePlanHeldMillis
+    held.takeBack = this.#options.clock.after(delayMillis, () => {
+      const over = (): void => {
+        if (this.#plans.get(id) === held) this.#lookLater(id, held)
+      }
+      this.#replan(id, held).then(over, over) // it goes on with the one that it has
+    })
+  }
+
+  async #replan(id: string, held: HeldPlan): Promise<void> {
+    const plan = await held.context.openPlan()
+    let unneeded = plan
+    try {
+      await this.#call('replan', { id, plan })
+      if (this.#plans.get(id) === held) {
+        unneeded = held.plan
+        held.plan = plan
+      }
+    } finally {
+      await held.context.release(unneeded)
+    }
   }
 
   async #call<K extends keyof LiveService & string>(
@@ -252,7 +296,7 @@ export class Live implements RecoveryTarget {
     worker.on('error', () => undefined) // its calls fail PEER_LOST
     worker.on('exit', () => {
       this.#thread = undefined
-      this.#plans.clear()
+      this.#lost()
     })
     try {
       const { store, dataDirectory, listen, cacheSizeBytes } = this.#options
@@ -263,6 +307,19 @@ export class Live implements RecoveryTarget {
       throw error
     }
     return { worker, client }
+  }
+
+  /** The thread has ended by itself: another one serves what it served. */
+  #lost(): void {
+    if (this.#isClosed) return
+    for (const [id, { context }] of this.#plans) {
+      const over = (): void => {
+        this.#options.clock.after(liveAgainMillis, () => {
+          this.#attach(context).catch(() => undefined) // whoever asks for the recovery next hears of it
+        })
+      }
+      this.#release(id).then(over, over)
+    }
   }
 
   #told(name: keyof LiveNotices, value: unknown): void {
@@ -318,23 +375,30 @@ function settingsOf(record: RecoveryRecord): NbdSettings {
 }
 
 function settingsAsJson({ scratchSizeBytesMax, keepDirectory }: NbdSettings): Json {
-  return { scratchSizeBytesMax, ...(keepDirectory === undefined ? {} : { keepDirectory }) }
+  return { scratchSizeBytesMax, ...(keepDirectory === undefined ? {} : { directory: keepDirectory }) }
 }
 
 function checkedSettings(settings: Json, scratchSizeBytesDefault: number): NbdSettings {
   if (settings !== null && (typeof settings !== 'object' || Array.isArray(settings)))
     throw new Failure('REQUEST_INVALID', 'the settings of the target nbd are an object')
-  const { scratchSizeBytesMax, keepDirectory, ...others } = (settings ?? {}) as { readonly [key: string]: Json }
+  const {
+    scratchSizeBytesMax,
+    directory: keepDirectory,
+    ...others
+  } = (settings ?? {}) as { readonly [key: string]: Json }
   const [other] = Object.keys(others)
   if (other !== undefined)
-    throw new Failure('REQUEST_INVALID', `the target nbd has no setting "${other}": scratchSizeBytesMax, keepDirectory`)
+    throw new Failure(
+      'REQUEST_INVALID',
+      `the target nbd has no setting "${other}": it has scratchSizeBytesMax and directory`,
+    )
   const size = scratchSizeBytesMax ?? scratchSizeBytesDefault
   if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < scratchSizeBytesMin)
     throw new Failure('REQUEST_INVALID', `scratchSizeBytesMax is a number of bytes, ${scratchSizeBytesMin} at least`)
   if (keepDirectory === undefined || keepDirectory === null)
     return { scratchSizeBytesMax: size, keepDirectory: undefined }
   if (typeof keepDirectory !== 'string' || !path.isAbsolute(keepDirectory))
-    throw new Failure('REQUEST_INVALID', "keepDirectory is an absolute path on the daemon's host")
+    throw new Failure('REQUEST_INVALID', "the directory is an absolute path on the daemon's host")
   return { scratchSizeBytesMax: size, keepDirectory: path.normalize(keepDirectory) }
 }
 

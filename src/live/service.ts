@@ -27,6 +27,11 @@ export interface LiveService {
    * where the map of an overlay is damaged, BUSY where too many are attached, or somebody else serves a file that was kept; then none is served.
    */
   attach(argument: AttachArgument): Promise<void>
+  /**
+   * The plan is another one of the same checkpoint: on return nothing is read by the one before. Nothing happens where the id is not attached. Fails as
+   * opening an image does, and then goes on with the one before.
+   */
+  replan(argument: { readonly id: string; readonly plan: ImagePlan }): Promise<void>
   /** Serves the disks no more, and what was written to them is durable; nothing happens where the id is not attached. */
   detach(argument: { readonly id: string }): Promise<void>
   /**

@@ -60,8 +60,8 @@ async function open(
   const overlay = await Overlay.open({
     disk: faulty,
     openFile: files.openFile,
-    dataFile: '/scratch/a.raw',
-    mapFile: '/scratch/a.map',
+    dataFile: '/var/scratch/a.raw',
+    mapFile: '/var/scratch/a.map',
     sizeBytes,
     identity: identityOf('a'),
     bootId,
@@ -225,7 +225,7 @@ t.test('what was materialised is in the data file, whatever a power cut left the
     // A zero of blocks that had room leaves old bytes there until the range is visited again.
     for (let at = 0; at < sizeBytes; at += 64 * KiB) await opened.disk.materialise(at, 64 * KiB)
     await opened.overlay.close()
-    if (Buffer.compare(faulty.contents('/scratch/a.raw'), model.current) !== 0) t.fail(`seed ${seed}`)
+    if (Buffer.compare(faulty.contents('/var/scratch/a.raw'), model.current) !== 0) t.fail(`seed ${seed}`)
   }
 })
 
@@ -279,18 +279,23 @@ t.test('damage of the map is named, and an overlay of another disk is refused', 
   await disk.write(0, Buffer.alloc(4 * KiB, 1), { fua: true })
   await overlay.close()
   const options = {
-    ...{ disk: faulty, openFile: faultyVolumeFiles(faulty), dataFile: '/scratch/a.raw', mapFile: '/scratch/a.map' },
+    ...{
+      disk: faulty,
+      openFile: faultyVolumeFiles(faulty),
+      dataFile: '/var/scratch/a.raw',
+      mapFile: '/var/scratch/a.map',
+    },
     ...{ sizeBytes, bootId: boots[0], budget: new ScratchBudget(1) },
   }
   await t.rejects(Overlay.open({ ...options, identity: identityOf('b') }), { code: 'REQUEST_INVALID' })
   // The durable map's first sector, of sequence 1, stands in the second area, which begins behind one sector's area of 4 KiB.
-  faulty.flip('/scratch/a.map', 8 * KiB + 4 * KiB)
+  faulty.flip('/var/scratch/a.map', 8 * KiB + 4 * KiB)
   await t.rejects(Overlay.open({ ...options, identity: identityOf('a') }), {
     code: 'RECORD_CORRUPT',
     message: /a\.map, byte 12288/,
   })
-  faulty.flip('/scratch/a.map', 1)
-  faulty.flip('/scratch/a.map', 4 * KiB + 1)
+  faulty.flip('/var/scratch/a.map', 1)
+  faulty.flip('/var/scratch/a.map', 4 * KiB + 1)
   await t.rejects(Overlay.open({ ...options, identity: identityOf('a') }), { code: 'RECORD_CORRUPT' })
   t.equal(faulty.openCount(), 0, 'every file was closed')
 })

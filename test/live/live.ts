@@ -1,0 +1,241 @@
+import * as fs from 'node:fs'
+import * as path from 'node:path'
+import t, { type Test } from 'tap'
+import type { ImagePlan } from '../../src/aging/service.ts'
+import { systemClock } from '../../src/base/clock.ts'
+import { MiB } from '../../src/base/units.ts'
+import { Live } from '../../src/live/live.ts'
+import type { LiveNotices } from '../../src/live/service.ts'
+import type { TargetContext, TargetRequest } from '../../src/recovery/target.ts'
+import type { RecoveryRecord } from '../../src/timeline/recovery.ts'
+import { planIn, sizeBytes, writes } from '../support/image-plan.ts'
+import { fioLacksNbd, missing, runTool } from '../support/nbd-tools.ts'
+
+// The target nbd over a real image in a directory store, in its thread, and real clients.
+
+interface Site {
+  readonly directory: string
+  readonly plan: ImagePlan
+  readonly keptIn: string
+  readonly told: { name: string; value: unknown }[]
+  readonly held: { count: number }
+  live(): Live
+  context(record?: Partial<RecoveryRecord>): TargetContext
+}
+
+async function site(t: Test): Promise<Site> {
+  const directory = path.resolve(t.testdir({ kept: {}, data: {} }))
+  const plan = await planIn(directory)
+  const told: { name: string; value: unknown }[] = []
+  const held = { count: 0 }
+  const keptIn = path.join(directory, 'kept')
+  const definition = { ...plan.state.definition, volumes: [{ number: 1, name: 'root', sizeBytes, stream: 1 }] }
+  const live = (): Live => {
+    const made = new Live({
+      store: { kind: 'directory', directory: path.join(directory, 'store') },
+      dataDirectory: path.join(directory, 'data'),
+      listen: { host: '127.0.0.1', port: 0 },
+      cacheSizeBytes: 16 * MiB,
+      scratchDirectory: path.join(directory, 'live'),
+      scratchSizeBytesMax: 512 * MiB,
+      clock: systemClock,
+      told: <K extends keyof LiveNotices>(name: K, value: LiveNotices[K]) => void told.push({ name, value }),
+    })
+    t.teardown(() => made.close())
+    return made
+  }
+  const context = (changes: Partial<RecoveryRecord> = {}): TargetContext => ({
+    record: {
+      formatVersion: 1,
+      id: 'r-0123456789ab',
+      kind: 'failover',
+      checkpoint: plan.checkpoint,
+      vms: [{ name: 'web', volumes: [1] }],
+      target: { kind: 'nbd', settings: { scratchSizeBytesMax: 64 * MiB, directory: keptIn } },
+      commitPolicy: { kind: 'none', afterMillis: 0 },
+      state: 'ready',
+      memory: null,
+      createdAtMicros: 1,
+      readyAtMicros: 1,
+      endedAtMicros: undefined,
+      failure: undefined,
+      ...changes,
+    },
+    definition,
+    remember: () => Promise.resolve(),
+    openPlan: () => {
+      held.count++
+      return Promise.resolve(plan)
+    },
+    release: () => {
+      held.count--
+      return Promise.resolve()
+    },
+    progress: () => undefined,
+    signal: new AbortController().signal,
+  })
+  return { directory, plan, keptIn, told, held, live, context }
+}
+
+function uriIn(live: Live, context: TargetContext): string {
+  return live.things(context.record, context.definition)[0]!.place
+}
+
+function expectImage(t: Test, file: string): void {
+  const descriptor = fs.openSync(file, 'r')
+  for (const write of writes) {
+    const found = Buffer.alloc(write.sizeBytes)
+    fs.readSync(descriptor, found, 0, found.length, write.offsetBytes)
+    t.equal(Buffer.compare(found, Buffer.from(write.data!)), 0, `what the image has at ${write.offsetBytes}`)
+  }
+  fs.closeSync(descriptor)
+}
+
+t.test(
+  'a disk is read and written, survives restarts, is kept, and is served from there',
+  { skip: missing('qemu-io') },
+  async t => {
+    const { directory, keptIn, held, live, context } = await site(t)
+    const first = live()
+    await first.prepare(context())
+    const qemu = async (uri: string, ...commands: string[]): Promise<void> => {
+      const result = await runTool('qemu-io', '-f', 'raw', ...commands.flatMap(command => ['-c', command]), uri)
+      t.equal(result.status, 0, result.output)
+      t.notMatch(result.output, /verification failed|error/i)
+    }
+    await qemu(
+      uriIn(first, context()),
+      'read -P 1 0 512',
+      'read -P 0 512 512',
+      'write -f -P 0x55 1M 128k',
+      'write -P 0x56 4096 512',
+      'write -z 1088k 64k',
+      'discard 2560M 4k',
+      'read -P 2 134213632 8k',
+    )
+    await first.close()
+    t.equal(held.count, 0, 'the plan was released')
+    const second = live()
+    await second.resume(context())
+    const checks = [
+      'read -P 0x55 1M 64k',
+      'read -P 0 1088k 64k',
+      'read -P 0x56 4k 512',
+      'read -P 1 0 512',
+      'read -P 0 2560M 4k',
+    ]
+    await qemu(uriIn(second, context()), ...checks)
+    await second.commit(context())
+    t.equal(held.count, 0, 'nothing of the image is needed any more')
+    const file = path.join(keptIn, 'r-0123456789ab', 'web', 'root.raw')
+    t.strictSame(fs.readdirSync(path.dirname(file)), ['root.raw'])
+    t.equal(fs.statSync(file).size, sizeBytes)
+    t.ok(fs.statSync(file).blocks * 512 < 4 * MiB, 'it is sparse')
+    await second.commit(context())
+    await qemu(uriIn(second, context()), ...checks, 'write -P 0x77 3M 64k', 'write -z 1M 4k', 'flush')
+    await second.close()
+    const third = live()
+    const committed = context({ state: 'committed' })
+    await third.resume(committed)
+    await qemu(uriIn(third, committed), 'read -P 0x77 3M 64k', 'read -P 0 1M 4k', 'read -P 0x55 1028k 4k')
+    await third.remove(committed)
+    t.strictSame(fs.readdirSync(keptIn), [])
+    t.notOk(fs.existsSync(path.join(directory, 'live', 'r-0123456789ab')))
+  },
+)
+
+t.test(
+  'after a kill of the process what was answered is there; a removal leaves nothing',
+  { skip: missing('qemu-io') },
+  async t => {
+    const { keptIn, live, context } = await site(t)
+    const first = live()
+    await first.prepare(context())
+    const wrote = await runTool(
+      'qemu-io',
+      '-f',
+      'raw',
+      '-t',
+      'writeback',
+      '-c',
+      'write -P 9 8M 1M',
+      uriIn(first, context()),
+    )
+    t.equal(wrote.status, 0, wrote.output)
+    const copy = path.join(keptIn, 'r-0123456789ab', 'web')
+    t.strictSame(fs.readdirSync(copy), ['root.map', 'root.scratch'])
+    const second = live() // beside the first, which is not told that it is dead, and writes no more
+    await second.resume(context())
+    const read = await runTool('qemu-io', '-f', 'raw', '-c', 'read -P 9 8M 1M', uriIn(second, context()))
+    t.notMatch(read.output, /verification failed/)
+    await second.remove(context())
+    t.strictSame(fs.readdirSync(keptIn), [])
+    await second.remove(context())
+  },
+)
+
+t.test('nbdcopy gives the image, and nbdinfo its extents', { skip: missing('nbdcopy', 'nbdinfo') }, async t => {
+  const { directory, live, context, plan } = await site(t)
+  const one = live()
+  const [mounted] = await one.mount({ id: 'm-1', plan, vpg: 'web', volumes: [{ number: 1, name: 'root', sizeBytes }] })
+  const file = path.join(directory, 'copied.raw')
+  const copied = await runTool('nbdcopy', mounted!.uri, file)
+  t.equal(copied.status, 0, copied.output)
+  expectImage(t, file)
+  t.ok(fs.statSync(file).blocks * 512 < 8 * MiB, 'what is no data was told to be none')
+  const info = await runTool('nbdinfo', '--json', mounted!.uri)
+  t.match(JSON.parse(info.output), { exports: [{ is_read_only: true, 'export-size': sizeBytes }] })
+  const map = await runTool('nbdinfo', '--map', '--totals', mounted!.uri)
+  t.match(map.output, /data/)
+  const refused = await runTool('qemu-io', '-f', 'raw', '-c', 'write 0 512', mounted!.uri)
+  t.not(refused.output.match(/read-?only|not permitted|permission denied/i), null, refused.output)
+  await one.unmount('m-1')
+  t.not((await runTool('nbdinfo', mounted!.uri)).status, 0)
+  const c = context()
+  const request: TargetRequest = {
+    ...{ kind: 'failover', definition: c.definition, checkpoint: plan.checkpoint, vms: c.record.vms },
+    ...{ sizes: [], settings: null },
+  }
+  const { signal } = c
+  await t.rejects(one.plan(request, signal), { code: 'REQUEST_INVALID', message: /directory/ })
+  await t.rejects(one.plan({ ...request, settings: { directory: 'kept' } }, signal), { code: 'REQUEST_INVALID' })
+  await t.rejects(one.plan({ ...request, settings: { directory: '/nowhere/at/all' } }, signal), {
+    message: /no such directory/,
+  })
+  await t.rejects(one.plan({ ...request, settings: { size: 1 } }, signal), { message: /no setting "size"/ })
+  t.match(await one.plan({ ...request, kind: 'test' }, signal), {
+    copySizeBytes: 0,
+    settings: { scratchSizeBytesMax: 512 * MiB },
+  })
+})
+
+t.test(
+  'what fio writes over many requests at once it reads again',
+  { skip: missing('fio') || fioLacksNbd() },
+  async t => {
+    const { told, live, context } = await site(t)
+    const one = live()
+    await one.prepare(context())
+    const uri = uriIn(one, context())
+    const job = ['--name=a', '--ioengine=nbd', `--uri=${uri}`, '--size=48m', '--iodepth=16', '--verify=crc32c']
+    const shape = [
+      '--rw=randwrite',
+      '--bsrange=512-64k',
+      '--bs_unaligned',
+      '--fsync=64',
+      '--randseed=3',
+      '--do_verify=1',
+    ]
+    const ran = await runTool('fio', ...job, ...shape)
+    t.equal(ran.status, 0, ran.output)
+    t.strictSame(
+      told.filter(({ name }) => name === 'requestFailed'),
+      [],
+    )
+    const full = await runTool('fio', ...job.slice(0, 3), '--offset=256m', '--size=64m', '--rw=write', '--bs=1m')
+    t.not(full.status, 0, 'past the limit there is no space')
+    t.match((await one.status())[0], { scratchSizeBytesMax: 64 * MiB, refusedWriteCount: Number })
+    t.ok((await one.status())[0]!.refusedWriteCount > 0)
+    t.ok(told.some(({ name, value }) => name === 'requestFailed' && (value as { code: string }).code === 'ENOSPC'))
+  },
+)
