@@ -18,11 +18,7 @@ export class ImageSources {
   }
 
   /** `dataDirectory` is that of the journal: the commit log is below it. */
-  static async open(
-    store: StoreConfig,
-    dataDirectory: string,
-    cache: CacheConfig | undefined,
-  ): Promise<ImageSources> {
+  static async open(store: StoreConfig, dataDirectory: string, cache: CacheConfig | undefined): Promise<ImageSources> {
     return new ImageSources(await openStore(store, { cache }), dataDirectory)
   }
 

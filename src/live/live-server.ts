@@ -31,7 +31,7 @@ export class LiveServer implements LiveService {
   }
 
   async open(config: LiveConfig): Promise<void> {
-    this.#opened = { config, sources: await ImageSources.open(config.store, config.dataDirectory) }
+    this.#opened = { config, sources: await ImageSources.open(config.store, config.dataDirectory, config.cache) }
   }
 
   async listen(): Promise<NbdListen> {

@@ -299,8 +299,8 @@ export class Live implements RecoveryTarget {
       this.#lost()
     })
     try {
-      const { store, dataDirectory, listen, cacheSizeBytes } = this.#options
-      await client.call('open', { store, dataDirectory, listen, cacheSizeBytes })
+      const { store, dataDirectory, listen, cacheSizeBytes, cache } = this.#options
+      await client.call('open', { store, dataDirectory, listen, cacheSizeBytes, cache })
     } catch (error) {
       this.#thread = undefined
       await worker.terminate()

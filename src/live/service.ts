@@ -2,7 +2,7 @@ import type { ImagePlan } from '../aging/service.ts'
 import type { Ordinal } from '../base/ids.ts'
 import type { ChangedExtents } from '../image/image.ts'
 import type { NbdListen } from '../nbd/nbd.ts'
-import type { StoreConfig } from '../store/object-store.ts'
+import type { CacheConfig, StoreConfig } from '../store/object-store.ts'
 
 // The live thread, seen from the daemon: it serves volumes as of a checkpoint over NBD. The worker's file is live-worker.ts; speak to it by
 // RpcClient<LiveService>.
@@ -14,6 +14,8 @@ export interface LiveConfig {
   readonly listen: NbdListen
   /** What an image keeps of what it has read; there is one a recovery or mount. */
   readonly cacheSizeBytes: number
+  /** On the local disk, of all of them; undefined: none. Where the store is a directory it is not used. */
+  readonly cache?: CacheConfig | undefined
 }
 
 /** Calls to the thread; see RpcMethods. Failures keep their codes. */
