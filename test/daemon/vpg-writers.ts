@@ -50,10 +50,7 @@ const settled = async (): Promise<void> => {
 t.test(
   'the last checkpoint is asked for when every agent has said that nothing is written for this operation',
   async t => {
-    const { clock, steps, quiesced, writers, agent } = site([
-      new Failure('SYNC_REQUIRED', 'it is synchronised'),
-      last,
-    ])
+    const { clock, steps, quiesced, writers, agent } = site([new Failure('SYNC_REQUIRED', 'it is synchronised'), last])
     const words: string[] = []
     const { signal } = new AbortController()
     const drained = writers.drain(id, 'r-2', { signal, waitsFor: sentence => words.push(sentence) })
