@@ -87,7 +87,10 @@ export function volumeArgument(text: string): {
 
 /** Bytes a second; 0 for no limit. */
 export function rateArgument(text: string): number {
-  return text === 'none' ? 0 : sizeArgument(text.replace(/\/s$/, ''))
+  if (text === 'none') return 0
+  const rate = sizeArgument(text.replace(/\/s$/, ''))
+  if (rate === 0) throw new InvalidArgumentError('A rate is above 0; "none" is no limit.')
+  return rate
 }
 
 /** A share of the disk ("20%") or bytes; 0 for no limit. */

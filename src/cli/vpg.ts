@@ -326,7 +326,7 @@ function changePaused(paused: boolean): (name: string, options: ClientOptions) =
 function deleteCommand(): Command {
   return clientCommand('delete', 'end protection; every checkpoint of the group goes')
     .argument('<vpg>')
-    .option('--yes', 'do not ask')
+    .option('--yes', 'do not ask; needed where there is no terminal to ask at')
     .action(async (name: string, options: ClientOptions & { readonly yes?: true }) => {
       const client = clientOf(options)
       if (options.yes !== true) await confirmDeletion(await client.showVpg(name))

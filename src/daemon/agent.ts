@@ -8,7 +8,7 @@ import { AgentMetrics } from '../metrics/agent-metrics.ts'
 import { both } from './events.ts'
 import type { Log } from './log.ts'
 import { untilAborted } from './lifetime.ts'
-import { readText } from './read-text.ts'
+import { certificateEndSeconds, readTls } from './tls-files.ts'
 import { software } from './software.ts'
 
 export interface AgentControls {
@@ -29,7 +29,13 @@ export async function openAgent(
   try {
     prepareCrc32c()
     let opened: Agent | undefined
-    const metrics = parts.own(new AgentMetrics({ version: software, status: () => opened?.status() }))
+    const metrics = parts.own(
+      new AgentMetrics({
+        version: software,
+        certificateEndSeconds: certificateEndSeconds(config.vra.tls, log),
+        status: () => opened?.status(),
+      }),
+    )
     const agent = parts.own(await Agent.open(agentOptions(config), { events: both(metrics.events, agentLog(log)) }))
     opened = agent
     const api = parts.own(
@@ -84,7 +90,7 @@ function agentOptions(config: AgentConfig): AgentOptions {
   return {
     agentId,
     vpg,
-    vra: { host: vra.host, port: vra.port, ...(vra.tls === undefined ? {} : { tls: readTls(vra.tls) }) },
+    vra: { host: vra.host, port: vra.port, ...(vra.tls === undefined ? {} : { tls: agentTls(vra.tls) }) },
     stateDirectory,
     volumes,
     nbd: { listen: { host: nbd.host, port: nbd.port } },
@@ -97,12 +103,9 @@ function agentOptions(config: AgentConfig): AgentOptions {
   }
 }
 
-function readTls(files: NonNullable<AgentConfig['vra']['tls']>): AgentTls {
-  return {
-    certificateAuthority: readText(files.authorityFile),
-    certificate: readText(files.certificateFile),
-    privateKey: readText(files.privateKeyFile),
-  }
+function agentTls(files: NonNullable<AgentConfig['vra']['tls']>): AgentTls {
+  const { authority: certificateAuthority, ...own } = readTls(files)
+  return { certificateAuthority, ...own }
 }
 
 function agentLog(log: Log): Partial<AgentEvents> {

@@ -32,7 +32,7 @@ import { Meter } from './meter.ts'
 import { Pacer } from './pacer.ts'
 import { Preseeds } from './preseeds.ts'
 import { loadHistory, loadRemembered, loadTail } from './load-catalog.ts'
-import { readText } from './read-text.ts'
+import { certificateEndSeconds, readTls } from './tls-files.ts'
 import { newestOfEachName, reconcile } from './reconcile.ts'
 import { software } from './software.ts'
 import { StatusReport } from './status-report.ts'
@@ -62,6 +62,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     const metrics = parts.own(
       new Metrics({
         version: software,
+        certificateEndSeconds: certificateEndSeconds(config.listen.tls, log),
         facts: async () => {
           if (report === undefined) throw new Failure('CLOSING', 'the daemon is starting')
           return report.status()
@@ -297,18 +298,6 @@ function agingConfig(config: VraConfig, data: DataDirectory): Parameters<typeof 
     adopt: config.adopt === true,
     scrub,
     ...aging,
-  }
-}
-
-function readTls(files: NonNullable<VraConfig['listen']['tls']>): {
-  certificate: string
-  privateKey: string
-  authority: string
-} {
-  return {
-    certificate: readText(files.certificateFile),
-    privateKey: readText(files.privateKeyFile),
-    authority: readText(files.authorityFile),
   }
 }
 

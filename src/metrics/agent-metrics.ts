@@ -3,7 +3,7 @@ import type { AgentStatusReport } from '../agent/agent.ts'
 import type { AgentEvents } from '../agent/events.ts'
 import { FastHistogram } from './histogram.ts'
 import { watchLoopDelay } from './loop-delay.ts'
-import { counter, gauge, registerProcessMetrics } from './process.ts'
+import { counter, gauge, registerCertificate, registerProcessMetrics } from './process.ts'
 
 /** The agent's events as Prometheus text. */
 export class AgentMetrics {
@@ -35,10 +35,15 @@ export class AgentMetrics {
   readonly #loopDelay = watchLoopDelay()
 
   /** `status` is asked at a scrape: no event tells how a queue grows or a synchronisation goes on. Undefined before the agent is open. */
-  constructor(options: { readonly version: string; readonly status: () => AgentFacts | undefined }) {
+  constructor(options: {
+    readonly version: string
+    readonly certificateEndSeconds?: number | undefined
+    readonly status: () => AgentFacts | undefined
+  }) {
     this.#status = options.status
     this.events = this.#agentEvents()
     registerProcessMetrics(this.#registry, options.version, this.#loopDelay)
+    registerCertificate(this.#registry, 'vra_agent', options.certificateEndSeconds)
     this.#register()
   }
 

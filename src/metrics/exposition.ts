@@ -4,12 +4,13 @@ import type { MirrorFacts } from '../aging/service.ts'
 import { reactionTo, type FailureCode } from '../base/failure.ts'
 import type { MetricsFacts, VolumeMetricsFacts, VpgFacts } from './facts.ts'
 import type { FastHistogram } from './histogram.ts'
-import { counter, gauge, registerProcessMetrics } from './process.ts'
+import { counter, gauge, registerCertificate, registerProcessMetrics } from './process.ts'
 import type { VpgCounts } from './vpg-counts.ts'
 
 /** What Metrics counts, and what the last scrape was told by others. */
 export interface Counted {
   readonly version: string
+  readonly certificateEndSeconds: number | undefined
   readonly loopDelay: IntervalHistogram
   readonly byVpg: ReadonlyMap<string, VpgCounts>
   readonly refused: ReadonlyMap<FailureCode, number>
@@ -70,6 +71,7 @@ export class Exposition {
   constructor(counted: Counted) {
     this.#counted = counted
     registerProcessMetrics(this.#registry, counted.version, counted.loopDelay)
+    registerCertificate(this.#registry, 'vra', counted.certificateEndSeconds)
     this.#registerStore()
     this.#registerCache()
     this.#registerIngest()

@@ -17,6 +17,7 @@ export class Metrics {
   readonly ingest: IngestEvents
   readonly journal: JournalEvents
   readonly #version: string
+  readonly #certificateEndSeconds: number | undefined
   readonly aging: AgingEvents
   readonly #facts: () => Promise<MetricsFacts>
   readonly #byVpg = new Map<string, VpgCounts>()
@@ -41,8 +42,13 @@ export class Metrics {
   #scraped: MetricsFacts | undefined
 
   /** `facts` is called once a scrape; while it fails, what it would have said is missing, all else is there. */
-  constructor(options: { readonly version: string; readonly facts: () => Promise<MetricsFacts> }) {
+  constructor(options: {
+    readonly version: string
+    readonly certificateEndSeconds?: number | undefined
+    readonly facts: () => Promise<MetricsFacts>
+  }) {
     this.#version = options.version
+    this.#certificateEndSeconds = options.certificateEndSeconds
     this.#facts = options.facts
     this.ingest = this.#ingestEvents()
     this.journal = this.#journalEvents()
@@ -75,6 +81,7 @@ export class Metrics {
     const { Exposition } = await import('./exposition.ts')
     return new Exposition({
       version: this.#version,
+      certificateEndSeconds: this.#certificateEndSeconds,
       loopDelay: this.#loopDelay,
       byVpg: this.#byVpg,
       refused: this.#refused,

@@ -49,6 +49,7 @@ async function site(t: Test): Promise<Site> {
       formatVersion: 1,
       id: 'r-0123456789ab',
       kind: 'failover',
+      incarnation: 1,
       checkpoint: plan.checkpoint,
       vms: [{ name: 'web', volumes: [1] }],
       target: { kind: 'nbd', settings: { scratchSizeBytesMax: 64 * MiB, directory: keptIn } },
