@@ -4,6 +4,7 @@ export type Reaction = 'retry' | 'refuse' | 'shed' | 'quarantine' | 'stand-down'
 export const reactionTo = {
   PEER_LOST: 'retry', //              link or service down: back off, resume where we left off
   STORE_UNAVAILABLE: 'retry', //      the object store does not answer, or answers "slow down"
+  CLOUD_UNAVAILABLE: 'retry', //      a service of the cloud does not answer, or puts us off
   DISK_FAILED: 'retry', //            a write or sync of the local disk failed: this file is finished, try another
   TIMED_OUT: 'retry', //              nobody answered within the bound
   FRAME_INVALID: 'refuse', //         bytes from a peer break the protocol's rules
@@ -17,6 +18,7 @@ export const reactionTo = {
   SYNC_REQUIRED: 'refuse', //         the two sides cannot continue exactly; the volume needs a synchronisation
   CONFIG_INVALID: 'refuse', //        a configuration value is unknown, misspelt or out of its bounds
   REQUEST_INVALID: 'refuse', //       an API or command-line request that cannot be meant
+  CLOUD_REFUSED: 'refuse', //         a service of the cloud will not do it: permissions, quotas, wrong names
   ALREADY_EXISTS: 'refuse', //        the name is taken
   NOT_FOUND: 'missing', //            nothing of that name
   CHECKPOINT_MISSING: 'missing', //   no such checkpoint, or it is not recoverable (any more)

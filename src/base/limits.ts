@@ -225,6 +225,18 @@ export const commitPolicyMillisDefault = 60 * 60_000
 /** Of the target raw; each has buffers of its own. */
 export const rawVolumesAtOnce = 4
 
+// Recovery to AWS.
+/** Of the EBS direct APIs: a snapshot's content is put and read in blocks of this. */
+export const ebsBlockSizeBytes = 512 * KiB
+/** What is read of an image at once on its way into a snapshot, */
+export const ebsWindowSizeBytes = 32 * MiB
+/** ...and how many of these there are, over all snapshots that are written: some are filled while others are put. */
+export const ebsWindowCount = 4
+/** Snapshots that are written at once; more share the same rate, and idle. */
+export const snapshotsWrittenAtOnceMax = 4
+export const putsAtOnceMaxDefault = 64
+export const putsPerSecondMaxDefault = 1000
+
 assert(
   holdTimeoutMillisMin <= holdTimeoutMillisDefault && holdTimeoutMillisDefault <= holdTimeoutMillisMax,
   'a hold is bounded',
@@ -242,6 +254,9 @@ assert(logGroupAlignmentBytes % sectorSizeBytes === 0, 'groups start on sectors'
 assert(regionSizeBytes % extentAlignmentBytes === 0, 'an extent lies in one region')
 assert(extentAlignmentBytes % extentSizeBytesMax === 0, 'extents divide the EBS block')
 assert(extentSizeBytesMax === blockRawSizeBytesMax, 'an extent is at most one block')
+assert(ebsBlockSizeBytes === extentAlignmentBytes, 'an extent lies in one EBS block')
+assert(regionSizeBytes % ebsWindowSizeBytes === 0, 'what is read for a snapshot lies in one region')
+assert(ebsWindowSizeBytes % ebsBlockSizeBytes === 0, 'a window is whole blocks')
 assert(writeSizeBytesMax === extentAlignmentBytes, 'a stream write crosses at most one extent alignment boundary')
 assert(retentionDefault[0].everyMillis === 0, 'a policy begins with every checkpoint')
 assert(mergeDeadShareMin >= 1 / 2, 'a merge frees what it writes')

@@ -1,0 +1,108 @@
+import {
+  CompleteSnapshotCommand,
+  ListSnapshotBlocksCommand,
+  PutSnapshotBlockCommand,
+  StartSnapshotCommand,
+  type EBSClient,
+} from '@aws-sdk/client-ebs'
+import { createHash } from 'node:crypto'
+import type { Attempts } from './attempts.ts'
+import { tagList, type TagTable } from './tags.ts'
+
+/** All of it is part of what its token stands for: another request with the same token is refused. */
+export interface NewSnapshot {
+  /** At most 64 characters. The same gives the same snapshot, however often. */
+  readonly token: string
+  readonly sizeGiB: number
+  readonly parent: string | undefined
+  readonly description: string
+  readonly tags: TagTable
+}
+
+/** AWS cancels a snapshot in which nothing was written for so long. */
+const timeoutMinutes = 60
+const pageBlocksMax = 10_000
+
+/** The calls of the EBS direct APIs that write and list a snapshot. All may be made again. */
+export class EbsCalls {
+  readonly #client: EBSClient
+  readonly #attempts: Attempts
+
+  constructor(client: EBSClient, attempts: Attempts) {
+    this.#client = client
+    this.#attempts = attempts
+  }
+
+  /** The snapshot's id. NOT_FOUND where it, or its parent, is gone. */
+  async start(snapshot: NewSnapshot, signal: AbortSignal): Promise<string> {
+    const { token, sizeGiB, parent, description, tags } = snapshot
+    const command = new StartSnapshotCommand({
+      VolumeSize: sizeGiB,
+      ...(parent === undefined ? {} : { ParentSnapshotId: parent }),
+      Description: description,
+      Tags: tagList(tags),
+      ClientToken: token,
+      Timeout: timeoutMinutes,
+    })
+    const { SnapshotId = '' } = await this.#attempts.repeatable('ebs:StartSnapshot', signal, abortSignal =>
+      this.#client.send(command, { abortSignal }),
+    )
+    return SnapshotId
+  }
+
+  /** AWS has taken it as whole on return; it is not yet. */
+  async complete(
+    snapshot: string,
+    written: { readonly blockCount: number; readonly checksum: string },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const command = new CompleteSnapshotCommand({
+      SnapshotId: snapshot,
+      ChangedBlocksCount: written.blockCount,
+      Checksum: written.checksum,
+      ChecksumAlgorithm: 'SHA256',
+      ChecksumAggregationMethod: 'LINEAR',
+    })
+    await this.#attempts.repeatable('ebs:CompleteSnapshot', signal, abortSignal =>
+      this.#client.send(command, { abortSignal }),
+    )
+  }
+
+  /** Of a completed snapshot, with what it has of its parents: the indexes of blocks that hold something, ascending, in pages. */
+  async *blocks(snapshot: string, signal: AbortSignal): AsyncGenerator<readonly number[]> {
+    let token: string | undefined
+    do {
+      const command = new ListSnapshotBlocksCommand({
+        SnapshotId: snapshot,
+        MaxResults: pageBlocksMax,
+        ...(token === undefined ? {} : { NextToken: token }),
+      })
+      const page = await this.#attempts.repeatable('ebs:ListSnapshotBlocks', signal, abortSignal =>
+        this.#client.send(command, { abortSignal }),
+      )
+      yield (page.Blocks ?? []).map(({ BlockIndex = 0 }) => BlockIndex) // a page may be empty and not the last
+      token = page.NextToken
+    } while (token !== undefined)
+  }
+}
+
+/** Puts one block, in one try, and returns its digest. */
+export async function putBlock(
+  client: EBSClient,
+  attempts: Attempts,
+  block: { readonly snapshot: string; readonly index: number; readonly bytes: Uint8Array },
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  const { snapshot, index, bytes } = block
+  const digest = createHash('sha256').update(bytes).digest()
+  const command = new PutSnapshotBlockCommand({
+    SnapshotId: snapshot,
+    BlockIndex: index,
+    BlockData: bytes,
+    DataLength: bytes.length,
+    Checksum: digest.toString('base64'),
+    ChecksumAlgorithm: 'SHA256',
+  })
+  await attempts.once('ebs:PutSnapshotBlock', signal, abortSignal => client.send(command, { abortSignal }))
+  return digest
+}

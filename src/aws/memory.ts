@@ -1,0 +1,110 @@
+import { createHash } from 'node:crypto'
+import type { Json } from '../timeline/recovery.ts'
+
+// What the target remembers of a recovery: which creations have begun, and the ids of what they made. It is durable before the call that creates: a
+// creation's number stands here before its token goes out, so that a process that dies in between is followed by one that asks with the same token.
+
+export interface SnapshotMemory {
+  /** Of the creation that is under way, from 1: part of its token. */
+  readonly attempt: number
+  /** The standby link that it is put upon. */
+  readonly parent?: string
+  /** Of that link. */
+  readonly parentOrdinal?: number
+  readonly snapshot?: string
+  /** All of it is put, and these are to complete it. */
+  readonly written?: { readonly blockCount: number; readonly checksum: string }
+  readonly isComplete?: true
+}
+
+export interface MachineMemory {
+  /** False: its root volume has no boot record, so that there is no instance. */
+  readonly isBootable?: boolean
+  readonly imageBegun?: true
+  readonly image?: string
+  /** Of the instance that is being made, from 1. */
+  readonly attempt?: number
+  readonly instance?: string
+  /** Of root-swap: the helper's own root volume, which goes. */
+  readonly helperRoot?: string
+}
+
+export interface VolumeMemory {
+  /** Its creation by itself, not with an instance, has begun. */
+  readonly begun?: true
+  readonly volume?: string
+}
+
+export interface AwsMemory {
+  /** By volume number. */
+  readonly snapshots: Readonly<Record<string, SnapshotMemory>>
+  readonly volumes: Readonly<Record<string, VolumeMemory>>
+  /** By name. */
+  readonly machines: Readonly<Record<string, MachineMemory>>
+}
+
+const nothing: AwsMemory = { snapshots: {}, volumes: {}, machines: {} }
+
+export function memoryOf(json: Json): AwsMemory {
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) return nothing
+  return { ...nothing, ...(json as object) }
+}
+
+/** The memory while work goes on it, side by side: what is told is durable on return. */
+export class Memory {
+  #now: AwsMemory
+  readonly #remember: (memory: Json) => Promise<void>
+  #telling: Promise<void> = Promise.resolve()
+  /** Set while a change waits for the one under way; all that come meanwhile go with it. */
+  #next: Promise<void> | undefined
+
+  constructor(json: Json, remember: (memory: Json) => Promise<void>) {
+    this.#now = memoryOf(json)
+    this.#remember = remember
+  }
+
+  get now(): AwsMemory {
+    return this.#now
+  }
+
+  snapshot(volume: number): SnapshotMemory | undefined {
+    return this.#now.snapshots[volume]
+  }
+
+  volume(volume: number): VolumeMemory {
+    return this.#now.volumes[volume] ?? {}
+  }
+
+  machine(name: string): MachineMemory {
+    return this.#now.machines[name] ?? {}
+  }
+
+  async setSnapshots(changes: Readonly<Record<number, SnapshotMemory>>): Promise<void> {
+    await this.#set({ ...this.#now, snapshots: { ...this.#now.snapshots, ...changes } })
+  }
+
+  async setVolume(volume: number, change: VolumeMemory): Promise<void> {
+    const own = { ...this.volume(volume), ...change }
+    await this.#set({ ...this.#now, volumes: { ...this.#now.volumes, [volume]: own } })
+  }
+
+  async setMachine(name: string, change: MachineMemory): Promise<void> {
+    const own = { ...this.machine(name), ...change }
+    await this.#set({ ...this.#now, machines: { ...this.#now.machines, [name]: own } })
+  }
+
+  #set(memory: AwsMemory): Promise<void> {
+    this.#now = memory
+    this.#next ??= this.#telling.then(() => {
+      this.#next = undefined
+      this.#telling = this.#remember(this.#now as unknown as Json)
+      return this.#telling
+    })
+    return this.#next
+  }
+}
+
+/** At most 64 characters, as all services take it; the same for the same parts. */
+export function tokenOf(...parts: readonly (string | number)[]): string {
+  return createHash('sha256').update(parts.join('\0')).digest('hex')
+}

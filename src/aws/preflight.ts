@@ -1,0 +1,184 @@
+import { ebsBlockSizeBytes } from '../base/limits.ts'
+import { Failure, failedWith } from '../base/failure.ts'
+import { GiB } from '../base/units.ts'
+import type { TargetPlan, TargetRequest } from '../recovery/target.ts'
+import type { Ec2Calls, Image, Subnet } from './ec2-calls.ts'
+import { errorNameOf } from './failures.ts'
+import type { AwsConfig } from './service.ts'
+import { parseSettings, settingsToJson, type AwsSettings, type MachineSettings } from './settings.ts'
+
+// What can be known before anything is created: whether what the settings name exists and fits together, what will be put, how long that takes, what it costs.
+
+/** In USD, where AWS publishes it: us-east-1. */
+const putPriceUsdPerBlock = 0.006 / 1000
+const storagePriceUsdPerGiBMonth = 0.05
+/** A machine needs about so long from its last snapshot to running. */
+const machineMillis = 120_000
+const completionMillis = 60_000
+const pendingSnapshotsMax = 100
+const gibibytesMax = 65_536
+
+/** For each VM, of what a standby chain has: undefined where there is none. */
+export type ChainAge = (volume: number) => Promise<{ readonly behindMillis: number } | undefined>
+
+export async function planRecovery(
+  request: TargetRequest,
+  config: AwsConfig,
+  ec2: Ec2Calls,
+  chainAge: ChainAge,
+  signal: AbortSignal,
+): Promise<TargetPlan> {
+  const settings = parseSettings(request.settings, request.vms, request.definition)
+  const faults: string[] = []
+  const remarks: string[] = []
+  for (const machine of settings.machines) await checkMachine(machine, settings, ec2, { faults, remarks }, signal)
+  const sizes = settings.machines
+    .flatMap(({ volumes }) => volumes)
+    .map(({ number, name }) => {
+      const known = request.sizes.find(({ volume }) => volume === number)
+      const sizeBytes = known?.sizeBytes ?? 0
+      return { number, name, sizeBytes, dataSizeBytes: known?.dataSizeBytes ?? sizeBytes }
+    })
+  for (const { name, sizeBytes } of sizes)
+    if (Math.ceil(sizeBytes / GiB) > gibibytesMax) faults.push(`${name}: EBS has no volumes above ${gibibytesMax} GiB`)
+  if (faults.length > 0)
+    throw new Failure('REQUEST_INVALID', `AWS cannot do this: ${faults.join('; ')}`, { faultCount: faults.length })
+
+  let copySizeBytes = 0
+  for (const { number, name, sizeBytes, dataSizeBytes } of sizes) {
+    const chain = await chainAge(number)
+    if (chain === undefined) copySizeBytes += dataSizeBytes
+    else
+      remarks.push(`${name}: only what differs from its standby snapshot, ${minutes(chain.behindMillis)} away, is put`)
+    if (sizeBytes % GiB !== 0)
+      remarks.push(
+        `${name}: ${sizeBytes} bytes become ${Math.ceil(sizeBytes / GiB)} GiB; the original size stands in its tags`,
+      )
+  }
+  const blocks = copySizeBytes / ebsBlockSizeBytes
+  const putMillis = (blocks / config.putsPerSecondMax) * 1000
+  remarks.push(
+    `about ${Math.ceil(blocks)} blocks are put at least (more where data lies thinly spread; zeros are left out), at ${config.putsPerSecondMax} a second or what the account's quota allows`,
+    `puts cost about ${usd(blocks * putPriceUsdPerBlock)}, storing the snapshots about ${usd((copySizeBytes / GiB) * storagePriceUsdPerGiBMonth)} a month; volumes and instances cost as everywhere (prices of us-east-1)`,
+  )
+  if (sizes.length > pendingSnapshotsMax / 2)
+    remarks.push(
+      `an account may have ${pendingSnapshotsMax} snapshots pending; this recovery has ${sizes.length} volumes, a few at a time`,
+    )
+  const expectedMillis = putMillis + completionMillis + machineMillis
+  return { settings: settingsToJson(settings), copySizeBytes, expectedMillis, remarks }
+}
+
+interface Findings {
+  readonly faults: string[]
+  readonly remarks: string[]
+}
+
+async function checkMachine(
+  machine: MachineSettings,
+  settings: AwsSettings,
+  ec2: Ec2Calls,
+  { faults, remarks }: Findings,
+  signal: AbortSignal,
+): Promise<void> {
+  const { name, subnet: subnetId, instanceType, securityGroups, key, privateIp, helperImage } = machine
+  const fault = (sentence: string): void => void faults.push(`${name}: ${sentence}`)
+  const subnet =
+    subnetId === undefined
+      ? undefined
+      : await existing(
+          () => ec2.subnet(subnetId, signal),
+          () => fault(`there is no subnet ${subnetId}`),
+        )
+  if (subnet !== undefined) checkSubnet(subnet, settings, privateIp, fault)
+  if (machine.start === 'nothing') return
+  const type =
+    instanceType === undefined
+      ? undefined
+      : await existing(
+          () => ec2.instanceType(instanceType, signal),
+          () => fault(`there is no instance type ${instanceType}`),
+        )
+  if (type !== undefined) {
+    const architectures: readonly string[] = type.ProcessorInfo?.SupportedArchitectures ?? []
+    if (!architectures.includes(machine.architecture))
+      fault(`${instanceType} is ${architectures.join(' or ')}, not ${machine.architecture}`)
+    const bootModes: readonly string[] = type.SupportedBootModes ?? []
+    const wanted = machine.bootMode
+    if (wanted !== undefined && wanted !== 'uefi-preferred' && bootModes.length > 0 && !bootModes.includes(wanted))
+      fault(`${instanceType} does not boot by ${wanted}`)
+  }
+  if (securityGroups.length > 0) {
+    const groups = await existing(
+      () => ec2.securityGroups(securityGroups, signal),
+      () => fault(`not all of these security groups exist: ${securityGroups.join(', ')}`),
+    )
+    for (const { GroupId, VpcId } of groups ?? [])
+      if (subnet?.VpcId !== undefined && VpcId !== subnet.VpcId)
+        fault(`the security group ${GroupId} is of ${VpcId}, the subnet of ${subnet.VpcId}`)
+  } else remarks.push(`${name}: without security groups it gets the default one of its VPC`)
+  if (key !== undefined)
+    await existing(
+      () => ec2.keyPair(key, signal),
+      () => fault(`there is no key pair "${key}"`),
+    )
+  if (helperImage !== undefined) {
+    const images = await existing(
+      () => ec2.images({ ids: [helperImage] }, signal),
+      () => fault(`there is no image ${helperImage}`),
+    )
+    if (images !== undefined) checkHelper(images[0], machine, fault)
+  }
+  if (machine.iamProfile !== undefined)
+    remarks.push(`${name}: whether the instance profile ${machine.iamProfile} exists shows when the instance starts`)
+}
+
+function checkSubnet(
+  subnet: Subnet,
+  { availabilityZone }: AwsSettings,
+  privateIp: string | undefined,
+  fault: (sentence: string) => void,
+): void {
+  if (subnet.AvailableIpAddressCount === 0) fault(`the subnet ${subnet.SubnetId} has no address left`)
+  if (availabilityZone !== undefined && subnet.AvailabilityZone !== availabilityZone)
+    fault(`the subnet ${subnet.SubnetId} is in ${subnet.AvailabilityZone}, not in ${availabilityZone}`)
+  if (privateIp !== undefined && !isInside(privateIp, subnet.CidrBlock ?? ''))
+    fault(`${privateIp} is not an address of the subnet's ${subnet.CidrBlock}`)
+}
+
+function checkHelper(image: Image | undefined, machine: MachineSettings, fault: (sentence: string) => void): void {
+  if (image?.Architecture !== undefined && image.Architecture !== machine.architecture)
+    fault(`the image ${machine.helperImage} is ${image.Architecture}, not ${machine.architecture}`)
+}
+
+export function isInside(address: string, cidr: string): boolean {
+  const [network = '', bits = '32'] = cidr.split('/')
+  const span = 2 ** (32 - Number(bits))
+  return Math.floor(asNumber(address) / span) === Math.floor(asNumber(network) / span)
+}
+
+function asNumber(address: string): number {
+  return address.split('.').reduce((sum, part) => sum * 256 + Number(part), 0)
+}
+
+/** Names by which AWS says that what was named does not exist, though not with "NotFound". */
+const absentNames =
+  /^(InvalidInstanceType|InvalidGroupId\.Malformed|InvalidSubnetID\.Malformed|InvalidAMIID\.Malformed)$/
+
+async function existing<T>(look: () => Promise<T>, absent: () => void): Promise<T | undefined> {
+  try {
+    return await look()
+  } catch (error) {
+    if (!failedWith(error, 'NOT_FOUND') && !absentNames.test(errorNameOf(error))) throw error
+    absent()
+    return undefined
+  }
+}
+
+function minutes(millis: number): string {
+  return `${Math.max(1, Math.round(millis / 60_000))} min`
+}
+
+function usd(amount: number): string {
+  return `${amount.toFixed(2)} USD`
+}

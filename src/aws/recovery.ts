@@ -1,0 +1,184 @@
+import type { ImagePlan } from '../aging/service.ts'
+import { assert } from '../base/assert.ts'
+import type { Clock } from '../base/clock.ts'
+import { formatCheckpointId } from '../base/ids.ts'
+import { snapshotsWrittenAtOnceMax } from '../base/limits.ts'
+import { Permits } from '../base/permits.ts'
+import type { Image } from '../image/image.ts'
+import type { TargetPlan, TargetRequest } from '../recovery/target.ts'
+import type { VpgDefinition } from '../timeline/definition.ts'
+import type { Json, RecoveryRecord } from '../timeline/recovery.ts'
+import { hasBootRecord } from './boot-record.ts'
+import type { Chains } from './chains.ts'
+import type { Ec2Calls } from './ec2-calls.ts'
+import { makeMachine } from './machines.ts'
+import { Memory, memoryOf, tokenOf } from './memory.ts'
+import { planRecovery } from './preflight.ts'
+import { hasUnnoted, removeTagged, tagsOfRecovery } from './removal.ts'
+import type { AwsConfig } from './service.ts'
+import { parseSettings, type AwsSettings, type MachineSettings } from './settings.ts'
+import { makeSnapshot, type SnapshotTools } from './snapshots.ts'
+import { ownKeys, recoveryTags } from './tags.ts'
+
+// Recoveries as AWS has them: the story of each call, in the thread that speaks to AWS. What it asks of the daemon comes with the call.
+
+export interface RecoveryTools extends SnapshotTools {
+  readonly config: AwsConfig
+  readonly ec2: Ec2Calls
+  readonly clock: Clock
+  readonly chains: Chains
+  readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<Image>
+}
+
+/** What the engine gives for a call; see TargetContext. */
+export interface RecoveryContext {
+  readonly record: RecoveryRecord
+  readonly definition: VpgDefinition
+  remember(memory: Json): Promise<void>
+  openPlan(): Promise<ImagePlan>
+  release(plan: ImagePlan): Promise<void>
+  progress(volume: number, doneBytes: number, totalBytes: number): void
+  readonly signal: AbortSignal
+}
+
+export class AwsRecoveries {
+  readonly #tools: RecoveryTools
+
+  constructor(tools: RecoveryTools) {
+    this.#tools = tools
+  }
+
+  async plan(request: TargetRequest, signal: AbortSignal): Promise<TargetPlan> {
+    const { config, ec2, chains } = this.#tools
+    const chainAge = (volume: number) => chains.ageOf(request.definition.id, volume, request.checkpoint, signal)
+    return await planRecovery(request, config, ec2, chainAge, signal)
+  }
+
+  async prepare(context: RecoveryContext): Promise<void> {
+    const { record, definition, signal } = context
+    const { config, ec2, clock } = this.#tools
+    const settings = parseSettings(record.target.settings, record.vms, definition)
+    const memory = new Memory(record.memory, json => context.remember(json))
+    const snapshots = await this.#makeSnapshots(context, settings, memory)
+    const sizesBytes = new Map((record.checkpoint?.volumes ?? []).map(({ number, sizeBytes }) => [number, sizeBytes]))
+    for (const machine of settings.machines) {
+      await this.#lookWhetherItBoots(context, machine, memory)
+      const zone = await this.#zoneOf(machine, settings, signal)
+      await makeMachine({ config, record, machine, memory, ec2, clock, zone, snapshots, sizesBytes }, signal)
+    }
+  }
+
+  /** Held for as long as one volume takes: a plan keeps files of the log. */
+  async #withImage<T>(context: RecoveryContext, signal: AbortSignal, work: (image: Image) => Promise<T>): Promise<T> {
+    const plan = await context.openPlan()
+    try {
+      return await work(await this.#tools.openImage(plan, signal))
+    } finally {
+      await context.release(plan)
+    }
+  }
+
+  /** By volume number, each completed. Where one fails none goes on. */
+  async #makeSnapshots(
+    context: RecoveryContext,
+    settings: AwsSettings,
+    memory: Memory,
+  ): Promise<ReadonlyMap<number, string>> {
+    const volumes = settings.machines.flatMap(machine =>
+      machine.volumes.map(({ number, name }) => ({ machine, number, name })),
+    )
+    const permits = new Permits(snapshotsWrittenAtOnceMax)
+    const made = new Map<number, string>()
+    const failing = new AbortController()
+    const signal = AbortSignal.any([context.signal, failing.signal])
+    const making = volumes.map(volume =>
+      permits.with(async () => {
+        try {
+          const make = (image: Image) => this.#makeSnapshot(context, volume, memory, image, signal)
+          made.set(volume.number, await this.#snapshotOf(context, volume.number, memory, signal, make))
+        } catch (error) {
+          failing.abort(error)
+          throw error
+        }
+      }),
+    )
+    await Promise.allSettled(making)
+    signal.throwIfAborted()
+    return made
+  }
+
+  /** Nothing is read of a volume whose snapshot is completed. */
+  async #snapshotOf(
+    context: RecoveryContext,
+    volume: number,
+    memory: Memory,
+    signal: AbortSignal,
+    make: (image: Image) => Promise<string>,
+  ): Promise<string> {
+    const known = memory.snapshot(volume)
+    if (known?.isComplete === true && known.snapshot !== undefined) return known.snapshot
+    return await this.#withImage(context, signal, make)
+  }
+
+  async #makeSnapshot(
+    context: RecoveryContext,
+    { machine, number, name }: { readonly machine: MachineSettings; readonly number: number; readonly name: string },
+    memory: Memory,
+    image: Image,
+    signal: AbortSignal,
+  ): Promise<string> {
+    const { record, definition } = context
+    const { config, chains } = this.#tools
+    const sizeBytes = image.volumes.find(each => each.number === number)?.sizeBytes ?? 0
+    const { checkpoint } = image
+    return await makeSnapshot(
+      {
+        image,
+        volume: number,
+        sizeBytes,
+        description: `${machine.name} ${name} of ${definition.name} as of checkpoint ${formatCheckpointId(checkpoint.ordinal)}`,
+        tags: recoveryTags('snapshot', config, record, {
+          [ownKeys.vpg]: definition.id,
+          [ownKeys.vm]: machine.name,
+          [ownKeys.volume]: String(number),
+          [ownKeys.sizeBytes]: String(sizeBytes),
+          Name: `${machine.name} ${name} (${record.id})`,
+        }),
+        memory: () => memory.snapshot(number),
+        remember: own => memory.setSnapshots({ [number]: own }),
+        token: attempt => tokenOf(record.id, number, 'snapshot', attempt),
+        chooseParent: () => chains.newestLink(definition.id, number, signal),
+        changes: parent => chains.changes({ vpg: definition.id, volume: number, parent, checkpoint }, signal),
+        onProgress: doneBytes => context.progress(number, Math.min(doneBytes, sizeBytes), sizeBytes),
+      },
+      this.#tools,
+      signal,
+    )
+  }
+
+  async #lookWhetherItBoots(context: RecoveryContext, machine: MachineSettings, memory: Memory): Promise<void> {
+    if (machine.start === 'nothing' || memory.machine(machine.name).isBootable !== undefined) return
+    const { signal } = context
+    const look = (image: Image): Promise<boolean> => hasBootRecord(image, machine.rootVolume, signal)
+    await memory.setMachine(machine.name, { isBootable: await this.#withImage(context, signal, look) })
+  }
+
+  async #zoneOf(machine: MachineSettings, settings: AwsSettings, signal: AbortSignal): Promise<string> {
+    if (machine.subnet === undefined) return settings.availabilityZone ?? ''
+    const { AvailabilityZone } = await this.#tools.ec2.subnet(machine.subnet, signal)
+    assert(AvailabilityZone !== undefined, 'a subnet lies in a zone')
+    return AvailabilityZone
+  }
+
+  /** Machines and volumes stand by themselves; the image that started them goes, the snapshots stay: the way back reads what has changed since. */
+  async commit({ record, signal }: RecoveryContext): Promise<void> {
+    const { ec2 } = this.#tools
+    const images = await ec2.images({ tags: tagsOfRecovery(record) }, signal)
+    for (const { ImageId = '' } of images) await ec2.deregisterImage(ImageId, signal)
+  }
+
+  async remove({ record, signal }: RecoveryContext): Promise<void> {
+    const { ec2, clock } = this.#tools
+    await removeTagged(tagsOfRecovery(record), hasUnnoted(memoryOf(record.memory)), ec2, clock, signal)
+  }
+}

@@ -1,0 +1,85 @@
+import type { ImagePlan } from '../aging/service.ts'
+import type { FailureRecord } from '../base/failure.ts'
+import type { Ordinal, VpgId } from '../base/ids.ts'
+import type { ImageConfig } from '../image/service.ts'
+import type { TargetPlan, TargetRequest } from '../recovery/target.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { VpgDefinition } from '../timeline/definition.ts'
+import type { Json, RecoveryRecord } from '../timeline/recovery.ts'
+
+// The aws thread, seen from the daemon: the only one that loads the SDK's clients of EBS and EC2 and, with the threads that it starts itself,
+// the only one through which a block goes. The worker's file is aws-worker.ts; speak to it by RpcClient<AwsService>.
+
+export interface AwsConfig {
+  readonly region: string
+  readonly endpoints: { readonly ebs?: string | undefined; readonly ec2?: string | undefined }
+  /** The value of the owner's tags. */
+  readonly siteId: string
+  readonly tagKeys: { readonly ec2: string; readonly ebs: string; readonly vpc: string; readonly s3: string }
+  readonly putsPerSecondMax: number
+  /** Under way at once, over all snapshots. */
+  readonly putsAtOnceMax: number
+  readonly putThreads: number
+  readonly requestTimeoutMillis: number
+  readonly standby: readonly StandbyPolicy[]
+}
+
+/** The chains of a VPG's volumes are brought to the newest checkpoint this often. */
+export interface StandbyPolicy {
+  readonly vpg: string
+  readonly everyMillis: number
+}
+
+/** Calls to the thread; see RpcMethods. `work` names one call of a target, for what the thread asks back and for its end. */
+export interface AwsService {
+  open(argument: { readonly aws: AwsConfig; readonly image: ImageConfig }): Promise<void>
+  plan(argument: { readonly work: number; readonly request: TargetRequest }): Promise<TargetPlan>
+  carryOut(argument: {
+    readonly work: number
+    readonly step: 'prepare' | 'resume' | 'commit' | 'remove'
+    readonly record: RecoveryRecord
+    readonly definition: VpgDefinition
+  }): Promise<void>
+  /** One link more in the chain of each volume of the VPG that the checkpoint includes. */
+  advance(argument: {
+    readonly work: number
+    readonly definition: VpgDefinition
+    readonly checkpoint: Checkpoint
+  }): Promise<StandbyResult>
+  /** Nothing of the VPG's chains is left. */
+  removeChains(argument: { readonly work: number; readonly vpg: VpgId }): Promise<void>
+  /** The call then fails CLOSING. */
+  cancel(argument: { readonly work: number }): Promise<void>
+  close(argument: undefined): Promise<void>
+}
+
+export interface StandbyResult {
+  readonly volumes: readonly {
+    readonly volume: number
+    readonly snapshot: string
+    readonly putBlockCount: number
+    readonly isWhole: boolean
+  }[]
+}
+
+/** What the thread asks back while it works. */
+export interface AwsAsks {
+  remember(argument: { readonly work: number; readonly memory: Json }): Promise<void>
+  openPlan(argument: { readonly work: number }): Promise<ImagePlan>
+  /** The same of another checkpoint of the VPG, which is pinned until release(). CHECKPOINT_MISSING where it is not retained. */
+  openPlanAt(argument: {
+    readonly work: number
+    readonly vpg: VpgId
+    readonly checkpoint: Checkpoint
+  }): Promise<ImagePlan>
+  release(argument: { readonly work: number; readonly vpg: VpgId; readonly plan: ImagePlan }): Promise<void>
+  /** Undefined where it is not retained (any more). */
+  checkpointAt(argument: { readonly vpg: VpgId; readonly ordinal: Ordinal }): Promise<Checkpoint | undefined>
+}
+
+/** Notices from the thread, by name. */
+export interface AwsNotices {
+  progress: { readonly work: number; readonly volume: number; readonly doneBytes: number; readonly totalBytes: number }
+  /** A chain begins anew, or what else people should know. */
+  told: { readonly vpg: VpgId; readonly sentence: string; readonly failure: FailureRecord | undefined }
+}

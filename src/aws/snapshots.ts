@@ -1,0 +1,228 @@
+import { Failure, failedWith } from '../base/failure.ts'
+import { GiB } from '../base/units.ts'
+import type { Image, VolumeRange } from '../image/image.ts'
+import { BlockSet } from './block-set.ts'
+import type { EbsCalls } from './ebs-calls.ts'
+import type { Ec2Calls } from './ec2-calls.ts'
+import { errorNameOf } from './failures.ts'
+import type { SnapshotMemory } from './memory.ts'
+import { until } from './polling.ts'
+import type { TagTable } from './tags.ts'
+import { writeBlocks, type WriteTools } from './write-blocks.ts'
+
+// One snapshot of one volume as of one checkpoint, from nothing to completed, whatever interrupts it.
+//
+//   remember attempt ─> start (token) ─> remember id ─> put blocks ─> remember count and checksum ─> complete ─> look until completed
+//
+// What a dead process had put is not known (a pending snapshot cannot be listed): all is put once more. A snapshot that failed, ran out of time, or
+// was refused at the end is deleted, and the next attempt has another token.
+
+export interface SnapshotTools extends WriteTools {
+  readonly ebs: EbsCalls
+  readonly ec2: Ec2Calls
+}
+
+export interface Parent {
+  readonly snapshot: string
+  /** The checkpoint that it holds. */
+  readonly ordinal: number
+}
+
+export interface SnapshotJob {
+  readonly image: Image
+  readonly volume: number
+  readonly sizeBytes: number
+  readonly description: string
+  readonly tags: TagTable
+  readonly memory: () => SnapshotMemory | undefined
+  /** Durable on return. */
+  readonly remember: (memory: SnapshotMemory) => Promise<void>
+  readonly token: (attempt: number) => string
+  /** A completed snapshot that this one may be put upon; asked once. */
+  readonly chooseParent: () => Promise<Parent | undefined>
+  /** What may differ between the parent's checkpoint and the image, ascending; undefined where that cannot be said (any more). */
+  readonly changes: (parent: Parent) => Promise<AsyncIterable<VolumeRange> | undefined>
+  readonly onProgress: (doneBytes: number) => void
+}
+
+const attemptsMax = 5
+const completionMillisMax = 2 * 3_600_000
+/** Who refuses to complete a snapshot may be completing it already. */
+const doubtMillisMax = 120_000
+/** So long a new snapshot may be in no listing. */
+const unlistedMillisMax = 300_000
+
+/** The id of the completed snapshot. */
+export async function makeSnapshot(job: SnapshotJob, tools: SnapshotTools, signal: AbortSignal): Promise<string> {
+  for (;;) {
+    const memory = job.memory() ?? (await firstAttempt(job))
+    if (memory.isComplete === true && memory.snapshot !== undefined) return memory.snapshot
+    if (memory.attempt > attemptsMax)
+      throw new Failure(
+        'CLOUD_REFUSED',
+        `${attemptsMax} snapshots of volume ${job.volume} have failed one after the other`,
+        {
+          volume: job.volume,
+        },
+      )
+    const made = await attemptSnapshot(job, memory, tools, signal)
+    if (made !== undefined) return made
+    signal.throwIfAborted()
+  }
+}
+
+async function firstAttempt(job: SnapshotJob): Promise<SnapshotMemory> {
+  const memory = { attempt: 1, ...parentMemory(await job.chooseParent()) }
+  await job.remember(memory)
+  return memory
+}
+
+function parentMemory(parent: Parent | undefined): Pick<SnapshotMemory, 'parent' | 'parentOrdinal'> {
+  return parent === undefined ? {} : { parent: parent.snapshot, parentOrdinal: parent.ordinal }
+}
+
+/** Undefined where the next attempt has to do it. */
+async function attemptSnapshot(
+  job: SnapshotJob,
+  memory: SnapshotMemory,
+  tools: SnapshotTools,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  // Upon the same parent, or another one: of a chain that has moved on meanwhile the newest link, else none.
+  const next = async (upon: 'same' | 'other'): Promise<undefined> => {
+    const { snapshot } = job.memory() ?? memory
+    if (snapshot !== undefined) await deleteSnapshot(snapshot, tools.ec2, signal)
+    const chosen = upon === 'same' ? parent : await job.chooseParent()
+    const isOther = upon === 'same' || chosen?.snapshot !== memory.parent
+    await job.remember({ attempt: memory.attempt + 1, ...parentMemory(isOther ? chosen : undefined) })
+  }
+  const parent =
+    memory.parent === undefined ? undefined : { snapshot: memory.parent, ordinal: memory.parentOrdinal ?? 0 }
+
+  let { snapshot, written } = memory
+  if (snapshot === undefined) {
+    try {
+      snapshot = await tools.ebs.start(
+        {
+          token: job.token(memory.attempt),
+          sizeGiB: Math.max(1, Math.ceil(job.sizeBytes / GiB)),
+          parent: parent?.snapshot,
+          description: job.description,
+          tags: job.tags,
+        },
+        signal,
+      )
+    } catch (error) {
+      if (isStale(error)) return await next('other')
+      throw error
+    }
+    await job.remember({ ...memory, snapshot })
+  } else if (written === undefined && (await stateOf(snapshot, tools.ec2, signal)) === 'error') {
+    return await next('same') // it ran out of time while nobody wrote it
+  }
+
+  if (written === undefined) {
+    const ranges = parent === undefined ? job.image.extents(job.volume, signal) : await job.changes(parent)
+    if (ranges === undefined) return await next('other')
+    try {
+      const parentBlocks =
+        parent === undefined ? undefined : await blocksOf(parent.snapshot, job.sizeBytes, tools, signal)
+      const { image, volume, sizeBytes, onProgress } = job
+      written = await writeBlocks(
+        { snapshot, image, volume, sizeBytes, ranges, parentBlocks, onProgress },
+        tools,
+        signal,
+      )
+    } catch (error) {
+      if (isStale(error)) return await next(isAbout(error, parent?.snapshot) ? 'other' : 'same')
+      throw error
+    }
+    await job.remember({ ...memory, snapshot, written })
+  }
+
+  const waitMillisMax = (await isTaken(snapshot, written, tools, signal)) ? completionMillisMax : doubtMillisMax
+  const end = await untilEnded(snapshot, waitMillisMax, tools, signal)
+  if (end !== 'completed') return await next('same')
+  await job.remember({ ...memory, snapshot, written, isComplete: true })
+  return snapshot
+}
+
+async function isTaken(
+  snapshot: string,
+  written: NonNullable<SnapshotMemory['written']>,
+  { ebs }: SnapshotTools,
+  signal: AbortSignal,
+): Promise<boolean> {
+  try {
+    await ebs.complete(snapshot, written, signal)
+    return true
+  } catch (error) {
+    // It may be a second request whose first one's answer was lost, or a snapshot in which a dead process has left more blocks.
+    if (isStale(error)) return false
+    throw error
+  }
+}
+
+/** `pending` where that is all that was to be seen for so long. */
+async function untilEnded(
+  snapshot: string,
+  waitMillisMax: number,
+  { ec2, clock }: SnapshotTools,
+  signal: AbortSignal,
+): Promise<'completed' | 'error' | 'pending'> {
+  const startedMillis = clock.monotonicMillis()
+  const look = async (): Promise<'completed' | 'error' | undefined> => {
+    const state = await stateOf(snapshot, ec2, signal)
+    if (state === undefined && clock.monotonicMillis() - startedMillis > unlistedMillisMax) return 'error'
+    return state === 'completed' || state === 'error' ? state : undefined
+  }
+  try {
+    return await until(`the snapshot ${snapshot} is completed`, look, waitMillisMax, clock, signal)
+  } catch (error) {
+    if (waitMillisMax === doubtMillisMax && failedWith(error, 'CLOUD_UNAVAILABLE') && errorNameOf(error) === '')
+      return 'pending'
+    throw error
+  }
+}
+
+/** Undefined where it is in no listing (yet). */
+async function stateOf(snapshot: string, ec2: Ec2Calls, signal: AbortSignal): Promise<string | undefined> {
+  try {
+    const [found] = await ec2.snapshots({ ids: [snapshot] }, signal)
+    return found?.State
+  } catch (error) {
+    if (failedWith(error, 'NOT_FOUND')) return undefined
+    throw error
+  }
+}
+
+/** Nothing of it is left on return, or never was. */
+export async function deleteSnapshot(snapshot: string, ec2: Ec2Calls, signal: AbortSignal): Promise<void> {
+  try {
+    await ec2.deleteSnapshot(snapshot, signal)
+  } catch (error) {
+    if (!failedWith(error, 'NOT_FOUND')) throw error
+  }
+}
+
+async function blocksOf(
+  snapshot: string,
+  sizeBytes: number,
+  { ebs }: SnapshotTools,
+  signal: AbortSignal,
+): Promise<BlockSet> {
+  const blocks = new BlockSet(sizeBytes)
+  for await (const page of ebs.blocks(snapshot, signal)) for (const index of page) blocks.add(index)
+  return blocks
+}
+
+const staleNames = new Set(['ResourceNotFoundException', 'ValidationException', 'ConflictException'])
+
+/** The snapshot, or its parent, is not what it was taken for. */
+function isStale(error: unknown): boolean {
+  return staleNames.has(errorNameOf(error))
+}
+
+function isAbout(error: unknown, parent: string | undefined): boolean {
+  return parent !== undefined && error instanceof Failure && error.details['call'] === 'ebs:ListSnapshotBlocks'
+}

@@ -1,0 +1,61 @@
+import t from 'tap'
+import { ownKeys } from '../../src/aws/tags.ts'
+import { AwsWorld, bootableModel, faultsOf } from '../support/aws-world.ts'
+
+const { signal } = new AbortController()
+const machine = { instanceType: 'm7i.large', subnet: 'subnet-1', securityGroups: ['sg-1'], key: 'operator' }
+
+t.test(
+  'whichever AWS call a process dies in, before or after it is carried out, the next one finishes; or removes all of it',
+  async t => {
+    for (const start of ['image', 'root-swap']) {
+      let callCount = Infinity
+      for (let dieAfter = 1; dieAfter <= callCount; dieAfter++) {
+        const model = bootableModel()
+        const checkpoint = model.checkpoint()
+        const world = await AwsWorld.start(model, { unlistedMillis: dieAfter % 2 === 0 ? 0 : 4_000 })
+        const helperImage = world.sim.addStockImage('windows')
+        const own = start === 'image' ? machine : { ...machine, start, helperImage }
+        const fates = [
+          { then: 'finish', kind: 'hang-after' },
+          { then: 'remove', kind: dieAfter % 2 === 0 ? 'hang' : 'hang-after' },
+        ] as const
+        for (const [index, { then, kind }] of fates.entries()) {
+          const held = { record: world.record(checkpoint, { machine: own }, `r-00000000000${index}`) }
+          const dying = new AbortController()
+          world.sim.calls.length = 0
+          world.sim.afterCall = number => {
+            if (number === dieAfter) dying.abort(new Error('killed'))
+          }
+          world.sim.faults.at(dieAfter, { kind })
+          const first = world.tools()
+          const died = await world
+            .recoveries(first)
+            .prepare(world.context(held, dying.signal))
+            .then(
+              () => false,
+              () => true,
+            )
+          await first.close()
+          if (!died) callCount = Math.min(callCount, dieAfter)
+          world.sim.faults.mend()
+          world.sim.afterCall = () => undefined
+          const second = world.tools()
+          const context = world.context(held, signal)
+          if (then === 'finish') {
+            await world.recoveries(second).prepare(context)
+            const faults = faultsOf(world, held.record)
+            if (faults.length > 0)
+              t.fail(`${start}, ${kind} at call ${dieAfter} (${world.sim.calls[dieAfter - 1]}): ${faults.join('; ')}`)
+            await world.recoveries(second).remove(context)
+          } else await world.recoveries(second).remove(context)
+          const left = world.sim.account.tagged(ownKeys.recovery, held.record.id)
+          if (left.length > 0) t.fail(`${start}, ${kind} at call ${dieAfter}, ${then}: ${left.join()} are left`)
+          await second.close()
+        }
+        await world.close()
+      }
+      t.ok(callCount >= 15 && callCount < 200, `${start}: ${callCount} calls`)
+    }
+  },
+)

@@ -1,0 +1,201 @@
+import t from 'tap'
+import { memoryOf } from '../../src/aws/memory.ts'
+import { ownKeys } from '../../src/aws/tags.ts'
+import type { Json } from '../../src/timeline/recovery.ts'
+import { AwsWorld, bootableModel, bootSector, faultsOf, Model, modelVpg } from '../support/aws-world.ts'
+
+const { signal } = new AbortController()
+const sizes = { 1: 3 * 2 ** 20 + 512, 2: 2 ** 20 }
+const machine = { instanceType: 'm7i.large', subnet: 'subnet-1', securityGroups: ['sg-1'], key: 'operator' }
+
+t.test('a machine is recovered with all its volumes, byte for byte, tagged, and goes without a trace', async t => {
+  const model = bootableModel()
+  const checkpoint = model.checkpoint()
+  const world = await AwsWorld.start(model)
+  t.teardown(() => world.close())
+  const settings: Json = {
+    machine: { ...machine, privateIp: '10.0.0.77', bootMode: 'uefi', iamProfile: 'web-role', userData: '#!/bin/sh' },
+    volumes: { iops: 4000, throughput: 250, initializationRate: 300 },
+  }
+  const held = { record: world.record(checkpoint, settings) }
+  const tools = world.tools()
+  t.teardown(() => tools.close())
+  const recoveries = world.recoveries(tools)
+  await recoveries.prepare(world.context(held, signal))
+  t.strictSame(faultsOf(world, held.record), [])
+  const [instance] = [...world.sim.account.instances.values()]
+  t.match(instance, {
+    type: 'm7i.large',
+    privateIp: '10.0.0.77',
+    key: 'operator',
+    profile: 'web-role',
+    groups: ['sg-1'],
+  })
+  t.equal(Buffer.from(instance!.userData!, 'base64').toString(), '#!/bin/sh')
+  t.equal(instance!.tags.get('ZERTO_EC2_RESOURCE'), 'site-7')
+  t.equal(instance!.nic.tags.get('ZERTO_EC2_RESOURCE'), 'site-7')
+  t.match([...world.sim.account.volumes.values()][0], { iops: 4000, throughput: 250, initializationRate: 300 })
+  await recoveries.remove(world.context(held, signal))
+  t.strictSame(world.sim.account.tagged(ownKeys.recovery, held.record.id), [])
+})
+
+t.test('what was put is the blocks that are no zeros', async t => {
+  const model = new Model({ 1: 40 * 2 ** 20 })
+  model.write(1, 0, bootSector())
+  model.write(1, 33 * 2 ** 20, Buffer.from('far away'))
+  const world = await AwsWorld.start(model)
+  const held = { record: world.record(model.checkpoint(), { machine }) }
+  const tools = world.tools()
+  await world.recoveries(tools).prepare(world.context(held, signal))
+  t.equal(world.sim.callCount('PutSnapshotBlock'), 2)
+  await tools.close()
+  await world.close()
+})
+
+t.test('a machine whose root volume does not boot is recovered as volumes, and the record says so', async t => {
+  const model = new Model(sizes)
+  model.write(2, 0, bootSector())
+  model.writeRandomly(1, false)
+  const world = await AwsWorld.start(model)
+  const held = { record: world.record(model.checkpoint(), { machine }) }
+  const tools = world.tools()
+  await world.recoveries(tools).prepare(world.context(held, signal))
+  t.equal(memoryOf(held.record.memory).machines['web']?.isBootable, false)
+  t.equal(world.sim.account.instances.size, 0)
+  t.equal(world.sim.account.volumes.size, 2)
+  await tools.close()
+  await world.close()
+})
+
+t.test("by root-swap the instance is the helper image's, and every volume of it ours", async t => {
+  const model = bootableModel()
+  const world = await AwsWorld.start(model)
+  const helperImage = world.sim.addStockImage('windows')
+  const held = {
+    record: world.record(model.checkpoint(), { machine: { ...machine, start: 'root-swap', helperImage } }),
+  }
+  const tools = world.tools()
+  await world.recoveries(tools).prepare(world.context(held, signal))
+  t.strictSame(faultsOf(world, held.record), [])
+  const [instance] = [...world.sim.account.instances.values()]
+  t.equal(instance!.image, helperImage)
+  t.equal(world.sim.account.stateOfInstance(instance!), 'running')
+  const root = [...world.sim.account.volumes.values()].find(
+    ({ attachment }) => attachment?.device === instance!.rootDevice,
+  )
+  t.equal(root?.id, memoryOf(held.record.memory).volumes[1]?.volume)
+  await tools.close()
+  await world.close()
+})
+
+t.test('committed, volumes and instance stay, and the image that started them goes', async t => {
+  const model = bootableModel()
+  const world = await AwsWorld.start(model)
+  const held = { record: world.record(model.checkpoint(), { machine }) }
+  const tools = world.tools()
+  await world.recoveries(tools).prepare(world.context(held, signal))
+  await world.recoveries(tools).commit(world.context(held, signal))
+  await world.recoveries(tools).commit(world.context(held, signal))
+  t.equal(world.sim.account.images.size, 0)
+  t.equal(world.sim.account.volumes.size, 2)
+  t.equal(world.sim.account.snapshots.size, 2)
+  await tools.close()
+  await world.close()
+})
+
+t.test('what does not exist, or does not fit, is found before anything is created', async t => {
+  const model = bootableModel()
+  const checkpoint = model.checkpoint()
+  const world = await AwsWorld.start(model)
+  const tools = world.tools()
+  const plan = (settings: Json) => {
+    const vms = [{ name: 'web', volumes: [1, 2] }]
+    const volumeSizes = checkpoint.volumes.map(({ number, sizeBytes }) => ({
+      volume: number,
+      sizeBytes,
+      dataSizeBytes: 2 ** 20,
+    }))
+    const request = {
+      kind: 'failover',
+      definition: model.definition(),
+      checkpoint,
+      vms,
+      sizes: volumeSizes,
+      settings,
+    } as const
+    return world.recoveries(tools).plan(request, signal)
+  }
+  const refused = async (changes: Json, words: RegExp): Promise<void> => {
+    await t.rejects(plan({ machine: { ...machine, ...(changes as object) } }), {
+      code: 'REQUEST_INVALID',
+      message: words,
+    })
+  }
+  await refused({ subnet: 'subnet-9' }, /no subnet subnet-9/)
+  await refused({ instanceType: 'z9.huge' }, /no instance type z9\.huge/)
+  await refused({ architecture: 'arm64' }, /m7i\.large is x86_64, not arm64/)
+  await refused({ securityGroups: ['sg-9'] }, /not all of these security groups exist: sg-9/)
+  await refused({ securityGroups: ['sg-other'] }, /sg-other is of vpc-2, the subnet of vpc-1/)
+  await refused({ key: 'nobody' }, /no key pair "nobody"/)
+  await refused({ privateIp: '10.0.9.1' }, /10\.0\.9\.1 is not an address of the subnet's 10\.0\.0\.0\/24/)
+  await refused({ start: 'root-swap', helperImage: 'ami-00000000000000099' }, /no image ami-00000000000000099/)
+  await refused({ colour: 'red' }, /"colour" is not known/)
+  t.strictSame(new Set(world.sim.calls.map(call => call.replace(/^Describe.*/, 'Describe'))), new Set(['Describe']))
+  const planned = await plan({ machine })
+  t.equal(planned.copySizeBytes, 2 * 2 ** 20)
+  t.match(planned.remarks.join('\n'), /1049088 bytes become 1 GiB/)
+  t.strictSame((await plan(planned.settings)).settings, planned.settings, 'a plan of what was planned is the same')
+  await tools.close()
+  await world.close()
+})
+
+t.test(
+  'a chain is advanced by what has changed, and a recovery puts what differs from it, in either direction',
+  async t => {
+    const model = new Model({ 1: 20 * 2 ** 20 })
+    for (let count = 0; count < 60; count++) model.writeRandomly(1, false)
+    model.write(1, 0, bootSector())
+    const world = await AwsWorld.start(model, { emptyPages: true, pageBlocksMax: 7, pageItemsMax: 1 })
+    const tools = world.tools()
+    const putsOf = async (work: () => Promise<unknown>): Promise<number> => {
+      const before = world.sim.callCount('PutSnapshotBlock')
+      await work()
+      return world.sim.callCount('PutSnapshotBlock') - before
+    }
+    const advance = async (): Promise<void> => {
+      const checkpoint = model.checkpoint()
+      const { volumes } = await tools.chains.advance(model.definition(), checkpoint, signal)
+      const links = world.sim.account.tagged(ownKeys.standby, modelVpg)
+      t.strictSame(links, [volumes[0]!.snapshot])
+      t.ok(world.snapshotBytes(links[0]!, 20 * 2 ** 20).equals(model.bytesAt(checkpoint, 1)))
+    }
+    const whole = await putsOf(advance)
+    t.ok(whole >= 30, `${whole}`)
+    const older = model.checkpoints[0]!
+    model.write(1, 5 * 2 ** 20, Buffer.alloc(2 ** 20))
+    model.write(1, 9 * 2 ** 20, Buffer.from('changed'))
+    const part = await putsOf(advance)
+    t.ok(part === 3 || part === 2, `${part}: two blocks of zeros where the parent may have had data, and one of data`)
+    model.write(1, 2 * 2 ** 20, Buffer.from('later'))
+    const latest = model.checkpoint()
+    for (const [checkpoint, most] of [
+      [latest, 1],
+      [older, 3],
+    ] as const) {
+      const held = { record: world.record(checkpoint, { machine }, `r-0000000000${checkpoint.ordinal}`) }
+      const count = await putsOf(() => world.recoveries(tools).prepare(world.context(held, signal)))
+      t.ok(count <= most, `${count} blocks were put to recover ${checkpoint.ordinal}`)
+      const id = memoryOf(held.record.memory).volumes[1]!.volume!
+      t.ok(world.volumeBytes(id, 20 * 2 ** 20).equals(model.bytesAt(checkpoint, 1)))
+      await world.recoveries(tools).remove(world.context(held, signal))
+    }
+    model.retained.delete(model.checkpoints[1]!.ordinal)
+    const anew = await putsOf(advance)
+    t.ok(anew >= 30, "where the link's checkpoint is gone the chain begins anew")
+    t.match(world.told, [/begins anew/])
+    await tools.chains.removeAll(modelVpg, signal)
+    t.strictSame(world.sim.account.tagged(ownKeys.standby, modelVpg), [])
+    await tools.close()
+    await world.close()
+  },
+)
