@@ -27,12 +27,11 @@ import { ownKeys, tagTable, type TagTable } from './tags.ts'
 export interface ChainTools extends SnapshotTools {
   readonly config: AwsConfig
   readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<Image>
+  /** As changedExtents: what may differ of the volume between the two, whichever is the older; ascending, apart. */
   readonly changedRanges: (
-    plan: ImagePlan,
-    earlier: Checkpoint,
-    volume: number,
+    plans: { readonly from: ImagePlan; readonly to: ImagePlan; readonly volume: number },
     signal: AbortSignal,
-  ) => AsyncIterable<VolumeRange>
+  ) => Promise<readonly VolumeRange[]>
   /** Undefined where it is not retained (any more). */
   readonly checkpointAt: (vpg: VpgId, at: Ordinal) => Promise<Checkpoint | undefined>
   readonly openPlanAt: (vpg: VpgId, checkpoint: Checkpoint) => Promise<ImagePlan>
@@ -83,28 +82,17 @@ export class Chains {
     const { vpg, volume, parent, checkpoint } = between
     const held = await this.#tools.checkpointAt(vpg, ordinal(parent.ordinal))
     if (held === undefined || !includes(held, volume) || !includes(checkpoint, volume)) return undefined
-    const [earlier, later] = held.ordinal < checkpoint.ordinal ? [held, checkpoint] : [checkpoint, held]
-    let plan: ImagePlan
+    const plans: ImagePlan[] = []
     try {
-      plan = await this.#tools.openPlanAt(vpg, later)
+      for (const each of [held, checkpoint]) plans.push(await this.#tools.openPlanAt(vpg, each))
+      const [from, to] = plans
+      const ranges = await this.#tools.changedRanges({ from: from!, to: to!, volume }, signal)
+      return inOrder(ranges, checkpoint.volumes.find(({ number }) => number === volume)?.sizeBytes ?? 0)
     } catch (error) {
       if (failedWith(error, 'CHECKPOINT_MISSING')) return undefined
       throw error
-    }
-    return this.#rangesOf(vpg, plan, earlier, volume, signal)
-  }
-
-  async *#rangesOf(
-    vpg: VpgId,
-    plan: ImagePlan,
-    earlier: Checkpoint,
-    volume: number,
-    signal: AbortSignal,
-  ): AsyncGenerator<VolumeRange> {
-    try {
-      yield* this.#tools.changedRanges(plan, earlier, volume, signal)
     } finally {
-      await this.#tools.release(vpg, plan)
+      for (const plan of plans) await this.#tools.release(vpg, plan)
     }
   }
 
@@ -227,6 +215,12 @@ export class Chains {
 function linkOf({ SnapshotId = '', State, Tags }: Snapshot): Link {
   const held = Number(tagTable(Tags)[ownKeys.checkpoint])
   return { snapshot: SnapshotId, ordinal: Number.isSafeInteger(held) ? held : 0, isCompleted: State === 'completed' }
+}
+
+/** Up to the volume's end as of the checkpoint: it may have been larger. */
+async function* inOrder(ranges: readonly VolumeRange[], sizeBytes: number): AsyncGenerator<VolumeRange> {
+  for (const { startBytes, endBytes } of ranges)
+    if (startBytes < sizeBytes) yield { startBytes, endBytes: Math.min(endBytes, sizeBytes) }
 }
 
 function includes({ volumes }: Checkpoint, volume: number): boolean {

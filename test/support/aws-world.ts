@@ -148,17 +148,21 @@ export class Model {
         }
       },
       nextData: () => Promise.reject(new Error('nobody asks for it')),
+      runAt: () => Promise.reject(new Error('nobody asks for it')),
+      prefetch: () => Promise.resolve(),
       extents,
     }
   }
 
-  async *changedRanges(plan: ImagePlan, earlier: Checkpoint, volume: number): AsyncGenerator<VolumeRange> {
-    const [a, b] = [this.bytesAt(earlier, volume), this.bytesAt(plan.checkpoint, volume)]
+  changedRanges(from: ImagePlan, to: ImagePlan, volume: number): VolumeRange[] {
+    const [a, b] = [this.bytesAt(from.checkpoint, volume), this.bytesAt(to.checkpoint, volume)]
+    const ranges: VolumeRange[] = []
     for (let at = 0; at < b.length; at += 4096) {
       const range = { startBytes: at, endBytes: Math.min(b.length, at + 4096) }
       const isNamed = this.namedToo.some(({ startBytes, endBytes }) => startBytes <= at && at < endBytes)
-      if (isNamed || !a.subarray(at, range.endBytes).equals(b.subarray(at, range.endBytes))) yield range
+      if (isNamed || !a.subarray(at, range.endBytes).equals(b.subarray(at, range.endBytes))) ranges.push(range)
     }
+    return ranges
   }
 
   definition(): VpgDefinition {
@@ -253,7 +257,7 @@ export class AwsWorld {
       ...snapshotTools,
       config,
       openImage,
-      changedRanges: (plan, earlier, volume) => model.changedRanges(plan, earlier, volume),
+      changedRanges: ({ from, to, volume }) => Promise.resolve(model.changedRanges(from, to, volume)),
       checkpointAt: (_, at) =>
         Promise.resolve(model.retained.has(at) ? model.checkpoints.find(each => each.ordinal === at) : undefined),
       openPlanAt: (_, checkpoint) =>
