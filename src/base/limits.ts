@@ -146,8 +146,8 @@ export const segmentsBeforeFoldMax = 256
 export const checkpointsBeforeFoldMax = 4096
 /** A delta numbers its checkpoints in 16 bits. */
 export const checkpointsPerDeltaMax = 60_000
-/** Regions rewritten per manifest commit: what a crash makes to be done again. */
-export const regionsPerCommitMax = 8
+/** Regions rewritten per manifest commit: what a crash makes to be done again. Fewer would cost more pages and roots than packs. */
+export const regionsPerCommitMax = 32
 
 // The cache of what images read from a bucket.
 export const cacheBlockSizeBytes = 128 * KiB

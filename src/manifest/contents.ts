@@ -14,11 +14,11 @@ import type { DeltaSpan, GarbageObject, VpgState } from '../timeline/state.ts'
 //   definition                 one: VpgDefinition
 //   segments/<number / 64>     SegmentSpan, those that wait for a fold
 //   deltas/<toOrdinal>         one: DeltaSpan; of an open one deltas/<toOrdinal>/<its number>
-//   regions/<volume>/<region / 256>   RegionVersion
+//   regions/<volume>/<region / 1024>   RegionVersion
 //   tags, pins, holes          Tag, Pin, Hole
 //   recoveries/<id>            one: RecoveryRecord, one that has not ended
 //   recoveries/committed, recoveries/removed   RecoveryRecord: those that have
-//   recent/<ordinal / 256>     Checkpoint: complete, after the last delta's end
+//   recent/<ordinal / 1024>     Checkpoint: complete, after the last delta's end
 //   markers                    DurableMarker: of checkpoints that miss others
 //   garbage/<leftAtMicros>     keys
 
@@ -64,8 +64,8 @@ export interface RootFields {
 }
 
 const segmentsPerPart = 64
-const regionsPerPart = 256
-const ordinalsPerPart = 256
+const regionsPerPart = 1024
+const ordinalsPerPart = 1024
 
 export function rootFieldsOf({ state, segmentsFrom, deletedAtMicros, takeovers }: VpgContents): RootFields {
   const { epoch, historyEdge, agedEarly, offloaded } = state

@@ -1,8 +1,7 @@
 import type { Ordinal } from '../base/ids.ts'
-import { assert } from '../base/assert.ts'
-import { regionSizeBytes, volumeSizeBytesMax } from '../base/limits.ts'
+import { regionSizeBytes } from '../base/limits.ts'
 import { closedDeltas } from './deltas.ts'
-import type { DeltaSpan, RegionVersion, VpgState } from './state.ts'
+import type { RegionVersion, VpgState } from './state.ts'
 
 // Which base regions are rewritten. The budget is one per volume: the fullest regions, while the volume's mean of delta
 // bytes exceeds a share of its live bytes. So the newest image reads a bounded multiple of what is live, and no more
@@ -43,51 +42,76 @@ export function regionName(at: { readonly volume: number; readonly region: numbe
   return `${at.volume}/${at.region}`
 }
 
-/** More than any volume has, so that a volume and a region are one number: there are millions of them to look up. */
-const regionsPerVolumeMax = 2 ** 20
-assert(volumeSizeBytesMax / regionSizeBytes <= regionsPerVolumeMax, 'a region of a volume is one number')
+/** Of the regions of one volume, by region: there are millions of entries to add up. */
+interface VolumeColumns {
+  readonly versions: RegionVersion[]
+  asOf: Float64Array
+  /** NaN where neither a version nor a delta is. */
+  deltaBytes: Float64Array
+}
 
 /** Every region that has a base version or something above it. */
 export function regionLoads(state: Pick<VpgState, 'regions' | 'deltas'>): RegionLoad[] {
-  const versions = new Map<number, RegionVersion>()
-  for (const version of state.regions) {
-    const place = version.volume * regionsPerVolumeMax + version.region
-    const before = versions.get(place)
-    if (before === undefined || before.asOfOrdinal < version.asOfOrdinal) versions.set(place, version)
-  }
-  const above = deltaBytesAbove(state.deltas, versions)
-  return [...new Set([...versions.keys(), ...above.keys()])].map(place => {
-    const version = versions.get(place)
-    const baseBytes = version?.pack?.rawSizeBytes ?? 0
-    const deltaBytes = above.get(place) ?? 0
-    return {
-      volume: Math.floor(place / regionsPerVolumeMax),
-      region: place % regionsPerVolumeMax,
-      asOfOrdinal: version?.asOfOrdinal ?? (0 as Ordinal),
-      hasVersion: version !== undefined,
-      baseBytes,
-      deltaBytes,
-      liveBytes: Math.max(baseBytes, Math.min(regionSizeBytes, deltaBytes)),
+  return [...columnsOf(state)].flatMap(([volume, { versions, deltaBytes: above }]) => {
+    const loads: RegionLoad[] = []
+    for (let region = 0; region < above.length; region++) {
+      const deltaBytes = above[region] ?? NaN
+      if (Number.isNaN(deltaBytes)) continue
+      const version = versions[region]
+      const baseBytes = version?.pack?.rawSizeBytes ?? 0
+      loads.push({
+        volume,
+        region,
+        asOfOrdinal: version?.asOfOrdinal ?? (0 as Ordinal),
+        hasVersion: version !== undefined,
+        baseBytes,
+        deltaBytes,
+        liveBytes: Math.max(baseBytes, Math.min(regionSizeBytes, deltaBytes)),
+      })
     }
+    return loads
   })
 }
 
-function deltaBytesAbove(
-  deltas: readonly DeltaSpan[],
-  versions: ReadonlyMap<number, RegionVersion>,
-): Map<number, number> {
-  const above = new Map<number, number>()
-  for (const delta of deltas) {
-    for (const pack of delta.packs) {
-      const first = pack.volume * regionsPerVolumeMax
-      for (const [region, bytes] of pack.regionRawSizeBytes) {
-        const place = first + region
-        if ((versions.get(place)?.asOfOrdinal ?? 0) >= delta.toOrdinal) continue
-        above.set(place, (above.get(place) ?? 0) + bytes)
+function columnsOf({ regions, deltas }: Pick<VpgState, 'regions' | 'deltas'>): Map<number, VolumeColumns> {
+  const volumes = new Map<number, VolumeColumns>()
+  for (const version of regions) {
+    const columns = reaching(volumes, version.volume, version.region)
+    const before = columns.versions[version.region]
+    if (before !== undefined && before.asOfOrdinal >= version.asOfOrdinal) continue
+    columns.versions[version.region] = version
+    columns.asOf[version.region] = version.asOfOrdinal
+    columns.deltaBytes[version.region] = 0
+  }
+  for (const { packs, toOrdinal } of deltas) {
+    for (const { volume, regionRawSizeBytes } of packs) {
+      const columns = reaching(volumes, volume, regionRawSizeBytes.at(-1)?.[0] ?? 0) // they ascend
+      const { asOf, deltaBytes } = columns
+      for (const [region, bytes] of regionRawSizeBytes) {
+        if ((asOf[region] ?? 0) >= toOrdinal) continue
+        const before = deltaBytes[region] ?? NaN
+        deltaBytes[region] = Number.isNaN(before) ? bytes : before + bytes
       }
     }
   }
-  return above
+  return volumes
+}
+
+/** The volume's columns, with room for this region. */
+function reaching(volumes: Map<number, VolumeColumns>, volume: number, region: number): VolumeColumns {
+  let columns = volumes.get(volume)
+  if (columns === undefined) {
+    columns = { versions: [], asOf: new Float64Array(64), deltaBytes: new Float64Array(64).fill(NaN) }
+    volumes.set(volume, columns)
+  }
+  if (region < columns.asOf.length) return columns
+  const { asOf, deltaBytes } = columns
+  const length = Math.max(region + 1, 2 * asOf.length)
+  columns.asOf = new Float64Array(length)
+  columns.asOf.set(asOf)
+  columns.deltaBytes = new Float64Array(length).fill(NaN)
+  columns.deltaBytes.set(deltaBytes)
+  return columns
 }
 
 interface MirrorBytes {
@@ -127,7 +151,7 @@ export function mirrorBytes(state: Pick<VpgState, 'regions' | 'deltas'>): Mirror
 }
 
 /**
- * The regions to rewrite now, the fullest first, at most `countMax`; all as of the newest delta's end. After them the
+ * The regions to rewrite now, the fullest of each volume in order of place, at most `countMax`; all as of the newest delta's end. After them the
  * mean of each volume is at most `deltaShareMax`, unless the count cut the list. Open deltas wait for the one that closes them.
  */
 export function planRegionRewrites(
@@ -145,7 +169,10 @@ export function planRegionRewrites(
     if (loads === undefined) volumes.set(load.volume, [load])
     else loads.push(load)
   }
-  const plans = [...volumes.values()].flatMap(loads => fullestOf(loads, limits.deltaShareMax))
+  // All of them are rewritten before a volume is what it should be: neighbours together, for they stand on one page of the manifest.
+  const plans = [...volumes.values()].flatMap(loads =>
+    fullestOf(loads, limits.deltaShareMax).sort((a, b) => a.region - b.region),
+  )
   return plans.slice(0, limits.countMax).map(({ volume, region, asOfOrdinal }) => ({
     volume,
     region,
