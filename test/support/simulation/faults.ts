@@ -134,6 +134,16 @@ export class Faults {
       case 'a checkpoint is asked for':
         world.background(this.#of.askForCheckpoint())
         return
+      case 'a checkpoint is tagged': {
+        const retained = vra.retained()
+        if (retained.length > 0) world.background(vra.tag(world.pick(retained)))
+        return
+      }
+      case 'a tag is taken away': {
+        const tagged = [...vra.tagged]
+        if (tagged.length > 0) world.background(vra.untag(world.pick(tagged)))
+        return
+      }
       case 'the store is down':
         vra.store.isDown = true
         later(100, 30_000, () => (vra.store.isDown = false))
@@ -259,6 +269,8 @@ const linkFaults = [
   'the guests hurry',
   'the guests hurry',
   'a checkpoint is asked for',
+  'a checkpoint is tagged',
+  'a tag is taken away',
   'a synchronisation is asked for',
   'the VPG is paused',
   'the rate of synchronisations is changed',

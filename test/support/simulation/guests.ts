@@ -115,8 +115,7 @@ export class Guests {
             JSON.stringify(possible.map(value => ({ ...value, bytes: stampOf(value.bytes) }))),
         )
       const isDurable = cause === 'power'
-      // A flush that was refused has left it in the system's memory alone, and a new process learns nothing of that.
-      const isLost = !isDurable && answered.some(value => value.isLost === true && sameBytes(value.bytes, found))
+      const isLost = !isDurable && isLostAmong(answered, found)
       const [askedAt, answeredAt] = [this.#world.nextStep(), this.#world.nextStep()]
       const settled = { bytes: found, askedAt, answeredAt, isDurable, isLost }
       this.#values.set(sector, isDurable ? [settled] : [...answered, ...maybe, settled])
@@ -202,11 +201,16 @@ export class Guests {
     if (isDone) this.answers.push({ askedAt: write.askedAt, answeredAt })
     for (const [index, bytes] of values.entries()) {
       const list = this.#valuesOf(firstSector + index)
-      list.push({ bytes, askedAt: write.askedAt, answeredAt, isDurable: isDone && fua, isLost })
-      if (isDone) continue
-      // Refused: it may have been done in part. What is there now is what counts.
+      if (isDone) {
+        list.push({ bytes, askedAt: write.askedAt, answeredAt, isDurable: fua, isLost })
+        continue
+      }
+      // Refused: it may have been done in part. What is there now is what counts, and what flushes make durable.
       const found = this.volume.sectors.get(firstSector + index) ?? zeroSector
-      list.push({ bytes: found, askedAt: answeredAt + 0.5, answeredAt: answeredAt + 0.5, isDurable: false, isLost })
+      const isFoundLost = isLost || isLostAmong(list, found)
+      list.push({ bytes, askedAt: write.askedAt, answeredAt, isDurable: false, isLost: true })
+      const at = answeredAt + 0.5
+      list.push({ bytes: found, askedAt: at, answeredAt: at, isDurable: false, isLost: isFoundLost })
     }
   }
 
@@ -324,6 +328,14 @@ export class Guests {
 
 function isSuperseded(value: Value, all: readonly Value[], byDurableOnly: boolean): boolean {
   return all.some(later => value.answeredAt < later.askedAt && (later.isDurable || !byDurableOnly))
+}
+
+/**
+ * A flush that was refused has left what was last written of these bytes in the system's memory alone: no new process, and no later write
+ * that fails, changes that.
+ */
+function isLostAmong(values: readonly Value[], bytes: Uint8Array): boolean {
+  return values.findLast(value => sameBytes(value.bytes, bytes))?.isLost === true
 }
 
 export function stampOf(bytes: Uint8Array): string {

@@ -174,7 +174,7 @@ class History {
   async #readAtEnd(): Promise<void> {
     const world = this.#world
     const retained = this.#vra.retained()
-    const chosen = new Set([retained[0], retained.at(-1)])
+    const chosen = new Set([retained[0], retained.at(-1), ...this.#vra.tagged])
     while (chosen.size < Math.min(readCountMax, retained.length)) chosen.add(world.pick(retained))
     let leftCount = chosen.size
     for (const ordinal of chosen) {

@@ -82,6 +82,8 @@ export class SimulatedVra {
   /** Checkpoints that were told of as complete. */
   readonly announced = new Map<Ordinal, Checkpoint>()
   lastComplete: Checkpoint | undefined
+  /** Kept whatever their age. */
+  readonly tagged = new Set<Ordinal>()
   readonly #world: World
   readonly #network: Network
   readonly #settings: VraSettings
@@ -305,7 +307,7 @@ export class SimulatedVra {
 
   /** What was told of, and must still be there. */
   retained(): readonly Ordinal[] {
-    return [...this.announced.keys()].filter(ordinal => ordinal >= this.#edge)
+    return [...this.announced.keys()].filter(ordinal => ordinal >= this.#edge || this.tagged.has(ordinal))
   }
 
   /** Fails where labels do not rise, or the history is shorter than it should be and no limit says so. */
@@ -360,6 +362,30 @@ export class SimulatedVra {
       if (!running.life.isAlive) return
       this.#definition = definition
       running.ingest.updateVpg(definition)
+    } catch (error) {
+      if (running.life.isAlive && !(error instanceof Failure)) throw error
+    }
+  }
+
+  /** Kept from now on, whatever its age; where the store does not take it, or the checkpoint is gone, nothing. */
+  async tag(ordinal: Ordinal): Promise<void> {
+    const running = this.#running
+    if (running === undefined) return
+    try {
+      await running.worker.tag({ vpg, ordinal, name: `tag ${ordinal}` })
+      if (running.life.isAlive) this.tagged.add(ordinal)
+    } catch (error) {
+      if (running.life.isAlive && !(error instanceof Failure)) throw error
+    }
+  }
+
+  /** From here on it may go; whether the store has taken it or not. */
+  async untag(ordinal: Ordinal): Promise<void> {
+    const running = this.#running
+    if (running === undefined) return
+    this.tagged.delete(ordinal)
+    try {
+      await running.worker.untag({ vpg, name: `tag ${ordinal}` })
     } catch (error) {
       if (running.life.isAlive && !(error instanceof Failure)) throw error
     }
