@@ -175,8 +175,8 @@ export class Faults {
         return
       case 'the agent stops':
         agent.stop()
-        later(15_000, 40_000, () => {
-          if (random.chance(0.3)) agent.changeBehind()
+        later(500, 30_000, () => {
+          if (random.chance(0.5)) agent.changeBehind()
           if (random.chance(0.1)) agent.damageState()
           agent.start()
         })

@@ -20,7 +20,7 @@ export function paceOf(world: World): Pace {
   const { random } = world
   const isLong = random.chance(0.001)
   if (isLong) return { isLong, durationMillis: world.delay(hourMillis, 3 * hourMillis) }
-  return { isLong, durationMillis: world.delay(1_500, random.chance(0.05) ? 60_000 : 10_000) }
+  return { isLong, durationMillis: world.delay(1_500, random.chance(0.1) ? 60_000 : 10_000) }
 }
 
 export function siteSettings(world: World, peers: SimulatedPeers, { isLong }: Pace): readonly AgentSettings[] {
