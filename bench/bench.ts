@@ -2,6 +2,8 @@
 export interface BenchContext {
   readonly directory: string
   readonly quick: boolean
+  /** Larger than usual, where a bench has such a size. */
+  readonly full: boolean
   /** Only rows whose names hold this text; empty for all. */
   readonly rows: string
   /** Tells what is being done; one line, for people. */

@@ -9,22 +9,24 @@ import { holds } from './holds.ts'
 import { ingest } from './ingest.ts'
 import { describeMachine, measureSyncRate } from './machine.ts'
 import { plotLatency } from './plot.ts'
+import { recover } from './recover.ts'
 import { restart } from './restart.ts'
 import { sync } from './sync.ts'
 import { formatAims, formatTable } from './report.ts'
 
-// npm run bench -- [NAME...] [--quick] [--rows TEXT] [--directory DIR]
+// npm run bench -- [NAME...] [--quick | --full] [--rows TEXT] [--directory DIR]
 //
 // Measures the built program as it is deployed: the daemon in a process of its own on a fresh data directory, senders in others.
 // Nothing is asserted: what is aimed at stands beside what was measured. Results go to bench/results as JSON and SVG.
 // --rows: of the ingest bench, those whose names hold the text, "100 streams, 4 KiB" for one.
 
-const benches: readonly Bench[] = [ingest, restart, image, aging, agingToS3, holds, sync]
+const benches: readonly Bench[] = [ingest, restart, image, aging, agingToS3, holds, sync, recover]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     quick: { type: 'boolean', default: false },
+    full: { type: 'boolean', default: false },
     rows: { type: 'string', default: '' },
     directory: { type: 'string' },
     help: { type: 'boolean', default: false },
@@ -32,7 +34,7 @@ const { values, positionals } = parseArgs({
 })
 
 if (values.help) {
-  console.log('npm run bench -- [NAME...] [--quick] [--rows TEXT] [--directory DIR ON THE DISK TO MEASURE]\n')
+  console.log('npm run bench -- [NAME...] [--quick | --full] [--rows TEXT] [--directory DIR ON THE DISK TO MEASURE]\n')
   for (const { name, describes } of benches) console.log(`  ${name.padEnd(10)} ${describes}`)
   process.exit(0)
 }
@@ -67,7 +69,7 @@ for (const bench of chosen) {
   const own = path.join(directory, bench.name)
   mkdirSync(own)
   try {
-    const result = await bench.run({ directory: own, quick: values.quick, rows: values.rows, say })
+    const result = await bench.run({ directory: own, quick: values.quick, full: values.full, rows: values.rows, say })
     results[bench.name] = result
     tables.push(...result.tables)
     aims.push(...result.aims)

@@ -81,6 +81,7 @@ export interface VraOptions {
 /** The real daemon, started as an operator starts it. */
 export class VraProcess {
   readonly port: number
+  readonly controlUrl: string
   readonly control: ControlClient
   /** From the start of the process until it said that it is ready. */
   readyMillis = 0
@@ -89,9 +90,10 @@ export class VraProcess {
   readonly #environment: Readonly<Record<string, string>>
   #child: ChildProcess | undefined
 
-  private constructor(ports: { listen: number; control: number }, options: VraOptions) {
+  private constructor(ports: { listen: number; control: number; live: number }, options: VraOptions) {
     this.port = ports.listen
-    this.control = new ControlClient(`http://127.0.0.1:${ports.control}`)
+    this.controlUrl = `http://127.0.0.1:${ports.control}`
+    this.control = new ControlClient(this.controlUrl)
     this.#configFile = path.join(options.directory, 'vra.yaml')
     this.#logFile = path.join(options.directory, 'vra.log')
     this.#environment = options.environment ?? {}
@@ -99,6 +101,7 @@ export class VraProcess {
       dataDirectory: path.join(options.directory, 'data'),
       listen: { host: '127.0.0.1', port: ports.listen, ...(options.tls === undefined ? {} : { tls: options.tls }) },
       control: { host: '127.0.0.1', port: ports.control },
+      live: { port: ports.live },
       ...(options.store === undefined ? {} : { store: options.store }),
       ...(options.aging === undefined ? {} : { aging: options.aging }),
       ...(options.journal === undefined ? {} : { journal: options.journal }),
@@ -109,7 +112,7 @@ export class VraProcess {
   }
 
   static async start(options: VraOptions): Promise<VraProcess> {
-    const vra = new VraProcess({ listen: await freePort(), control: await freePort() }, options)
+    const vra = new VraProcess({ listen: await freePort(), control: await freePort(), live: await freePort() }, options)
     await vra.start()
     return vra
   }

@@ -4,8 +4,10 @@ import { certsCommand } from './certs.ts'
 import { checkpointCommand } from './checkpoint.ts'
 import { configCommand } from './config.ts'
 import { demoCommand, type RunDemo } from './demo.ts'
+import { diffCommand } from './diff.ts'
 import { exitStatusHelp } from './exit.ts'
 import { exportCommand } from './export.ts'
+import { mountCommand } from './mount.ts'
 import { openapiCommand } from './openapi.ts'
 import { preseedCommand } from './preseed.ts'
 import { protectCommand } from './protect.ts'
@@ -39,6 +41,8 @@ export function buildProgram(version: string, roles: Roles): Command {
     .addCommand(syncCommand())
     .addCommand(preseedCommand())
     .addCommand(exportCommand())
+    .addCommand(mountCommand())
+    .addCommand(diffCommand())
     .addCommand(verifiableCommand('journal', 'the commit log: what is acknowledged and may not be in the store yet'))
     .addCommand(verifiableCommand('mirror', 'segments, deltas, base and manifests: what is in the object store'))
     .addCommand(storeCommand())

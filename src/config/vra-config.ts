@@ -191,6 +191,36 @@ export const vraSchema = z.strictObject({
       ).default(2 * GiB),
     })
     .prefault({}),
+  live: related(
+    z.strictObject({
+      host: described(host(), 'Where disks of recoveries and mounts are served over NBD, when there are any.').default(
+        '127.0.0.1',
+      ),
+      port: described(port(), 'Its port.').default(10810),
+      allowBeyondLoopback: described(
+        z.boolean(),
+        'There is no authentication: whoever reaches it reads and writes recovered disks.',
+      ).default(false),
+      scratchDirectory: described(
+        file(),
+        'What is written to them, of recoveries that name no directory; <dataDirectory>/live by default.',
+        './vra-data/live',
+      ).optional(),
+      scratchSizeBytesMax: described(
+        sizeBytes({ min: MiB, max: 16 * TiB }),
+        'What is written to the disks of one recovery may take so much, unless that says otherwise.',
+      ).default(64 * GiB),
+      cacheSizeBytes: described(
+        sizeBytes({ min: 16 * MiB, max: 64 * GiB }),
+        'Memory of each recovery and mount for what it has read.',
+      ).default(128 * MiB),
+    }),
+    {
+      key: 'host',
+      message: 'is beyond loopback, and there is no authentication; set allowBeyondLoopback: true if that is meant',
+      holds: live => live.allowBeyondLoopback || isLoopback(live.host),
+    },
+  ).prefault({}),
   cache: z
     .strictObject({
       sizeBytesMax: described(

@@ -95,6 +95,22 @@ export class ControlClient implements service.VraControl {
     return this.#request('DELETE', path`/v1/exports/${id}`)
   }
 
+  startMount(request: service.MountRequest): Promise<service.MountFacts> {
+    return this.#request('POST', '/v1/mounts', request)
+  }
+
+  mounts(): Promise<readonly service.MountFacts[]> {
+    return this.#request('GET', '/v1/mounts')
+  }
+
+  endMount(id: string): Promise<void> {
+    return this.#request('DELETE', path`/v1/mounts/${id}`)
+  }
+
+  diff({ vpg, volume, from, to }: service.DiffQuery): Promise<service.DiffFacts> {
+    return this.#request('GET', path`/v1/vpgs/${vpg}/volumes/${volume}/diff` + searchOf({ from, to }))
+  }
+
   startPreseed(request: service.PreseedRequest): Promise<service.PreseedJob> {
     return this.#request('POST', '/v1/preseeds', request)
   }

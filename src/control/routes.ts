@@ -14,7 +14,7 @@ interface Route<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType> {
   readonly url: string
   readonly id: string
   readonly summary: string
-  readonly tag: 'daemon' | 'vpgs' | 'checkpoints' | 'exports' | 'preseeds' | 'verification'
+  readonly tag: 'daemon' | 'vpgs' | 'checkpoints' | 'exports' | 'mounts' | 'preseeds' | 'verification'
   readonly params?: P
   readonly query?: Q
   readonly body?: B
@@ -79,6 +79,7 @@ export function registerRoutes(server: FastifyInstance, vra: VraControl): void {
   })
   registerVolumeRoutes(route, vra)
   registerCheckpointRoutes(route, vra)
+  registerMountRoutes(route, vra)
   registerJobRoutes(route, vra)
   registerPreseedRoutes(route, vra)
 }
@@ -194,6 +195,36 @@ function registerCheckpointRoutes(route: Register, vra: VraControl): void {
     summary: "Takes the tag away; the checkpoint is kept as long as its VPG's history keeps it",
     params: params.tag,
     run: ({ params: { vpg, tag } }) => vra.untagCheckpoint(vpg, tag),
+  })
+}
+
+function registerMountRoutes(route: Register, vra: VraControl): void {
+  route({
+    ...{ method: 'POST', url: '/v1/mounts', id: 'startMount', tag: 'mounts', status: 201, answer: 'Mount' },
+    summary: 'Serves volumes as of a checkpoint read-only over NBD; nothing is copied',
+    body: requests.MountRequest,
+    bodyName: 'MountRequest',
+    run: ({ body: { vpg, checkpoint, volume } }) =>
+      vra.startMount({ vpg, checkpoint, ...withoutUndefined({ volume }) }),
+  })
+  route({
+    ...{ method: 'GET', url: '/v1/mounts', id: 'listMounts', tag: 'mounts', status: 200, answer: 'MountList' },
+    summary: 'What is served read-only now, newest first',
+    run: () => vra.mounts(),
+  })
+  route({
+    ...{ method: 'DELETE', url: '/v1/mounts/:id', id: 'endMount', tag: 'mounts', status: 204 },
+    summary: 'Cuts off its clients, and leaves nothing of it',
+    params: params.job,
+    run: ({ params: { id } }) => vra.endMount(id),
+  })
+  route({
+    ...{ method: 'GET', url: '/v1/vpgs/:vpg/volumes/:volume/diff', id: 'diffVolume', tag: 'checkpoints' },
+    ...{ status: 200, answer: 'Diff' },
+    summary: 'Where a volume was written between two checkpoints, by the indexes; a superset of what differs',
+    params: params.volume,
+    query: queries.diff,
+    run: ({ params: { vpg, volume }, query: { from, to } }) => vra.diff({ vpg, volume, from, to }),
   })
 }
 

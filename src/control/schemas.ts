@@ -151,6 +151,7 @@ export const requests = {
     file: hostFile,
     overwrite: z.boolean().default(false),
   }),
+  MountRequest: z.strictObject({ vpg: name, checkpoint: reference, volume: name.optional() }),
   PreseedRequest: z.strictObject({ vpg: name, volume: name, file: hostFile }),
   VerifyRequest: z.strictObject({ what: z.enum(['journal', 'mirror']), vpg: name.optional() }),
 } as const
@@ -406,6 +407,25 @@ const exportJob = z.object({
   failure: failure.optional(),
 })
 
+const mount = z.object({
+  id: z.string(),
+  vpg: z.string(),
+  checkpoint: z.string(),
+  checkpointTimestampMicros: micros,
+  volumes: list(z.object({ name: z.string(), sizeBytes: count, uri: z.string() })),
+  startedAtMicros: micros,
+})
+
+const diff = z.object({
+  vpg: z.string(),
+  volume: z.string(),
+  from: z.string(),
+  to: z.string(),
+  sizeBytes: count,
+  granularityBytes: count,
+  extents: list(z.object({ offsetBytes: count, sizeBytes: count })),
+})
+
 const preseedJob = z.object({
   id: z.string(),
   state: jobState,
@@ -514,6 +534,9 @@ export const answers = {
   ),
   ExportJob: describes<service.ExportJob>()(exportJob),
   ExportJobList: describes<readonly service.ExportJob[]>()(list(exportJob)),
+  Mount: describes<service.MountFacts>()(mount),
+  MountList: describes<readonly service.MountFacts[]>()(list(mount)),
+  Diff: describes<service.DiffFacts>()(diff),
   PreseedJob: describes<service.PreseedJob>()(preseedJob),
   PreseedJobList: describes<readonly service.PreseedJob[]>()(list(preseedJob)),
   VerifyJob: describes<service.VerifyJob>()(verifyJob),
@@ -530,6 +553,7 @@ export const answers = {
 const limit = z.coerce.number().int().min(1).max(pageSizeMax).default(100)
 
 export const queries = {
+  diff: z.strictObject({ from: reference, to: reference }),
   checkpoints: z.strictObject({
     limit,
     order: z.enum(['newest-first', 'oldest-first']).default('newest-first'),

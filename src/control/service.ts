@@ -6,6 +6,9 @@ import type { Density } from '../timeline/densities.ts'
 import type { Period } from '../timeline/recoverable.ts'
 import type { FormSize } from '../timeline/store-use.ts'
 
+import type { DiffFacts, DiffQuery, MountFacts, MountRequest } from './mounts.ts'
+
+export type * from './mounts.ts'
 export type { Density } from '../timeline/densities.ts'
 export type { Period } from '../timeline/recoverable.ts'
 export type { FormSize } from '../timeline/store-use.ts'
@@ -55,6 +58,15 @@ export interface VraControl {
   export(id: string): Promise<ExportJob>
   /** Stops it and removes its partial file. What has finished stays as it is. */
   cancelExport(id: string): Promise<ExportJob>
+
+  /** Serves volumes as of a checkpoint read-only over NBD, until endMount() or the daemon ends. */
+  startMount(request: MountRequest): Promise<MountFacts>
+  /** Newest first. */
+  mounts(): Promise<readonly MountFacts[]>
+  /** Its clients are cut off, and nothing is left of it, on return. NOT_FOUND. */
+  endMount(id: string): Promise<void>
+  /** Where a volume was written between two checkpoints, by the indexes: no data is read. */
+  diff(query: DiffQuery): Promise<DiffFacts>
 
   /**
    * The raw image in this file becomes the beginning of the volume's mirror, as a job that a restart of the daemon goes on with. REQUEST_INVALID where

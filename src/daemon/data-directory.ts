@@ -45,6 +45,11 @@ export class DataDirectory implements Closable {
     return path.join(this.directory, 'scrub.json')
   }
 
+  /** What is written to live disks whose recoveries name no directory. */
+  get liveDirectory(): string {
+    return path.join(this.directory, 'live')
+  }
+
   /** Blocks that were read from a bucket; may be deleted at any time. */
   get cacheFile(): string {
     return path.join(this.directory, 'cache', 'blocks')

@@ -13,6 +13,7 @@ import { densitiesDefault, retentionOf, type Density } from '../timeline/densiti
 import type { VolumeChange } from '../timeline/definition-change.ts'
 import { checkpointFacts, Checkpoints } from './checkpoints.ts'
 import type { Exports } from './exports.ts'
+import type { Mounts } from './mounts.ts'
 import type { Preseeds } from './preseeds.ts'
 import { journalLimitsOf, type JournalLimits } from './journal-limits.ts'
 import { freshIngestVpg } from './reconcile.ts'
@@ -29,6 +30,7 @@ export interface VraControlParts {
   readonly dataDirectory: string
   readonly exports: Exports
   readonly ingest: Ingest
+  readonly mounts: Mounts
   readonly preseeds: Preseeds
   readonly prices: VraConfig['prices']
   readonly report: StatusReport
@@ -79,10 +81,11 @@ export class DaemonControl implements api.VraControl {
 
   async deleteVpg(name: string): Promise<void> {
     this.#parts.table.requireChangeable()
-    const { aging, catalog, exports, ingest, table } = this.#parts
+    const { aging, catalog, exports, ingest, mounts, table } = this.#parts
     const entry = table.named(name)
     const vpg = entry.definition.id
     if (exports.isReading(vpg)) throw new Failure('BUSY', `an export reads ${name}: cancel it first, or wait for it`)
+    if (mounts.isReading(vpg)) throw new Failure('BUSY', `a mount reads ${name}: end it first`)
     // First the store, or a VPG that it could not delete would be neither served nor gone.
     await aging.deleteVpg({ vpg }).catch(unlessDeleted)
     ingest.removeVpg(vpg)
@@ -205,6 +208,24 @@ export class DaemonControl implements api.VraControl {
     for (const own of store.kind === 'directory' ? [dataDirectory, store.directory] : [dataDirectory])
       if (isBelow(own, file))
         throw new Failure('REQUEST_INVALID', `${file} is among the VRA's own files; name one outside ${own}`)
+  }
+
+  async startMount(request: api.MountRequest): Promise<api.MountFacts> {
+    this.#parts.table.requireChangeable()
+    return await this.#parts.mounts.start(request, this.#parts.table.named(request.vpg))
+  }
+
+  async mounts(): Promise<readonly api.MountFacts[]> {
+    return this.#parts.mounts.list()
+  }
+
+  async endMount(id: string): Promise<void> {
+    await this.#parts.mounts.end(id)
+  }
+
+  async diff(query: api.DiffQuery): Promise<api.DiffFacts> {
+    this.#parts.table.requireChangeable()
+    return await this.#parts.mounts.diff(query, this.#parts.table.named(query.vpg))
   }
 
   async startPreseed({ vpg, volume, file }: api.PreseedRequest): Promise<api.PreseedJob> {

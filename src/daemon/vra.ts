@@ -2,7 +2,7 @@ import * as path from 'node:path'
 import { Aging, newPaceFlag, unpacked, type AgingHandlers } from '../aging/aging.ts'
 import type { PackedVpg } from '../aging/service.ts'
 import { Catalog } from '../catalog/catalog.ts'
-import { systemClock } from '../base/clock.ts'
+import { systemClock, type Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import { checkpointOrdinal, type Ordinal, type StreamPosition, type VpgId } from '../base/ids.ts'
 import { MiB } from '../base/units.ts'
@@ -11,6 +11,8 @@ import type { VraConfig, VraStoreConfig } from '../config/config.ts'
 import { realDisk, realFileCalls, replaceFileDurably } from '../disk/disk.ts'
 import { Ingest } from '../ingest/ingest.ts'
 import { Journal } from '../journal/journal.ts'
+import { Live, type LiveOptions } from '../live/live.ts'
+import type { LiveNotices } from '../live/service.ts'
 import { Metrics } from '../metrics/metrics.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { flushCompileCacheNow, useCompileCache } from './compile-cache.ts'
@@ -29,6 +31,7 @@ import { Hashes } from './hashes.ts'
 import { untilAborted } from './lifetime.ts'
 import type { Log } from './log.ts'
 import { Meter } from './meter.ts'
+import { Mounts } from './mounts.ts'
 import { Pacer } from './pacer.ts'
 import { Preseeds } from './preseeds.ts'
 import { loadHistory, loadRemembered, loadTail } from './load-catalog.ts'
@@ -192,6 +195,8 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       }),
     )
     const checkpoints = new Checkpoints(catalog)
+    const live = parts.own(new Live(liveOptions(config, data, clock, (name, value) => tellLive(log, name, value))))
+    const mounts = new Mounts({ aging, checkpoints, clock, live })
     report = new StatusReport(
       { aging, catalog, checkpoints, clock, disk: realDisk, exports, ingest, journal, meter, metrics, table },
       {
@@ -212,6 +217,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       dataDirectory,
       exports,
       ingest,
+      mounts,
       preseeds,
       prices: config.prices,
       report,
@@ -284,6 +290,27 @@ async function endOf(name: string, ended: Promise<Error | undefined>): Promise<n
 /** Handlers that are known only when all parts are open; before that others take their place. */
 function lateHandlers(holder: { later: AgingHandlers }): AgingHandlers {
   return new Proxy<AgingHandlers>({}, { get: (_, name: string) => holder.later[name as keyof AgingHandlers] })
+}
+
+function tellLive(log: Log, name: keyof LiveNotices, value: object): void {
+  if (name === 'keepProgress') return
+  if (name === 'requestFailed') log.error(value, 'liveRequestFailed')
+  else log.info(value, name)
+}
+
+function liveOptions(config: VraConfig, data: DataDirectory, clock: Clock, told: LiveOptions['told']): LiveOptions {
+  const { host, port, scratchDirectory, scratchSizeBytesMax, cacheSizeBytes } = config.live
+  return {
+    store: config.store,
+    dataDirectory: data.directory,
+    listen: { host, port },
+    cacheSizeBytes,
+    cache: { file: `${data.cacheFile}-live`, sizeBytesMax: config.cache.sizeBytesMax },
+    scratchDirectory: scratchDirectory ?? data.liveDirectory,
+    scratchSizeBytesMax,
+    clock,
+    told,
+  }
 }
 
 function agingConfig(config: VraConfig, data: DataDirectory): Parameters<typeof Aging.open>[0] {

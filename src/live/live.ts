@@ -36,9 +36,11 @@ export interface LiveOptions extends LiveConfig {
 export interface MountRequest {
   /** Its name on the server, of which every export's begins. */
   readonly id: string
-  readonly plan: ImagePlan
   readonly vpg: string
   readonly volumes: readonly { readonly number: number; readonly name: string; readonly sizeBytes: number }[]
+  /** As in TargetContext. */
+  openPlan(): Promise<ImagePlan>
+  release(plan: ImagePlan): Promise<void>
 }
 
 /** What the record of a recovery keeps as its settings. */
@@ -48,8 +50,11 @@ interface NbdSettings {
   readonly keepDirectory: string | undefined
 }
 
+type Planner = Pick<TargetContext, 'openPlan' | 'release'>
+
 interface HeldPlan {
-  readonly context: TargetContext
+  readonly planner: Planner
+  readonly serve: (plan: ImagePlan) => Promise<void>
   plan: ImagePlan
   /** Of the next look at it. */
   takeBack: () => void
@@ -170,9 +175,9 @@ export class Live implements RecoveryTarget {
     }))
   }
 
-  /** Serves volumes of the plan's checkpoint read-only, as `<id>/<VPG>/<volume>`, until unmount(). The plan stays the caller's. */
+  /** Serves volumes of the plan's checkpoint read-only, as `<id>/<VPG>/<volume>`, until unmount(). */
   async mount(request: MountRequest): Promise<readonly { readonly volume: number; readonly uri: string }[]> {
-    const { id, plan, vpg, volumes } = request
+    const { id, vpg, volumes } = request
     const disks = volumes.map(({ number, name, sizeBytes }) => ({
       volume: number,
       exportName: exportNameOf(id, vpg, name),
@@ -181,13 +186,16 @@ export class Live implements RecoveryTarget {
       files: undefined,
     }))
     this.#listens = await this.#call('listen', undefined)
-    const { ordinal } = plan.checkpoint
-    await this.#call('attach', { id, plan, checkpoint: ordinal, disks, scratchSizeBytesMax: 0 })
+    await this.#attachWith(id, request, async plan => {
+      const { ordinal } = plan.checkpoint
+      await this.#call('attach', { id, plan, checkpoint: ordinal, disks, scratchSizeBytesMax: 0 })
+    })
     return disks.map(({ volume, exportName }) => ({ volume, uri: uriOf(this.#listens, exportName) }))
   }
 
   async unmount(id: string): Promise<void> {
     await this.#call('detach', { id })
+    await this.#release(id)
   }
 
   /** What may differ of the volume between the checkpoints of two plans. */
@@ -210,15 +218,18 @@ export class Live implements RecoveryTarget {
   }
 
   async #attach(context: TargetContext): Promise<void> {
-    const { record } = context
-    const { id } = record
-    if (this.#plans.has(id)) return
     const disks = this.#attachedDisks(context)
-    const plan = await context.openPlan()
-    const held = { plan, context, takeBack: () => undefined }
+    await this.#attachWith(context.record.id, context, plan => this.#serve(context, disks, plan))
+  }
+
+  /** With a plan of its own, which it holds, and exchanges, as long as that is served. */
+  async #attachWith(id: string, planner: Planner, serve: (plan: ImagePlan) => Promise<void>): Promise<void> {
+    if (this.#plans.has(id)) return
+    const plan = await planner.openPlan()
+    const held = { planner, plan, serve, takeBack: () => undefined }
     this.#plans.set(id, held)
     try {
-      await this.#serve(context, disks, plan)
+      await serve(plan)
       this.#lookLater(id, held)
     } catch (error) {
       await this.#release(id)
@@ -253,7 +264,7 @@ export class Live implements RecoveryTarget {
     const held = this.#plans.get(id)
     this.#plans.delete(id)
     held?.takeBack()
-    await held?.context.release(held.plan)
+    await held?.planner.release(held.plan)
   }
 
   /** A plan holds files of the log until its writes are in segments, and objects that nothing else needs: another one of the same bytes lets them go. */
@@ -268,7 +279,7 @@ export class Live implements RecoveryTarget {
   }
 
   async #replan(id: string, held: HeldPlan): Promise<void> {
-    const plan = await held.context.openPlan()
+    const plan = await held.planner.openPlan()
     let unneeded = plan
     try {
       await this.#call('replan', { id, plan })
@@ -277,7 +288,7 @@ export class Live implements RecoveryTarget {
         held.plan = plan
       }
     } finally {
-      await held.context.release(unneeded)
+      await held.planner.release(unneeded)
     }
   }
 
@@ -312,10 +323,10 @@ export class Live implements RecoveryTarget {
   /** The thread has ended by itself: another one serves what it served. */
   #lost(): void {
     if (this.#isClosed) return
-    for (const [id, { context }] of this.#plans) {
+    for (const [id, { planner, serve }] of this.#plans) {
       const over = (): void => {
         this.#options.clock.after(liveAgainMillis, () => {
-          this.#attach(context).catch(() => undefined) // whoever asks for the recovery next hears of it
+          this.#attachWith(id, planner, serve).catch(() => undefined) // whoever asks for the recovery next hears of it
         })
       }
       this.#release(id).then(over, over)

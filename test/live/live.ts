@@ -178,7 +178,11 @@ t.test(
 t.test('nbdcopy gives the image, and nbdinfo its extents', { skip: missing('nbdcopy', 'nbdinfo') }, async t => {
   const { directory, live, context, plan } = await site(t)
   const one = live()
-  const [mounted] = await one.mount({ id: 'm-1', plan, vpg: 'web', volumes: [{ number: 1, name: 'root', sizeBytes }] })
+  const [mounted] = await one.mount({
+    ...{ id: 'm-1', vpg: 'web', volumes: [{ number: 1, name: 'root', sizeBytes }] },
+    openPlan: () => Promise.resolve(plan),
+    release: () => Promise.resolve(),
+  })
   const file = path.join(directory, 'copied.raw')
   const copied = await runTool('nbdcopy', mounted!.uri, file)
   t.equal(copied.status, 0, copied.output)

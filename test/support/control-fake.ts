@@ -15,7 +15,11 @@ import type {
   DumpPage,
   DumpRequest,
   ExportJob,
+  DiffFacts,
+  DiffQuery,
   ExportRequest,
+  MountFacts,
+  MountRequest,
   GrowVolumeRequest,
   PreseedJob,
   PreseedRequest,
@@ -259,6 +263,7 @@ export class FakeVra implements VraControl {
   }
 
   readonly preseedJobs = new Map<string, PreseedJob>()
+  readonly mountsUnderWay = new Map<string, MountFacts>()
 
   async startPreseed({ vpg, volume: name, file }: PreseedRequest): Promise<PreseedJob> {
     const volume = this.#vpg(vpg).status.volumes.find(candidate => candidate.name === name)
@@ -287,6 +292,32 @@ export class FakeVra implements VraControl {
     const cancelled: PreseedJob = { ...(await this.preseed(id)), state: 'cancelled' }
     this.preseedJobs.set(id, cancelled)
     return cancelled
+  }
+
+  async startMount({ vpg, volume }: MountRequest): Promise<MountFacts> {
+    this.#mayFail()
+    const mount: MountFacts = {
+      ...{ id: 'm-1', vpg, checkpoint: '3.3', checkpointTimestampMicros: nowMicros, startedAtMicros: nowMicros },
+      volumes: [{ name: volume ?? 'root', sizeBytes: 4096, uri: 'nbd://127.0.0.1:10810/m-1/web/root' }],
+    }
+    this.mountsUnderWay.set(mount.id, mount)
+    return mount
+  }
+
+  async mounts(): Promise<readonly MountFacts[]> {
+    return [...this.mountsUnderWay.values()]
+  }
+
+  async endMount(id: string): Promise<void> {
+    if (!this.mountsUnderWay.delete(id)) throw new Failure('NOT_FOUND', `there is no mount ${id}`)
+  }
+
+  async diff({ vpg, volume }: DiffQuery): Promise<DiffFacts> {
+    const extents = [
+      { offsetBytes: 0, sizeBytes: 4096 },
+      { offsetBytes: 65536, sizeBytes: 8192 },
+    ]
+    return { vpg, volume, from: '3.1', to: '3.3', sizeBytes: 12_288, granularityBytes: 4096, extents }
   }
 
   async exports(): Promise<readonly ExportJob[]> {
