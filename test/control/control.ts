@@ -239,6 +239,7 @@ t.test('the OpenAPI document lists every route, and every reference in it leads 
   )
   t.strictSame(operations.sort(), [
     'delete /v1/exports/{id}',
+    'delete /v1/mounts/{id}',
     'delete /v1/preseeds/{id}',
     'delete /v1/verifies/{id}',
     'delete /v1/vpgs/{vpg}',
@@ -247,6 +248,7 @@ t.test('the OpenAPI document lists every route, and every reference in it leads 
     'get /v1/dumps/{what}',
     'get /v1/exports',
     'get /v1/exports/{id}',
+    'get /v1/mounts',
     'get /v1/preseeds',
     'get /v1/preseeds/{id}',
     'get /v1/status',
@@ -257,9 +259,11 @@ t.test('the OpenAPI document lists every route, and every reference in it leads 
     'get /v1/vpgs/{vpg}/checkpoints',
     'get /v1/vpgs/{vpg}/checkpoints/{checkpoint}',
     'get /v1/vpgs/{vpg}/timeline',
+    'get /v1/vpgs/{vpg}/volumes/{volume}/diff',
     'patch /v1/vpgs/{vpg}',
     'patch /v1/vpgs/{vpg}/volumes/{volume}',
     'post /v1/exports',
+    'post /v1/mounts',
     'post /v1/preseeds',
     'post /v1/verifies',
     'post /v1/vpgs',
