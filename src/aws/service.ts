@@ -21,13 +21,6 @@ export interface AwsConfig {
   readonly putsAtOnceMax: number
   readonly putThreads: number
   readonly requestTimeoutMillis: number
-  readonly standby: readonly StandbyPolicy[]
-}
-
-/** The chains of a VPG's volumes are brought to the newest checkpoint this often. */
-export interface StandbyPolicy {
-  readonly vpg: string
-  readonly everyMillis: number
 }
 
 /** Calls to the thread; see RpcMethods. `work` names one call of a target, for what the thread asks back and for its end. */
@@ -36,7 +29,7 @@ export interface AwsService {
   plan(argument: { readonly work: number; readonly request: TargetRequest }): Promise<TargetPlan>
   carryOut(argument: {
     readonly work: number
-    readonly step: 'prepare' | 'resume' | 'commit' | 'remove'
+    readonly step: 'prepare' | 'commit' | 'remove'
     readonly record: RecoveryRecord
     readonly definition: VpgDefinition
   }): Promise<void>
@@ -67,12 +60,8 @@ export interface AwsAsks {
   remember(argument: { readonly work: number; readonly memory: Json }): Promise<void>
   openPlan(argument: { readonly work: number }): Promise<ImagePlan>
   /** The same of another checkpoint of the VPG, which is pinned until release(). CHECKPOINT_MISSING where it is not retained. */
-  openPlanAt(argument: {
-    readonly work: number
-    readonly vpg: VpgId
-    readonly checkpoint: Checkpoint
-  }): Promise<ImagePlan>
-  release(argument: { readonly work: number; readonly vpg: VpgId; readonly plan: ImagePlan }): Promise<void>
+  openPlanAt(argument: { readonly vpg: VpgId; readonly checkpoint: Checkpoint }): Promise<ImagePlan>
+  release(argument: { readonly vpg: VpgId; readonly pinId: string }): Promise<void>
   /** Undefined where it is not retained (any more). */
   checkpointAt(argument: { readonly vpg: VpgId; readonly ordinal: Ordinal }): Promise<Checkpoint | undefined>
 }

@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import type { AgentConfig, VraConfig } from '../config/config.ts'
+import { awsCommand } from './aws.ts'
 import { certsCommand } from './certs.ts'
 import { checkpointCommand } from './checkpoint.ts'
 import { configCommand } from './config.ts'
@@ -46,6 +47,7 @@ export function buildProgram(version: string, roles: Roles): Command {
     .addCommand(verifiableCommand('journal', 'the commit log: what is acknowledged and may not be in the store yet'))
     .addCommand(verifiableCommand('mirror', 'segments, deltas, base and manifests: what is in the object store'))
     .addCommand(storeCommand())
+    .addCommand(awsCommand())
     .addCommand(configCommand())
     .addCommand(certsCommand())
     .addCommand(openapiCommand())

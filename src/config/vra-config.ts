@@ -2,7 +2,12 @@ import { z } from 'zod'
 import { cacheSizeBytesDefault } from '../base/limits.ts'
 import { deltaShareMax, foldSizeBytesMax, foldSizeBytesMinDefault, logFileSizeBytes } from '../base/limits.ts'
 import { scrubBytesPerSecondDefault, scrubIntervalMillisDefault } from '../base/limits.ts'
-import { segmentAgeMillisMax, segmentSizeBytesTarget } from '../base/limits.ts'
+import {
+  putsAtOnceMaxDefault,
+  putsPerSecondMaxDefault,
+  segmentAgeMillisMax,
+  segmentSizeBytesTarget,
+} from '../base/limits.ts'
 import { GiB, KiB, MiB, TiB } from '../base/units.ts'
 import { described, file, host, isLoopback, millis, port, price, related, share, sizeBytes } from './fields.ts'
 
@@ -116,6 +121,57 @@ const s3StoreSchema = z.strictObject({
     "With kms: the key; the account's own for S3 without it. The role needs kms:GenerateDataKey and kms:Decrypt on it.",
     'arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab',
   ).optional(),
+})
+
+const awsEndpoint = (of: string) =>
+  described(
+    z.url({ protocol: /^https?$/, error: 'must be an http or https URL' }),
+    `Of ${of}; AWS's own without it.`,
+    'https://vpce-0123.ebs.eu-central-1.vpce.amazonaws.com',
+  ).optional()
+
+const tagKey = (of: string, fallback: string) =>
+  described(
+    z.string().regex(/^(?!aws:)[\w .:/=+@-]{1,127}$/, 'must be the key of a tag'),
+    `Key of the owner's tag on ${of}.`,
+  ).default(fallback)
+
+const awsSchema = z.strictObject({
+  region: described(
+    z.string().regex(/^[a-z0-9-]{1,64}$/, 'must be a region, such as eu-central-1'),
+    'Where machines are recovered; the bucket should be there, too.',
+    'eu-central-1',
+  ),
+  siteId: described(
+    z.string().regex(/^[\w .:/=+@-]{1,255}$/, 'must be the value of a tag'),
+    "The owner's site id: the value of the owner's tags, by which `vra aws policy` limits what the VRA may touch.",
+    'site-1',
+  ),
+  endpoints: z.strictObject({ ebs: awsEndpoint('the EBS direct APIs'), ec2: awsEndpoint('EC2') }).prefault({}),
+  tagKeys: z
+    .strictObject({
+      ec2: tagKey('instances, their interfaces, and images', 'ZERTO_EC2_RESOURCE'),
+      ebs: tagKey('volumes and snapshots', 'ZERTO_EBS_RESOURCE'),
+      vpc: tagKey('security groups', 'ZERTO_VPC_RESOURCE'),
+      s3: tagKey('the bucket', 'ZERTO_S3_RESOURCE'),
+    })
+    .prefault({}),
+  putsPerSecondMax: described(
+    z.int('must be a whole number').min(1, 'must be at least 1').max(10_000, 'must be at most 10000'),
+    "Blocks of 512 KiB put a second at most, over all volumes; the account's quota.",
+  ).default(putsPerSecondMaxDefault),
+  putsAtOnceMax: described(
+    z.int('must be a whole number').min(1, 'must be at least 1').max(512, 'must be at most 512'),
+    'Puts under way at once; each has a connection.',
+  ).default(putsAtOnceMaxDefault),
+  putThreads: described(
+    z.int('must be a whole number').min(1, 'must be at least 1').max(16, 'must be at most 16'),
+    'Threads that hash and put; one does some 600 blocks a second.',
+  ).default(2),
+  requestTimeoutMillis: described(
+    millis({ min: 1_000, max: 600_000 }),
+    'A request to AWS without an answer for this long is tried again.',
+  ).default(20_000),
 })
 
 export const vraSchema = z.strictObject({
@@ -243,6 +299,10 @@ export const vraSchema = z.strictObject({
       getsPerThousand: described(price(), 'A thousand GET requests.').default(pricesDefault.getsPerThousand),
     })
     .prefault({}),
+  aws: described(
+    awsSchema,
+    "Recovery to AWS. Credentials come from the AWS SDK's default chain (instance role, environment, profile).",
+  ).optional(),
   log: logSchema,
 })
 

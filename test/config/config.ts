@@ -60,7 +60,7 @@ wholly: different
     'vra.yaml:6: aging.segmentAgeMilis is not a known key; did you mean segmentAgeMillisMax?',
     'vra.yaml:7: aging.foldSizeMin is not a known key; did you mean foldSizeBytesMin?',
     'vra.yaml:9: log.levl is not a known key; did you mean level?',
-    'vra.yaml:10: wholly is not a known key; known here: dataDirectory, listen, control, store, journal, aging, live, cache, prices, log',
+    'vra.yaml:10: wholly is not a known key; known here: dataDirectory, listen, control, store, journal, aging, live, cache, prices, aws, log',
   ])
 })
 

@@ -229,7 +229,6 @@ export class AwsWorld {
       putsAtOnceMax: 8,
       putThreads: 1,
       requestTimeoutMillis: 100_000,
-      standby: [],
       ...changes,
     }
   }

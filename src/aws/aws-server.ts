@@ -1,0 +1,154 @@
+import type { EBSClient } from '@aws-sdk/client-ebs'
+import type { EC2Client } from '@aws-sdk/client-ec2'
+import type { ImagePlan } from '../aging/service.ts'
+import { assert } from '../base/assert.ts'
+import { systemClock } from '../base/clock.ts'
+import { Failure } from '../base/failure.ts'
+import type { VpgId } from '../base/ids.ts'
+import { MiB } from '../base/units.ts'
+import type { RpcClient } from '../base/rpc.ts'
+import { changedExtents, ImageSources, openImage, type Image, type VolumeRange } from '../image/image.ts'
+import type { ImageConfig } from '../image/service.ts'
+import type { TargetPlan } from '../recovery/target.ts'
+import { Attempts } from './attempts.ts'
+import { Chains } from './chains.ts'
+import { newEbsClient, newEc2Client } from './clients.ts'
+import { EbsCalls } from './ebs-calls.ts'
+import { Ec2Calls } from './ec2-calls.ts'
+import { Pace } from './pace.ts'
+import { putInThreads, type Putters } from './putters.ts'
+import { AwsRecoveries } from './recovery.ts'
+import type { AwsAsks, AwsConfig, AwsNotices, AwsService, StandbyResult } from './service.ts'
+import { Windows } from './windows.ts'
+
+const cacheSizeBytes = 64 * MiB
+
+interface Opened {
+  readonly sources: ImageSources
+  readonly putters: Putters
+  readonly clients: readonly (EBSClient | EC2Client)[]
+  readonly chains: Chains
+  readonly recoveries: AwsRecoveries
+}
+
+export type Notify = <K extends keyof AwsNotices>(name: K, notice: AwsNotices[K]) => void
+
+/** The aws service itself, in the thread that it runs in. */
+export class AwsServer implements AwsService {
+  readonly #asks: RpcClient<AwsAsks>
+  readonly #notify: Notify
+  readonly #works = new Map<number, { readonly abort: AbortController; readonly ended: Promise<unknown> }>()
+  #opened: Opened | undefined
+
+  constructor(asks: RpcClient<AwsAsks>, notify: Notify) {
+    this.#asks = asks
+    this.#notify = notify
+  }
+
+  async open({ aws, image }: { readonly aws: AwsConfig; readonly image: ImageConfig }): Promise<void> {
+    const clock = systemClock
+    const sources = await ImageSources.open(image.store, image.dataDirectory, undefined)
+    const windows = new Windows()
+    const putters = await putInThreads(aws, windows.memory)
+    const attempts = new Attempts(aws.requestTimeoutMillis, clock)
+    const clients = [newEbsClient(aws, aws.putsAtOnceMax), newEc2Client(aws)] as const
+    const newPace = (): Pace => new Pace(aws.putsPerSecondMax, clock)
+    const open = (plan: ImagePlan, signal: AbortSignal): Promise<Image> =>
+      openImage(plan, sources.tools(cacheSizeBytes), signal)
+    const shared = {
+      config: aws,
+      clock,
+      attempts,
+      putters,
+      windows,
+      accountPace: newPace(),
+      newPace,
+      ebs: new EbsCalls(clients[0], attempts),
+      ec2: new Ec2Calls(clients[1], attempts),
+      openImage: open,
+    }
+    const chains = new Chains({
+      ...shared,
+      changedRanges: async (plans, signal) => {
+        const tools = sources.tools(cacheSizeBytes)
+        return rangesOf((await changedExtents(plans, tools, plan => open(plan, signal), signal)).extents)
+      },
+      checkpointAt: (vpg, ordinal) => this.#asks.call('checkpointAt', { vpg, ordinal }),
+      openPlanAt: (vpg, checkpoint) => this.#asks.call('openPlanAt', { vpg, checkpoint }),
+      release: (vpg, plan) => this.#asks.call('release', { vpg, pinId: plan.pinId }),
+      told: (vpg, sentence, failure) => this.#notify('told', { vpg, sentence, failure }),
+    })
+    this.#opened = { sources, putters, clients, chains, recoveries: new AwsRecoveries({ ...shared, chains }) }
+  }
+
+  async plan({ work, request }: Parameters<AwsService['plan']>[0]): Promise<TargetPlan> {
+    return await this.#run(work, signal => this.#parts.recoveries.plan(request, signal))
+  }
+
+  async carryOut({ work, step, record, definition }: Parameters<AwsService['carryOut']>[0]): Promise<void> {
+    let now = record
+    await this.#run(work, signal =>
+      this.#parts.recoveries[step]({
+        get record() {
+          return now
+        },
+        definition,
+        remember: async memory => {
+          await this.#asks.call('remember', { work, memory })
+          now = { ...now, memory }
+        },
+        openPlan: () => this.#asks.call('openPlan', { work }),
+        release: plan => this.#asks.call('release', { vpg: definition.id, pinId: plan.pinId }),
+        progress: (volume, doneBytes, totalBytes) => this.#notify('progress', { work, volume, doneBytes, totalBytes }),
+        signal,
+      }),
+    )
+  }
+
+  async advance({ work, definition, checkpoint }: Parameters<AwsService['advance']>[0]): Promise<StandbyResult> {
+    return await this.#run(work, signal => this.#parts.chains.advance(definition, checkpoint, signal))
+  }
+
+  async removeChains({ work, vpg }: { readonly work: number; readonly vpg: VpgId }): Promise<void> {
+    await this.#run(work, signal => this.#parts.chains.removeAll(vpg, signal))
+  }
+
+  cancel({ work }: { readonly work: number }): Promise<void> {
+    this.#works.get(work)?.abort.abort(new Failure('CLOSING', 'the work in AWS was ended'))
+    return Promise.resolve()
+  }
+
+  async close(): Promise<void> {
+    for (const [work, { ended }] of this.#works) {
+      await this.cancel({ work })
+      await ended
+    }
+    await this.#opened?.putters.close()
+    for (const client of this.#opened?.clients ?? []) client.destroy()
+    await this.#opened?.sources.close()
+    this.#opened = undefined
+  }
+
+  get #parts(): Opened {
+    assert(this.#opened !== undefined, 'open() is the first call')
+    return this.#opened
+  }
+
+  async #run<T>(work: number, act: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const abort = new AbortController()
+    const acting = act(abort.signal)
+    this.#works.set(work, { abort, ended: acting.catch(() => undefined) })
+    try {
+      return await acting
+    } finally {
+      this.#works.delete(work)
+    }
+  }
+}
+
+function rangesOf(extents: Float64Array): VolumeRange[] {
+  return Array.from({ length: extents.length / 2 }, (_, index) => {
+    const startBytes = extents[2 * index]!
+    return { startBytes, endBytes: startBytes + extents[2 * index + 1]! }
+  })
+}

@@ -1,0 +1,97 @@
+import type { AwsConfig } from './service.ts'
+
+// What the VRA calls, in one table: the policy of permissions is made from it, and every call names itself as it stands here.
+
+/** own: allowed only on what bears the owner's tag. making: only where what is made gets it. any: AWS knows no such condition for it. */
+export type Scope = 'any' | 'making' | 'own'
+
+interface CallUse {
+  readonly action: string
+  readonly scope: Scope
+  /** What the tag that counts is of. */
+  readonly key?: 'ec2' | 'ebs'
+  readonly why: string
+}
+
+export const callsUsed: readonly CallUse[] = [
+  {
+    action: 'ebs:StartSnapshot',
+    scope: 'making',
+    key: 'ebs',
+    why: 'a snapshot of each volume, and the links of standby chains',
+  },
+  { action: 'ebs:PutSnapshotBlock', scope: 'own', key: 'ebs', why: 'their blocks' },
+  { action: 'ebs:CompleteSnapshot', scope: 'own', key: 'ebs', why: 'their end' },
+  { action: 'ebs:ListSnapshotBlocks', scope: 'own', key: 'ebs', why: 'which blocks a standby link has' },
+  { action: 'ec2:DeleteSnapshot', scope: 'own', key: 'ebs', why: 'links that were passed, recoveries that are undone' },
+  { action: 'ec2:CreateVolume', scope: 'any', why: 'volumes from snapshots' },
+  { action: 'ec2:DeleteVolume', scope: 'own', key: 'ebs', why: 'recoveries that are undone' },
+  { action: 'ec2:AttachVolume', scope: 'any', why: 'root-swap' },
+  { action: 'ec2:DetachVolume', scope: 'any', why: 'root-swap' },
+  { action: 'ec2:RegisterImage', scope: 'any', why: 'the image that a machine starts from' },
+  { action: 'ec2:DeregisterImage', scope: 'own', key: 'ec2', why: 'its end' },
+  { action: 'ec2:RunInstances', scope: 'any', why: 'a machine' },
+  { action: 'ec2:StartInstances', scope: 'own', key: 'ec2', why: 'root-swap' },
+  { action: 'ec2:StopInstances', scope: 'own', key: 'ec2', why: 'root-swap' },
+  { action: 'ec2:TerminateInstances', scope: 'own', key: 'ec2', why: 'recoveries that are undone' },
+  {
+    action: 'ec2:CreateTags',
+    scope: 'any',
+    why: 'tags, with whatever is made and on volumes that came with an instance',
+  },
+  { action: 'ec2:DescribeImages', scope: 'any', why: 'what there is' },
+  { action: 'ec2:DescribeInstances', scope: 'any', why: 'what there is' },
+  { action: 'ec2:DescribeInstanceTypes', scope: 'any', why: 'plans' },
+  { action: 'ec2:DescribeKeyPairs', scope: 'any', why: 'plans' },
+  { action: 'ec2:DescribeSecurityGroups', scope: 'any', why: 'plans' },
+  { action: 'ec2:DescribeSnapshots', scope: 'any', why: 'what there is' },
+  { action: 'ec2:DescribeSubnets', scope: 'any', why: 'plans' },
+  { action: 'ec2:DescribeVolumes', scope: 'any', why: 'what there is' },
+]
+
+interface Statement {
+  readonly Sid: string
+  readonly Effect: 'Allow'
+  readonly Action: readonly string[]
+  readonly Resource: string
+  readonly Condition?: unknown
+}
+
+export interface PolicyDocument {
+  readonly Version: '2012-10-17'
+  readonly Statement: readonly Statement[]
+}
+
+/** The least that recovery to AWS needs, as a policy of IAM: one statement for each scope. */
+export function policyDocument({
+  region,
+  siteId,
+  tagKeys,
+}: Pick<AwsConfig, 'region' | 'siteId' | 'tagKeys'>): PolicyDocument {
+  const actions = (scope: Scope, key?: 'ec2' | 'ebs'): string[] =>
+    callsUsed.filter(use => use.scope === scope && use.key === key).map(({ action }) => action)
+  const here = { StringEquals: { 'aws:RequestedRegion': region } }
+  const statement = (Sid: string, Action: readonly string[], condition: object): Statement => ({
+    Sid,
+    Effect: 'Allow',
+    Action,
+    Resource: '*',
+    Condition: { StringEquals: { ...here.StringEquals, ...condition } },
+  })
+  return {
+    Version: '2012-10-17',
+    Statement: [
+      statement('Any', actions('any'), {}),
+      statement('MakeSnapshots', actions('making', 'ebs'), { [`aws:RequestTag/${tagKeys.ebs}`]: siteId }),
+      statement('OwnStorage', actions('own', 'ebs'), { [`aws:ResourceTag/${tagKeys.ebs}`]: siteId }),
+      statement('OwnMachines', actions('own', 'ec2'), { [`aws:ResourceTag/${tagKeys.ec2}`]: siteId }),
+      {
+        Sid: 'PassRoles',
+        Effect: 'Allow',
+        Action: ['iam:PassRole'],
+        Resource: '*',
+        Condition: { StringEquals: { 'iam:PassedToService': 'ec2.amazonaws.com' } },
+      },
+    ],
+  }
+}
