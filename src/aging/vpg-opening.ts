@@ -1,6 +1,7 @@
 import { Failure, failedWith } from '../base/failure.ts'
 import type { VpgId } from '../base/ids.ts'
 import { encodeCheckpoints, listVpgs, removeRemains, VpgCommits, type WriterIdentity } from '../manifest/manifest.ts'
+import type { ObjectStore } from '../store/object-store.ts'
 import type { OpenedVpg, PackedVpg } from './service.ts'
 import { mayPass } from './store-patience.ts'
 import type { AgingTools } from './tools.ts'
@@ -25,6 +26,7 @@ export class VpgOpening {
    * were opened are not read again.
    */
   async openAll(signal: AbortSignal): Promise<readonly PackedVpg[]> {
+    await requireOwnKeys(this.#tools.store, signal)
     const listed = await listVpgs(this.#tools.store, signal)
     for (const vpg of listed) if (!this.#settled.has(vpg)) this.#settled.set(vpg, await this.#open(vpg, signal))
     this.#tellMissing(new Set(listed))
@@ -94,6 +96,14 @@ export class VpgOpening {
         `${memo.commitNumber}: is it the right one, and is it mounted? If the VPG was meant to go, remove ${memos?.file(vpg)}`
       notify('damageFound', { vpg, sentence })
     }
+  }
+}
+
+/** An encrypted store does not show its keys to those who have the user's. */
+async function requireOwnKeys(store: ObjectStore, signal: AbortSignal): Promise<void> {
+  for await (const { key } of store.list('key/', undefined, signal)) {
+    const sentence = `the store is encrypted ("${key}" is there), and the configuration has no store.clientEncryption: nothing is written to it`
+    throw new Failure('CONFIG_INVALID', sentence, { key })
   }
 }
 

@@ -7,7 +7,7 @@ import { agentSchema, type AgentConfig } from './agent-config.ts'
 import { emptyDocument, parseConfigDocument, type ConfigDocument } from './document.ts'
 import { agentVariables, overrideFromEnvironment, vraVariables, type Environment } from './environment.ts'
 import { configFailure, faultsOf, unwrap, type Fault, type KeyPath, type Origin } from './faults.ts'
-import { vraSchema, type VraConfig } from './vra-config.ts'
+import { vraSchema, type VraConfig, type VraEncryptionConfig } from './vra-config.ts'
 
 export type { AgentConfig } from './agent-config.ts'
 export { pricesDefault, type TlsConfig, type VraConfig, type VraStoreConfig } from './vra-config.ts'
@@ -47,14 +47,26 @@ interface Source {
 
 function vraConfigOf(document: ConfigDocument, source: Source): VraConfig {
   const config = checked(vraSchema, document, { ...source, variables: vraVariables }, relationsOfVra)
-  const { store } = config
+  const { clientEncryption, ...store } = config.store
   return {
     ...config,
     store:
       store.kind === 'directory'
-        ? { kind: 'directory', directory: store.directory ?? path.join(config.dataDirectory, 'store') }
-        : { ...store, endpoint: store.endpoint, kmsKeyId: store.kmsKeyId },
+        ? {
+            kind: 'directory',
+            directory: store.directory ?? path.join(config.dataDirectory, 'store'),
+            ...encryptionOf(clientEncryption),
+          }
+        : { ...store, endpoint: store.endpoint, kmsKeyId: store.kmsKeyId, ...encryptionOf(clientEncryption) },
   }
+}
+
+function encryptionOf(configured: z.output<typeof vraSchema>['store']['clientEncryption']): {
+  readonly clientEncryption?: VraEncryptionConfig
+} {
+  if (configured === undefined) return {}
+  if (configured.key === 'file') return { clientEncryption: configured }
+  return { clientEncryption: { ...configured, endpoint: configured.endpoint } }
 }
 
 function relationsOfVra(config: z.output<typeof vraSchema>): { path: KeyPath; sentence: string }[] {

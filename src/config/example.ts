@@ -34,8 +34,11 @@ function sectionLines(schema: z.ZodType, indent: string): string[] {
 function keyLines(key: string, schema: z.ZodType, indent: string): string[] {
   const inner = unwrap(schema)
   const comment = commentLines(schema, indent)
-  if (inner instanceof z.ZodDiscriminatedUnion)
-    return [...comment, ...unionLines(key, inner.options as z.ZodType[], indent)]
+  if (inner instanceof z.ZodDiscriminatedUnion) {
+    const lines = unionLines(key, inner.options as z.ZodType[], indent)
+    const isOptional = schema instanceof z.ZodOptional
+    return [...comment, ...lines.map(line => (isOptional && !isComment(line) ? commentedOut(line, indent) : line))]
+  }
   if (inner instanceof z.ZodArray) {
     const entry = sectionLines(inner.element as z.ZodType, `${indent}    `)
     return [...comment, `${indent}${key}:`, ...asListEntry(entry, indent)]
@@ -55,6 +58,10 @@ function unionLines(key: string, options: readonly z.ZodType[], indent: string):
     const lines = [`${indent}${key}:`, ...sectionLines(option, `${indent}  `)]
     return index === 0 ? lines : lines.map(line => commentedOut(line, indent))
   })
+}
+
+function isComment(line: string): boolean {
+  return line.trimStart().startsWith('#')
 }
 
 function asListEntry(lines: readonly string[], indent: string): string[] {

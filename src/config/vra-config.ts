@@ -62,6 +62,47 @@ export function controlSchema(
   ).prefault({})
 }
 
+const kmsKey = (what: string) =>
+  described(
+    z.string().regex(/^[\w:/+=,.@-]{1,2048}$/, 'must be the id, ARN or alias of a KMS key'),
+    what,
+    'arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab',
+  )
+
+const url = () => z.url({ protocol: /^https?$/, error: 'must be an http or https URL' })
+
+/** Objects are encrypted on this host, before the store sees them. */
+const clientEncryption = () =>
+  described(
+    z.discriminatedUnion('key', [
+      z.strictObject({
+        key: described(z.literal('file'), 'file or kms: what wraps the keys that encrypt.'),
+        keyFile: described(
+          file(),
+          '32 random bytes, as they are or as hexadecimal digits or Base64. Keep a copy elsewhere: without it nothing in the store can be read.',
+          '/etc/vra/store.key',
+        ),
+      }),
+      z.strictObject({
+        key: described(
+          z.literal('kms'),
+          'A symmetric key of AWS KMS; the role needs kms:GenerateDataKey and kms:Decrypt on it.',
+        ),
+        kmsKeyId: kmsKey('Which. Without it nothing in the store can be read.'),
+        region: described(
+          z.string().regex(/^[a-z0-9-]{1,64}$/, 'must be a region, such as eu-central-1'),
+          'Its region.',
+        ).default('us-east-1'),
+        endpoint: described(
+          url(),
+          "For other servers of KMS's protocol; AWS's own without it.",
+          'https://kms.example.org',
+        ).optional(),
+      }),
+    ]),
+    'Encrypts objects here, AES-256-GCM with a key for each VPG, before they leave this host. For a store that is empty yet.',
+  ).optional()
+
 const directoryStoreSchema = z.strictObject({
   kind: described(z.literal('directory'), 'directory or s3.'),
   directory: described(
@@ -69,6 +110,7 @@ const directoryStoreSchema = z.strictObject({
     'Where its objects are; <dataDirectory>/store by default.',
     './vra-data/store',
   ).optional(),
+  clientEncryption: clientEncryption(),
 })
 
 const s3StoreSchema = z.strictObject({
@@ -121,6 +163,7 @@ const s3StoreSchema = z.strictObject({
     "With kms: the key; the account's own for S3 without it. The role needs kms:GenerateDataKey and kms:Decrypt on it.",
     'arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab',
   ).optional(),
+  clientEncryption: clientEncryption(),
 })
 
 const awsEndpoint = (of: string) =>
@@ -316,9 +359,14 @@ export interface VraConfig extends Omit<z.output<typeof vraSchema>, 'store'> {
 }
 
 /** Fits StoreConfig of the store folder. */
-export type VraStoreConfig =
+export type VraStoreConfig = (
   | { readonly kind: 'directory'; readonly directory: string }
-  | (Omit<z.output<typeof s3StoreSchema>, 'endpoint' | 'kmsKeyId'> & {
+  | (Omit<z.output<typeof s3StoreSchema>, 'endpoint' | 'kmsKeyId' | 'clientEncryption'> & {
       readonly endpoint: string | undefined
       readonly kmsKeyId: string | undefined
     })
+) & { readonly clientEncryption?: VraEncryptionConfig | undefined }
+
+export type VraEncryptionConfig =
+  | { readonly key: 'file'; readonly keyFile: string }
+  | { readonly key: 'kms'; readonly kmsKeyId: string; readonly region: string; readonly endpoint: string | undefined }

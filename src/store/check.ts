@@ -193,12 +193,33 @@ const checks: readonly Check[] = [
   },
 ]
 
-/** Tries all of it, one after the other, and takes away what it made. Fails only when the signal is aborted. */
+/** Reads alone: the first key is made with the first VPG. */
+function keyCheck(encrypted: StoreConfig): Check {
+  return {
+    name: 'client-encryption',
+    run: async ({ options, signal }) => {
+      const store = await openStore(encrypted, options)
+      try {
+        await keysOf(store.list('vpg/', undefined, signal))
+        return 'the key is the one that this store was encrypted with, or it holds nothing yet'
+      } finally {
+        await store.close()
+      }
+    },
+    remedy: () => 'mend store.clientEncryption; encryption begins with a store that is empty, or a prefix of its own',
+  }
+}
+
+/**
+ * Tries all of it, one after the other, and takes away what it made. The place itself is tried in plain, whether or not objects are encrypted
+ * before they get there. Fails only when the signal is aborted.
+ */
 export async function checkStore(
-  config: StoreConfig,
+  configured: StoreConfig,
   options: StoreOptions,
   signal: AbortSignal,
 ): Promise<readonly StoreFinding[]> {
+  const config: StoreConfig = { ...configured, clientEncryption: undefined }
   const findings: StoreFinding[] = []
   const isNew = config.kind === 'directory' && !(await exists(config.directory))
   const id = `check-${randomUUID()}`
@@ -217,7 +238,8 @@ export async function checkStore(
     await by.create(key(name), body, signal)
   }
   try {
-    await runAll({ config, options, store, other, key, create, signal }, findings)
+    const all = configured.clientEncryption === undefined ? checks : [...checks, keyCheck(configured)]
+    await runAll(all, { config, options, store, other, key, create, signal }, findings)
   } finally {
     findings.push(await cleanUp(store, keys, config, { id, isNew }))
     for (const each of opened) await each.close()
@@ -225,8 +247,8 @@ export async function checkStore(
   return findings
 }
 
-async function runAll(site: Site, findings: StoreFinding[]): Promise<void> {
-  for (const { name, run, remedy, skipped } of checks) {
+async function runAll(all: readonly Check[], site: Site, findings: StoreFinding[]): Promise<void> {
+  for (const { name, run, remedy, skipped } of all) {
     const reached = findings.every(({ check, outcome }) => check !== 'list' || outcome === 'passed')
     const why = reached ? skipped?.(site.config) : 'the store does not answer as it should'
     if (why !== undefined) {

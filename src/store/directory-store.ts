@@ -5,7 +5,7 @@ import { Failure } from '../base/failure.ts'
 import { MiB } from '../base/units.ts'
 import { createFileDurably, makeDirectoryDurably, realFileCalls, syncDirectory, type FileCalls } from '../disk/disk.ts'
 import { checkKey, checkPrefix } from './keys.ts'
-import type { ByteRange, ListedObject, ObjectStore } from './object-store.ts'
+import type { ByteRange, ListedObject, WholeStore } from './object-store.ts'
 import { removeLeftovers, stagedFileName } from './staging.ts'
 
 const pieceSizeBytes = 8 * MiB
@@ -17,7 +17,7 @@ const rememberedMax = 4096
  * Objects as files below a directory, which several threads and processes may have open. A key is a path, so an object
  * `a` and another `a/b` cannot both be: the second fails REQUEST_INVALID.
  */
-export class DirectoryStore implements ObjectStore {
+export class DirectoryStore implements WholeStore {
   readonly #calls: FileCalls
   readonly #root: string
   readonly #objects: string
@@ -106,13 +106,30 @@ export class DirectoryStore implements ObjectStore {
   }
 
   async readRange(key: string, range: ByteRange, signal: AbortSignal, spare?: Uint8Array): Promise<Uint8Array> {
+    return await this.#read(key, range, signal, open => readExactly(open, key, range, signal, spare))
+  }
+
+  async readUpTo(key: string, range: ByteRange, signal: AbortSignal): Promise<Uint8Array> {
+    return await this.#read(key, range, signal, async open => {
+      const { size } = await open.stat()
+      const endBytes = Math.min(range.endBytes, Math.max(size, range.startBytes + 1))
+      return await readExactly(open, key, { startBytes: range.startBytes, endBytes }, signal, undefined)
+    })
+  }
+
+  async #read(
+    key: string,
+    range: ByteRange,
+    signal: AbortSignal,
+    read: (open: FileHandle) => Promise<Uint8Array>,
+  ): Promise<Uint8Array> {
     checkKey(key)
     assert(range.startBytes >= 0 && range.startBytes <= range.endBytes, 'a range does not end before it starts')
     this.#checkOpen(signal)
     try {
       const open = await this.#calls.open(path.join(this.#objects, key), 'r')
       try {
-        return await readExactly(open, key, range, signal, spare)
+        return await read(open)
       } finally {
         await open.close()
       }

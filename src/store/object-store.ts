@@ -50,8 +50,29 @@ export interface CacheFacts {
   readonly failedCount: number
 }
 
+/** What an encrypted store is made of. */
+export interface WholeStore extends ObjectStore {
+  /** As readRange, but what passes the end ends with the object; OBJECT_CORRUPT where nothing of the range is there. */
+  readUpTo(key: string, range: ByteRange, signal: AbortSignal): Promise<Uint8Array>
+}
+
+/** With which key of the user's the objects are encrypted before they leave this host. */
+export type EncryptionConfig =
+  | { readonly key: 'file'; readonly keyFile: string }
+  | {
+      readonly key: 'kms'
+      readonly kmsKeyId: string
+      readonly region: string
+      /** Undefined: AWS's own endpoint. */
+      readonly endpoint: string | undefined
+      /** Undefined: by the SDK's default chain. */
+      readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string } | undefined
+    }
+
 /** Which store, as plain data that crosses a thread. */
-export type StoreConfig =
+export type StoreConfig = PlaceConfig & { readonly clientEncryption?: EncryptionConfig | undefined }
+
+export type PlaceConfig =
   | { readonly kind: 'directory'; readonly directory: string }
   | {
       readonly kind: 's3'

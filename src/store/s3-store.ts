@@ -17,11 +17,11 @@ import { assert } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import { checkKey, checkPrefix } from './keys.ts'
-import type { ByteRange, ListedObject, ObjectStore, StoreConfig } from './object-store.ts'
+import type { ByteRange, ListedObject, PlaceConfig, WholeStore } from './object-store.ts'
 import { Attempts } from './s3-attempts.ts'
 import { failureOfResponse } from './s3-failures.ts'
 
-export type S3Config = Extract<StoreConfig, { kind: 's3' }>
+export type S3Config = Extract<PlaceConfig, { kind: 's3' }>
 
 export interface S3Credentials {
   readonly accessKeyId: string
@@ -40,7 +40,7 @@ const pageKeysMax = 1000
  * ranges, for which S3 returns no checksum: length is checked here, content by the formats, each piece of which bears a
  * checksum of its own. ETags are never looked at: they mean different things on different servers.
  */
-export class S3Store implements ObjectStore {
+export class S3Store implements WholeStore {
   readonly #client: S3Client
   readonly #config: S3Config
   readonly #attempts: Attempts
@@ -75,13 +75,30 @@ export class S3Store implements ObjectStore {
     assert(range.startBytes >= 0 && range.startBytes <= range.endBytes, 'a range does not end before it starts')
     const sizeBytes = range.endBytes - range.startBytes
     if (sizeBytes === 0) return await this.#readNothing(key, range, signal)
+    return await this.#readPart(key, range, signal, { mayEndEarly: false })
+  }
+
+  async readUpTo(key: string, range: ByteRange, signal: AbortSignal): Promise<Uint8Array> {
+    checkKey(key)
+    assert(range.startBytes >= 0 && range.startBytes < range.endBytes, 'a range ends after it starts')
+    return await this.#readPart(key, range, signal, { mayEndEarly: true })
+  }
+
+  async #readPart(
+    key: string,
+    range: ByteRange,
+    signal: AbortSignal,
+    options: { readonly mayEndEarly: boolean },
+  ): Promise<Uint8Array> {
+    const sizeBytes = range.endBytes - range.startBytes
     const command = new GetObjectCommand({
       ...this.#place(key),
       Range: `bytes=${range.startBytes}-${range.endBytes - 1}`,
     })
-    return await this.#attempts.repeatable(key, sizeBytes, signal, async options =>
-      readBody(await this.#client.send(command, options), key, range),
-    )
+    return await this.#attempts.repeatable(key, sizeBytes, signal, async sending => {
+      const answer = await this.#client.send(command, sending)
+      return await readBody(answer, key, options.mayEndEarly ? cutToObject(answer, range) : range)
+    })
   }
 
   /** HTTP knows no empty range; what must hold all the same is that the object is there and reaches so far. */
@@ -214,6 +231,13 @@ async function readBody(answer: GetObjectCommandOutput, key: string, range: Byte
   } finally {
     body.destroy()
   }
+}
+
+/** The range as far as the object goes, of which the answer says the size. */
+function cutToObject({ ContentRange, ContentLength }: GetObjectCommandOutput, range: ByteRange): ByteRange {
+  const said = /\/(\d+)$/.exec(ContentRange ?? '')?.[1]
+  const sizeBytes = said === undefined ? range.startBytes + (ContentLength ?? 0) : Number(said)
+  return { startBytes: range.startBytes, endBytes: Math.min(range.endBytes, sizeBytes) }
 }
 
 /** S3 shortens a range that passes the end without a word: what the object's size is stands behind the slash. */

@@ -5,12 +5,23 @@ import { realFileCalls } from '../disk/disk.ts'
 import { BlockCache } from './block-cache.ts'
 import { CachedStore } from './cached-store.ts'
 import { DirectoryStore } from './directory-store.ts'
-import type { CacheConfig, ObjectStore, StoreConfig } from './object-store.ts'
+import { EncryptedStore } from './encrypted-store.ts'
+import { readKeyFile, FileWrapper, type KeyWrapper } from './key-wrapping.ts'
+import type {
+  CacheConfig,
+  EncryptionConfig,
+  ObjectStore,
+  PlaceConfig,
+  StoreConfig,
+  WholeStore,
+} from './object-store.ts'
 
 // Two stores behind one seam (object-store.ts). Nothing outside this folder asks which of the two it has.
 //
 //   directory   <directory>/objects/<key>, one file an object, made in <directory>/staging and linked to its name
 //   s3          s3://<bucket>/<prefix><key>, created with If-None-Match: *, on any server that honours that
+//
+// and a third over either, which encrypts (encrypted-store.ts; README.md has the format).
 
 export type { ByteRange, CacheConfig, CacheFacts, ListedObject, ObjectStore, StoreConfig } from './object-store.ts'
 
@@ -24,8 +35,25 @@ export interface StoreOptions {
   readonly pageKeysMax?: number
 }
 
-/** The store that the configuration names. A directory is made where there is none; a bucket must exist. */
+/**
+ * The store that the configuration names. A directory is made where there is none; a bucket must exist. Where it is encrypted here, fails
+ * CONFIG_INVALID without the user's key; whether that is the store's is seen at the first call.
+ */
 export async function openStore(config: StoreConfig, options: StoreOptions = {}): Promise<ObjectStore> {
+  const { clientEncryption } = config
+  const wrapper = clientEncryption === undefined ? undefined : await openWrapper(clientEncryption)
+  const place = await openPlace(config, options)
+  const store = wrapper === undefined ? place : new EncryptedStore(place, wrapper)
+  return config.kind === 's3' ? await cached(store, options.cache) : store
+}
+
+async function openWrapper(config: EncryptionConfig): Promise<KeyWrapper> {
+  if (config.key === 'file') return new FileWrapper(readKeyFile(config.keyFile))
+  const { KmsWrapper } = await import('./kms-wrapping.ts')
+  return new KmsWrapper(config)
+}
+
+async function openPlace(config: PlaceConfig, options: StoreOptions): Promise<WholeStore> {
   switch (config.kind) {
     case 'directory':
       return await DirectoryStore.open(config.directory)
@@ -34,8 +62,7 @@ export async function openStore(config: StoreConfig, options: StoreOptions = {})
       // The version in use is pinned: what later versions will need of Node is no news for an operator's log.
       process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] ??= 'true'
       const { S3Store } = await import('./s3-store.ts')
-      const store = new S3Store(config, options.clock ?? systemClock, options.credentials, options.pageKeysMax)
-      return await cached(store, options.cache)
+      return new S3Store(config, options.clock ?? systemClock, options.credentials, options.pageKeysMax)
     }
     default:
       return assertNever(config)

@@ -160,8 +160,18 @@ t.test('the example files load as the defaults, and document every key', async t
 })
 
 t.test('what is commented out in the example loads when the comment marks are taken away', async t => {
-  const tls = exampleConfig('vra').replace(/^( {2})# (tls:|  )/gm, '$1$2')
+  const shown = (section: string): string => section.replace(/^( {2})# (tls:|  )/gm, '$1$2')
+  const tls = exampleConfig('vra').replace(/^listen:[^]*?^control:/m, shown)
   t.equal(loadVraConfig(fileWith(t, tls), {}).listen.tls?.certificateFile, '/etc/vra/tls/own.crt')
+})
+
+t.test('a key of the user’s encrypts the store: a file, or one of KMS', async t => {
+  const of = (text: string) =>
+    loadVraConfig(fileWith(t, `store:\n  kind: directory\n  clientEncryption: ${text}\n`), {}).store.clientEncryption
+  t.strictSame(of('{key: file, keyFile: /etc/vra/store.key}'), { key: 'file', keyFile: '/etc/vra/store.key' })
+  t.match(of('{key: kms, kmsKeyId: alias/vra}'), { key: 'kms', kmsKeyId: 'alias/vra', region: 'us-east-1' })
+  t.throws(() => of('{key: file}'), /clientEncryption.keyFile is missing/)
+  t.throws(() => of('{key: file, kmsKeyId: alias/vra}'), { code: 'CONFIG_INVALID' })
 })
 
 t.test("an agent's configuration names what is missing, and a volume that is listed twice", async t => {

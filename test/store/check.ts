@@ -2,7 +2,7 @@ import * as fs from 'node:fs'
 import * as path from 'node:path'
 import t, { type Test } from 'tap'
 import { checkStore, type StoreFinding } from '../../src/store/check.ts'
-import type { StoreConfig } from '../../src/store/store.ts'
+import { openStore, type StoreConfig } from '../../src/store/store.ts'
 import { S3Simulator, type Flaw, type Operation, type SimulatorOptions } from '../support/s3-sim.ts'
 
 // A store that is fit passes every check, one that is not fails the check that is about its flaw, in words, with a remedy; and
@@ -115,6 +115,27 @@ t.test('a directory is checked as well, and one that was not there is not there 
   fs.mkdirSync(path.join(directory, 'objects/vpg'), { recursive: true })
   t.strictSame(failedOf(await checkStore(config, {}, never)), [])
   t.strictSame(fs.readdirSync(path.join(directory, 'objects')), ['vpg'])
+})
+
+t.test('the key that encrypts here is proved to be the store’s, and nothing of it is left either', async t => {
+  const directory = path.join(t.testdir({ one: 'a'.repeat(32), other: 'b'.repeat(32) }), 'store')
+  const config = (name: string): StoreConfig => {
+    const keyFile = path.join(directory, '..', name)
+    fs.chmodSync(keyFile, 0o600)
+    return { kind: 'directory', directory, clientEncryption: { key: 'file', keyFile } }
+  }
+  t.strictSame(failedOf(await checkStore(config('one'), {}, never)), [])
+  t.notOk(fs.existsSync(directory))
+  const store = await openStore(config('one'))
+  await store.create('vpg/0123456789abcdef0123456789abcdef', Buffer.from('x'), never)
+  await store.close()
+  t.strictSame(failedOf(await checkStore(config('one'), {}, never)), [])
+  const wrong = await checkStore(config('other'), {}, never)
+  t.strictSame(failedOf(wrong), ['client-encryption'])
+  t.match(
+    wrong.find(({ check }) => check === 'client-encryption'),
+    { sentence: /another key/, remedy: /clientEncryption/ },
+  )
 })
 
 t.test('whoever interrupts it leaves nothing behind either', async t => {

@@ -50,6 +50,7 @@ export const doors: Readonly<Record<string, readonly string[]>> = {
 /** Packages that only one folder may know. */
 export const packageOwners: Readonly<Record<string, readonly string[]>> = {
   '@aws-sdk/client-s3': ['store'],
+  '@aws-sdk/client-kms': ['store'],
   '@aws-sdk/client-ebs': ['aws'],
   '@aws-sdk/client-ec2': ['aws'],
   '@smithy/node-http-handler': ['store', 'aws'],
