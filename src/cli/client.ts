@@ -73,16 +73,24 @@ export function pairArgument(text: string): readonly [string, string] {
   return [text.slice(0, at), text.slice(at + 1)]
 }
 
-/** "[agent:]name=size" */
+/** "[agent:][vm/]name=size" */
 export function volumeArgument(text: string): {
   readonly name: string
   readonly sizeBytes: number
   readonly agent?: string
+  readonly vm?: string
 } {
   const [whose, size] = pairArgument(text)
-  const sizeBytes = sizeArgument(size)
   const at = whose.indexOf(':')
-  return at < 0 ? { name: whose, sizeBytes } : { name: whose.slice(at + 1), sizeBytes, agent: whose.slice(0, at) }
+  const [name = '', vm] = whose
+    .slice(at + 1)
+    .split('/')
+    .reverse()
+  return {
+    ...{ name, sizeBytes: sizeArgument(size) },
+    ...(at < 0 ? {} : { agent: whose.slice(0, at) }),
+    ...(vm === undefined ? {} : { vm }),
+  }
 }
 
 /** Bytes a second; 0 for no limit. */

@@ -13,6 +13,7 @@ import { openapiCommand } from './openapi.ts'
 import { preseedCommand } from './preseed.ts'
 import { protectCommand } from './protect.ts'
 import { serveCommand, type RunRole } from './serve.ts'
+import { recoverCommand, recoveriesCommand } from './recover.ts'
 import { statusCommand } from './status.ts'
 import { storeCommand } from './store.ts'
 import { syncCommand } from './sync.ts'
@@ -41,6 +42,8 @@ export function buildProgram(version: string, roles: Roles): Command {
     .addCommand(timelineCommand())
     .addCommand(syncCommand())
     .addCommand(preseedCommand())
+    .addCommand(recoverCommand())
+    .addCommand(recoveriesCommand())
     .addCommand(exportCommand())
     .addCommand(mountCommand())
     .addCommand(diffCommand())

@@ -12,7 +12,7 @@ export function volumeCommands(): readonly Command[] {
 function addVolumeCommand(): Command {
   return clientCommand('add-volume', 'protect one volume more')
     .argument('<vpg>')
-    .argument('<volume>', '[agent:]name=size; a new agent is added with its first volume', volumeArgument)
+    .argument('<volume>', '[agent:][vm/]name=size; a new agent is added with its first volume', volumeArgument)
     .action(async (vpg: string, volume: AddVolumeRequest, options: ClientOptions) => {
       print(await clientOf(options).addVolume(vpg, volume), volume.name, options)
       if (!options.json)

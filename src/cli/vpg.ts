@@ -20,6 +20,7 @@ import {
   historyInWords,
   journalInWords,
   progressInWords,
+  recoveryInWords,
   retentionInWords,
   sizeInWords,
   syncInWords,
@@ -106,8 +107,8 @@ function createCommand(): Command {
   return withLimits(withRetention(clientCommand('create', 'begin to accept the writes of a group')))
     .argument('<vpg>', 'its name')
     .requiredOption(
-      '--volume <[agent:]name=size>',
-      'a volume, its size, and with several agents the one that writes it; once for each',
+      '--volume <[agent:][vm/]name=size>',
+      "a volume, its size, with several agents the one that writes it, and the machine that it is a disk of where that is not the agent's; once for each",
       collected(volumeArgument),
     )
     .requiredOption('--agent <name>', 'an agent that may write it; once for each', collected(String))
@@ -116,7 +117,7 @@ function createCommand(): Command {
     )
     .addHelpText(
       'after',
-      '\nWithout --history and --retention: all:4h,1m:2d,1h:14d,1d:30d.\n\nExamples:\n  vra vpg create web --volume root=40GiB --volume data=500GiB --agent host1\n  vra vpg create db --volume disk0=2TiB --agent dbhost --history 7d --interval 10s\n  vra vpg create shop --agent web1 --agent db1 --volume web1:root=40GiB --volume db1:data=1TiB',
+      '\nWithout --history and --retention: all:4h,1m:2d,1h:14d,1d:30d.\n\nExamples:\n  vra vpg create web --volume root=40GiB --volume data=500GiB --agent host1\n  vra vpg create db --volume disk0=2TiB --agent dbhost --history 7d --interval 10s\n  vra vpg create shop --agent web1 --agent db1 --volume web1:root=40GiB --volume db1:data=1TiB\n  vra vpg create erp --agent kvm1 --volume app1/app=40GiB --volume db1/system=40GiB --volume db1/data=1TiB',
     )
     .action(async (name: string, options: CreateOptions) => {
       const { volume: volumes, agent, interval } = options
@@ -230,6 +231,7 @@ function printVpg(vpg: VpgStatus, nowMicros: number): void {
     ...vpg.refusals.map(refusal => ['refused', refusalInWords(refusal, nowMicros)] as const),
     ...vpg.tags.map(tag => ['tag', tagInWords(tag)] as const),
     ...vpg.holes.map(hole => ['hole', `from ${hole.fromCheckpoint} on: ${hole.reason}`] as const),
+    ...vpg.recoveries.map(recovery => ['recovery', recoveryInWords(recovery, nowMicros)] as const),
   ])
 }
 
@@ -251,10 +253,11 @@ function behindInWords({ lagMillis, backlogBytes, backlogEtaMillis }: VpgStatus)
   return `${lag}, ${sizeInWords(backlogBytes)} to come${eta}`
 }
 
-function volumeInWords({ name, sizeBytes, agent, dirtyBytes, sync, preseed }: VolumeFacts): string {
+function volumeInWords({ name, sizeBytes, agent, vm, dirtyBytes, sync, preseed }: VolumeFacts): string {
   const seed = preseed === undefined || (preseed.state === 'ended' && sync === undefined) ? '' : preseedInWords(preseed)
   const dirty = dirtyBytes === 0 ? '' : `, ${sizeInWords(dirtyBytes)} marked by its agent, until that is offloaded`
-  return `${name}, ${sizeInWords(sizeBytes)}, ${agent}${seed}${dirty}${sync === undefined ? '' : `, ${syncInWords(sync)}`}`
+  const of = vm === agent ? agent : `${agent}, of ${vm}`
+  return `${name}, ${sizeInWords(sizeBytes)}, ${of}${seed}${dirty}${sync === undefined ? '' : `, ${syncInWords(sync)}`}`
 }
 
 function preseedInWords({ state, file, doneBytes }: NonNullable<VolumeFacts['preseed']>): string {

@@ -111,6 +111,26 @@ export class ControlClient implements service.VraControl {
     return this.#request('GET', path`/v1/vpgs/${vpg}/volumes/${volume}/diff` + searchOf({ from, to }))
   }
 
+  planRecovery(request: service.RecoveryRequest): Promise<service.RecoveryPlan> {
+    return this.#request('POST', '/v1/recoveries/plan', request)
+  }
+
+  startRecovery(request: service.RecoveryRequest): Promise<service.RecoveryFacts> {
+    return this.#request('POST', '/v1/recoveries', request)
+  }
+
+  recoveries(): Promise<readonly service.RecoveryFacts[]> {
+    return this.#request('GET', '/v1/recoveries')
+  }
+
+  recovery(id: string): Promise<service.RecoveryFacts> {
+    return this.#request('GET', path`/v1/recoveries/${id}`)
+  }
+
+  decideRecovery(id: string, decision: service.RecoveryDecision): Promise<service.RecoveryFacts> {
+    return this.#request('POST', path`/v1/recoveries/${id}/${decision}`)
+  }
+
   startPreseed(request: service.PreseedRequest): Promise<service.PreseedJob> {
     return this.#request('POST', '/v1/preseeds', request)
   }

@@ -1,6 +1,16 @@
 import { createHash } from 'node:crypto'
 import { pageScript, pageStyle } from './page-assets.ts'
-import type { AgentFacts, Alert, ExportJob, Refusal, VolumeFacts, VpgState, VpgStatus, VraStatus } from './service.ts'
+import type {
+  AgentFacts,
+  Alert,
+  ExportJob,
+  RecoveryFacts,
+  Refusal,
+  VolumeFacts,
+  VpgState,
+  VpgStatus,
+  VraStatus,
+} from './service.ts'
 import {
   agoInWords,
   countInWords,
@@ -8,6 +18,7 @@ import {
   historyInWords,
   instantInWords,
   journalInWords,
+  recoveryStateInWords,
   sizeInWords,
   syncInWords,
   verifiedInWords,
@@ -85,6 +96,10 @@ export function renderFacts(status: VraStatus): string {
     <h2>Protection groups</h2>
     ${status.vpgs.length === 0 ? noVpgs : status.vpgs.map(vpg => vpgCard(vpg, status.nowMicros))}
     ${refusedSection([...status.refusals, ...status.vpgs.flatMap(vpg => vpg.refusals)], status.nowMicros)}
+    ${recoveriesSection(
+      status.vpgs.flatMap(vpg => vpg.recoveries),
+      status.nowMicros,
+    )}
     ${exportsSection(status.exports, status.nowMicros)}
     <footer>
       <span>data <code>${status.dataDirectory}</code></span
@@ -335,6 +350,45 @@ function refusedRow(refusal: Refusal, nowMicros: number): Html {
     <td>${agoInWords(refusal.lastTimestampMicros, nowMicros)}</td>
     <td class="number">${countInWords(refusal.count)}</td>
     <td><span class="dot bad"></span>${refusal.code}<br /><span class="reason">${refusal.sentence}</span></td>
+  </tr>`
+}
+
+function recoveriesSection(recoveries: readonly RecoveryFacts[], nowMicros: number): Html {
+  if (recoveries.length === 0) return html``
+  return html`<h2>Recoveries</h2>
+    <div class="card">
+      <table>
+        <thead>
+          <tr>
+            <th>Recovery</th>
+            <th>Checkpoint</th>
+            <th>Where</th>
+            <th>State</th>
+          </tr>
+        </thead>
+        <tbody>
+          ${recoveries.map(recovery => recoveryRow(recovery, nowMicros))}
+        </tbody>
+      </table>
+    </div>`
+}
+
+function recoveryRow(recovery: RecoveryFacts, nowMicros: number): Html {
+  const { id, vpg, kind, state, target, checkpoint, checkpointTimestampMicros, things, trouble } = recovery
+  const tone = trouble !== undefined ? 'bad' : state === 'ready' ? 'good' : 'busy'
+  const of = checkpointTimestampMicros === undefined ? '' : instantInWords(checkpointTimestampMicros).slice(0, 19)
+  return html`<tr>
+    <td><b>${vpg}</b> ${kind} <code>${id}</code></td>
+    <td>
+      <code>${checkpoint}</code>
+      <span class="note">${of}</span>
+    </td>
+    <td>${things.length === 0 ? target : things.map(({ place }) => html`<code>${place}</code><br />`)}</td>
+    <td>
+      <span class="dot ${tone}"></span>${recoveryStateInWords(recovery, nowMicros)}${
+        trouble === undefined ? '' : html`<br /><span class="reason">${trouble}</span>`
+      }
+    </td>
   </tr>`
 }
 

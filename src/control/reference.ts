@@ -34,7 +34,14 @@ export function isTagName(text: string): boolean {
   return tagPattern.test(text) && text !== 'latest' && text !== 'now'
 }
 
-const agoUnitMillis: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
+const agoUnitMillis: Readonly<Record<string, number>> = {
+  ms: 1,
+  s: 1000,
+  m: 60_000,
+  min: 60_000,
+  h: 3_600_000,
+  d: 86_400_000,
+}
 const isoPattern = /^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?))?\s*(Z|[+-]\d{2}:?\d{2})?$/
 
 /**
@@ -75,12 +82,12 @@ export function parseRetention(text: string): Density[] | undefined {
     : densities.filter(density => density !== undefined)
 }
 
-/** Milliseconds of "30s", "4h", "1h30m", "7d", "500ms"; undefined for anything else. A number without a unit is not guessed at. */
+/** Milliseconds of "30s", "4h", "1h30m", "60min", "7d", "500ms"; undefined for anything else. A number without a unit is not guessed at. */
 export function parseDuration(text: string): number | undefined {
   const compact = text.replaceAll(/\s+/g, '')
-  if (!/^(\d{1,9}(\.\d{1,3})?(ms|s|m|h|d))+$/.test(compact)) return undefined
+  if (!/^(\d{1,9}(\.\d{1,3})?(ms|min|s|m|h|d))+$/.test(compact)) return undefined
   let millis = 0
-  for (const [, count = '', , unit = ''] of compact.matchAll(/(\d+(\.\d+)?)(ms|s|m|h|d)/g))
+  for (const [, count = '', , unit = ''] of compact.matchAll(/(\d+(\.\d+)?)(ms|min|s|m|h|d)/g))
     millis += Number(count) * (agoUnitMillis[unit] ?? 0)
   return Math.round(millis)
 }

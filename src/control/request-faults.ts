@@ -11,6 +11,7 @@ const optionOf: Readonly<Record<string, string>> = {
   journalLimitSizeBytes: '--journal-limit',
   syncMayPassLimit: '--sync-over-limit',
   keepMillis: '--keep',
+  afterMillis: '--after',
   sizeBytes: 'the size of a volume',
 }
 

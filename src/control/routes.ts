@@ -4,7 +4,7 @@ import { Failure } from '../base/failure.ts'
 import { validated } from './errors.ts'
 import { parseInstant } from './reference.ts'
 import { answers, params, queries, requests } from './schemas.ts'
-import type { VraControl } from './service.ts'
+import type { RecoveryRequest, VraControl } from './service.ts'
 
 /** The names of schemas are those of the OpenAPI document's components. */
 export const components = { ...requests, ...answers }
@@ -14,7 +14,7 @@ interface Route<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType> {
   readonly url: string
   readonly id: string
   readonly summary: string
-  readonly tag: 'daemon' | 'vpgs' | 'checkpoints' | 'exports' | 'mounts' | 'preseeds' | 'verification'
+  readonly tag: 'daemon' | 'vpgs' | 'checkpoints' | 'recoveries' | 'exports' | 'mounts' | 'preseeds' | 'verification'
   readonly params?: P
   readonly query?: Q
   readonly body?: B
@@ -53,7 +53,10 @@ export function registerRoutes(server: FastifyInstance, vra: VraControl): void {
       vra.createVpg({
         ...{ name, agents, checkpointIntervalMillis },
         ...withoutUndefined(optional),
-        volumes: volumes.map(({ name, sizeBytes, agent }) => ({ name, sizeBytes, ...withoutUndefined({ agent }) })),
+        volumes: volumes.map(({ name, sizeBytes, agent, vm }) => ({
+          ...{ name, sizeBytes },
+          ...withoutUndefined({ agent, vm }),
+        })),
       }),
   })
   route({
@@ -80,6 +83,7 @@ export function registerRoutes(server: FastifyInstance, vra: VraControl): void {
   registerVolumeRoutes(route, vra)
   registerCheckpointRoutes(route, vra)
   registerMountRoutes(route, vra)
+  registerRecoveryRoutes(route, vra)
   registerJobRoutes(route, vra)
   registerPreseedRoutes(route, vra)
 }
@@ -100,8 +104,8 @@ function registerVolumeRoutes(route: Register, vra: VraControl): void {
     params: params.vpg,
     body: requests.AddVolumeRequest,
     bodyName: 'AddVolumeRequest',
-    run: ({ params: { vpg }, body: { name, sizeBytes, agent } }) =>
-      vra.addVolume(vpg, { name, sizeBytes, ...withoutUndefined({ agent }) }),
+    run: ({ params: { vpg }, body: { name, sizeBytes, agent, vm } }) =>
+      vra.addVolume(vpg, { name, sizeBytes, ...withoutUndefined({ agent, vm }) }),
   })
   route({
     ...{ method: 'PATCH', url: `${volumes}/:volume`, id: 'growVolume', tag: 'vpgs', status: 200, answer: 'VpgStatus' },
@@ -225,6 +229,46 @@ function registerMountRoutes(route: Register, vra: VraControl): void {
     params: params.volume,
     query: queries.diff,
     run: ({ params: { vpg, volume }, query: { from, to } }) => vra.diff({ vpg, volume, from, to }),
+  })
+}
+
+function registerRecoveryRoutes(route: Register, vra: VraControl): void {
+  const all = '/v1/recoveries'
+  const tag = 'recoveries' as const
+  const asked = ({ vms, volumes, ...body }: z.output<typeof requests.RecoveryRequest>): RecoveryRequest => ({
+    ...body,
+    ...withoutUndefined({ vms, volumes }),
+  })
+  route({
+    ...{ method: 'POST', url: `${all}/plan`, id: 'planRecovery', tag, status: 200, answer: 'RecoveryPlan' },
+    summary: 'What a recovery would do: checkpoint, volumes, bytes, time, remarks. Changes nothing',
+    body: requests.RecoveryRequest,
+    bodyName: 'RecoveryRequest',
+    run: ({ body }) => vra.planRecovery(asked(body)),
+  })
+  route({
+    ...{ method: 'POST', url: all, id: 'startRecovery', tag, status: 202, answer: 'Recovery' },
+    summary: 'Recovers machines of a VPG as of a checkpoint: as a test, a failover, a move, a clone',
+    body: requests.RecoveryRequest,
+    bodyName: 'RecoveryRequest',
+    run: ({ body }) => vra.startRecovery(asked(body)),
+  })
+  route({
+    ...{ method: 'GET', url: all, id: 'listRecoveries', tag, status: 200, answer: 'RecoveryList' },
+    summary: 'Recoveries under way and the last that have ended, newest first',
+    run: () => vra.recoveries(),
+  })
+  route({
+    ...{ method: 'GET', url: `${all}/:id`, id: 'showRecovery', tag, status: 200, answer: 'Recovery' },
+    summary: 'One recovery, how far it is, and where what it recovered can be had',
+    params: params.job,
+    run: ({ params: { id } }) => vra.recovery(id),
+  })
+  route({
+    ...{ method: 'POST', url: `${all}/:id/:decision`, id: 'decideRecovery', tag, status: 202, answer: 'Recovery' },
+    summary: 'Commits a failover or move, rolls it back, or stops a test or clone; durable when it is answered',
+    params: params.decision,
+    run: ({ params: { id, decision } }) => vra.decideRecovery(id, decision),
   })
 }
 

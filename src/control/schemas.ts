@@ -4,6 +4,8 @@ import {
   checkpointIntervalMillisDefault,
   checkpointIntervalMillisMax,
   checkpointIntervalMillisMin,
+  commitPolicyMillisDefault,
+  commitPolicyMillisMax,
   densitiesMax,
   historyMillisMax,
   historyMillisMin,
@@ -78,10 +80,17 @@ const syncRateBytesPerSecond = z.int().nonnegative().meta({
   description: 'What agents read of their disks for a synchronisation at most, in bytes a second; 0 for no limit.',
 })
 
+const vm = name.optional().meta({ description: "The machine that it is a disk of; its agent's where it is not said." })
+
 const hostFile = z
   .string()
   .max(4096)
   .refine(file => file.startsWith('/') && !file.includes('\0'), "must be an absolute path on the daemon's host")
+
+const targetKind = z.enum(['nbd', 'raw', 'aws'])
+const json: z.ZodType<service.Json> = z.lazy(() =>
+  z.union([z.string(), z.number(), z.boolean(), z.null(), z.array(json), z.record(z.string(), json)]),
+)
 
 export const requests = {
   CreateVpgRequest: z
@@ -93,6 +102,7 @@ export const requests = {
             name,
             sizeBytes: volumeSizeBytes,
             agent: name.optional().meta({ description: 'Who writes it; need not be said where there is one agent.' }),
+            vm,
           }),
         )
         .min(1)
@@ -130,6 +140,7 @@ export const requests = {
     name,
     sizeBytes: volumeSizeBytes,
     agent: name.optional().meta({ description: 'Who writes it; a new name is a new agent.' }),
+    vm,
   }),
   GrowVolumeRequest: z.strictObject({ sizeBytes: volumeSizeBytes }),
   SyncVpgRequest: z.strictObject({
@@ -152,6 +163,26 @@ export const requests = {
     overwrite: z.boolean().default(false),
   }),
   MountRequest: z.strictObject({ vpg: name, checkpoint: reference, volume: name.optional() }),
+  RecoveryRequest: z.strictObject({
+    vpg: name,
+    kind: z.enum(['test', 'failover', 'move', 'clone']),
+    checkpoint: reference.default('latest'),
+    vms: z.array(name).max(volumesPerVpgMax).optional().meta({ description: 'Machines; all where neither is named.' }),
+    volumes: z
+      .array(name)
+      .max(volumesPerVpgMax)
+      .optional()
+      .meta({ description: 'Volumes; all where neither is named.' }),
+    target: targetKind,
+    settings: json.default({}).meta({ description: "The target's own: of `raw` {directory}, on the daemon's host." }),
+    commitPolicy: z
+      .strictObject({
+        kind: z.enum(['none', 'commit', 'rollback']),
+        afterMillis: z.int().positive().max(commitPolicyMillisMax).default(commitPolicyMillisDefault),
+      })
+      .default({ kind: 'none', afterMillis: commitPolicyMillisDefault })
+      .meta({ description: 'What happens so long after it is ready when nobody has said anything.' }),
+  }),
   PreseedRequest: z.strictObject({ vpg: name, volume: name, file: hostFile }),
   VerifyRequest: z.strictObject({ what: z.enum(['journal', 'mirror']), vpg: name.optional() }),
 } as const
@@ -256,6 +287,7 @@ const volumeFacts = z.object({
   name: z.string(),
   sizeBytes: count,
   agent: z.string(),
+  vm: z.string().meta({ description: 'The machine that it is a disk of.' }),
   dirtyBytes: count,
   lagMillis: z.number().optional(),
   backlogBytes: count,
@@ -277,6 +309,68 @@ const volumeFacts = z.object({
     .object({ state: z.enum(['under-way', 'ended']), file: z.string(), doneBytes: count })
     .optional()
     .meta({ description: 'The image that was handed over for its mirror.' }),
+})
+
+const commitPolicy = z.object({ kind: z.enum(['none', 'commit', 'rollback']), afterMillis: count })
+const recoveryKind = z.enum(['test', 'failover', 'move', 'clone'])
+const recoveryFacts = z.object({
+  id: z.string(),
+  vpg: z.string(),
+  kind: recoveryKind,
+  state: z.enum(['draining', 'preparing', 'ready', 'committing', 'committed', 'removing', 'removed']),
+  target: targetKind,
+  settings: json,
+  checkpoint: z.string().optional(),
+  checkpointTimestampMicros: micros.optional(),
+  vms: list(
+    z.object({
+      name: z.string(),
+      volumes: list(
+        z.object({
+          name: z.string(),
+          sizeBytes: count,
+          doneBytes: count.optional(),
+          totalBytes: count.optional(),
+          etaMillis: z.number().optional(),
+        }),
+      ),
+    }),
+  ),
+  things: list(z.object({ vm: z.string(), volume: z.string().optional(), kind: z.string(), place: z.string() })).meta({
+    description: 'Where what was recovered can be had.',
+  }),
+  doneBytes: count,
+  totalBytes: count,
+  etaMillis: z.number().optional(),
+  commitPolicy,
+  policyAtMicros: micros.optional().meta({ description: 'When the commit policy takes effect.' }),
+  createdAtMicros: micros,
+  readyAtMicros: micros.optional(),
+  endedAtMicros: micros.optional(),
+  rtoMillis: z.number().optional().meta({ description: 'From the decision to when it could be used.' }),
+  trouble: z.string().optional().meta({ description: 'Why it does not get on at this moment; it is tried again.' }),
+  failure: failure.optional(),
+})
+const recoveryPlan = z.object({
+  vpg: z.string(),
+  kind: recoveryKind,
+  target: targetKind,
+  settings: json,
+  checkpoint: z.string(),
+  checkpointTimestampMicros: micros,
+  ageMillis: z.number(),
+  tags: list(z.string()),
+  vms: list(
+    z.object({
+      name: z.string(),
+      volumes: list(z.object({ name: z.string(), sizeBytes: count, dataSizeBytes: count })),
+    }),
+  ),
+  sizeBytes: count,
+  copySizeBytes: count.meta({ description: 'Before the machines can be used, at most.' }),
+  expectedMillis: z.number(),
+  commitPolicy,
+  remarks: list(z.string()),
 })
 
 const vpgStatus = z.object({
@@ -327,6 +421,8 @@ const vpgStatus = z.object({
     }),
   ),
   holes: list(z.object({ fromCheckpoint: z.string(), reason: z.string() })),
+  recoveries: list(recoveryFacts),
+  lastRecovery: z.object({ readyAtMicros: micros, rtoMillis: z.number() }).optional(),
   writesPerSecond: z.number(),
   bytesPerSecond: z.number(),
   writesTotal: count,
@@ -537,6 +633,9 @@ export const answers = {
   Mount: describes<service.MountFacts>()(mount),
   MountList: describes<readonly service.MountFacts[]>()(list(mount)),
   Diff: describes<service.DiffFacts>()(diff),
+  RecoveryPlan: describes<service.RecoveryPlan>()(recoveryPlan),
+  Recovery: describes<service.RecoveryFacts>()(recoveryFacts),
+  RecoveryList: describes<readonly service.RecoveryFacts[]>()(list(recoveryFacts)),
   PreseedJob: describes<service.PreseedJob>()(preseedJob),
   PreseedJobList: describes<readonly service.PreseedJob[]>()(list(preseedJob)),
   VerifyJob: describes<service.VerifyJob>()(verifyJob),
@@ -573,5 +672,6 @@ export const params = {
   checkpoint: z.object({ vpg: name, checkpoint: reference }),
   tag: z.object({ vpg: name, tag: z.string().max(64) }),
   job: z.object({ id: z.string().max(64) }),
+  decision: z.object({ id: z.string().max(64), decision: z.enum(['commit', 'rollback', 'stop']) }),
   what: z.object({ what: z.enum(['journal', 'mirror']) }),
 } as const

@@ -5,10 +5,11 @@ import type { CacheFacts } from '../store/object-store.ts'
 import type { Density } from '../timeline/densities.ts'
 import type { Period } from '../timeline/recoverable.ts'
 import type { FormSize } from '../timeline/store-use.ts'
-
 import type { DiffFacts, DiffQuery, MountFacts, MountRequest } from './mounts.ts'
+import type { RecoveryDecision, RecoveryFacts, RecoveryPlan, RecoveryRequest } from './recoveries.ts'
 
 export type * from './mounts.ts'
+export type * from './recoveries.ts'
 export type { Density } from '../timeline/densities.ts'
 export type { Period } from '../timeline/recoverable.ts'
 export type { FormSize } from '../timeline/store-use.ts'
@@ -77,6 +78,21 @@ export interface VraControl {
   preseed(id: string): Promise<PreseedJob>
   /** What was read by then stays: it is compared like the rest. */
   cancelPreseed(id: string): Promise<PreseedJob>
+
+  /** What it would do; changes nothing. Fails as startRecovery does. */
+  planRecovery(request: RecoveryRequest): Promise<RecoveryPlan>
+  /**
+   * Durable in the object store on return, with the pin of its checkpoint; it goes on as a job that a restart of the daemon goes on with. CHECKPOINT_MISSING
+   * where there is no such checkpoint, or it does not include all that is wanted: the sentence names the nearest. BUSY while another failover or move
+   * of the VPG is under way. REQUEST_INVALID and others for all that its target can know before something is created.
+   */
+  startRecovery(request: RecoveryRequest): Promise<RecoveryFacts>
+  /** Newest first: those under way, and the last that have ended. */
+  recoveries(): Promise<readonly RecoveryFacts[]>
+  /** NOT_FOUND, here and below. */
+  recovery(id: string): Promise<RecoveryFacts>
+  /** The decision is durable on return. REQUEST_INVALID where it cannot be meant, BUSY where it cannot be now. */
+  decideRecovery(id: string, decision: RecoveryDecision): Promise<RecoveryFacts>
 
   /** Reads and checks every record, segment or mirror object; one at a time a kind, BUSY otherwise. */
   startVerify(request: VerifyRequest): Promise<VerifyJob>
@@ -192,6 +208,10 @@ export interface VpgStatus {
   readonly tags: readonly TagFacts[]
   /** From here on checkpoints are withdrawn, until a sync repairs it. */
   readonly holes: readonly { readonly fromCheckpoint: string; readonly reason: string }[]
+  /** Those under way, newest first. */
+  readonly recoveries: readonly RecoveryFacts[]
+  /** Of the newest recovery that was ready, whatever became of it. */
+  readonly lastRecovery: { readonly readyAtMicros: number; readonly rtoMillis: number } | undefined
   readonly writesPerSecond: number
   readonly bytesPerSecond: number
   readonly writesTotal: number
@@ -272,6 +292,8 @@ export interface VolumeFacts {
   readonly name: string
   readonly sizeBytes: number
   readonly agent: string
+  /** The machine that it is a disk of: its agent's name, unless it was said to be another's. */
+  readonly vm: string
   /** What its agent's dirty map says that the VRA may lack. */
   readonly dirtyBytes: number
   /** Age of the oldest write of it that may be missing here; undefined while nobody can say. */
@@ -372,7 +394,13 @@ export interface RetentionRequest {
 export interface CreateVpgRequest extends JournalLimitsRequest, RetentionRequest {
   readonly name: string
   /** `agent` writes it; it need not be said where there is only one. */
-  readonly volumes: readonly { readonly name: string; readonly sizeBytes: number; readonly agent?: string }[]
+  /** `vm`: the machine that it is a disk of; its agent's where it is not said. */
+  readonly volumes: readonly {
+    readonly name: string
+    readonly sizeBytes: number
+    readonly agent?: string
+    readonly vm?: string
+  }[]
   /** Who may write the VPG: agent names, as in their certificates. */
   readonly agents: readonly string[]
   readonly checkpointIntervalMillis: number
@@ -391,6 +419,8 @@ export interface AddVolumeRequest {
   readonly sizeBytes: number
   /** It need not be said where the VPG has one agent; a new name is a new agent. */
   readonly agent?: string
+  /** The machine that it is a disk of; its agent's where it is not said. */
+  readonly vm?: string
 }
 
 export interface GrowVolumeRequest {

@@ -1,4 +1,4 @@
-import type { Density, SyncFacts, VpgStatus } from './service.ts'
+import type { Density, RecoveryFacts, SyncFacts, VpgStatus } from './service.ts'
 
 // Facts in the words that people read: on the status page and the command line.
 
@@ -93,6 +93,51 @@ export function retentionInWords(densities: readonly Density[]): string {
       return `one in ${durationInWords(everyMillis)} up to ${durationInWords(forMillis)}`
     })
     .join(', ')
+}
+
+/** "failover r-0a1b2c3d4e5f to raw at 3.1204, preparing 43 %, 3 min 20 s left" */
+export function recoveryInWords(recovery: RecoveryFacts, nowMicros: number): string {
+  const { id, kind, target, checkpoint, trouble } = recovery
+  const at = checkpoint === undefined ? '' : ` at ${checkpoint}`
+  const why = trouble === undefined ? '' : `; it does not get on, and is tried again: ${trouble}`
+  return `${kind} ${id} to ${target}${at}, ${recoveryStateInWords(recovery, nowMicros)}${why}`
+}
+
+/** "preparing 43 %, 3 min 20 s left", "ready for 12 min, rolled back in 48 min" */
+export function recoveryStateInWords(
+  { state, doneBytes, totalBytes, etaMillis, readyAtMicros, policyAtMicros, commitPolicy }: RecoveryFacts,
+  nowMicros: number,
+): string {
+  if (state === 'preparing' && totalBytes > 0) {
+    const eta = etaMillis === undefined ? '' : `, ${durationInWords(etaMillis)} left`
+    return `${state} ${Math.floor((100 * doneBytes) / totalBytes)} %${eta}`
+  }
+  if (state !== 'ready' || readyAtMicros === undefined) return state
+  const since = durationInWords(Math.max(0, nowMicros - readyAtMicros) / 1000)
+  if (policyAtMicros === undefined) return `ready for ${since}`
+  const end = commitPolicy.kind === 'commit' ? 'committed' : 'rolled back'
+  return `ready for ${since}, ${end} in ${durationInWords(Math.max(0, policyAtMicros - nowMicros) / 1000)} unless you say otherwise`
+}
+
+/** What somebody can do with it now, a sentence; undefined where there is nothing. */
+export function nextInWords({ id, kind, state, things }: RecoveryFacts): string | undefined {
+  const isChange = kind === 'failover' || kind === 'move'
+  const back = isChange ? 'rollback' : 'stop'
+  switch (state) {
+    case 'draining':
+    case 'preparing':
+      return `It goes on in the VRA whatever happens here. "vra recoveries show ${id}" says how far it is, "vra recover ${back} ${id}" ends it and removes what there is.`
+    case 'ready':
+      return isChange
+        ? `Look at it first. Then "vra recover commit ${id}" keeps it, "vra recover rollback ${id}" removes it again; protection goes on until then.`
+        : `Look at it. "vra recover stop ${id}" removes it again; protection goes on meanwhile.`
+    case 'committed':
+      return things.length === 0 ? undefined : 'It is yours: the VRA does not touch it any more.'
+    case 'committing':
+    case 'removing':
+    case 'removed':
+      return undefined
+  }
 }
 
 /** "12 GiB of at most 40 GiB, warns at 30 GiB" */

@@ -26,13 +26,28 @@ export class Checkpoints {
     const including = [volume.number]
     const found = await this.#find(entry, { reference, nowMicros, including })
     if (includes(found, volume.number)) return found
-    const nearest =
-      (await this.#newest(entry, including, found.ordinal)) ?? (await this.#newest(entry, including, undefined))
-    const hint = nearest === undefined ? 'none does yet' : `the nearest that does is ${describe(nearest)}`
+    const nearest = await this.nearestIncluding(entry, including, found.ordinal)
+    const hint = nearest === undefined ? 'none does yet' : `the nearest that does is ${nearest}`
     throw new Failure(
       'CHECKPOINT_MISSING',
       `checkpoint ${describe(found)} of ${entry.definition.name} does not include the volume "${volume.name}": ${hint}`,
     )
+  }
+
+  /** The same for several volumes: `latest` and times mean the newest checkpoint that includes them all, any other is what it is. */
+  async findIncluding(
+    entry: VpgEntry,
+    including: readonly number[],
+    reference: string,
+    nowMicros: number,
+  ): Promise<Checkpoint> {
+    return this.#find(entry, { reference, nowMicros, including })
+  }
+
+  /** Of those that include these volumes the one before this place, else the newest, in words. */
+  async nearestIncluding(entry: VpgEntry, including: readonly number[], at: Ordinal): Promise<string | undefined> {
+    const nearest = (await this.#newest(entry, including, at)) ?? (await this.#newest(entry, including, undefined))
+    return nearest === undefined ? undefined : describe(nearest)
   }
 
   async #find(

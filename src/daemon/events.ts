@@ -3,12 +3,13 @@ import type { AgingNotices } from '../aging/service.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import type { CatalogEvents } from '../catalog/events.ts'
 import { Failure } from '../base/failure.ts'
-import type { VpgId } from '../base/ids.ts'
+import { formatCheckpointId, type VpgId } from '../base/ids.ts'
 import type { IngestEvents } from '../ingest/events.ts'
 import type { Ingest } from '../ingest/ingest.ts'
 import type { JournalEvents } from '../journal/events.ts'
 import type { Journal } from '../journal/journal.ts'
 import type { Metrics } from '../metrics/metrics.ts'
+import type { RecoveryEvents } from '../recovery/events.ts'
 import type { Log } from './log.ts'
 import type { Meter } from './meter.ts'
 import type { Pacer } from './pacer.ts'
@@ -172,6 +173,21 @@ export function catchUp(ingest: Pick<Ingest, 'offloaded' | 'removeVpg'>, table: 
   }
 }
 
+export function recoveryEvents(table: VpgTable, log: Log): RecoveryEvents {
+  const nameOf = (vpg: VpgId): string => table.get(vpg)?.definition.name ?? vpg
+  return {
+    recoveryChanged: (vpg, { id, kind, state, target, checkpoint, createdAtMicros, readyAtMicros, failure }) => {
+      const at = checkpoint === undefined ? undefined : formatCheckpointId(checkpoint.ordinal)
+      const rtoMillis = readyAtMicros === undefined ? undefined : (readyAtMicros - createdAtMicros) / 1000
+      const facts = { vpg: nameOf(vpg), id, kind, target: target.kind, checkpoint: at, state, rtoMillis }
+      if (failure === undefined) log.info(facts, 'recovery')
+      else log.error({ ...facts, failure: failure.sentence }, 'recoveryFailed')
+    },
+    recoveryInTrouble: (vpg, { id, kind, state }, sentence) =>
+      log.warn({ vpg: nameOf(vpg), id, kind, state, sentence }, 'recoveryInTrouble'),
+  }
+}
+
 export interface AgingListeners {
   readonly table: VpgTable
   readonly catalog: Catalog
@@ -183,6 +199,8 @@ export interface AgingListeners {
   readonly nowMicros: () => number
   /** What the store says after a start without it. */
   readonly storeOpened: (vpgs: AgingNotices['storeOpened']['vpgs']) => void
+  /** Another appliance's from here on. */
+  readonly fenced: (vpg: VpgId) => void
   /** No VPG is left that this appliance owns. */
   readonly allFenced: (sentence: string) => void
 }
@@ -196,6 +214,7 @@ export function agingHandlers({
   ingest,
   nowMicros,
   storeOpened,
+  fenced,
   allFenced,
 }: AgingListeners): AgingHandlers {
   const entryOf = (vpg: VpgId) => table.get(vpg)
@@ -290,6 +309,7 @@ export function agingHandlers({
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.fenced = sentence
       ingest()?.removeVpg(vpg)
+      fenced(vpg)
       log.fatal({ vpg: nameOf(vpg), sentence }, 'fenced')
       if (table.all().every(each => each.fenced !== undefined)) allFenced(sentence)
     },

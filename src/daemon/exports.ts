@@ -3,13 +3,14 @@ import { stat } from 'node:fs/promises'
 import { Worker } from 'node:worker_threads'
 import type { Aging } from '../aging/aging.ts'
 import type { ImagePlan } from '../aging/service.ts'
+import { onAbort } from '../base/abort.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure, failureToRecord } from '../base/failure.ts'
 import { formatCheckpointId, type VpgId } from '../base/ids.ts'
 import { threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
 import type { ExportJob, ExportRequest } from '../control/service.ts'
-import type { ExportArgument, ImageConfig, ImageNotices, ImageService } from '../image/service.ts'
+import type { ExportArgument, ExportResult, ImageConfig, ImageNotices, ImageService } from '../image/service.ts'
 import type { CacheFacts } from '../store/object-store.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgEntry } from './vpg-table.ts'
@@ -43,6 +44,7 @@ export class Exports {
     string,
     { readonly vpg: VpgId; readonly thread: ImageThread; readonly done: Promise<void> }
   >()
+  readonly #listeners = new Map<string, (doneBytes: number, totalBytes: number) => void>()
   #thread: Promise<ImageThread> | undefined
 
   constructor(
@@ -137,6 +139,28 @@ export class Exports {
     return this.get(id)
   }
 
+  /** Writes a volume of a plan that somebody else holds into a file; no job, and bounded by whoever asks. As ImageService.exportRaw. */
+  async write(
+    argument: Omit<ExportArgument, 'id'>,
+    onProgress: (doneBytes: number, totalBytes: number) => void,
+    signal: AbortSignal,
+  ): Promise<ExportResult> {
+    signal.throwIfAborted()
+    const id = randomUUID()
+    const thread = await this.openThread()
+    this.#listeners.set(id, onProgress)
+    const cancel = onAbort(signal, () => void thread.client.call('cancel', { id }).catch(() => undefined))
+    try {
+      return await thread.client.call('exportRaw', { ...argument, id })
+    } catch (error) {
+      if (thread.cause === undefined) throw error
+      throw new Failure('PEER_LOST', `the thread that reads images ended unexpectedly: ${String(thread.cause)}`)
+    } finally {
+      cancel()
+      this.#listeners.delete(id)
+    }
+  }
+
   isReading(vpg: VpgId): boolean {
     return [...this.#running.values()].some(running => running.vpg === vpg)
   }
@@ -210,6 +234,7 @@ export class Exports {
   }
 
   #progress(notice: ImageNotices['exportProgress']): void {
+    this.#listeners.get(notice.id)?.(notice.doneBytes, notice.totalBytes)
     const job = this.#jobs.get(notice.id)
     if (job === undefined || job.state !== 'running') return
     job.doneBytes = notice.totalBytes === 0 ? 0 : Math.floor((notice.doneBytes / notice.totalBytes) * job.sizeBytes)

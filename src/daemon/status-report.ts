@@ -12,13 +12,14 @@ import type { Ingest, Refusal, StreamStatus, VpgIngestStatus } from '../ingest/i
 import type { Journal } from '../journal/journal.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
-import type { VolumeDefinition } from '../timeline/definition.ts'
+import { vmOf, type VolumeDefinition } from '../timeline/definition.ts'
 import { densitiesOf } from '../timeline/densities.ts'
 import type { VolumeStatus } from '../wire/messages.ts'
 import { checkpointFacts, type Checkpoints } from './checkpoints.ts'
 import type { Exports } from './exports.ts'
 import { journalLimitAlerts } from './journal-limits.ts'
 import type { Meter } from './meter.ts'
+import type { RecoveryControl } from './recovery-control.ts'
 import type { VpgEntry, VpgTable } from './vpg-table.ts'
 
 export interface StatusReportParts {
@@ -32,6 +33,7 @@ export interface StatusReportParts {
   readonly journal: Journal
   readonly meter: Meter
   readonly metrics: Metrics
+  readonly recoveries: Pick<RecoveryControl, 'ofVpg'>
   readonly table: VpgTable
 }
 
@@ -64,6 +66,7 @@ export class StatusReport {
       ...journalAlerts(journal),
       ...vpgs.flatMap(alertsOf),
       ...vpgs.flatMap(journalLimitAlerts),
+      ...vpgs.flatMap(recoveryAlerts),
       ...this.#storeAlerts(),
       ...this.#otherAlerts(),
       ...refusalAlerts(refusals, undefined, nowMicros),
@@ -136,6 +139,7 @@ export class StatusReport {
           ? undefined
           : Math.max(0, (clock.timestampMicros() - latestOfAll.timestampMicros) / 1000),
       ...backlogOf(agents, volumes),
+      ...this.#parts.recoveries.ofVpg(entry),
       latestCheckpoint: latest === undefined ? undefined : checkpointFacts(entry, latest),
       oldestCheckpoint: oldest === undefined ? undefined : checkpointFacts(entry, oldest),
       checkpointCount: statistics.checkpointCount,
@@ -212,6 +216,21 @@ function isAiling(volume: VolumeStatus): boolean {
   return volume.needsSync && volume.sync === 'none'
 }
 
+/** A recovery that does not get on, and one that is about to end by itself, are a person's business. */
+function recoveryAlerts({ name, recoveries }: api.VpgStatus): api.Alert[] {
+  return recoveries.flatMap(({ id, kind, state, trouble }) =>
+    trouble === undefined
+      ? []
+      : [
+          {
+            severity: 'warning',
+            vpg: name,
+            sentence: `${kind} ${id} is ${state} and does not get on: ${trouble}`,
+          } as const,
+        ],
+  )
+}
+
 function volumeFacts(
   entry: VpgEntry,
   { streams, heldSyncs }: Pick<VpgIngestStatus, 'streams' | 'heldSyncs'>,
@@ -229,7 +248,8 @@ function volumeFacts(
     const sync = told === undefined ? undefined : syncFacts(entry, told, heldBecause(number))
     const { lagMillis, backlogEtaMillis } = agents.find(each => each.stream === stream) ?? {}
     const backlog = sync === undefined ? { lagMillis, backlogBytes: 0, backlogEtaMillis } : syncBacklog(sync, nowMicros)
-    return { number, name, sizeBytes, agent, dirtyBytes, ...backlog, sync, preseed: preseedFacts(volume) }
+    const vm = vmOf(entry.definition, volume)
+    return { number, name, sizeBytes, agent, vm, dirtyBytes, ...backlog, sync, preseed: preseedFacts(volume) }
   })
 }
 

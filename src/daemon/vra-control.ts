@@ -15,6 +15,7 @@ import { checkpointFacts, Checkpoints } from './checkpoints.ts'
 import type { Exports } from './exports.ts'
 import type { Mounts } from './mounts.ts'
 import type { Preseeds } from './preseeds.ts'
+import type { RecoveryControl } from './recovery-control.ts'
 import { journalLimitsOf, type JournalLimits } from './journal-limits.ts'
 import { freshIngestVpg } from './reconcile.ts'
 import type { StatusReport } from './status-report.ts'
@@ -32,6 +33,7 @@ export interface VraControlParts {
   readonly ingest: Ingest
   readonly mounts: Mounts
   readonly preseeds: Preseeds
+  readonly recoveries: RecoveryControl
   readonly prices: VraConfig['prices']
   readonly report: StatusReport
   readonly store: StoreConfig
@@ -63,7 +65,7 @@ export class DaemonControl implements api.VraControl {
 
   async createVpg(request: api.CreateVpgRequest): Promise<api.VpgStatus> {
     this.#parts.table.requireChangeable()
-    const { aging, clock, ingest, report, table } = this.#parts
+    const { aging, clock, ingest, recoveries, report, table } = this.#parts
     if (table.has(request.name) || this.#creating.has(request.name))
       throw new Failure('ALREADY_EXISTS', `there is a VPG "${request.name}" already`)
     const definition = { ...definitionOf(request, clock.timestampMicros()), ...this.#limitsOf(request, noLimits) }
@@ -73,6 +75,7 @@ export class DaemonControl implements api.VraControl {
       const entry = new VpgEntry(opened, clock)
       table.add(entry)
       ingest.addVpg(freshIngestVpg(opened))
+      recoveries.serve(entry, opened)
       return await report.vpg(entry)
     } finally {
       this.#creating.delete(request.name)
@@ -81,7 +84,7 @@ export class DaemonControl implements api.VraControl {
 
   async deleteVpg(name: string): Promise<void> {
     this.#parts.table.requireChangeable()
-    const { aging, catalog, exports, ingest, mounts, table } = this.#parts
+    const { aging, catalog, exports, ingest, mounts, recoveries, table } = this.#parts
     const entry = table.named(name)
     const vpg = entry.definition.id
     if (exports.isReading(vpg)) throw new Failure('BUSY', `an export reads ${name}: cancel it first, or wait for it`)
@@ -90,6 +93,7 @@ export class DaemonControl implements api.VraControl {
     await aging.deleteVpg({ vpg }).catch(unlessDeleted)
     ingest.removeVpg(vpg)
     table.remove(vpg)
+    await recoveries.forget(vpg)
     await catalog.forgetVpg({ vpg })
   }
 
@@ -109,8 +113,8 @@ export class DaemonControl implements api.VraControl {
     return journalLimitsOf(request, before, this.#parts.store)
   }
 
-  async addVolume(vpg: string, { name, sizeBytes, agent }: api.AddVolumeRequest): Promise<api.VpgStatus> {
-    return this.#changeVolumes(vpg, { kind: 'add', name, sizeBytes, agent })
+  async addVolume(vpg: string, { name, sizeBytes, agent, vm }: api.AddVolumeRequest): Promise<api.VpgStatus> {
+    return this.#changeVolumes(vpg, { kind: 'add', name, sizeBytes, agent, vm })
   }
 
   async removeVolume(vpg: string, volume: string): Promise<api.VpgStatus> {
@@ -228,6 +232,26 @@ export class DaemonControl implements api.VraControl {
     return await this.#parts.mounts.diff(query, this.#parts.table.named(query.vpg))
   }
 
+  async planRecovery(request: api.RecoveryRequest): Promise<api.RecoveryPlan> {
+    return this.#parts.recoveries.plan(request)
+  }
+
+  async startRecovery(request: api.RecoveryRequest): Promise<api.RecoveryFacts> {
+    return this.#parts.recoveries.start(request)
+  }
+
+  async recoveries(): Promise<readonly api.RecoveryFacts[]> {
+    return this.#parts.recoveries.list()
+  }
+
+  async recovery(id: string): Promise<api.RecoveryFacts> {
+    return this.#parts.recoveries.get(id)
+  }
+
+  async decideRecovery(id: string, decision: api.RecoveryDecision): Promise<api.RecoveryFacts> {
+    return this.#parts.recoveries.decide(id, decision)
+  }
+
   async startPreseed({ vpg, volume, file }: api.PreseedRequest): Promise<api.PreseedJob> {
     this.#parts.table.requireChangeable()
     const { checkpoints, clock, preseeds, table } = this.#parts
@@ -335,8 +359,9 @@ function definitionOf(request: api.CreateVpgRequest, nowMicros: number): VpgDefi
   if (parseCheckpointId(request.name) !== undefined)
     throw new Failure('REQUEST_INVALID', `"${request.name}" would read as a checkpoint id`)
   const streams = request.agents.map((agent, index) => ({ number: index + 1, agent }))
-  const volumes = request.volumes.map(({ name, sizeBytes, agent }, index) => {
-    return { number: index + 1, name, sizeBytes, stream: streamFor(name, agent, streams) }
+  const volumes = request.volumes.map(({ name, sizeBytes, agent, vm }, index) => {
+    const stream = streamFor(name, agent, streams)
+    return { number: index + 1, name, sizeBytes, stream, ...(vm === undefined ? {} : { vm }) }
   })
   const idle = streams.find(({ number }) => !volumes.some(volume => volume.stream === number))
   if (idle !== undefined) throw new Failure('REQUEST_INVALID', `the agent "${idle.agent}" has no volume`)

@@ -14,6 +14,7 @@ import { Journal } from '../journal/journal.ts'
 import { Live, type LiveOptions } from '../live/live.ts'
 import type { LiveNotices } from '../live/service.ts'
 import { Metrics } from '../metrics/metrics.ts'
+import { Recoveries } from '../recovery/recovery.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { flushCompileCacheNow, useCompileCache } from './compile-cache.ts'
 import { DataDirectory } from './data-directory.ts'
@@ -24,6 +25,7 @@ import {
   earlyAgingHandlers,
   ingestEvents,
   journalEvents,
+  recoveryEvents,
   tellDamage,
 } from './events.ts'
 import { Exports } from './exports.ts'
@@ -36,6 +38,8 @@ import { Pacer } from './pacer.ts'
 import { Preseeds } from './preseeds.ts'
 import { loadHistory, loadRemembered, loadTail } from './load-catalog.ts'
 import { certificateEndSeconds, readTls } from './tls-files.ts'
+import { RecoveryControl } from './recovery-control.ts'
+import { recoveryTargets } from './recovery-targets.ts'
 import { newestOfEachName, reconcile } from './reconcile.ts'
 import { software } from './software.ts'
 import { StatusReport } from './status-report.ts'
@@ -43,6 +47,7 @@ import { recoveredOfOthers, takeStore } from './store-return.ts'
 import { Terms } from './terms.ts'
 import { VerifyJobs } from './verify-jobs.ts'
 import { VpgEntry, VpgTable } from './vpg-table.ts'
+import { VpgWriters } from './vpg-writers.ts'
 import { WholeSyncs } from './whole-syncs.ts'
 import { DaemonControl } from './vra-control.ts'
 
@@ -118,6 +123,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
 
     // From here on agents are served.
     let serving: Ingest | undefined
+    let forgetRecoveries: (vpg: VpgId) => void = () => undefined
     handlers.later = agingHandlers({
       table,
       catalog,
@@ -127,6 +133,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       ingest: () => serving,
       nowMicros: () => clock.timestampMicros(),
       storeOpened: storeOpened.tell,
+      fenced: vpg => forgetRecoveries(vpg),
       allFenced: standDown,
     })
     const stopTelling = journal.onDurable(group => {
@@ -158,9 +165,11 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     serving = ingest
     catchUp(ingest, table)
     // Taken over in memory in the step in which it is told, or in this one.
-    const storeTaken = storeOpened.told.then(opened =>
-      takeStore({ catalog, clock, ingest, log, table, unknownInLog }, opened.map(unpacked)),
-    )
+    const storeTaken = storeOpened.told.then(async opened => {
+      const vpgs = opened.map(unpacked)
+      await takeStore({ catalog, clock, ingest, log, table, unknownInLog }, vpgs)
+      return vpgs
+    })
     storeTaken.catch(() => undefined) // whoever waits for the end hears of it
     const exports = parts.own(
       new Exports(
@@ -197,8 +206,21 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     const checkpoints = new Checkpoints(catalog)
     const live = parts.own(new Live(liveOptions(config, data, clock, (name, value) => tellLive(log, name, value))))
     const mounts = new Mounts({ aging, checkpoints, clock, live })
+    const engine = parts.own(
+      new Recoveries({
+        ...{ aging, clock },
+        targets: recoveryTargets({ clock, dataDirectory: data.directory, exports, live, store: config.store }),
+        writers: new VpgWriters({ aging, clock, ingest, table }),
+        events: recoveryEvents(table, log),
+      }),
+    )
+    const recoveries = parts.own(new RecoveryControl({ aging, checkpoints, clock, recoveries: engine, table }))
+    forgetRecoveries = vpg => void recoveries.forget(vpg)
     report = new StatusReport(
-      { aging, catalog, checkpoints, clock, disk: realDisk, exports, ingest, journal, meter, metrics, table },
+      {
+        ...{ aging, catalog, checkpoints, clock, disk: realDisk, exports, ingest, journal, meter, metrics },
+        ...{ recoveries, table },
+      },
       {
         software,
         applianceId: data.applianceId,
@@ -220,6 +242,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       mounts,
       preseeds,
       prices: config.prices,
+      recoveries,
       report,
       store,
       table,
@@ -253,6 +276,8 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     flushCompileCacheNow()
     exports.prepare()
     preseeds.resume(table.all())
+    // What is remembered of a VPG may be older than the store: its recoveries are gone on with when that has answered.
+    if (!aging.isStoreAway) recoveries.serveAll(aging.vpgs)
     const offloadedOf = (vpg: VpgId): readonly StreamPosition[] | undefined => table.get(vpg)?.offloaded
     const loading = new AbortController()
     const tailLoaded = loadTail(catalog, journal.recovered.records, offloadedOf, loading.signal)
@@ -263,11 +288,12 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
         await tailLoaded
       },
     })
-    const returning = storeTaken.then(async () => {
+    const returning = storeTaken.then(async vpgs => {
       await aging.start({ durable: journal.durable() })
       wholeSyncs.storeReturned()
       log.info({ vpgs: table.all().length }, 'storeOpened')
       preseeds.resume(table.all())
+      recoveries.serveAll(vpgs)
       return await new Promise<never>(() => undefined)
     })
     await untilAborted(signal, [endOf('aging', aging.ended), indexLost.promise, returning, superseded.promise])

@@ -285,6 +285,18 @@ export class Exposition {
         },
       })
     }
+    new Gauge({
+      name: 'vra_recoveries',
+      help: 'Recoveries under way, by state; 0 for a state that none is in.',
+      labelNames: ['vpg', 'state'],
+      registers,
+      collect() {
+        this.reset()
+        for (const { name: vpg, recoveries } of vpgs())
+          for (const state of recoveryStates)
+            this.set({ vpg, state }, recoveries.filter(recovery => recovery.state === state).length)
+      },
+    })
     for (const [name, help, valuesOf] of requestCounters) {
       new Counter({
         name,
@@ -329,6 +341,8 @@ export class Exposition {
     }
   }
 }
+
+const recoveryStates = ['draining', 'preparing', 'ready', 'committing', 'removing']
 
 type ByForm = (mirror: MirrorFacts) => readonly (readonly [string, number])[]
 
@@ -462,6 +476,11 @@ const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number |
     'vra_history_seconds',
     'From the oldest checkpoint of the history to the newest, of those in the store.',
     vpg => vpg.mirror.historyMillis / 1000,
+  ],
+  [
+    'vra_recovery_rto_seconds',
+    'Of the newest recovery that was ready: from the decision to when it could be used.',
+    vpg => seconds(vpg.lastRecovery?.rtoMillis),
   ],
   ['vra_history_configured_seconds', 'How long the history should be.', vpg => vpg.historyMillis / 1000],
   [

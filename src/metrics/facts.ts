@@ -37,6 +37,9 @@ export interface VpgFacts {
   readonly noCheckpointsBecause: string | undefined
   readonly holes: readonly unknown[]
   readonly mirror: MirrorFacts
+  /** Those under way. */
+  readonly recoveries: readonly { readonly state: string }[]
+  readonly lastRecovery: { readonly rtoMillis: number } | undefined
 }
 
 export interface VolumeMetricsFacts {

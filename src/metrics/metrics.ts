@@ -11,7 +11,7 @@ import { noCounts, type VpgCounts } from './vpg-counts.ts'
 export type { MetricsFacts, VpgFacts } from './facts.ts'
 
 // Events in, Prometheus out. On the hot path an event adds to plain numbers; prom-client is met at a scrape only, where gauges that somebody
-// else knows better are asked for (`facts`). Names are vra_*, in base units; labels are vpg, volume, form, code and reaction and nothing without a bound.
+// else knows better are asked for (`facts`). Names are vra_*, in base units; labels are vpg, volume, form, state, code and reaction and nothing without a bound.
 
 export class Metrics {
   readonly ingest: IngestEvents

@@ -5,6 +5,7 @@ import { Failure } from '../base/failure.ts'
 import type { VpgId } from '../base/ids.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
+import type { VolumeDataSize } from '../timeline/image-size.ts'
 import {
   hasEnded,
   withRecovery,
@@ -26,7 +27,7 @@ import type { RecoveredThing, RecoveryTarget, TargetPlan } from './target.ts'
 //
 // Nothing here is on the way of a write, and what a recovery meets ends at that recovery.
 
-export { endOf } from './decisions.ts'
+export { policyEnd } from './decisions.ts'
 export { RawTarget, type RawTools } from './raw.ts'
 export { vmsOf, volumesMeant, type Selection } from './selection.ts'
 export type { Decision } from './decisions.ts'
@@ -49,6 +50,11 @@ export interface RecoveryOrder {
   readonly vms: readonly RecoveryVm[]
   readonly target: { readonly kind: RecoveryTargetKind; readonly settings: Json }
   readonly commitPolicy: CommitPolicy
+}
+
+/** What it would do, and of each volume its size and about how much of that is data. */
+export interface RecoveryOutline extends TargetPlan {
+  readonly sizes: readonly VolumeDataSize[]
 }
 
 export interface RecoveryView {
@@ -100,14 +106,14 @@ export class Recoveries {
   }
 
   /** What it would do; nothing is changed. Fails as the target's plan() does, REQUEST_INVALID for what cannot be meant. */
-  async plan(order: RecoveryOrder, signal: AbortSignal): Promise<TargetPlan> {
+  async plan(order: RecoveryOrder, signal: AbortSignal): Promise<RecoveryOutline> {
     const { kind, definition, checkpoint, vms, target, commitPolicy } = order
     requirePolicy(kind, commitPolicy)
     const all = await this.#parts.aging.dataSizes({ vpg: definition.id, checkpoint })
     const wanted = new Set(vms.flatMap(({ volumes }) => volumes))
     const sizes = all.filter(({ volume }) => wanted.has(volume))
     const request = { kind, definition, checkpoint, vms, sizes, settings: target.settings }
-    return await this.#target(target.kind).plan(request, signal)
+    return { ...(await this.#target(target.kind).plan(request, signal)), sizes }
   }
 
   /**

@@ -77,6 +77,7 @@ async function reported(
     journal: { status: () => ({ stalledBecause: undefined }) },
     meter: { rates: () => rates },
     metrics: { ackLatency: () => ({}) },
+    recoveries: { ofVpg: () => ({ recoveries: [], lastRecovery: undefined }) },
   }
   return await new StatusReport(parts as unknown as StatusReportParts, {} as StatusFacts).status()
 }

@@ -19,6 +19,8 @@ function deletable(failures: (Failure | undefined)[]) {
   const parts = {
     table,
     exports: { isReading: () => false },
+    mounts: { isReading: () => false },
+    recoveries: { forget: async () => undefined },
     ingest: { removeVpg: () => void steps.push('ingest') },
     catalog: { forgetVpg: async () => void steps.push('catalog') },
     aging: {
@@ -107,6 +109,7 @@ t.test('a VPG is created with the volumes of each of its agents', async t => {
         return { ...opened, definition }
       },
     },
+    recoveries: { serve: () => undefined },
     ingest: { addVpg: () => undefined },
     report: { vpg: async () => ({}) },
   }

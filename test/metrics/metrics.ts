@@ -97,9 +97,9 @@ t.test('a daemon that cannot give its facts is still scraped; a deleted group le
   t.ok(valueOf(await metrics.render(), 'process_resident_memory_bytes'))
 })
 
-t.test('labels are vpg, volume, form, code and reaction; every metric has a help and a unit', async t => {
+t.test('labels are vpg, volume, form, state, code and reaction; every metric has a help and a unit', async t => {
   const scraped = await (await populatedMetrics(t)).text()
-  const allowed = ['vpg', 'volume', 'form', 'code', 'reaction', 'le', 'version', 'node_version']
+  const allowed = ['vpg', 'volume', 'form', 'state', 'code', 'reaction', 'le', 'version', 'node_version']
   for (const [, label = ''] of scraped.matchAll(/[{,]([a-z_]+)="/g)) t.ok(allowed.includes(label), label)
   for (const line of scraped.split('\n').filter(candidate => candidate.startsWith('# TYPE'))) {
     const [, , name = '', type] = line.split(' ')

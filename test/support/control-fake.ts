@@ -23,6 +23,10 @@ import type {
   GrowVolumeRequest,
   PreseedJob,
   PreseedRequest,
+  RecoveryDecision,
+  RecoveryFacts,
+  RecoveryPlan,
+  RecoveryRequest,
   SyncVpgRequest,
   TagRequest,
   VerifyJob,
@@ -50,6 +54,10 @@ export class FakeVra implements VraControl {
   readonly vpgs = new Map<string, FakeVpg>()
   readonly jobs = new Map<string, ExportJob>()
   readonly verifyJobs = new Map<string, VerifyJob>()
+  readonly recoveryJobs = new Map<string, RecoveryFacts>()
+  readonly recoveryRequests: RecoveryRequest[] = []
+  /** Why the next one is undone. */
+  recoveryFailure: RecoveryFacts['failure']
   /** Thrown by the next call, whichever it is. */
   failNext: unknown
   /** What `startVerify` finds. */
@@ -234,6 +242,83 @@ export class FakeVra implements VraControl {
     const vpg = this.#vpg(name)
     if (!vpg.tags.delete(tag)) throw new Failure('NOT_FOUND', `nothing of ${name} is tagged "${tag}"`)
     this.#refresh(vpg)
+  }
+
+  async planRecovery(request: RecoveryRequest): Promise<RecoveryPlan> {
+    const vpg = this.#vpg(request.vpg)
+    this.recoveryRequests.push(request)
+    const { checkpoint, timestampMicros, tags } = this.#facts(vpg, this.#find(vpg, request.checkpoint))
+    const wanted = vpg.status.volumes.filter(({ name }) => request.volumes?.includes(name) ?? true)
+    const sizeBytes = wanted.reduce((sum, volume) => sum + volume.sizeBytes, 0)
+    return {
+      ...{ vpg: request.vpg, kind: request.kind, target: request.target, settings: request.settings },
+      ...{ checkpoint, checkpointTimestampMicros: timestampMicros, tags },
+      ageMillis: (nowMicros - timestampMicros) / 1000,
+      vms: [
+        {
+          name: 'host1',
+          volumes: wanted.map(volume => ({ ...volume, dataSizeBytes: volume.sizeBytes / 4 })),
+        },
+      ],
+      sizeBytes,
+      copySizeBytes: sizeBytes / 4,
+      expectedMillis: 90_000,
+      commitPolicy: request.commitPolicy,
+      remarks: ['it writes sparse files in /srv/look'],
+    }
+  }
+
+  /** Each look at it is a step further. */
+  async startRecovery(request: RecoveryRequest): Promise<RecoveryFacts> {
+    const plan = await this.planRecovery(request)
+    const recovery: RecoveryFacts = {
+      ...{ id: `r-${this.recoveryJobs.size + 1}`, vpg: plan.vpg, kind: plan.kind, state: 'preparing' },
+      ...{ target: plan.target, settings: plan.settings, commitPolicy: plan.commitPolicy },
+      ...{ checkpoint: plan.checkpoint, checkpointTimestampMicros: plan.checkpointTimestampMicros },
+      vms: plan.vms.map(({ name, volumes }) => ({
+        name,
+        volumes: volumes.map(volume => ({
+          ...{ name: volume.name, sizeBytes: volume.sizeBytes },
+          ...{ doneBytes: 0, totalBytes: volume.sizeBytes, etaMillis: undefined },
+        })),
+      })),
+      ...{ things: [], doneBytes: 0, totalBytes: plan.sizeBytes, etaMillis: 90_000, policyAtMicros: undefined },
+      ...{ createdAtMicros: nowMicros, readyAtMicros: undefined, endedAtMicros: undefined, rtoMillis: undefined },
+      ...{ trouble: undefined, failure: undefined },
+    }
+    this.recoveryJobs.set(recovery.id, recovery)
+    return recovery
+  }
+
+  async recoveries(): Promise<readonly RecoveryFacts[]> {
+    this.#mayFail()
+    return [...this.recoveryJobs.values()].reverse()
+  }
+
+  async recovery(id: string): Promise<RecoveryFacts> {
+    this.#mayFail()
+    const found = this.recoveryJobs.get(id)
+    if (found === undefined) throw new Failure('NOT_FOUND', `there is no recovery ${id}`)
+    const place = { vm: 'host1', volume: 'root', kind: 'file', place: '/srv/look/host1-root.raw' }
+    const failed = { state: 'removed', failure: this.recoveryFailure, endedAtMicros: nowMicros } as const
+    const ready = { state: 'ready', readyAtMicros: nowMicros, rtoMillis: 61_000, things: [place] } as const
+    const next = found.state === 'preparing' ? (this.recoveryFailure === undefined ? ready : failed) : {}
+    this.recoveryJobs.set(id, { ...found, ...next })
+    return { ...found, ...next }
+  }
+
+  async decideRecovery(id: string, decision: RecoveryDecision): Promise<RecoveryFacts> {
+    const found = await this.recovery(id)
+    if (found.endedAtMicros !== undefined) throw new Failure('REQUEST_INVALID', `recovery ${id} was ${found.state}`)
+    const state = decision === 'commit' ? 'committed' : 'removed'
+    const decided: RecoveryFacts = {
+      ...found,
+      state,
+      endedAtMicros: nowMicros,
+      things: state === 'removed' ? [] : found.things,
+    }
+    this.recoveryJobs.set(id, decided)
+    return decided
   }
 
   async startExport(request: ExportRequest): Promise<ExportJob> {
@@ -447,6 +532,8 @@ export class FakeVra implements VraControl {
       writesTotal: 0,
       bytesTotal: 0,
       mirror: emptyMirror,
+      recoveries: [],
+      lastRecovery: undefined,
       ...facts,
     }
     const ordinals = Array.from({ length: checkpointCount }, (_, index) => checkpointOrdinal(3, 1000 + index))
@@ -542,6 +629,7 @@ function volumeFacts(volume: CreateVpgRequest['volumes'][number], index: number)
   return {
     number: index + 1,
     agent: 'host1',
+    vm: volume.agent ?? 'host1',
     ...volume,
     ...{ dirtyBytes: 0, lagMillis: 0, backlogBytes: 0, backlogEtaMillis: 0, sync: undefined, preseed: undefined },
   }

@@ -1,0 +1,98 @@
+import type { FailureRecord } from '../base/failure.ts'
+import type { CommitPolicy, Json, RecoveryKind, RecoveryState, RecoveryTargetKind } from '../timeline/recovery.ts'
+
+export type { CommitPolicy, Json, RecoveryKind, RecoveryState, RecoveryTargetKind } from '../timeline/recovery.ts'
+
+// What the API says of recoveries; part of service.ts.
+
+export interface RecoveryRequest {
+  readonly vpg: string
+  readonly kind: RecoveryKind
+  /** As in findCheckpoint; of a move "latest". */
+  readonly checkpoint: string
+  /** Names of machines and of volumes; all that the checkpoint has where neither is named. */
+  readonly vms?: readonly string[]
+  readonly volumes?: readonly string[]
+  readonly target: RecoveryTargetKind
+  /** The target's own: of `raw` a directory on the daemon's host. */
+  readonly settings: Json
+  readonly commitPolicy: CommitPolicy
+}
+
+/** What a recovery would do, for whoever has to decide. */
+export interface RecoveryPlan {
+  readonly vpg: string
+  readonly kind: RecoveryKind
+  readonly target: RecoveryTargetKind
+  readonly settings: Json
+  /** Of a move the newest there is, in place of the one that it makes. */
+  readonly checkpoint: string
+  readonly checkpointTimestampMicros: number
+  readonly ageMillis: number
+  readonly tags: readonly string[]
+  readonly vms: readonly PlannedVm[]
+  readonly sizeBytes: number
+  /** Before the machines can be used: at most, for it is told by the store's manifest alone. */
+  readonly copySizeBytes: number
+  readonly expectedMillis: number
+  readonly commitPolicy: CommitPolicy
+  /** What is worth knowing before: a sentence each. */
+  readonly remarks: readonly string[]
+}
+
+export interface PlannedVm {
+  readonly name: string
+  readonly volumes: readonly { readonly name: string; readonly sizeBytes: number; readonly dataSizeBytes: number }[]
+}
+
+export interface RecoveryFacts {
+  readonly id: string
+  readonly vpg: string
+  readonly kind: RecoveryKind
+  readonly state: RecoveryState
+  readonly target: RecoveryTargetKind
+  readonly settings: Json
+  /** Undefined while a move drains. */
+  readonly checkpoint: string | undefined
+  readonly checkpointTimestampMicros: number | undefined
+  readonly vms: readonly RecoveredVm[]
+  /** Where what was recovered can be had: files, addresses, ids. */
+  readonly things: readonly RecoveredPlace[]
+  /** Of the copy that is under way in this process, all volumes together; 0 where none is. */
+  readonly doneBytes: number
+  readonly totalBytes: number
+  readonly etaMillis: number | undefined
+  readonly commitPolicy: CommitPolicy
+  /** When the commit policy takes effect; undefined where it does not, or not yet. */
+  readonly policyAtMicros: number | undefined
+  readonly createdAtMicros: number
+  readonly readyAtMicros: number | undefined
+  readonly endedAtMicros: number | undefined
+  /** From the decision to when it could be used. */
+  readonly rtoMillis: number | undefined
+  /** Why it does not get on at this moment; it is tried again. */
+  readonly trouble: string | undefined
+  /** Why it was undone, where nobody asked for it. */
+  readonly failure: FailureRecord | undefined
+}
+
+export interface RecoveredVm {
+  readonly name: string
+  readonly volumes: readonly {
+    readonly name: string
+    readonly sizeBytes: number
+    readonly doneBytes: number | undefined
+    readonly totalBytes: number | undefined
+    readonly etaMillis: number | undefined
+  }[]
+}
+
+export interface RecoveredPlace {
+  readonly vm: string
+  /** Undefined: of the machine itself. */
+  readonly volume: string | undefined
+  readonly kind: string
+  readonly place: string
+}
+
+export type RecoveryDecision = 'commit' | 'rollback' | 'stop'

@@ -1,0 +1,230 @@
+import type { Aging } from '../aging/aging.ts'
+import type { OpenedVpg } from '../aging/service.ts'
+import type { Clock } from '../base/clock.ts'
+import { Failure, failedWith } from '../base/failure.ts'
+import { formatCheckpointId, type VpgId } from '../base/ids.ts'
+import type * as api from '../control/service.ts'
+import { durationInWords } from '../control/words.ts'
+import {
+  policyEnd,
+  vmsOf,
+  volumesMeant,
+  type Recoveries,
+  type RecoveryOrder,
+  type RecoveryView,
+} from '../recovery/recovery.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
+import { hasEnded } from '../timeline/recovery.ts'
+import type { Checkpoints } from './checkpoints.ts'
+import type { VpgEntry, VpgTable } from './vpg-table.ts'
+
+export interface RecoveryControlParts {
+  readonly aging: Pick<Aging, 'dataSizes'>
+  readonly checkpoints: Checkpoints
+  readonly clock: Clock
+  readonly recoveries: Recoveries
+  readonly table: VpgTable
+}
+
+type Order = RecoveryOrder & { readonly entry: VpgEntry; readonly remarks: readonly string[] }
+
+/** What the API asks of recoveries: names and references are looked up here, and what is told is put into names again. */
+export class RecoveryControl {
+  readonly #parts: RecoveryControlParts
+  readonly #closing = new AbortController()
+
+  constructor(parts: RecoveryControlParts) {
+    this.#parts = parts
+  }
+
+  async plan(request: api.RecoveryRequest): Promise<api.RecoveryPlan> {
+    const { clock, recoveries } = this.#parts
+    const { entry, remarks, ...order } = await this.#order(request)
+    const plan = await recoveries.plan(order, this.#closing.signal)
+    const { kind, checkpoint, commitPolicy, definition } = order
+    const nameOf = namesIn(entry)
+    const sizes = new Map(plan.sizes.map(size => [size.volume, size]))
+    const vms = order.vms.map(({ name, volumes }) => ({
+      name,
+      volumes: volumes.map(number => {
+        const { sizeBytes = 0, dataSizeBytes = 0 } = sizes.get(number) ?? {}
+        return { name: nameOf(number), sizeBytes, dataSizeBytes }
+      }),
+    }))
+    return {
+      vpg: definition.name,
+      kind,
+      target: order.target.kind,
+      settings: plan.settings,
+      checkpoint: formatCheckpointId(checkpoint.ordinal),
+      checkpointTimestampMicros: checkpoint.timestampMicros,
+      ageMillis: Math.max(0, clock.timestampMicros() - checkpoint.timestampMicros) / 1000,
+      tags: entry.tagsOf(checkpoint.ordinal),
+      vms,
+      sizeBytes: plan.sizes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+      copySizeBytes: plan.copySizeBytes,
+      expectedMillis: plan.expectedMillis,
+      commitPolicy,
+      remarks: [...remarks, ...plan.remarks],
+    }
+  }
+
+  async start(request: api.RecoveryRequest): Promise<api.RecoveryFacts> {
+    const { entry: _, remarks: __, ...order } = await this.#order(request)
+    return this.#facts(await this.#parts.recoveries.start(order, this.#closing.signal))
+  }
+
+  list(): api.RecoveryFacts[] {
+    return this.#parts.recoveries.list().map(view => this.#facts(view))
+  }
+
+  get(id: string): api.RecoveryFacts {
+    return this.#facts(this.#parts.recoveries.get(id))
+  }
+
+  async decide(id: string, decision: api.RecoveryDecision): Promise<api.RecoveryFacts> {
+    return this.#facts(await this.#parts.recoveries.decide(id, decision))
+  }
+
+  /** The VPG's recoveries are gone on with, as the store has them; nothing happens where they are already. */
+  serve(entry: VpgEntry, { recoveries }: Pick<OpenedVpg, 'recoveries'>): void {
+    this.#parts.recoveries.serve(entry.definition.id, recoveries, () => entry.definition)
+  }
+
+  /** The same of all that are served. */
+  serveAll(opened: readonly OpenedVpg[]): void {
+    for (const vpg of opened) {
+      const entry = this.#parts.table.get(vpg.definition.id)
+      if (entry !== undefined && entry.fenced === undefined) this.serve(entry, vpg)
+    }
+  }
+
+  /** It is deleted, or another appliance's. */
+  async forget(vpg: VpgId): Promise<void> {
+    await this.#parts.recoveries.forget(vpg)
+  }
+
+  /** What the status says of one VPG. */
+  ofVpg(entry: VpgEntry): Pick<api.VpgStatus, 'recoveries' | 'lastRecovery'> {
+    const views = this.#parts.recoveries.list(entry.definition.id)
+    const ready = views.filter(({ record }) => record.readyAtMicros !== undefined)
+    const last = ready.map(view => this.#facts(view)).sort((a, b) => (b.readyAtMicros ?? 0) - (a.readyAtMicros ?? 0))[0]
+    return {
+      recoveries: views.filter(({ record }) => !hasEnded(record)).map(view => this.#facts(view)),
+      lastRecovery:
+        last?.readyAtMicros === undefined || last.rtoMillis === undefined
+          ? undefined
+          : { readyAtMicros: last.readyAtMicros, rtoMillis: last.rtoMillis },
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort(new Failure('CLOSING', 'the daemon ends'))
+  }
+
+  async #order(request: api.RecoveryRequest): Promise<Order> {
+    const { checkpoints, clock, table } = this.#parts
+    const entry = table.named(request.vpg)
+    const { definition } = entry
+    const { kind, commitPolicy } = request
+    if (kind === 'move' && request.checkpoint.trim() !== 'latest')
+      throw new Failure(
+        'REQUEST_INVALID',
+        'a move makes the last checkpoint itself and takes that one, so that nothing is lost; for another one fail over to it',
+      )
+    const meant = volumesMeant(definition, { vms: request.vms ?? [], volumes: request.volumes ?? [] })
+    const including = (meant ?? definition.volumes).map(({ number }) => number)
+    const nowMicros = clock.timestampMicros()
+    const checkpoint = await checkpoints
+      .findIncluding(entry, including, request.checkpoint, nowMicros)
+      .catch(async (error: unknown) => {
+        // A time before a volume was there, or while its first synchronisation runs: what there was of the others.
+        if (meant !== undefined || !failedWith(error, 'CHECKPOINT_MISSING')) throw error
+        return await checkpoints.find(entry, request.checkpoint, nowMicros)
+      })
+    const instead = await this.#instead(entry, including, checkpoint)
+    const vms = vmsOf(definition, checkpoint, meant, instead)
+    const target = { kind: request.target, settings: request.settings }
+    const remarks = await this.#remarks(entry, checkpoint, kind)
+    return { entry, remarks, kind, definition, checkpoint, vms, target, commitPolicy }
+  }
+
+  /** Where it does not include all that is wanted: what does. */
+  async #instead(entry: VpgEntry, including: readonly number[], checkpoint: Checkpoint): Promise<string> {
+    const { checkpoints } = this.#parts
+    const nearest = await checkpoints.nearestIncluding(entry, including, checkpoint.ordinal)
+    const others = 'or name the volumes that you want (--volume)'
+    return nearest === undefined
+      ? `none does yet; wait, ${others}`
+      : `the nearest that does is ${nearest}; take that, ${others}`
+  }
+
+  async #remarks(entry: VpgEntry, checkpoint: Checkpoint, kind: api.RecoveryKind): Promise<string[]> {
+    const remarks: string[] = []
+    const newest = await this.#parts.checkpoints.latest(entry)
+    if (newest !== undefined && newest.ordinal > checkpoint.ordinal) {
+      const later = durationInWords((newest.timestampMicros - checkpoint.timestampMicros) / 1000)
+      const id = formatCheckpointId(newest.ordinal)
+      remarks.push(`there are newer checkpoints: what was written in the ${later} up to ${id} is not in this one`)
+    }
+    const then = new Set(checkpoint.volumes.map(({ number }) => number))
+    const without = entry.definition.volumes.filter(({ number }) => !then.has(number)).map(({ name }) => `"${name}"`)
+    if (without.length > 0) remarks.push(`${without.join(', ')} was not part of the group then, and is not recovered`)
+    if (kind === 'test') remarks.push('a test: protection goes on, and stopping it removes everything again')
+    if (kind === 'failover')
+      remarks.push(
+        'protection goes on, and nothing of it is lost, until you commit; the machines of the protected site are not stopped by this: make sure that they and these do not run side by side',
+      )
+    return remarks
+  }
+
+  #facts({ vpg, record, things, progress, trouble }: RecoveryView): api.RecoveryFacts {
+    const entry = this.#parts.table.get(vpg)
+    const nameOf = namesIn(entry)
+    const { checkpoint, createdAtMicros, readyAtMicros, endedAtMicros, commitPolicy } = record
+    const sizeOf = (volume: number): number =>
+      checkpoint?.volumes.find(({ number }) => number === volume)?.sizeBytes ??
+      entry?.definition.volumes.find(({ number }) => number === volume)?.sizeBytes ??
+      0
+    const end = record.state === 'ready' ? policyEnd(record, this.#parts.clock.timestampMicros()) : undefined
+    const etas = progress.flatMap(({ etaMillis }) => etaMillis ?? [])
+    return {
+      id: record.id,
+      vpg: entry?.definition.name ?? vpg,
+      kind: record.kind,
+      state: record.state,
+      target: record.target.kind,
+      settings: record.target.settings,
+      checkpoint: checkpoint === undefined ? undefined : formatCheckpointId(checkpoint.ordinal),
+      checkpointTimestampMicros: checkpoint?.timestampMicros,
+      vms: record.vms.map(({ name, volumes }) => ({
+        name,
+        volumes: volumes.map(volume => {
+          const { doneBytes, totalBytes, etaMillis } = progress.find(each => each.volume === volume) ?? {}
+          return { name: nameOf(volume), sizeBytes: sizeOf(volume), doneBytes, totalBytes, etaMillis }
+        }),
+      })),
+      things: things.map(({ vm, volume, kind, place }) => ({
+        ...{ vm, kind, place },
+        volume: volume === undefined ? undefined : nameOf(volume),
+      })),
+      doneBytes: progress.reduce((sum, { doneBytes }) => sum + doneBytes, 0),
+      totalBytes: progress.reduce((sum, { totalBytes }) => sum + totalBytes, 0),
+      etaMillis: etas.length === 0 ? undefined : Math.max(...etas),
+      commitPolicy,
+      policyAtMicros:
+        end === undefined || readyAtMicros === undefined ? undefined : readyAtMicros + commitPolicy.afterMillis * 1000,
+      createdAtMicros,
+      readyAtMicros: readyAtMicros ?? undefined,
+      endedAtMicros: endedAtMicros ?? undefined,
+      rtoMillis: readyAtMicros === undefined ? undefined : Math.max(0, readyAtMicros - createdAtMicros) / 1000,
+      trouble,
+      failure: record.failure,
+    }
+  }
+}
+
+function namesIn(entry: VpgEntry | undefined): (volume: number) => string {
+  const { volumes = [], removedVolumes = [] } = entry?.definition ?? {}
+  return number => [...volumes, ...removedVolumes].find(volume => volume.number === number)?.name ?? `volume ${number}`
+}

@@ -1,0 +1,116 @@
+import t, { type Test } from 'tap'
+import { ControlApi } from '../../src/control/control.ts'
+import { runCli, type Ended } from '../support/cli-run.ts'
+import { populated, type FakeVra } from '../support/control-fake.ts'
+
+// Recovering, as somebody does who is afraid: what will happen is told before it does, what went wrong afterwards, and what to do next always.
+
+t.jobs = 2
+
+async function open(t: Test): Promise<{ vra: FakeVra; vraCommand: (...argv: string[]) => Promise<Ended> }> {
+  const vra = populated()
+  const api = await ControlApi.open({
+    host: '127.0.0.1',
+    port: 0,
+    vra,
+    metrics: async () => '',
+    onBug: error => t.fail(String(error)),
+  })
+  t.teardown(() => api.close())
+  return { vra, vraCommand: (...argv) => runCli(argv, { VRA_CONTROL_URL: api.url }) }
+}
+
+const raw = ['--target', 'raw', '--to', '/srv/look'] as const
+
+t.test('--plan says what it would do, and does nothing', async t => {
+  const { vra, vraCommand } = await open(t)
+  const [vpg] = [...vra.vpgs.keys()]
+  const planned = await vraCommand('recover', 'test', String(vpg), ...raw, '--plan')
+  t.equal(planned.status, 0, planned.stderr)
+  t.match(planned.stdout, new RegExp(`^what\ttest of ${vpg} to raw$`, 'm'))
+  t.match(planned.stdout, /^checkpoint\t3\.\d+.* old$/m)
+  t.match(planned.stdout, /^volume\thost1 \S+, .* of it data$/m)
+  t.match(planned.stdout, /^to copy\tup to .*, about 1 min 30 s$/m)
+  t.match(planned.stdout, /^when it is ready\tit waits until it is stopped$/m)
+  t.match(planned.stdout, /^note\tit writes sparse files/m)
+  t.equal(vra.recoveryJobs.size, 0)
+  const json = await vraCommand('recover', 'test', String(vpg), ...raw, '--plan', '--json')
+  t.match(JSON.parse(json.stdout), { vpg, kind: 'test', target: 'raw', settings: { directory: '/srv/look' } })
+})
+
+t.test('a failover is begun, watched until it is ready, and committed; what to do next is told', async t => {
+  const { vra, vraCommand } = await open(t)
+  const [vpg = ''] = [...vra.vpgs.keys()]
+  const policy = ['--commit-policy', 'rollback', '--after', '60min']
+  const begun = await vraCommand('recover', 'failover', vpg, ...raw, ...policy, '--yes')
+  t.equal(begun.status, 0, begun.stderr)
+  t.match(begun.stderr, /^when it is ready +it is rolled back after 1 h, unless somebody says otherwise$/m)
+  t.match(begun.stdout, /^state\tready for /m)
+  t.match(begun.stdout, /^ready after\t1 min 1 s$/m)
+  t.match(begun.stdout, /^file\thost1 root: \/srv\/look\/host1-root\.raw$/m)
+  t.match(begun.stderr, /"vra recover commit r-1" keeps it, "vra recover rollback r-1" removes it again/)
+  const [planned, started] = vra.recoveryRequests
+  t.match(started, { commitPolicy: { kind: 'rollback', afterMillis: 3_600_000 } })
+  t.equal(planned?.checkpoint, 'latest')
+  t.match(started?.checkpoint, /^3\.\d+$/, 'what was shown is what is done')
+
+  const listed = await vraCommand('recoveries')
+  t.match(listed.stdout, /^r-1\tfailover\t/m)
+  const committed = await vraCommand('recover', 'commit', 'r-1', '--json')
+  t.equal(committed.status, 0, committed.stderr)
+  t.match(JSON.parse(committed.stdout), { id: 'r-1', state: 'committed' })
+  const again = await vraCommand('recover', 'commit', 'r-1')
+  t.equal(again.status, 2)
+  t.match(again.stderr, /r-1 was committed/)
+  t.equal((await vraCommand('recoveries', 'show', 'r-9')).status, 3)
+})
+
+t.test('one that is undone says why, with the status of its reason', async t => {
+  const { vra, vraCommand } = await open(t)
+  const [vpg = ''] = [...vra.vpgs.keys()]
+  vra.recoveryFailure = { code: 'DISK_FAILED', sentence: 'the file system is full', details: {} }
+  const undone = await vraCommand('recover', 'test', vpg, ...raw)
+  t.equal(undone.status, 4)
+  t.match(undone.stderr, /recovery r-1 was undone, and nothing of it is left: the file system is full/)
+  t.match(undone.stdout, /^why\tthe file system is full$/m)
+})
+
+t.test('what cannot be meant is refused before anything is asked of the daemon', async t => {
+  const { vra, vraCommand } = await open(t)
+  const [vpg = ''] = [...vra.vpgs.keys()]
+  t.match(await vraCommand('recover', 'test', vpg), { status: 2, stderr: /--target/ })
+  t.match(await vraCommand('recover', 'test', vpg, ...raw, '--commit-policy', 'commit'), {
+    status: 2,
+    stderr: /none, rollback/,
+  })
+  t.match(await vraCommand('recover', 'move', vpg, ...raw, '--checkpoint', '3.1'), {
+    status: 2,
+    stderr: /--checkpoint/,
+  })
+  t.match(await vraCommand('recover', 'clone', vpg, ...raw, '--commit-policy', 'commit'), { status: 2 })
+  t.equal(vra.recoveryRequests.length, 0)
+  const later = await vraCommand('recover', 'failover', vpg, ...raw, '--after', '1ms')
+  t.equal(later.status, 0, later.stderr)
+  const missing = await vraCommand('recover', 'test', vpg, ...raw, '--checkpoint', 'no-such-tag')
+  t.equal(missing.status, 3)
+})
+
+t.test('a volume may say of which machine it is', async t => {
+  const { vra, vraCommand } = await open(t)
+  const created = await vraCommand(
+    'vpg',
+    'create',
+    'erp',
+    '--volume',
+    'db1/data=1GiB',
+    '--volume',
+    'kvm1:app=1GiB',
+    '--agent',
+    'kvm1',
+  )
+  t.equal(created.status, 0, created.stderr)
+  t.match((await vra.showVpg('erp')).volumes, [
+    { name: 'data', vm: 'db1' },
+    { name: 'app', agent: 'kvm1', vm: 'kvm1' },
+  ])
+})
