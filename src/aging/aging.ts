@@ -4,7 +4,7 @@ import { Failure, failedWith } from '../base/failure.ts'
 import { agingHeapSizeMiBMax, durableNoticeIntervalMillis, threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
 import { decodeCheckpoints } from '../manifest/checkpoint-page.ts'
-import type { AgingConfig, AgingEvents, AgingService, LogMark, OpenedVpg, PackedVpg } from './service.ts'
+import type { AgingConfig, AgingEvents, AgingNotices, AgingService, LogMark, OpenedVpg, PackedVpg } from './service.ts'
 
 // Journal to mirror, seen from the daemon. The work itself runs in one thread (aging-worker.ts), so that ingest never
 // waits for an upload, a merge or a checksum:
@@ -66,12 +66,16 @@ export class Aging {
       resourceLimits: { maxOldGenerationSizeMb: agingHeapSizeMiBMax, maxYoungGenerationSizeMb: threadYoungSizeMiBMax },
     })
     const ended = endOf(worker)
+    let aging: Aging | undefined
     const client = new RpcClient<AgingService>(worker, (name, value) => {
       const handler = handlers[name as keyof AgingHandlers] as ((notice: unknown) => void) | undefined
       handler?.(value)
+      if (name === 'checkpointsGivenUp' && aging !== undefined)
+        aging.#answer(value as AgingNotices['checkpointsGivenUp'])
     })
     try {
-      return new Aging(worker, client, await client.call('open', config), ended)
+      aging = new Aging(worker, client, await client.call('open', config), ended)
+      return aging
     } catch (error) {
       await worker.terminate()
       throw error
@@ -144,6 +148,11 @@ export class Aging {
     if (mark === undefined || this.#closed) return
     this.#mark = undefined
     this.#worker.postMessage({ type: 'notice', name: 'durable', value: mark })
+  }
+
+  #answer({ question }: AgingNotices['checkpointsGivenUp']): void {
+    this.flush()
+    this.#client.call('givenUp', { question }).catch(() => undefined) // the thread has ended, and so has its question
   }
 
   /** Stops the thread between two steps; what was under way is found again at the next start. */

@@ -1,5 +1,5 @@
 import { sequence, type Ordinal } from '../base/ids.ts'
-import { durableNoticeIntervalMillis, regionsPerCommitMax, regionSizeBytes } from '../base/limits.ts'
+import { regionsPerCommitMax, regionSizeBytes } from '../base/limits.ts'
 import { defaultFoldLimits, fold, rewriteRegion } from '../mirror/mirror.ts'
 import { openSegment } from '../segment/segment.ts'
 import { isMarkerWithin } from '../timeline/assembler.ts'
@@ -86,15 +86,10 @@ export async function foldWaiting(
 
 /**
  * On return no checkpoint is told of any more that the open delta goes past, and those that were told of before are known here: their
- * markers were durable then, and how far the log is durable is heard within the notice's interval.
+ * markers were durable then, and how far the log was durable comes before the answer.
  */
-async function giveUp(
-  { notify, clock, signal, readTail }: AgingTools,
-  writer: VpgWriter,
-  plan: FoldPlan,
-): Promise<void> {
-  notify('checkpointsGivenUp', { vpg: writer.vpg, through: plan.toVector })
-  await clock.sleep(2 * durableNoticeIntervalMillis, signal)
+async function giveUp({ tellGivenUp, readTail }: AgingTools, writer: VpgWriter, plan: FoldPlan): Promise<void> {
+  await tellGivenUp(writer.vpg, plan.toVector)
   await readTail()
 }
 

@@ -84,6 +84,9 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   /** How far the log was said to be durable last. */
   #durable: LogMark | undefined
   readonly #logs: TailedLog[] = []
+  /** Of checkpointsGivenUp: what goes on with the answer. */
+  readonly #questions = new Map<number, () => void>()
+  #lastQuestion = 0
 
   constructor(clock: Clock, notify: Notify, surroundings: WorkerSurroundings = {}) {
     this.#clock = clock
@@ -149,6 +152,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       logFiles: new LogFiles(fileIdentity => this.#notify('logFileFree', { fileIdentity })),
       frames: this.#openLog(disk, config.logDirectory),
       readTail: () => this.readTail(),
+      tellGivenUp: (vpg, through) => this.#tellGivenUp(vpg, through),
       segmentPermit: new Permits(1),
       segmentSizeBytesMax: config.segmentSizeBytesTarget + segmentSlackBytes,
       segmentMemory: this.#surroundings.segmentMemory ?? new SegmentMemory(),
@@ -339,6 +343,27 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     return await this.#ready().turns.hurry(async () => {
       await this.readTail()
       return await this.#known(vpg).sealAll()
+    })
+  }
+
+  async givenUp({ question }: { readonly question: number }): Promise<void> {
+    this.#questions.get(question)?.()
+    this.#questions.delete(question)
+  }
+
+  /** However long the daemon takes to answer: what it told before is not known any sooner. */
+  async #tellGivenUp(vpg: VpgId, through: PositionVector): Promise<void> {
+    const { signal } = this.#closing
+    signal.throwIfAborted()
+    const question = ++this.#lastQuestion
+    await new Promise<void>((resolve, reject) => {
+      const end = (): void => reject(signal.reason as Error)
+      signal.addEventListener('abort', end, { once: true })
+      this.#questions.set(question, () => {
+        signal.removeEventListener('abort', end)
+        resolve()
+      })
+      this.#notify('checkpointsGivenUp', { vpg, through, question })
     })
   }
 

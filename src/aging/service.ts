@@ -140,6 +140,8 @@ export interface AgingService {
   generationOpened(argument: { readonly vpg: VpgId } & WholeSync): Promise<void>
   /** Seals and commits what the VPG has in the log up to now, whatever its size and age; returns what is offloaded then. */
   seal(argument: { readonly vpg: VpgId }): Promise<readonly StreamPosition[]>
+  /** The answer to checkpointsGivenUp, after it was acted on, and after the thread was told how far the log is durable by then. */
+  givenUp(argument: { readonly question: number }): Promise<void>
   close(argument: undefined): Promise<void>
 }
 
@@ -288,9 +290,9 @@ export interface AgingNotices {
   }
   /**
    * What an agent sent while another was away was merged without a checkpoint: those with a marker up to here, which still miss another's,
-   * are none any more, should it come.
+   * are none any more, should it come. Answered by givenUp(), which is waited for.
    */
-  checkpointsGivenUp: { readonly vpg: VpgId; readonly through: PositionVector }
+  checkpointsGivenUp: { readonly vpg: VpgId; readonly through: PositionVector; readonly question: number }
   regionRewritten: {
     readonly vpg: VpgId
     readonly rawSizeBytes: number

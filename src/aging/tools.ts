@@ -1,4 +1,5 @@
 import type { Clock } from '../base/clock.ts'
+import type { PositionVector, VpgId } from '../base/ids.ts'
 import type { Permits } from '../base/permits.ts'
 import type { Disk, OpenVolumeFile } from '../disk/disk.ts'
 import type { LogReader } from '../journal/log-reader.ts'
@@ -33,6 +34,8 @@ export interface AgingTools {
   readonly frames: Pick<TailedLog, 'readUnchecked'>
   /** On return the VPGs have taken every record that is known to be durable, unless too many wait to be sealed. */
   readonly readTail: () => Promise<void>
+  /** Tells checkpointsGivenUp; on return that was acted on, and what was durable before that is known. */
+  readonly tellGivenUp: (vpg: VpgId, through: PositionVector) => Promise<void>
   /** One segment is built at a time, in the one buffer for it. */
   readonly segmentPermit: Permits
   readonly segmentSizeBytesMax: number

@@ -221,3 +221,48 @@ t.test('no open fold goes past a checkpoint that is complete, though its last ma
   await model.close(plan)
   t.notOk(model.notices.some(({ name }) => name === 'checkpointsGivenUp'))
 })
+
+t.test('nor past one that is told of before the daemon, however late, answers that it is given up', async t => {
+  const model = new AgingModel(randomFrom(22), t.testdir(), historyMillis)
+  await model.worker.open(model.config)
+  await model.worker.follow({ durable: model.log.mark })
+  await model.worker.createVpg(model.definition)
+  model.write(1, 10)
+  model.checkpoint()
+  await model.age()
+  const completed = model.halfCheckpoint()
+  for (let count = 0; count < 200; count++) model.write(1, 20)
+  let made: ModelCheckpoint | undefined
+  model.beforeGivenUp = async () => {
+    for (let turn = 0; turn < 200; turn++) await new Promise(resolve => setImmediate(resolve))
+    made ??= completed()
+  }
+  await model.age()
+  if (made === undefined) return t.fail('nothing was given up')
+  const plan = await model.open(made)
+  t.equal(await model.difference(plan, made.sectors), undefined)
+  await model.close(plan)
+})
+
+t.test('the thread can be closed while that answer is still out', async t => {
+  const model = new AgingModel(randomFrom(22), t.testdir(), historyMillis)
+  await model.worker.open(model.config)
+  await model.worker.follow({ durable: model.log.mark })
+  await model.worker.createVpg(model.definition)
+  model.write(1, 10)
+  model.checkpoint()
+  await model.age()
+  model.halfCheckpoint()
+  for (let count = 0; count < 200; count++) model.write(1, 20)
+  const asked = new Promise<void>(resolve => {
+    model.beforeGivenUp = () => {
+      resolve()
+      return new Promise(() => undefined)
+    }
+  })
+  const aging = model.age()
+  aging.catch(() => undefined) // it is looked at below
+  await asked
+  await model.worker.close()
+  await t.rejects(aging, { code: 'CLOSING' })
+})

@@ -63,6 +63,8 @@ export class AgingModel {
   historyClockMillis = 0
   /** In which records are written. */
   epoch = 1
+  /** What happens in the daemon before it answers that checkpoints are given up. */
+  beforeGivenUp: () => Promise<void> = async () => undefined
 
   constructor(random: () => number, scratchDirectory: string, historyMillis: number, vpg: VpgId = someVpg) {
     this.random = random
@@ -362,14 +364,23 @@ export class AgingModel {
   #newWorker(surroundings: WorkerSurroundings = {}): MirrorWorker {
     const store = this.store
     const notify = <K extends keyof AgingNotices>(name: K, notice: AgingNotices[K]): void => {
+      if (name === 'checkpointsGivenUp') {
+        const answer = async (): Promise<void> => {
+          await this.beforeGivenUp()
+          worker.durable(this.log.mark)
+          await worker.givenUp(notice as AgingNotices['checkpointsGivenUp'])
+        }
+        answer().catch(() => undefined)
+      }
       if (store.isDead) return
       this.notices.push({ name, notice })
       if (name === 'logFileFree') this.log.free((notice as AgingNotices['logFileFree']).fileIdentity)
     }
-    return new MirrorWorker(this.clock, notify, {
+    const worker = new MirrorWorker(this.clock, notify, {
       openStore: async () => store,
       openLog: () => this.log.reader(),
       ...surroundings,
     })
+    return worker
   }
 }

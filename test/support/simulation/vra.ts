@@ -272,9 +272,12 @@ export class SimulatedVra {
       case 'segmentCommitted':
         running?.ingest.offloaded(vpg, (notice as AgingNotices['segmentCommitted']).offloaded)
         return
-      case 'checkpointsGivenUp':
-        running?.ingest.giveUp(vpg, (notice as AgingNotices['checkpointsGivenUp']).through)
+      case 'checkpointsGivenUp': {
+        const { through, question } = notice as AgingNotices['checkpointsGivenUp']
+        running?.ingest.giveUp(vpg, through)
+        running?.worker.givenUp({ question }).catch(() => undefined)
         return
+      }
       case 'historyEdgeMoved':
         this.#edge = (notice as AgingNotices['historyEdgeMoved']).edge
         return
