@@ -71,7 +71,9 @@ export class VpgOpening {
   }
 
   async #adopt(identity: WriterIdentity, vpg: VpgId, signal: AbortSignal): ReturnType<typeof VpgCommits.load> {
-    const { takeover, ...opened } = await VpgCommits.adopt(identity, vpg, signal)
+    const { memos } = this.#tools
+    const requireNewest = (commitNumber: number): void => requireNotOlder(memos?.get(vpg), commitNumber)
+    const { takeover, ...opened } = await VpgCommits.adopt(identity, vpg, signal, requireNewest)
     if (takeover !== undefined) {
       const { name } = opened.commits.contents.state.definition
       this.#tools.notify('adopted', { vpg, name, epoch: takeover.epoch, from: takeover.from })

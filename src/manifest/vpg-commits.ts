@@ -76,17 +76,20 @@ export class VpgCommits {
 
   /**
    * The same, whoever owns the VPG: on return this appliance does, in an epoch of its own, and a commit of the former owner counts no
-   * more. Where it is ours already, nothing is committed. OBJECT_CORRUPT also where the store's listing lies.
+   * more. Where it is ours already, nothing is committed. OBJECT_CORRUPT also where the store's listing lies. What `check` throws of the newest
+   * commit's number ends it before anything is committed.
    */
   static async adopt(
     identity: WriterIdentity,
     vpg: VpgId,
     signal: AbortSignal,
+    check: (commitNumber: number) => void = () => undefined,
   ): Promise<{ readonly commits: VpgCommits; readonly folded: readonly Checkpoint[]; readonly takeover?: Takeover }> {
     let refused = 0
     for (let attempt = 1; ; attempt++) {
       const loaded = await loadAnyVpg(identity.store, vpg, signal)
       const opened = VpgCommits.#of(identity, loaded)
+      check(loaded.contents.state.commitNumber)
       const owner = loaded.manifest.root.header.applianceId
       if (owner === identity.applianceId) return opened
       const { contents } = opened.commits

@@ -111,6 +111,27 @@ t.test('an older copy of the store is named and not gone on from', async t => {
   t.strictSame([...model.memory.objects.keys()], [...older.keys()], 'nothing was written')
 })
 
+t.test('nor taken over again, where another appliance owned it then', async t => {
+  const site = await remembering(t, 5)
+  const { model, config } = site
+  await commitSomething(site)
+  const older = new Map([...model.memory.objects].map(([key, body]) => [key, Uint8Array.from(body)]))
+  const successor = {
+    ...config,
+    applianceId: 'appliance-two',
+    adopt: true,
+    memoDirectory: path.join(t.testdirName, 'successor'),
+  }
+  await model.restart(undefined, successor)
+  t.equal(told(model, 'adopted').length, 1)
+  model.memory.objects.clear()
+  for (const [key, body] of older) model.memory.objects.set(key, body)
+  await model.restart(undefined, successor)
+  t.match(damage(model), /an older copy/)
+  t.equal(told(model, 'adopted').length, 1)
+  t.strictSame([...model.memory.objects.keys()], [...older.keys()], 'nothing was written')
+})
+
 t.test('a VPG that the store does not show any more is named; one that was deleted is not', async t => {
   const site = await remembering(t, 4)
   const { model, config } = site
