@@ -1,5 +1,5 @@
 import * as path from 'node:path'
-import { Failure } from '../base/failure.ts'
+import { Failure, isSystemError } from '../base/failure.ts'
 import { readWholeFile, replaceFile, type Disk } from '../disk/disk.ts'
 
 /**
@@ -53,15 +53,24 @@ export class Terms {
     return new Terms(disk, directory, replaceLater, durable)
   }
 
-  /** One write for the first terms of each; VPGs that are not named are forgotten. */
-  prepare(vpgs: readonly { readonly id: string; readonly above: number }[]): void {
+  /**
+   * One write for the first terms of each; VPGs that are not named are forgotten. Returns the disk's error (ENOSPC, EIO) where it does not take that: then each
+   * is written when it is issued.
+   */
+  prepare(vpgs: readonly { readonly id: string; readonly above: number }[]): NodeJS.ErrnoException | undefined {
     const next = vpgs.map(({ id, above }) => [id, this.#next(id, above)] as const)
-    this.#write(new Map(next.map(([id, term]) => [id, term + aheadCount])))
+    try {
+      this.#write(new Map(next.map(([id, term]) => [id, term + aheadCount])))
+    } catch (error) {
+      if (!isSystemError(error)) throw error
+      return error
+    }
     this.#durable.clear()
     for (const [id, term] of next) {
       this.#issued.set(id, term - 1)
       this.#durable.set(id, term + aheadCount)
     }
+    return undefined
   }
 
   /** A term above `above` and every one that was issued before; not issued again, whatever happens. Throws the disk's error: nothing was issued. */

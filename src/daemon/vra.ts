@@ -115,7 +115,10 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     const terms = parts.own(
       Terms.open(realDisk, data.directory, (file, contents) => replaceFileDurably(realFileCalls, file, contents)),
     )
-    terms.prepare(vpgs.map(({ ingest }) => ({ id: ingest.definition.id, above: termOf(ingest.lastMarker) })))
+    const notPrepared = terms.prepare(
+      vpgs.map(({ ingest }) => ({ id: ingest.definition.id, above: termOf(ingest.lastMarker) })),
+    )
+    if (notPrepared !== undefined) log.error({ error: notPrepared.message }, 'termsNotWritten')
     await (aging.isStoreAway ? loadRemembered(catalog, vpgs) : loadHistory(catalog, vpgs))
     const unknownInLog = recoveredOfOthers(journal.recovered, served)
     const { untoldCount } = journal.recovered

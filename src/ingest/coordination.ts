@@ -12,11 +12,12 @@ export interface Member {
  * Which agent makes a VPG's checkpoints, and under which term. There is no election: the VRA names one, the lowest at first, and names
  * another when it has been away for a while and another is there. Agents obey the highest term that they have seen, so
  * a term is issued once: `issueTerm` remembers it durably before it is told to anybody. Where the disk does not let it (ENOSPC, EIO),
- * the old term stays, and the next review tries again: checkpoints wait, ingest does not.
+ * the old term stays, and the next review tries again: checkpoints wait, ingest does not. Where not even the first can be issued there is no
+ * coordinator yet.
  */
 export class Coordination {
   readonly #issueTerm: (above: number) => number
-  #term: number
+  #term = 0
   /** The highest that an agent has said. */
   #heardTerm = 0
   #stream: number | undefined
@@ -24,9 +25,10 @@ export class Coordination {
 
   constructor(issueTerm: (above: number) => number) {
     this.#issueTerm = issueTerm
-    this.#term = issueTerm(0)
+    this.#renew()
   }
 
+  /** 0 where none could be issued yet. */
   get term(): number {
     return this.#term
   }
@@ -52,6 +54,11 @@ export class Coordination {
     return true
   }
 
+  /** True where there is a term, or the disk keeps a first one now. */
+  obtainTerm(): boolean {
+    return this.#term > 0 || this.#renew()
+  }
+
   /** Undefined where nobody takes part. */
   get stream(): number | undefined {
     return this.#stream
@@ -59,6 +66,7 @@ export class Coordination {
 
   /** Looks at who is there now; true when there is a new term, for the same coordinator or for another one. */
   review(members: readonly Member[], nowMillis: number): boolean {
+    if (!this.obtainTerm()) return false
     if (this.#stream === undefined) {
       this.#stream = members[0]?.number
       return false

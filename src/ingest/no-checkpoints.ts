@@ -10,13 +10,20 @@ export interface CheckpointSituation {
   /** Those that take part in checkpoints. */
   readonly streams: readonly Stream[]
   readonly coordinator: Stream | undefined
+  /** Whether a term could be issued, without which there is no coordinator. */
+  readonly hasTerm: boolean
   /** Since the last checkpoint became complete. */
   readonly silentMillis: number
 }
 
+/** Told to agents as well, which come again. */
+export const noTermSentence =
+  "the VRA's disk does not take the term of a coordinator (is it full?): agents are served when it does"
+
 /** A sentence; undefined while checkpoints are made. */
 export function whyNoCheckpoints(situation: CheckpointSituation): string | undefined {
-  const { definition, streams, coordinator, silentMillis } = situation
+  const { definition, streams, coordinator, hasTerm, silentMillis } = situation
+  if (!hasTerm) return noTermSentence
   if (coordinator === undefined) return 'the VPG has no agent'
   if (definition.paused) return 'the VPG is paused'
   const away = streams.filter(stream => stream.session?.facts === undefined).map(({ agent }) => `"${agent}"`)

@@ -221,6 +221,7 @@ export class Session implements FrameSink, StreamSession {
     const stream = vpg.streamOf(hello.agent)
     if (stream === undefined)
       throw new Failure('IDENTITY_REFUSED', `the VPG "${hello.vpg}" does not list the agent "${hello.agent}"`)
+    vpg.requireTerm()
     const { epoch, term, definition } = vpg
     const { number, durable, sessionNumber } = stream
     checkHello(hello, { definition, stream: number, epoch, term, durable, sessionNumber })

@@ -17,7 +17,7 @@ import type { Coordinator, Directive, Marker, SyncRequest } from '../wire/messag
 import { CheckpointRequests } from './checkpoint-requests.ts'
 import { Coordination } from './coordination.ts'
 import type { IngestEvents } from './events.ts'
-import { whyNoCheckpoints, whyRefused } from './no-checkpoints.ts'
+import { noTermSentence, whyNoCheckpoints, whyRefused } from './no-checkpoints.ts'
 import type { IngestVpg } from './registry.ts'
 import type { VpgIngestStatus } from './status.ts'
 import { Stream, type Notice } from './stream.ts'
@@ -99,12 +99,17 @@ export class ServedVpg {
     return this.#streams
   }
 
-  /** The highest that was issued. */
+  /** Fails BUSY while the disk does not keep the term that an agent has to be told. */
+  requireTerm(): void {
+    if (!this.#coordination.obtainTerm()) throw new Failure('BUSY', noTermSentence)
+  }
+
+  /** The highest that was issued; 0 for none. */
   get term(): number {
     return this.#coordination.term
   }
 
-  /** Undefined while the VPG has no volume. */
+  /** Undefined while the VPG has no volume, and while no term could be issued. */
   get coordinator(): Coordinator | undefined {
     const agent = this.#coordinatingStream()?.agent
     if (agent === undefined) return undefined
@@ -333,6 +338,7 @@ export class ServedVpg {
       definition: this.#definition,
       streams: this.#members(),
       coordinator: this.#coordinatingStream(),
+      hasTerm: this.term > 0,
       silentMillis: this.#clock.monotonicMillis() - this.#checkpointAtMillis,
     })
   }

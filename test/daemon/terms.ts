@@ -84,6 +84,10 @@ t.test('on a full disk no term is issued, and the next one counts as if nothing 
   const directory = t.testdir()
   const never = () => new Promise<void>(() => {})
   const terms = Terms.open(disk, directory, never)
+  isFull = true
+  t.match(terms.prepare([{ id: 'a', above: 0 }]), { code: 'ENOSPC' }, 'told, and no end of a start')
+  t.throws(() => terms.issue('a', 0), { code: 'ENOSPC' })
+  isFull = false
   t.equal(terms.issue('a', 0), 1)
   t.equal(terms.issue('a', 0), 2, 'written ahead')
   isFull = true

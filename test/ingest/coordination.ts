@@ -46,6 +46,18 @@ t.test('a term that an agent has heard of is gone above when the disk lets it', 
   t.end()
 })
 
+t.test('on a disk that is full from the start there is no coordinator until it keeps a term', t => {
+  const disk = onDisk()
+  disk.errorCode = 'ENOSPC'
+  const coordination = new Coordination(disk.issueTerm)
+  t.equal(coordination.review(both, 0), false)
+  t.same([coordination.obtainTerm(), coordination.term, coordination.stream], [false, 0, undefined])
+  disk.errorCode = undefined
+  t.equal(coordination.review(both, 1), false, 'nobody was told of another')
+  t.same([coordination.obtainTerm(), coordination.term, coordination.stream], [true, 1, 1])
+  t.end()
+})
+
 t.test('what is not of the disk is a bug, and passes', t => {
   const disk = onDisk()
   const coordination = new Coordination(disk.issueTerm)

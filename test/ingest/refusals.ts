@@ -177,6 +177,28 @@ t.test('more sessions than allowed are told to come later', async t => {
   t.equal(await third.refusal(), 'BUSY')
 })
 
+t.test(
+  'while the disk keeps no term an agent is told to come later, and the VPG says why it has no checkpoints',
+  async t => {
+    let isFull = true
+    const issueTerm = (): number => {
+      if (isFull) throw Object.assign(new Error('no space'), { code: 'ENOSPC' })
+      return 1
+    }
+    const vpg = sampleVpg()
+    const bench = await openBench(t, { automatic: true, vpgs: [vpg], issueTerm })
+    const refused = TestPeer.connect(bench.ingest.port)
+    refused.send(hello())
+    t.equal(await refused.refusal(), 'BUSY')
+    t.match(bench.ingest.status(vpg.definition.id), {
+      coordinator: undefined,
+      noCheckpointsBecause: /disk does not take/,
+    })
+    isFull = false
+    t.equal((await TestPeer.open(bench)).welcome?.coordinator.term, 1)
+  },
+)
+
 t.test('a sender that oversteps its credit is refused before its frame is taken', async t => {
   const bench = await openBench(t, { automatic: false })
   const peer = await TestPeer.open(bench)

@@ -104,7 +104,7 @@ export interface Bench {
 export async function openBench(
   t: { teardown(work: () => Promise<void>): void },
   options: { readonly automatic: boolean; readonly vpgs?: readonly IngestVpg[] } & Partial<
-    Pick<IngestOptions, 'tls' | 'sessionsMax' | 'hashes'>
+    Pick<IngestOptions, 'tls' | 'sessionsMax' | 'hashes' | 'issueTerm'>
   >,
 ): Promise<Bench> {
   const journal = new FakeJournal(options)
@@ -116,7 +116,7 @@ export async function openBench(
     events,
     clock,
     vpgs: options.vpgs ?? [sampleVpg()],
-    issueTerm: risingTerms(),
+    issueTerm: options.issueTerm ?? risingTerms(),
     hashes: options.hashes ?? noHashes,
     ...(options.tls === undefined ? {} : { tls: options.tls }),
     ...(options.sessionsMax === undefined ? {} : { sessionsMax: options.sessionsMax }),
