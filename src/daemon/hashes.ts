@@ -52,17 +52,17 @@ class Reading implements OpenHashes {
   }
 
   async hashesOf(request: HashRequest): Promise<Uint8Array> {
-    await this.#note(request.volume)
-    if (this.#closed) throw new Failure('CLOSING', 'the session has ended')
-    this.#image ??= this.#openImage()
-    const image = this.#image
+    let image: OpenImage | undefined
     try {
+      await this.#note(request.volume)
+      if (this.#closed) throw new Failure('CLOSING', 'the session has ended')
+      image = this.#image ??= this.#openImage()
       const hashes = await image.hashesOf(request)
       if (this.#permits.waitingCount > 0 && image.ageMillis >= hashImageTurnMillis) image.close()
       return hashes
     } catch (error) {
       if (failedWith(error, 'OBJECT_CORRUPT') || failedWith(error, 'RECORD_CORRUPT')) throw error
-      image.close() // Not these blocks but the image is lost, or was not opened: the next question opens another.
+      image?.close() // Not these blocks but the image is lost, or was not opened: the next question opens another.
       if (error instanceof Failure) throw error
       throw new Failure('PEER_LOST', `the blocks could not be read: ${String(error)}`, {}, { cause: error })
     }

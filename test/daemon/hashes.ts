@@ -77,6 +77,23 @@ t.test('damage is told and costs its blocks only; an image that is lost is opene
   open.close()
 })
 
+t.test('where it cannot be noted what is compared the question fails, and nothing else', async t => {
+  let hasEnded = true
+  const { steps, hashes } = parts(
+    async () => Buffer.alloc(16, 7),
+    async () => {
+      if (hasEnded) throw new Error('a bug there')
+      return true
+    },
+  )
+  const open = hashes.open(vpg, () => [])
+  await t.rejects(open.hashesOf(request), { code: 'PEER_LOST' })
+  t.same(steps, [])
+  hasEnded = false
+  t.same(await open.hashesOf(request), Buffer.alloc(16, 7))
+  open.close()
+})
+
 t.test('so many images are open at once; further sessions wait for one to end', async t => {
   const { steps, hashes } = parts(async () => Buffer.alloc(16))
   const open = Array.from({ length: hashImagesOpenMax }, () => hashes.open(vpg, () => []))
