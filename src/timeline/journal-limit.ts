@@ -1,7 +1,7 @@
 import type { PositionVector, Ordinal } from '../base/ids.ts'
 import { closedDeltas } from './deltas.ts'
 import { unread } from './reach.ts'
-import { newestVersions, regionName, type RegionPlan } from './region-plan.ts'
+import { newestVersions, preseeding, regionName, type RegionPlan } from './region-plan.ts'
 import { holeOver, retention } from './retention.ts'
 import type { RegionVersion, VpgState } from './state.ts'
 
@@ -144,7 +144,7 @@ function rewritableEnds(state: VpgState, newest: Ordinal): Ordinal[] {
 
 /**
  * The regions that keep deltas up to this end from leaving when the edge is at it: some image from there on reads the delta in the region. A delta that
- * a tagged or pinned checkpoint reads stays whatever is rewritten, and asks for nothing.
+ * a tagged or pinned checkpoint reads stays whatever is rewritten, and asks for nothing; nor does a volume whose preseed is under way, until that ends.
  */
 function regionsToRewrite(state: VpgState, end: Ordinal, { ordinals }: Known): RegionPlan[] {
   const isReader = retention({ ...state, historyEdge: later(end, state.historyEdge) })
@@ -154,12 +154,14 @@ function regionsToRewrite(state: VpgState, end: Ordinal, { ordinals }: Known): R
     const name = regionName(version)
     if (version.asOfOrdinal <= end && version.asOfOrdinal > (asOf.get(name) ?? 0)) asOf.set(name, version.asOfOrdinal)
   }
+  const waiting = preseeding(state.definition)
   const plans = new Map<string, RegionPlan>()
   for (const delta of state.deltas) {
     if (delta.open !== undefined || delta.toOrdinal > end) continue
     const reader = readers.find(each => each > delta.fromOrdinal)
     if (reader !== undefined && reader < end) continue
     for (const { volume, regionRawSizeBytes } of delta.packs) {
+      if (waiting.has(volume)) continue
       for (const [region] of regionRawSizeBytes) {
         const name = regionName({ volume, region })
         const fromOrdinal = asOf.get(name) ?? (0 as Ordinal)

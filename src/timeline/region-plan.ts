@@ -1,6 +1,7 @@
 import type { Ordinal } from '../base/ids.ts'
 import { regionSizeBytes } from '../base/limits.ts'
 import { closedDeltas } from './deltas.ts'
+import type { VpgDefinition } from './definition.ts'
 import type { RegionVersion, VpgState } from './state.ts'
 
 // Which base regions are rewritten. The budget is one per volume: the fullest regions, while the volume's mean of delta
@@ -152,19 +153,23 @@ export function mirrorBytes(state: Pick<VpgState, 'regions' | 'deltas'>): Mirror
 
 /**
  * The regions to rewrite now, the fullest of each volume in order of place, at most `countMax`; all as of the newest delta's end. After them the
- * mean of each volume is at most `deltaShareMax`, unless the count cut the list. Open deltas wait for the one that closes them.
+ * mean of each volume is at most `deltaShareMax`, unless the count cut the list. Open deltas wait for the one that closes them, and volumes whose preseed is
+ * under way for its end: what it puts below a version would void that.
  */
 export function planRegionRewrites(
-  state: Pick<VpgState, 'regions' | 'deltas'>,
+  state: Pick<VpgState, 'regions' | 'deltas' | 'definition'>,
   limits: { readonly deltaShareMax: number; readonly countMax: number },
 ): RegionPlan[] {
   const deltas = closedDeltas(state.deltas)
   const newestDelta = deltas.at(-1)
   if (newestDelta === undefined) return []
   const isDue = ({ liveBytes, deltaBytes }: MirrorBytes): boolean => deltaBytes > limits.deltaShareMax * liveBytes
-  if (![...volumeBytes({ ...state, deltas }).values()].some(isDue)) return []
+  const waiting = preseeding(state.definition)
+  const due = [...volumeBytes({ ...state, deltas })].filter(([volume, bytes]) => !waiting.has(volume) && isDue(bytes))
+  if (due.length === 0) return []
   const volumes = new Map<number, RegionLoad[]>()
   for (const load of regionLoads({ ...state, deltas })) {
+    if (waiting.has(load.volume)) continue
     const loads = volumes.get(load.volume)
     if (loads === undefined) volumes.set(load.volume, [load])
     else loads.push(load)
@@ -179,6 +184,11 @@ export function planRegionRewrites(
     fromOrdinal: asOfOrdinal,
     asOfOrdinal: newestDelta.toOrdinal,
   }))
+}
+
+/** The volumes into whose mirror an image is being read. */
+export function preseeding({ volumes }: Pick<VpgDefinition, 'volumes'>): ReadonlySet<number> {
+  return new Set(volumes.filter(({ preseed }) => preseed?.state === 'under-way').map(({ number }) => number))
 }
 
 function fullestOf(loads: readonly RegionLoad[], deltaShareMax: number): RegionLoad[] {

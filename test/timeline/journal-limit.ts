@@ -95,6 +95,11 @@ t.test('the regions under the oldest deltas are rewritten as of one end, so that
     [3, 1, 2].map(region => [region, 0, 3]),
   )
   t.equal(planEarlyAging(stateOf(750, { deltas }), upTo(8), 2)?.regions.length, 2, 'a few at a time')
+  const state = stateOf(750, { deltas })
+  const preseed = { state: 'under-way' as const, file: '/image', modifiedNanos: '1', doneRegionCount: 1 }
+  const volumes = state.definition.volumes.map(volume => (volume.number === 1 ? { ...volume, preseed } : volume))
+  const preseeded = { ...state, definition: { ...state.definition, volumes } }
+  t.same(planEarlyAging(preseeded, upTo(8), countMax)?.regions ?? [], [], 'none while an image may come below yet')
 })
 
 t.test('what is rewritten as of the edge needs no further history', async t => {

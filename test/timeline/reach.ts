@@ -204,12 +204,17 @@ t.test('regions are rewritten until deltas are within their share, the fullest f
     checkpointCount: 1,
     rawSizeBytes: 1,
   }
-  const state = { regions, deltas: [delta] }
+  const { definition } = new AgingModel(randomFrom(1), t.testdir(), 10_000)
+  const state = { regions, deltas: [delta], definition }
   t.same(mirrorBytes(state), { liveBytes: 400 * MiB, deltaBytes: 190 * MiB })
   t.same(planRegionRewrites(state, { deltaShareMax: 0.5, countMax: 9 }), [], '0.475 is within 0.5')
   const plan = planRegionRewrites(state, { deltaShareMax: 0.45, countMax: 9 })
   t.same(plan, [{ volume: 1, region: 0, fromOrdinal: 1, asOfOrdinal: 2 }])
   t.equal(planRegionRewrites(state, { deltaShareMax: 0, countMax: 2 }).length, 2, 'as many as are asked for')
+  const preseed = { state: 'under-way' as const, file: '/image', modifiedNanos: '1', doneRegionCount: 1 }
+  const volumes = definition.volumes.map(volume => (volume.number === 1 ? { ...volume, preseed } : volume))
+  const preseeded = { ...state, definition: { ...definition, volumes } }
+  t.same(planRegionRewrites(preseeded, { deltaShareMax: 0, countMax: 9 }), [], 'an image may come below yet')
   const rewritten = { ...state, regions: [...regions, { ...base(0), asOfOrdinal: 2 as Ordinal }] }
   t.equal(regionLoads(rewritten).find(load => load.region === 0)?.deltaBytes, 0, 'nothing is above the new version')
 })
