@@ -1,3 +1,4 @@
+import { AwsTarget, type AwsTools } from '../aws/aws.ts'
 import type { Clock } from '../base/clock.ts'
 import { realDisk, realFileCalls } from '../disk/disk.ts'
 import { RawTarget } from '../recovery/recovery.ts'
@@ -11,13 +12,23 @@ export interface RecoveryTargetParts {
   readonly dataDirectory: string
   readonly exports: Pick<Exports, 'write'>
   readonly live: RecoveryTarget
+  /** Undefined where no account is configured. */
+  readonly aws: AwsTools | undefined
   readonly store: StoreConfig
 }
 
 /** All that this daemon can recover to. */
-export function recoveryTargets({ clock, dataDirectory, exports, live, store }: RecoveryTargetParts): RecoveryTarget[] {
+export function recoveryTargets({
+  clock,
+  dataDirectory,
+  exports,
+  live,
+  aws,
+  store,
+}: RecoveryTargetParts): RecoveryTarget[] {
   return [
     live,
+    ...(aws === undefined ? [] : [new AwsTarget(aws)]),
     new RawTarget({
       clock,
       calls: realFileCalls,

@@ -1,4 +1,5 @@
 import * as path from 'node:path'
+import type { AwsTools } from '../aws/aws.ts'
 import { Aging, newPaceFlag, unpacked, type AgingHandlers } from '../aging/aging.ts'
 import type { PackedVpg } from '../aging/service.ts'
 import { Catalog } from '../catalog/catalog.ts'
@@ -178,7 +179,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       new Exports(
         {
           ...{ store: config.store, dataDirectory: data.directory, cacheSizeBytes: imageCacheSizeBytes },
-          cache: { file: data.cacheFile, sizeBytesMax: config.cache.sizeBytesMax },
+          cache: { file: data.cacheFile, sizeBytesMax: cacheShareOf(config) },
         },
         aging,
         clock,
@@ -212,7 +213,10 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     const engine = parts.own(
       new Recoveries({
         ...{ aging, clock },
-        targets: recoveryTargets({ clock, dataDirectory: data.directory, exports, live, store: config.store }),
+        targets: recoveryTargets({
+          ...{ clock, dataDirectory: data.directory, exports, live, store: config.store },
+          aws: awsTools(config, { data, aging, catalog, table, log }),
+        }),
         writers: new VpgWriters({ aging, clock, ingest, table }),
         events: recoveryEvents(table, log),
       }),
@@ -327,6 +331,11 @@ function tellLive(log: Log, name: keyof LiveNotices, value: object): void {
   else log.info(value, name)
 }
 
+/** Two threads read images through a cache of their own: exports and hashes, and disks that are served. */
+function cacheShareOf({ cache }: VraConfig): number {
+  return Math.floor(cache.sizeBytesMax / 2)
+}
+
 function liveOptions(config: VraConfig, data: DataDirectory, clock: Clock, told: LiveOptions['told']): LiveOptions {
   const { host, port, scratchDirectory, scratchSizeBytesMax, cacheSizeBytes } = config.live
   return {
@@ -334,7 +343,7 @@ function liveOptions(config: VraConfig, data: DataDirectory, clock: Clock, told:
     dataDirectory: data.directory,
     listen: { host, port },
     cacheSizeBytes,
-    cache: { file: `${data.cacheFile}-live`, sizeBytesMax: config.cache.sizeBytesMax },
+    cache: { file: `${data.cacheFile}-live`, sizeBytesMax: cacheShareOf(config) },
     scratchDirectory: scratchDirectory ?? data.liveDirectory,
     scratchSizeBytesMax,
     clock,
@@ -354,6 +363,30 @@ function agingConfig(config: VraConfig, data: DataDirectory): Parameters<typeof 
     adopt: config.adopt === true,
     scrub,
     ...aging,
+  }
+}
+
+/** Its thread reads each block once: the cache on the local disk is not for it. */
+function awsTools(
+  { aws, store }: VraConfig,
+  parts: {
+    readonly data: DataDirectory
+    readonly aging: Aging
+    readonly catalog: Catalog
+    readonly table: VpgTable
+    readonly log: Log
+  },
+): AwsTools | undefined {
+  if (aws === undefined) return undefined
+  const { data, aging, catalog, table, log } = parts
+  return {
+    config: aws,
+    image: { store, dataDirectory: data.directory, cacheSizeBytes: imageCacheSizeBytes },
+    openImage: argument => aging.openImage(argument),
+    closeImage: argument => aging.closeImage(argument),
+    checkpointAt: async (vpg, ordinal) =>
+      table.get(vpg)?.isRetained(ordinal) === true ? await catalog.checkpoint({ vpg, ordinal }) : undefined,
+    told: (vpg, sentence) => log.warn({ vpg: table.get(vpg)?.definition.name ?? vpg, sentence }, 'awsSays'),
   }
 }
 
