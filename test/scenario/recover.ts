@@ -4,6 +4,7 @@ import t, { type Test } from 'tap'
 import { MiB } from '../../src/base/units.ts'
 import type { RecoveryFacts } from '../../src/control/service.ts'
 import { firstDifference } from '../../src/demo/compare.ts'
+import { nbd, NbdClient } from '../support/nbd-client.ts'
 import { Guest } from '../support/scenario-guest.ts'
 import { until } from '../support/scenario-role.ts'
 import { Scenario, type AgentSite } from '../support/scenario-site.ts'
@@ -204,4 +205,40 @@ t.test('what cannot be is found before anything is created, and said in words', 
   t.equal(one.status, 0, one.stderr)
   t.match(one.stdout, /^state\tcommitted$/m)
   t.strictSame(fs.readdirSync(directory).sort(), ['db1-data.raw', 'host-root.raw'])
+})
+
+t.test('nbd: at once, there again after a kill, and gone when it is stopped', async t => {
+  const site = await protectedSite(t)
+  const { scenario } = site
+  const references = await marked(site, 'some')
+  await rest(site)
+  const begun = await scenario.cli(
+    'recover',
+    'test',
+    'web',
+    '--checkpoint',
+    'some',
+    '--target',
+    'nbd',
+    '--yes',
+    '--json',
+  )
+  t.equal(begun.status, 0, begun.stderr)
+  const { id, things } = JSON.parse(begun.stdout) as RecoveryFacts
+  const disk = things.find(({ volume }) => volume === 'data')?.place ?? ''
+  const open = async (): Promise<NbdClient> => {
+    const { hostname: host, port, pathname } = new URL(disk)
+    return scenario.adopt(await NbdClient.open({ host, port: Number(port) }, decodeURIComponent(pathname.slice(1))))
+  }
+  const expected = fs.readFileSync(references.get('data') ?? '').subarray(0, MiB)
+  const read = async (client: NbdClient): Promise<Buffer> =>
+    (await client.request(nbd.read, { offsetBytes: 0, lengthBytes: MiB })).data
+  t.ok((await read(await open())).equals(expected), disk)
+  await scenario.vra?.kill()
+  await scenario.startVra()
+  await untilState(site, id, 'ready')
+  const again = await until('it is served again', () => open().catch(() => undefined))
+  t.ok((await read(again)).equals(expected), 'after a kill')
+  t.equal((await scenario.cli('recover', 'stop', id)).status, 0)
+  await t.rejects(open())
 })
