@@ -123,4 +123,3 @@ async function runOn(scenario: Scenario, disk: string, fresh: string): Promise<A
   await agent.start()
   return agent
 }
-

@@ -29,6 +29,8 @@ export interface SitePlan {
   /** YAML inside `listen: { port: N, ... }`. */
   readonly listen?: string
   readonly dataDirectory?: string
+  /** More lines of the VRA's configuration. */
+  readonly more?: readonly string[]
   readonly environment?: NodeJS.ProcessEnv
 }
 
@@ -77,6 +79,7 @@ export class Scenario {
       `aging: ${plan.aging ?? '{ segmentSizeBytesTarget: 1 MiB, segmentAgeMillisMax: 500, foldSizeBytesMin: 512 KiB, garbageGraceMillis: 1000 }'}`,
       ...(plan.store === undefined ? [] : [`store: ${plan.store}`]),
       ...(plan.journal === undefined ? [] : [`journal: ${plan.journal}`]),
+      ...(plan.more ?? []),
       'log: { level: debug, format: json }',
     ]
     fs.writeFileSync(path.join(this.directory, 'vra.yaml'), lines.join('\n'))
