@@ -324,8 +324,8 @@ export class Agent implements Closable {
   }
 
   async #close(): Promise<void> {
-    await this.#changing
-    await this.#guests?.close()
+    // Side by side: a change may wait for a guest's request that hangs, and then ends when its connection is cut.
+    await Promise.all([this.#guests?.close(), this.#changing])
     this.#stop.abort()
     this.#coordinationStop.abort()
     await this.#coordinating

@@ -54,7 +54,7 @@ export interface GuestServer {
   address(): NbdListen
   connectionCount(exportName: string): number
   addExport(added: NbdServerOptions['exports'][number]): void
-  /** Its clients are gone, and no call of it is under way, when it resolves. */
+  /** Its clients are gone, and no call of it is under way, when it resolves; at the latest when close() does. */
   removeExport(name: string): Promise<void>
   close(): Promise<void>
 }

@@ -61,6 +61,8 @@ export class NbdServer {
   readonly #connections = new Set<Connection>()
   readonly #memory = new MemoryPool(payloadKeptBytesMax)
   #closing: Promise<void> | undefined
+  #tellClosed = (): void => undefined
+  readonly #closed = new Promise<void>(resolve => (this.#tellClosed = resolve))
 
   private constructor(options: NbdServerOptions) {
     this.#limits = { ...nbdLimitsDefault, ...options.limits }
@@ -106,12 +108,15 @@ export class NbdServer {
     this.#exports.set(added.name, added)
   }
 
-  /** Nobody finds it any more, and its clients' connections end. When it resolves no call of the export is under way. */
+  /**
+   * Nobody finds it any more, and its clients' connections end. When it resolves no call of the export is under way, unless one outlasts a close() meanwhile.
+   */
   async removeExport(name: string): Promise<void> {
     this.#exports.delete(name)
     const connections = [...this.#connections].filter(each => each.export?.name === name)
     for (const connection of connections) connection.close()
-    await Promise.all(connections.map(connection => connection.idle()))
+    const idle = Promise.all(connections.map(connection => connection.idle()))
+    await Promise.race([idle, this.#closed])
   }
 
   /**
@@ -119,7 +124,7 @@ export class NbdServer {
    * under way, unless one outlasts the limit; connections that then still live are cut.
    */
   close(): Promise<void> {
-    this.#closing ??= this.#close()
+    this.#closing ??= this.#close().finally(() => this.#tellClosed())
     return this.#closing
   }
 

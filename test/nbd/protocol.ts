@@ -286,3 +286,30 @@ t.test('closing answers what runs and takes no more', async t => {
   await closing
   t.ok(disk.pages.get(0)?.[0] === 9)
 })
+
+t.test(
+  'an export is removed although a request of it hangs, once the server has been closed for long enough',
+  async t => {
+    const disk = new MemoryExport('disk', MiB)
+    const server = await NbdServer.open({
+      listen: { host: '127.0.0.1', port: 0 },
+      exports: [disk],
+      limits: { closeTimeoutMillis: 50 },
+    })
+    const client = await NbdClient.open(server.address(), 'disk')
+    let isHung = false
+    disk.before = () => {
+      isHung = true
+      return new Promise(() => undefined)
+    }
+    client.read(0, 512).catch(() => undefined) // nobody will answer
+    await eventually('the request hangs', () => isHung)
+    let isRemoved = false
+    const removed = server.removeExport('disk').then(() => (isRemoved = true))
+    await turn()
+    t.notOk(isRemoved)
+    await server.close()
+    await removed
+    t.ok(isRemoved)
+  },
+)
