@@ -40,6 +40,8 @@ Examples:
   vra protect --config /etc/vra/agent.yaml`,
     )
     .action(async (options: ProtectOptions) => {
+      // A reload that comes before there is something to reload, or after, ends nothing.
+      if (options.config !== undefined) process.on('SIGHUP', () => undefined)
       const config = await agentConfigOf(options)
       const { loadAgentConfig } = await import('../config/config.ts')
       const { config: file } = options

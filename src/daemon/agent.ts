@@ -26,9 +26,17 @@ export async function openAgent(
   { signal, readConfig }: AgentControls,
 ): Promise<void> {
   const parts = new Shutdown()
+  let opened: Agent | undefined
+  let isReloadDue = false
+  // From the first moment to the last: a signal that nobody listens to would end the process.
+  const reload = (): void => {
+    if (readConfig === undefined) return
+    if (opened === undefined) isReloadDue = true
+    else reloadVolumes(opened, { running: config, read: readConfig }, log)
+  }
+  if (readConfig !== undefined) process.on('SIGHUP', reload)
   try {
     prepareCrc32c()
-    let opened: Agent | undefined
     const metrics = parts.own(
       new AgentMetrics({
         version: software,
@@ -53,15 +61,12 @@ export async function openAgent(
     )
     for (const { name, sync, reason } of volumes)
       if (sync !== 'none') log.warn({ volume: name, kind: sync, reason }, 'syncOpened')
-    const reload = (): void => {
-      if (readConfig !== undefined) reloadVolumes(agent, { running: config, read: readConfig }, log)
-    }
-    if (readConfig !== undefined) process.on('SIGHUP', reload)
-    parts.own({ close: async () => void process.removeListener('SIGHUP', reload) })
+    if (isReloadDue) reload()
     onReady()
     await untilAborted(signal, [])
   } finally {
     await parts.closeAll()
+    process.removeListener('SIGHUP', reload)
     log.info('agentStopped')
   }
 }
