@@ -25,7 +25,7 @@ export async function openVolume({ name, path }: AgentVolumeConfig, deps: OpenDe
   const file = deps.openVolumeFile(path)
   let map: DirtyMap | undefined
   try {
-    file.claim()
+    await file.claim()
     const known = deps.directory.state.volumes.find(each => each.name === name)
     if (known !== undefined) refuseSmaller(path, known.identity, file)
     const mapPath = deps.directory.mapFile(name)

@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { Failure } from '../base/failure.ts'
 
 // One agent a raw file, kept by the kernel: flock(2) on the descriptor by which the file is served.
@@ -9,18 +9,15 @@ import { Failure } from '../base/failure.ts'
 // the open file that both share, and ends.
 
 const claimMillisMax = 10_000
+/** Characters of what the program says. */
+const wordsSizeMax = 1_000
 /** Where the child finds the descriptor: after stdin, stdout and stderr. */
 const childDescriptor = '3'
 
-/** On return the file is this descriptor's until it is closed. Fails BUSY where another holds it, CONFIG_INVALID where it cannot be claimed. */
-export function claimFile(descriptor: number, file: string, program = 'flock'): void {
-  const { status, stderr, error, signal } = spawnSync(program, ['-x', '-n', childDescriptor], {
-    stdio: ['ignore', 'ignore', 'pipe', descriptor],
-    timeout: claimMillisMax,
-    encoding: 'utf8',
-  })
+/** When it resolves the file is this descriptor's until it is closed. Fails BUSY where another holds it, CONFIG_INVALID where it cannot be claimed. */
+export async function claimFile(descriptor: number, file: string, program = 'flock'): Promise<void> {
+  const { status, signal, words, error } = await flock(descriptor, program)
   if (status === 0) return
-  const words = (stderr ?? '').trim()
   if (status === 1 && words === '')
     throw new Failure(
       'BUSY',
@@ -33,6 +30,28 @@ export function claimFile(descriptor: number, file: string, program = 'flock'): 
     {},
     { cause: error },
   )
+}
+
+interface Outcome {
+  readonly status?: number | null
+  readonly signal?: NodeJS.Signals | null
+  /** What it said, if anything. */
+  readonly words: string
+  /** Why it could not be run. */
+  readonly error?: Error
+}
+
+function flock(descriptor: number, program: string): Promise<Outcome> {
+  const child = spawn(program, ['-x', '-n', childDescriptor], {
+    stdio: ['ignore', 'ignore', 'pipe', descriptor],
+    timeout: claimMillisMax,
+  })
+  let words = ''
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => (words = `${words}${text}`.slice(0, wordsSizeMax)))
+  return new Promise(resolve => {
+    child.once('error', error => resolve({ words, error }))
+    child.once('close', (status, signal) => resolve({ status, signal, words: words.trim() }))
+  })
 }
 
 function whyNotRun(error: Error): string {

@@ -24,7 +24,7 @@ export interface VolumeFile {
    * Keeps every other claim of the same disk away until it is closed, whatever names it has. BUSY where there is one. (A block device was claimed
    * when it was opened.)
    */
-  claim(): void
+  claim(): Promise<void>
   /** Fills the whole target. */
   read(target: Uint8Array, offsetBytes: number): Promise<void>
   /** Writes every byte. A kill of the process does not lose it afterwards; a power cut may, before sync(). */
@@ -55,8 +55,8 @@ class RealVolumeFile implements VolumeFile {
     this.sizeBytes = sizeBytesOf(stat)
   }
 
-  claim(): void {
-    if (this.#isFile) claimFile(this.#descriptor, this.#path)
+  async claim(): Promise<void> {
+    if (this.#isFile) await claimFile(this.#descriptor, this.#path)
   }
 
   read(target: Uint8Array, offsetBytes: number): Promise<void> {

@@ -83,9 +83,10 @@ export class Attachment {
       for (const disk of this.#disks) {
         if (disk.form !== 'live' || disk.isKept) continue
         await this.#materialise(disk.served, disk.attached, onProgress, keeping.signal)
+        const kept = await disk.overlay.kept(disk.served.name, disk.served.description)
         await disk.overlay.flush() // the bytes are on disk
         publish(disk.files) // ...and the file has its name
-        disk.served.becomeKept(disk.overlay.kept(disk.served.name, disk.served.description))
+        disk.served.becomeKept(kept)
         disk.isKept = true
       }
     } catch (error) {

@@ -29,7 +29,7 @@ export class KeptDisk implements NbdExport {
   static async open(name: string, description: string, path: string): Promise<KeptDisk> {
     const file = openVolumeFile(path)
     try {
-      file.claim()
+      await file.claim()
       return new KeptDisk(name, description, file)
     } catch (error) {
       await file.close()

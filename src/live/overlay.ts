@@ -177,8 +177,8 @@ export class Overlay {
   }
 
   /** The data file as a disk of its own, for as long as this is open; claimed, so that no agent serves it besides. BUSY where one does. */
-  kept(name: string, description: string): KeptDisk {
-    this.#data.claim()
+  async kept(name: string, description: string): Promise<KeptDisk> {
+    await this.#data.claim()
     return new KeptDisk(name, description, this.#data)
   }
 

@@ -13,7 +13,7 @@ const script = `
   import { openVolumeFile } from ${JSON.stringify(module)}
   const file = openVolumeFile(process.argv[1])
   let outcome = 'held'
-  try { file.claim() } catch (error) { outcome = error.code }
+  try { await file.claim() } catch (error) { outcome = error.code }
   console.log(outcome)
   setInterval(() => {}, 1000)`
 
@@ -37,35 +37,45 @@ t.test('a file belongs to one living process at a time, whatever name it goes by
   const refused = { code: 'BUSY', message: /is in use: another agent serves the same file/ }
   for (const name of [['disk'], ['elsewhere', 'symbolic'], ['elsewhere', 'hard']]) {
     const file = openVolumeFile(at(...name))
-    t.throws(() => file.claim(), refused, name.join('/'))
+    await t.rejects(file.claim(), refused, name.join('/'))
     await file.close()
   }
   const other = openVolumeFile(at('other'))
-  other.claim()
+  await other.claim()
   t.pass('another file is free')
   await other.close()
   t.equal((await claimer(t, at('elsewhere', 'hard'))).outcome, 'BUSY')
   holder.child.kill('SIGKILL')
   await once(holder.child, 'exit')
   const file = openVolumeFile(at('elsewhere', 'hard'))
-  file.claim()
+  await file.claim()
   t.pass('a killed process holds nothing')
   t.equal((await claimer(t, at('disk'))).outcome, 'BUSY', 'and the claim is held here now')
   const again = openVolumeFile(at('disk'))
-  t.throws(() => again.claim(), refused, 'not even the same process claims it twice')
+  await t.rejects(again.claim(), refused, 'not even the same process claims it twice')
   await again.close()
   t.equal((await claimer(t, at('disk'))).outcome, 'BUSY', 'closing what was refused lets go of nothing')
   await file.close()
   t.equal((await claimer(t, at('disk'))).outcome, 'held', 'closing what was claimed does')
 })
 
-t.test('a file that cannot be claimed is refused in words', t => {
+t.test('a file that cannot be claimed is refused in words', async t => {
   const file = path.join(t.testdir({ disk: 'x'.repeat(512) }), 'disk')
   const descriptor = fs.openSync(file, 'r+')
-  const refused = (program: string, message: RegExp): unknown =>
-    t.throws(() => claimFile(descriptor, file, program), { code: 'CONFIG_INVALID', message })
-  refused('no-such-program', /cannot be claimed.*flock \(of util-linux, or BusyBox\) is not in the PATH/)
-  refused('sort', /cannot be claimed/)
+  const refused = (program: string, message: RegExp): Promise<unknown> =>
+    t.rejects(claimFile(descriptor, file, program), { code: 'CONFIG_INVALID', message })
+  await refused('no-such-program', /cannot be claimed.*flock \(of util-linux, or BusyBox\) is not in the PATH/)
+  await refused('sort', /cannot be claimed/)
   fs.closeSync(descriptor)
-  t.end()
+})
+
+t.test('whoever waits for a claim keeps nobody else waiting', async t => {
+  const file = path.join(t.testdir({ disk: 'x'.repeat(512) }), 'disk')
+  const descriptor = fs.openSync(file, 'r+')
+  let isDone = false
+  const claimed = claimFile(descriptor, file).then(() => (isDone = true))
+  await new Promise(resolve => setImmediate(resolve))
+  t.notOk(isDone, 'the event loop goes on')
+  await claimed
+  fs.closeSync(descriptor)
 })

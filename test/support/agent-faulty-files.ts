@@ -13,7 +13,7 @@ export function faultyVolumeFiles(disk: FaultyDisk): OpenVolumeFile {
     return {
       sizeBytes: file.sizeBytes(),
       isOneHole: false,
-      claim: () => undefined,
+      claim: async () => undefined,
       currentSizeBytes: () => file.sizeBytes(),
       read: (target, offsetBytes) => later(() => void file.read(target, offsetBytes)),
       write: (data, offsetBytes) => later(() => file.write([data], offsetBytes)),

@@ -343,7 +343,7 @@ export class World {
       return {
         sizeBytes: file.sizeBytes(),
         isOneHole: false,
-        claim: () => undefined,
+        claim: async () => undefined,
         currentSizeBytes: () => file.sizeBytes(),
         read: (target, offsetBytes) => later(() => void file.read(target, offsetBytes)),
         write: (data, offsetBytes) =>

@@ -182,7 +182,7 @@ export class SimulatedDisk {
     return {
       sizeBytes: open.sizeBytes(),
       isOneHole: false,
-      claim: () => undefined,
+      claim: async () => undefined,
       currentSizeBytes: () => open.sizeBytes(),
       read: (target, offsetBytes) => later(() => void open.read(target, offsetBytes)),
       write: (data, offsetBytes) => later(() => open.write([data], offsetBytes)),

@@ -102,7 +102,7 @@ export class SimulatedVolume {
     return {
       sizeBytes: this.sizeBytes,
       isOneHole: this.sectors.size === 0,
-      claim: () => undefined,
+      claim: async () => undefined,
       currentSizeBytes: () => this.sizeBytes,
       read: (target, offsetBytes) =>
         this.#later(life, () => {
