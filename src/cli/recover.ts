@@ -88,7 +88,11 @@ function kindCommand(kind: RecoveryKind): Command {
       '--to <directory>',
       "on the VRA's host: of raw where the files go, of nbd where the disks are kept that are committed",
     )
-    .option('--set <name=value>', 'a setting of the target; once for each', collected(settingArgument))
+    .option(
+      '--set <name=value>',
+      'a setting of the target, "machine.subnet=subnet-0abc" for one within another; once for each',
+      collected(settingArgument),
+    )
   if (kind !== 'clone')
     command
       .addOption(
@@ -111,8 +115,29 @@ function kindCommand(kind: RecoveryKind): Command {
 /** JSON where it is JSON, else text. */
 function settingArgument(text: string): readonly [string, string] {
   const pair = pairArgument(text)
-  if (pair[0] === '__proto__') throw new InvalidArgumentError('There is no such setting.')
+  if (pair[0].split('.').includes('__proto__')) throw new InvalidArgumentError('There is no such setting.')
   return pair
+}
+
+interface Settings {
+  [name: string]: Json | Settings
+}
+
+/** "machine.subnet" is the subnet in machine. Fails REQUEST_INVALID where a setting is both a value and a table. */
+export function nested(all: readonly (readonly [readonly string[], Json])[]): Settings {
+  const settings: Settings = {}
+  for (const [names, value] of all) {
+    const last = names.at(-1) ?? ''
+    let table = settings
+    for (const name of names.slice(0, -1)) {
+      const inner = (table[name] ??= {})
+      if (typeof inner !== 'object' || inner === null || Array.isArray(inner))
+        throw new Failure('REQUEST_INVALID', `--set ${names.join('.')}: "${name}" has a value already`)
+      table = inner as Settings
+    }
+    table[last] = value
+  }
+  return settings
 }
 
 function settingOf(text: string): Json {
@@ -144,7 +169,7 @@ async function recover(kind: RecoveryKind, vpg: string, options: RecoverOptions)
 
 function requestOf(kind: RecoveryKind, vpg: string, options: RecoverOptions): RecoveryRequest {
   const { vm: vms, volume: volumes, target, to, set = [] } = options
-  const settings: Record<string, Json> = Object.fromEntries(set.map(([name, text]) => [name, settingOf(text)]))
+  const settings = nested(set.map(([name, text]) => [name.split('.'), settingOf(text)]))
   if (to !== undefined) settings['directory'] = path.resolve(to)
   return {
     ...{ vpg, kind, target, settings },

@@ -95,6 +95,26 @@ t.test('what cannot be meant is refused before anything is asked of the daemon',
   t.equal(missing.status, 3)
 })
 
+t.test('settings of a target lie within one another', async t => {
+  const { vra, vraCommand } = await open(t)
+  const [vpg = ''] = [...vra.vpgs.keys()]
+  const set = (...pairs: readonly string[]): string[] => pairs.flatMap(pair => ['--set', pair])
+  const aws = ['recover', 'failover', vpg, '--target', 'aws', '--yes', '--no-wait'] as const
+  const begun = await vraCommand(
+    ...aws,
+    ...set('machine.subnet=subnet-1', 'machine.securityGroups=["sg-1"]', 'volumes.iops=4000'),
+  )
+  t.equal(begun.status, 0, begun.stderr)
+  t.same(vra.recoveryRequests.at(-1)?.settings, {
+    machine: { subnet: 'subnet-1', securityGroups: ['sg-1'] },
+    volumes: { iops: 4000 },
+  })
+  const twice = await vraCommand(...aws, ...set('machine=none', 'machine.subnet=subnet-1'))
+  t.not(twice.status, 0)
+  t.match(twice.stderr, /"machine" has a value already/)
+  t.match(await vraCommand(...aws, ...set('a.__proto__.b=1')), { status: 2 })
+})
+
 t.test('a volume may say of which machine it is', async t => {
   const { vra, vraCommand } = await open(t)
   const created = await vraCommand(
