@@ -15,6 +15,9 @@ import { listCommits } from './read.ts'
 //
 // The LIST is not decoration. Numbers below the newest manifest are garbage and go, so a writer that slept for long could
 // create a number that its successor has used and removed. Whoever finds a higher number is not the writer any more.
+//
+// That is so for a commit of our own appliance and epoch, too, which a killed process had sent off and the store took late: it changes what all that
+// runs here was built upon (records that are being sealed, merges, images, what people were told), so a start reads it, and nothing else does.
 
 /** Where the nonce of a commit stands, in segments and in manifest roots. */
 const nonceRange = { startBytes: 40, endBytes: 56 }
@@ -100,7 +103,8 @@ export class CommitSequence {
   #fence(commitNumber: number): Failure {
     const sentence =
       `another appliance has committed number ${commitNumber} of VPG ${this.vpg}, past our own ${this.#number}: ` +
-      'this one does not write it any more. Stop it, or see which of the two should own the VPG.'
+      'this one does not write it any more. Stop it, or see which of the two should own the VPG. Where there is no other, it is what a killed process of ' +
+      'this one had sent off: started again, it goes on behind that.'
     this.#fenced = new Failure('EPOCH_SUPERSEDED', sentence, { vpg: this.vpg, commitNumber, ownNumber: this.#number })
     return this.#fenced
   }

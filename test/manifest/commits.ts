@@ -89,6 +89,29 @@ t.test('a second writer fences the first, also where its numbers have been remov
   )
 })
 
+t.test(
+  'what a killed process had sent off, and the store took late, fences until a start, which goes on behind it',
+  async t => {
+    const memory = new MemoryStore()
+    const store = new FatefulStore(memory)
+    const killed = await created(store)
+    const { commits: running } = await VpgCommits.load(identity(store), definition.id, never)
+    await killed.commitManifest(killed.prepareManifest(tagged(killed.contents, 'late'), []), never)
+    const before = [...memory.objects.keys()]
+    const own = running.prepareManifest(tagged(running.contents, 'own'), [])
+    await t.rejects(running.commitManifest(own, never), { code: 'EPOCH_SUPERSEDED', message: /started again/ })
+    await t.rejects(running.checkOwnership(never), { code: 'EPOCH_SUPERSEDED' }, 'for good')
+    for (const key of before) t.ok(memory.objects.has(key), `${key} is left alone`)
+    const { commits: started } = await VpgCommits.load(identity(store), definition.id, never)
+    await started.commitManifest(started.prepareManifest(tagged(started.contents, 'own'), []), never)
+    const { contents } = await loadVpg(memory, definition.id, 'one', never)
+    t.strictSame(
+      contents.state.tags.map(tag => tag.name),
+      ['late', 'own'],
+    )
+  },
+)
+
 t.test('another appliance is refused in words', async t => {
   const store = new FatefulStore(new MemoryStore())
   await created(store)
