@@ -5,8 +5,13 @@ import type { DiskFile } from '../disk/disk.ts'
 import { openingOffsetBytes, type LogMark } from './log-file.ts'
 import { decodeRecordHeader, recordMagic, recordSizeBytes, type RecordHeader } from './record.ts'
 
-/** Records closer together than this are read many at a time; of others only the headers. */
-const windowSizeBytes = 64 * KiB
+/**
+ * What is read at once: a header and the block behind it, since the next group's first header stands so close behind a group's last
+ * pad. Where one header after the other comes closer than `nearBytes`, twice as much each time, so many small records take few
+ * calls, and of large ones little more than the headers is read from the disk.
+ */
+const headerWindowSizeBytes = logGroupAlignmentBytes + logRecordHeaderSizeBytes
+const windowSizeBytesMax = 64 * KiB
 const nearBytes = 16 * KiB
 const searchSizeBytes = 1 * MiB
 const magicBytes = Buffer.alloc(4)
@@ -24,7 +29,8 @@ export function sizeOf(header: RecordHeader): number {
 export class LogFileRecords {
   readonly fileIdentity: number
   readonly #file: DiskFile
-  readonly #window = Buffer.alloc(windowSizeBytes)
+  readonly #window = Buffer.alloc(windowSizeBytesMax)
+  #windowSizeBytes = headerWindowSizeBytes
   #windowStart = 0
   #windowEnd = 0
 
@@ -37,8 +43,9 @@ export class LogFileRecords {
   headerAt(offsetBytes: number): RecordHeader | undefined {
     const within = offsetBytes >= this.#windowStart && offsetBytes + logRecordHeaderSizeBytes <= this.#windowEnd
     if (!within) {
-      const near = offsetBytes >= this.#windowStart && offsetBytes - this.#windowEnd < nearBytes
-      const wanted = this.#window.subarray(0, near ? windowSizeBytes : logRecordHeaderSizeBytes)
+      const near = offsetBytes >= this.#windowStart && offsetBytes - this.#windowEnd < nearBytes && this.#windowEnd > 0
+      this.#windowSizeBytes = near ? Math.min(2 * this.#windowSizeBytes, windowSizeBytesMax) : headerWindowSizeBytes
+      const wanted = this.#window.subarray(0, this.#windowSizeBytes)
       this.#windowStart = offsetBytes
       this.#windowEnd = offsetBytes + this.#file.read(wanted, offsetBytes)
     }
@@ -52,6 +59,7 @@ export class LogFileRecords {
   forget(): void {
     this.#windowStart = 0
     this.#windowEnd = 0
+    this.#windowSizeBytes = headerWindowSizeBytes
   }
 
   #decode(bytes: Uint8Array, offsetBytes: number): RecordHeader | undefined {

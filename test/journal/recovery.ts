@@ -1,5 +1,7 @@
 import t from 'tap'
 import { failedWith } from '../../src/base/failure.ts'
+import { vpgId } from '../../src/base/ids.ts'
+import { KiB, MiB } from '../../src/base/units.ts'
 import { crc32c } from '../../src/codec/crc32c.ts'
 import type { Disk } from '../../src/disk/disk.ts'
 import { openLog } from '../../src/journal/commit-log.ts'
@@ -10,7 +12,7 @@ import { scanLog } from '../../src/journal/recovery.ts'
 import { verifyLog } from '../../src/journal/verify.ts'
 import { FaultyDisk } from '../support/faulty-disk.ts'
 import { Random } from '../support/journal-random.ts'
-import { directory, fileSizeBytes, Scenario } from '../support/journal-scenario.ts'
+import { directory, encodeRecord, fileSizeBytes, Scenario } from '../support/journal-scenario.ts'
 
 /** A log of several files, recycled ones among them, after a clean stop. */
 function logOf(seed: number): { disk: FaultyDisk; recovered: RecoveredLog } {
@@ -186,8 +188,8 @@ t.test('what seems damaged beside a writer, and is not when it is looked at agai
   const places = recovered.records.filter(place => place.fileIdentity === recovered.files[0]?.fileIdentity)
   const { fileIdentity, offsetBytes } = places[Math.floor(places.length / 2)]!
   let looks = 0
-  const spoilt = (looksMax: number): Disk => ({
-    open: (file, mode) => {
+  const spoilt = (looksMax: number): Disk =>
+    opening(disk, (file, mode) => {
       const open = disk.open(file, mode)
       if (file !== logFilePath(directory, fileIdentity) || ++looks > looksMax) return open
       const read = (target: Uint8Array, startBytes: number): number => {
@@ -198,16 +200,7 @@ t.test('what seems damaged beside a writer, and is not when it is looked at agai
         return count
       }
       return { ...open, read }
-    },
-    list: of => disk.list(of),
-    makeDirectory: () => disk.makeDirectory(),
-    rename: (from, to) => disk.rename(from, to),
-    link: (from, to) => disk.link(from, to),
-    remove: file => disk.remove(file),
-    exists: file => disk.exists(file),
-    syncDirectory: of => disk.syncDirectory(of),
-    freeBytes: () => disk.freeBytes(),
-  })
+    })
   const faults = (of: Disk): number => {
     looks = 0
     return verifyLog(of, directory, () => undefined).faultCount
@@ -217,3 +210,57 @@ t.test('what seems damaged beside a writer, and is not when it is looked at agai
   t.ok(faults(spoilt(Infinity)) > 0, 'damaged at every look')
   t.end()
 })
+
+t.test('of large records little more than the headers is read, and of small ones many at once', t => {
+  for (const { frameSizeBytes, recordCount, bytesMax, readsMax } of [
+    { frameSizeBytes: 200_000, recordCount: 20, bytesMax: 20 * 10 * KiB, readsMax: 2 * 20 },
+    { frameSizeBytes: 900, recordCount: 400, bytesMax: 400 * 5 * KiB, readsMax: 400 / 10 },
+  ]) {
+    const disk = new FaultyDisk()
+    const { log } = openLog(disk, {
+      directory,
+      fileSizeBytes: 8 * MiB,
+      logSizeBytesMax: 32 * MiB,
+      timestampMicros: () => 1,
+      files: { prepare: () => undefined, free: () => undefined },
+      events: { fileRotated: () => undefined, diskFailed: () => undefined },
+    })
+    const frame = new Uint8Array(frameSizeBytes).fill(7)
+    for (let number = 1; number <= recordCount; number++) {
+      const record = { streamKey: '', firstSequence: number, lastSequence: number, kind: 'batch', frame } as const
+      log.appendGroup([encodeRecord(record, { vpg: vpgId('a'.repeat(32)), stream: 1 })])
+    }
+    log.close()
+    let bytes = 0
+    let reads = 0
+    const counting = opening(disk, (file, mode) => {
+      const open = disk.open(file, mode)
+      const read = (target: Uint8Array, offsetBytes: number): number => {
+        const count = open.read(target, offsetBytes)
+        bytes += count
+        reads++
+        return count
+      }
+      return { ...open, read }
+    })
+    t.equal(scanLog(counting, directory).recovered.records.length, recordCount)
+    t.ok(bytes < bytesMax, `${bytes} bytes of ${recordCount} records of ${frameSizeBytes}`)
+    t.ok(reads < readsMax, `${reads} reads of ${recordCount} records of ${frameSizeBytes}`)
+  }
+  t.end()
+})
+
+/** The same disk, but for how files are opened. */
+function opening(disk: FaultyDisk, open: Disk['open']): Disk {
+  return {
+    open,
+    list: of => disk.list(of),
+    makeDirectory: () => disk.makeDirectory(),
+    rename: (from, to) => disk.rename(from, to),
+    link: (from, to) => disk.link(from, to),
+    remove: file => disk.remove(file),
+    exists: file => disk.exists(file),
+    syncDirectory: of => disk.syncDirectory(of),
+    freeBytes: () => disk.freeBytes(),
+  }
+}
