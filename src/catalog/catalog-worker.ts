@@ -6,7 +6,6 @@ import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
 import { pageSizeMax } from '../base/limits.ts'
 import { serveRpc, type RpcMethods } from '../base/rpc.ts'
-import { MiB } from '../base/units.ts'
 import {
   beginAnew,
   giveBackPages,
@@ -14,6 +13,7 @@ import {
   openCatalogFile,
   sqliteCode,
   walCheckpoint,
+  walSizeBytesMax,
   type OpenedFile,
 } from './catalog-file.ts'
 import { recoverableOf, type RecoverablePoint } from '../timeline/recoverable.ts'
@@ -22,9 +22,6 @@ import type { CatalogService } from './service.ts'
 
 // The index's thread. Calls that read, and add(), are answered at once; the long ones wait for each other and run in steps,
 // between which the others are answered.
-
-/** Beyond it the WAL is moved into the file: 2 to 3 ms; a WAL that is left to grow costs hundreds at once. */
-const walSizeBytesMax = 4 * MiB
 
 /** Pages that one step gives back: some milliseconds. */
 const vacuumPagesMax = 256
