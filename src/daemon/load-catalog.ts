@@ -3,8 +3,11 @@ import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
 import type { RecoveredLog } from '../journal/journal.ts'
 import type { ReconciledVpg } from './reconcile.ts'
 
-/** Rows on their way to the index at a time: it drops those of the log's tail that it cannot take soon. */
-const rowsPerFlush = 5_000
+/**
+ * Rows on their way to the index at a time: it drops those of the log's tail that it cannot take soon. They are a transaction, for
+ * which whoever asks the index something just then waits.
+ */
+const rowsPerFlush = 1_000
 
 /** Makes the index say what the store and the log say of segments and checkpoints: what agents and people ask for at once. */
 export async function loadHistory(catalog: Catalog, vpgs: readonly ReconciledVpg[]): Promise<void> {

@@ -5,6 +5,7 @@ import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import { formatCheckpointId } from '../base/ids.ts'
 import { regionSizeBytes } from '../base/limits.ts'
+import { Permits } from '../base/permits.ts'
 import type * as api from '../control/service.ts'
 import { syncInWords } from '../control/words.ts'
 import type { Disk } from '../disk/disk.ts'
@@ -21,6 +22,9 @@ import { journalLimitAlerts } from './journal-limits.ts'
 import type { Meter } from './meter.ts'
 import type { RecoveryControl } from './recovery-control.ts'
 import type { VpgEntry, VpgTable } from './vpg-table.ts'
+
+/** Of so many VPGs the facts are fetched from the other threads at once: each answers between two steps of its work, so one after the other they wait long. */
+const vpgsAskedAtOnceMax = 32
 
 export interface StatusReportParts {
   readonly aging: Aging
@@ -88,9 +92,8 @@ export class StatusReport {
   }
 
   async vpgs(): Promise<api.VpgStatus[]> {
-    const reports: api.VpgStatus[] = []
-    for (const entry of this.#parts.table.all()) reports.push(await this.vpg(entry))
-    return reports
+    const permits = new Permits(vpgsAskedAtOnceMax)
+    return await Promise.all(this.#parts.table.all().map(entry => permits.with(() => this.vpg(entry))))
   }
 
   async vpg(entry: VpgEntry): Promise<api.VpgStatus> {

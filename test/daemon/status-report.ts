@@ -2,7 +2,7 @@ import type { Directive } from '../../src/wire/messages.ts'
 import t from 'tap'
 import type { OpenedVpg } from '../../src/aging/service.ts'
 import type { Clock } from '../../src/base/clock.ts'
-import { ordinal, sequence } from '../../src/base/ids.ts'
+import { ordinal, sequence, vpgId } from '../../src/base/ids.ts'
 import { StatusReport, type StatusFacts, type StatusReportParts } from '../../src/daemon/status-report.ts'
 import { VpgEntry, VpgTable } from '../../src/daemon/vpg-table.ts'
 import type { Refusal } from '../../src/ingest/ingest.ts'
@@ -47,6 +47,26 @@ async function reported(
   const entry = new VpgEntry({ ...opened, tags: history.tags ?? [], definition }, clock)
   prepare(entry)
   table.add(entry)
+  const parts = partsOf(table, { refusals, serving, mirror, history, heldSyncs })
+  return await new StatusReport(parts as unknown as StatusReportParts, {} as StatusFacts).status()
+}
+
+function partsOf(
+  table: VpgTable,
+  {
+    refusals,
+    serving,
+    mirror,
+    history,
+    heldSyncs,
+  }: {
+    readonly refusals: { readonly ofVpg: readonly Refusal[]; readonly ofNone: readonly Refusal[] }
+    readonly serving: object
+    readonly mirror: object
+    readonly history: { readonly oldest?: Checkpoint; readonly latest?: Checkpoint }
+    readonly heldSyncs: Directive['heldSyncs']
+  },
+) {
   const position = { generation: 0, sequence: sequence(0) }
   const stream = {
     stream: 1,
@@ -58,7 +78,7 @@ async function reported(
     waitingFrameCount: 0,
   }
   const rates = { writesPerSecond: 0, bytesPerSecond: 0 }
-  const parts = {
+  return {
     table,
     clock,
     aging: { status: async () => ({ segmentCount: 0, historyMillis: 0, historySizeBytes: 0, ...mirror }) },
@@ -79,8 +99,33 @@ async function reported(
     metrics: { ackLatency: () => ({}) },
     recoveries: { ofVpg: () => ({ recoveries: [], lastRecovery: undefined }) },
   }
-  return await new StatusReport(parts as unknown as StatusReportParts, {} as StatusFacts).status()
 }
+
+t.test('VPGs are asked after side by side: each answer may wait for a step of another thread', async t => {
+  const table = new VpgTable()
+  const ids = ['5a', '5b', '5c'].map(byte => vpgId(byte.repeat(16)))
+  for (const id of ids) {
+    const opened = openedVpg()
+    table.add(new VpgEntry({ ...opened, definition: { ...opened.definition, id, name: id } }, clock))
+  }
+  const refusals = { ofVpg: [], ofNone: [] }
+  const parts = partsOf(table, { refusals, serving: {}, mirror: {}, history: {}, heldSyncs: [] })
+  let askedCount = 0
+  let answerAll: () => void = () => undefined
+  const allAsked = new Promise<void>(resolve => (answerAll = resolve))
+  const aging = {
+    status: async () => {
+      if (++askedCount === ids.length) answerAll()
+      await allAsked // nobody is answered before all are asked
+      return { segmentCount: 0, historyMillis: 0, historySizeBytes: 0 }
+    },
+  }
+  const report = new StatusReport({ ...parts, aging } as unknown as StatusReportParts, {} as StatusFacts)
+  t.strictSame(
+    (await report.vpgs()).map(({ id }) => id),
+    ids,
+  )
+})
 
 t.test('an agent that is refused is not merely away', async t => {
   const status = await reported({ ofVpg: [refusal({})], ofNone: [] })
