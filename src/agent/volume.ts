@@ -43,6 +43,8 @@ export class Volume implements NbdExport {
   readonly name: string
   readonly description: string
   readonly sizeBytes: number
+  /** Also while guests may only read: they will write again. */
+  readonly mayBeShared = false
   readonly #file: VolumeFile
   readonly #tap: VolumeTap
   readonly #gate: NumberingGate

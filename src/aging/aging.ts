@@ -86,6 +86,7 @@ export class Aging {
   readonly createVpg: Call<'createVpg'> = definition => this.#client.call('createVpg', definition)
   readonly deleteVpg: Call<'deleteVpg'> = argument => this.#client.call('deleteVpg', argument)
   readonly changeVpg: Call<'changeVpg'> = argument => this.#client.call('changeVpg', argument)
+  readonly changeWriting: Call<'changeWriting'> = argument => this.#client.call('changeWriting', argument)
   readonly changeVolumes: Call<'changeVolumes'> = argument => this.#client.call('changeVolumes', argument)
   readonly tag: Call<'tag'> = argument => this.#client.call('tag', argument)
   readonly untag: Call<'untag'> = argument => this.#client.call('untag', argument)

@@ -13,7 +13,7 @@ import { openStore, type ObjectStore, type StoreConfig } from '../store/store.ts
 import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import type { WholeSync } from '../timeline/repair.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
-import { withVolumeChange } from '../timeline/definition-change.ts'
+import { withVolumeChange, withWriting } from '../timeline/definition-change.ts'
 import type { VolumeDataSize } from '../timeline/image-size.ts'
 import { LogFiles } from './log-files.ts'
 import { LogTail } from './log-tail.ts'
@@ -230,6 +230,10 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     return await this.#redefine(vpg, definition => ({ ...definition, ...settings }))
   }
 
+  async changeWriting({ vpg, change }: Parameters<AgingService['changeWriting']>[0]): Promise<VpgDefinition> {
+    return await this.#redefine(vpg, definition => withWriting(definition, change))
+  }
+
   async changeVolumes({ vpg, change }: Parameters<AgingService['changeVolumes']>[0]): Promise<VpgDefinition> {
     return await this.#redefine(vpg, definition => withVolumeChange(definition, change))
   }
@@ -255,6 +259,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     const vpg = this.#known(id)
     const decided = vpg.decide(contents => {
       const definition = change(contents.state.definition)
+      if (definition === contents.state.definition) return undefined
       return { ...contents, state: { ...contents.state, definition } }
     })
     await this.#bounded(decided)

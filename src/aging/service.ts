@@ -5,7 +5,7 @@ import type { StoreConfig } from '../store/object-store.ts'
 import type { DurableMarker } from '../timeline/assembler.ts'
 import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
-import type { VolumeChange, VpgSettings } from '../timeline/definition-change.ts'
+import type { VolumeChange, VpgSettings, WritingChange } from '../timeline/definition-change.ts'
 import type { VolumeDataSize } from '../timeline/image-size.ts'
 import type { RecoveryRecord } from '../timeline/recovery.ts'
 import type { WholeSync } from '../timeline/repair.ts'
@@ -69,6 +69,8 @@ export interface AgingService {
   deleteVpg(argument: { readonly vpg: VpgId }): Promise<void>
   /** The definition as it is then; durable in the store on return. */
   changeVpg(argument: { readonly vpg: VpgId } & VpgSettings): Promise<VpgDefinition>
+  /** As withWriting; durable in the store on return. After one that was given up on, for the store did not answer, and may yet take effect. */
+  changeWriting(argument: { readonly vpg: VpgId; readonly change: WritingChange }): Promise<VpgDefinition>
   /** As withVolumeChange; durable in the store on return. */
   changeVolumes(argument: { readonly vpg: VpgId; readonly change: VolumeChange }): Promise<VpgDefinition>
   /**

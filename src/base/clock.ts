@@ -25,9 +25,9 @@ export const systemClock: Clock = {
         forget()
         resolve()
       }
-      const timer = setTimeout(wake, delayMillis)
+      const takeBack = afterMillis(delayMillis, wake)
       const forget = onAbort(signal, () => {
-        clearTimeout(timer)
+        takeBack()
         reject(signal.reason as Error)
       })
     }),
@@ -36,7 +36,24 @@ export const systemClock: Clock = {
       const immediate = setImmediate(call)
       return () => clearImmediate(immediate)
     }
-    const timer = setTimeout(call, delayMillis)
-    return () => clearTimeout(timer)
+    return afterMillis(delayMillis, call)
   },
+}
+
+/** What setTimeout takes at most; it makes 1 ms of more. */
+const timerMillisMax = 2 ** 31 - 1
+
+/** However long the delay is. */
+function afterMillis(delayMillis: number, call: () => void): () => void {
+  const atMillis = performance.now() + delayMillis
+  let timer: NodeJS.Timeout
+  const wait = (millis: number): void => {
+    timer = setTimeout(() => {
+      const leftMillis = atMillis - performance.now()
+      if (millis < timerMillisMax || leftMillis <= 0) call()
+      else wait(Math.min(leftMillis, timerMillisMax))
+    }, millis)
+  }
+  wait(Math.min(delayMillis, timerMillisMax))
+  return () => clearTimeout(timer)
 }

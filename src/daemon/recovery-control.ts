@@ -6,6 +6,8 @@ import { formatCheckpointId, type VpgId } from '../base/ids.ts'
 import type * as api from '../control/service.ts'
 import { durationInWords } from '../control/words.ts'
 import {
+  changesVpg,
+  isWhole,
   policyEnd,
   vmsOf,
   volumesMeant,
@@ -145,7 +147,17 @@ export class RecoveryControl {
     const instead = await this.#instead(entry, including, checkpoint)
     const vms = vmsOf(definition, checkpoint, meant, instead)
     const target = { kind: request.target, settings: request.settings }
+    const isPart = changesVpg(kind) && !isWhole(definition, vms)
+    if (kind === 'move' && isPart)
+      throw new Failure(
+        'REQUEST_INVALID',
+        `a move is of all volumes of ${definition.name}: their agents stop writing together. To recover some of them take a failover, a test or a clone`,
+      )
     const remarks = await this.#remarks(entry, checkpoint, kind)
+    if (isPart)
+      remarks.push(
+        'only a part of the group: when it is committed, the protection of the group goes on as it is, and what is recovered is not protected by it',
+      )
     return { entry, remarks, kind, definition, checkpoint, vms, target, commitPolicy }
   }
 

@@ -5,14 +5,14 @@ import type { VpgId } from '../base/ids.ts'
 import type { Ingest } from '../ingest/ingest.ts'
 import type { Waiting, Writers } from '../recovery/recovery.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
-import type { VpgSettings } from '../timeline/definition-change.ts'
+import type { WritingChange } from '../timeline/definition-change.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { VpgEntry, VpgTable } from './vpg-table.ts'
 
 const pollMillis = 200
 
 export interface VpgWritersParts {
-  readonly aging: Pick<Aging, 'changeVpg'>
+  readonly aging: Pick<Aging, 'changeWriting'>
   readonly clock: Clock
   readonly ingest: Pick<Ingest, 'updateVpg' | 'status' | 'requestCheckpoint'>
   readonly table: Pick<VpgTable, 'get'>
@@ -35,7 +35,7 @@ export class VpgWriters implements Writers {
     const entry = this.#entry(vpg)
     const { paused, name } = entry.definition
     if (paused) throw new Failure('REQUEST_INVALID', `${name} is paused: resume it first`)
-    if (entry.definition.quiescedBy !== by) await this.#change(entry, { quiescedBy: by })
+    await this.#change(entry, { kind: 'quiesce', by })
     for (;;) {
       const away = this.#unquiesced(entry.definition, by)
       if (away.length === 0) {
@@ -56,19 +56,17 @@ export class VpgWriters implements Writers {
   }
 
   async undrain(vpg: VpgId, by: string): Promise<void> {
-    const entry = this.#entry(vpg)
-    if (entry.definition.quiescedBy === by) await this.#change(entry, { quiescedBy: '' })
+    await this.#change(this.#entry(vpg), { kind: 'release', by })
   }
 
   async handOver(vpg: VpgId, incarnation: number): Promise<void> {
-    const entry = this.#entry(vpg)
-    if (entry.definition.incarnation < incarnation) await this.#change(entry, { incarnation, quiescedBy: '' })
+    await this.#change(this.#entry(vpg), { kind: 'hand-over', incarnation })
   }
 
-  /** Durable, then it takes effect. */
-  async #change(entry: VpgEntry, settings: Pick<VpgSettings, 'quiescedBy' | 'incarnation'>): Promise<void> {
+  /** Durable, then it takes effect. Never decided by what is known here: an earlier change that nobody waited for may have taken effect since. */
+  async #change(entry: VpgEntry, change: WritingChange): Promise<void> {
     const { aging, ingest } = this.#parts
-    entry.definition = await aging.changeVpg({ vpg: entry.definition.id, ...settings })
+    entry.definition = await aging.changeWriting({ vpg: entry.definition.id, change })
     ingest.updateVpg(entry.definition)
   }
 
@@ -77,7 +75,7 @@ export class VpgWriters implements Writers {
     return this.#parts.ingest
       .status(id)
       .streams.filter(({ stream }) => volumes.some(volume => volume.stream === stream))
-      .filter(({ agentStatus }) => agentStatus?.quiescedBy !== by)
+      .filter(({ session, agentStatus }) => session === undefined || agentStatus?.quiescedBy !== by)
       .map(({ agent }) => agent)
   }
 

@@ -95,6 +95,8 @@ export class Stream {
   beginSession(syncs: Iterable<readonly [number, SyncKind]>): void {
     this.#openSyncs.clear()
     for (const [volume, kind] of syncs) if (kind !== 'none') this.#openSyncs.set(volume, kind)
+    // Another process, on another state directory perhaps: whether guests write is its to say.
+    if (this.agentStatus !== undefined) this.agentStatus = { ...this.agentStatus, quiescedBy: '' }
   }
 
   /** What the agent of the present session says of itself; it is who ends a synchronisation. */

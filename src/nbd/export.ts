@@ -25,6 +25,8 @@ export interface NbdExport {
   readonly description: string
   readonly sizeBytes: number
   readonly readOnly: boolean
+  /** Clients of several addresses may use it; where it is missing, they may where it is read-only. */
+  readonly mayBeShared?: boolean
   /** Fills the whole target. */
   read(offsetBytes: number, target: Uint8Array): Promise<void>
   /** The bytes stay as they are until the promise settles, and may be others afterwards. */

@@ -171,7 +171,7 @@ export class NbdServer {
 
   #refusal(found: NbdExport, asking: Connection): string | undefined {
     if (this.#closing !== undefined) return 'the server is shutting down'
-    if (this.#clients === 'any' || found.readOnly) return undefined
+    if (this.#clients === 'any' || (found.mayBeShared ?? found.readOnly)) return undefined
     const other = [...this.#connections].find(each => each.export === found && each.address !== asking.address)
     return other === undefined ? undefined : `the export is in use by ${other.address}`
   }

@@ -46,6 +46,8 @@ export function requireDecidable(record: RecoveryRecord, decision: Decision, { t
   if (decision === 'commit' && state === 'committing') busy(`recovery ${id} is being committed already`)
   if (decision === 'commit' && state !== 'ready')
     busy(`recovery ${id} is not ready yet: look at what it recovers before you commit it`)
+  if (state === 'committing' && record.handOver === 'begun')
+    busy(`recovery ${id} is being committed, and has got too far to be undone: agents of before may be refused already`)
   if (state === 'committing' && trouble === undefined)
     busy(`recovery ${id} is being committed at this moment; what is committed stays`)
 }

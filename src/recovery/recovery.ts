@@ -27,7 +27,7 @@ import type { RecoveredThing, RecoveryTarget, TargetPlan } from './target.ts'
 //
 // Nothing here is on the way of a write, and what a recovery meets ends at that recovery.
 
-export { policyEnd } from './decisions.ts'
+export { changesVpg, policyEnd } from './decisions.ts'
 export { RawTarget, type RawTools } from './raw.ts'
 export { vmsOf, volumesMeant, type Selection } from './selection.ts'
 export type { Decision } from './decisions.ts'
@@ -247,6 +247,11 @@ export class Recoveries {
   }
 }
 
+/** True where every volume of the VPG is recovered that its agents write. */
+export function isWhole({ volumes }: Pick<VpgDefinition, 'volumes'>, vms: readonly RecoveryVm[]): boolean {
+  return volumes.every(({ number }) => vms.some(vm => vm.volumes.includes(number)))
+}
+
 function recordOf(order: RecoveryOrder, settings: Json, createdAtMicros: number): RecoveryRecord {
   const { kind, definition, checkpoint, vms, target, commitPolicy } = order
   const isMove = kind === 'move'
@@ -255,6 +260,7 @@ function recordOf(order: RecoveryOrder, settings: Json, createdAtMicros: number)
     id: `r-${randomBytes(6).toString('hex')}`,
     kind,
     incarnation: definition.incarnation,
+    handOver: changesVpg(kind) && isWhole(definition, vms) ? 'planned' : 'none',
     checkpoint: isMove ? undefined : checkpoint,
     vms,
     target: { kind: target.kind, settings },

@@ -8,8 +8,8 @@ import { retry } from '../base/retry.ts'
 import type { Aging } from '../aging/aging.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
-import { hasEnded, type RecoveryRecord } from '../timeline/recovery.ts'
-import { changesVpg, policyEnd, requireDecidable, type Decision } from './decisions.ts'
+import { hasEnded, type RecoveryRecord, type RecoveryState } from '../timeline/recovery.ts'
+import { policyEnd, requireDecidable, type Decision } from './decisions.ts'
 import type { RecoveryEvents } from './events.ts'
 import type { RecoveryTarget, TargetContext } from './target.ts'
 
@@ -124,6 +124,9 @@ export class Run {
     this.#wanted = decision === 'commit' ? 'committing' : 'removing'
     this.#step.abort(decidedOtherwise)
     await this.#untilTaken()
+    const { state } = this.#record
+    const isTaken = decision === 'commit' ? commitStates.includes(state) : removalStates.includes(state)
+    if (!isTaken) throw new Failure('BUSY', `recovery ${id} is ${state} meanwhile: that was decided first`)
   }
 
   /** Stops between two steps; the next process goes on there. */
@@ -142,7 +145,8 @@ export class Run {
       const patch = await this.#next(this.#step.signal)
       await this.#put(patch)
       this.#trouble = undefined
-      if (patch.state === this.#wanted || patch.state === 'removing') this.#wanted = undefined
+      // What was decided meanwhile is done, or has come too late; decide() looks which.
+      if (patch.state === this.#wanted || patch.state === 'removing' || hasEnded(this.#record)) this.#wanted = undefined
       this.#wake()
     }
     this.#progress.clear()
@@ -159,6 +163,7 @@ export class Run {
       case 'ready':
         return await this.#decided(signal)
       case 'committing': {
+        if (this.#isUnwanted() && !this.#isHandingOver) return { state: 'removing' }
         const isDone = await this.#insisting(signal, each => this.#committed(each))
         return isDone ? { state: 'committed', endedAtMicros: clock.timestampMicros() } : { state: 'removing' }
       }
@@ -172,9 +177,19 @@ export class Run {
   }
 
   async #drained(signal: AbortSignal): Promise<Patch> {
-    const { writers, vpg } = this.#parts
+    const { writers, vpg, definition } = this.#parts
     const waitsFor = (sentence: string): void => void (this.#trouble = sentence)
-    return { state: 'preparing', checkpoint: await writers.drain(vpg, this.#record.id, { signal, waitsFor }) }
+    const checkpoint = await writers.drain(vpg, this.#record.id, { signal, waitsFor })
+    const recovered = this.#record.vms.flatMap(({ volumes }) => volumes)
+    const isIncluded = (number: number): boolean =>
+      checkpoint.volumes.some(volume => volume.number === number && volume.included)
+    const lost = definition().volumes.find(({ number }) => !recovered.includes(number) || !isIncluded(number))
+    if (lost !== undefined)
+      throw new Failure(
+        'REQUEST_INVALID',
+        `the last checkpoint cannot have "${lost.name}" recovered, which is not synchronised, or was added meanwhile: move when it is`,
+      )
+    return { state: 'preparing', checkpoint }
   }
 
   async #prepared(signal: AbortSignal): Promise<Patch> {
@@ -216,9 +231,19 @@ export class Run {
 
   async #committed(signal: AbortSignal): Promise<void> {
     const { target, writers, vpg } = this.#parts
-    const { kind, incarnation } = this.#record
-    await target.commit(this.#context(signal))
-    if (changesVpg(kind)) await writers.handOver(vpg, incarnation + 1)
+    const { incarnation } = this.#record
+    if (!this.#isHandingOver) await target.commit(this.#context(signal))
+    if (this.#record.handOver === 'none') return
+    // From here on there is no way back: agents of before may have been refused already.
+    if (!this.#isHandingOver) {
+      if (this.#isUnwanted()) throw decidedOtherwise
+      await this.#put({ handOver: 'begun' })
+    }
+    await writers.handOver(vpg, incarnation + 1)
+  }
+
+  get #isHandingOver(): boolean {
+    return this.#record.handOver === 'begun'
   }
 
   /** Until it is done; false where another decision has come instead. What is committed or removed must not be left half so. */
@@ -231,10 +256,11 @@ export class Run {
         this.#closing.signal.throwIfAborted()
         const failure = asFailure(error)
         if (failure.reaction === 'stand-down') throw failure
+        if (this.#isUnwanted() && !this.#isHandingOver) return false
         this.#tell(failure)
         await this.#pause(attempt, signal)
         this.#closing.signal.throwIfAborted()
-        if (this.#isUnwanted()) return false
+        if (this.#isUnwanted() && !this.#isHandingOver) return false
       }
     }
   }
@@ -242,9 +268,13 @@ export class Run {
   /** Waits for a person, or for the commit policy. Meanwhile what lives in the process is brought up where it is not there. */
   async #decided(signal: AbortSignal): Promise<Patch> {
     const resuming = this.#resume(signal)
-    const end = policyEnd(this.#record, this.#parts.clock.timestampMicros())
+    const { clock } = this.#parts
+    let end = policyEnd(this.#record, clock.timestampMicros())
     if (end === undefined) await aborted(signal)
-    else await this.#parts.clock.sleep(end.inMillis, signal).catch(() => undefined)
+    while (end !== undefined && end.inMillis > 0 && !signal.aborted) {
+      await clock.sleep(end.inMillis, signal).catch(() => undefined)
+      end = policyEnd(this.#record, clock.timestampMicros())
+    }
     this.#closing.signal.throwIfAborted()
     this.#step.abort(decidedOtherwise)
     await resuming
@@ -354,6 +384,9 @@ export class Run {
     this.#waiting.clear()
   }
 }
+
+const commitStates: readonly RecoveryState[] = ['committing', 'committed']
+const removalStates: readonly RecoveryState[] = ['removing', 'removed']
 
 const decidedOtherwise = new Failure('CLOSING', 'the recovery is to end otherwise')
 

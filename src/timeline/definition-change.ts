@@ -23,13 +23,34 @@ export type VpgSettings = Partial<
     | 'checkpointIntervalMillis'
     | 'syncRateBytesPerSecond'
     | 'paused'
-    | 'quiescedBy'
-    | 'incarnation'
     | 'journalWarnSizeBytes'
     | 'journalLimitSizeBytes'
     | 'syncMayPassLimit'
   >
 >
+
+/** Who may write the VPG: nobody for a while, for the recovery of this id; again; or only agents of this incarnation, or a later one. */
+export type WritingChange =
+  | { readonly kind: 'quiesce'; readonly by: string }
+  | { readonly kind: 'release'; readonly by: string }
+  | { readonly kind: 'hand-over'; readonly incarnation: number }
+
+/** The very same definition where it says so already. */
+export function withWriting(definition: VpgDefinition, change: WritingChange): VpgDefinition {
+  const { quiescedBy = '', incarnation } = definition
+  switch (change.kind) {
+    case 'quiesce':
+      return quiescedBy === change.by ? definition : { ...definition, quiescedBy: change.by }
+    case 'release':
+      return quiescedBy === change.by ? { ...definition, quiescedBy: '' } : definition
+    case 'hand-over':
+      return incarnation >= change.incarnation
+        ? definition
+        : { ...definition, incarnation: change.incarnation, quiescedBy: '' }
+    default:
+      return assertNever(change)
+  }
+}
 
 /**
  * The definition after the change. Numbers of volumes and streams are never reused, and older checkpoints keep the volumes and sizes that

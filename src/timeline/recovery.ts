@@ -42,6 +42,11 @@ export interface RecoveryRecord {
   readonly kind: RecoveryKind
   /** The VPG's, when it was begun; a failover or move that is committed opens the next. */
   readonly incarnation: number
+  /**
+   * 'planned': a commit hands the machines over, so that agents of this incarnation are refused; 'begun': it has got so far that there is no way back; 'none':
+   * it is no failover or move, or one of a part of the VPG, whose protection goes on as it is.
+   */
+  readonly handOver: 'none' | 'planned' | 'begun'
   /** Pinned, by a pin of the record's id, in the very commit that names it first; let go by the one that ends the recovery. Undefined while a move drains. */
   readonly checkpoint: Checkpoint | undefined
   readonly vms: readonly RecoveryVm[]

@@ -21,6 +21,7 @@ function recordOf(id: string, state: RecoveryState, at: ModelCheckpoint | undefi
     id,
     kind: 'test',
     incarnation: 1,
+    handOver: 'none',
     checkpoint: at?.checkpoint,
     vms: [{ name: 'agent1', volumes: [1] }],
     target: { kind: 'raw', settings: {} },

@@ -50,6 +50,7 @@ async function site(t: Test): Promise<Site> {
       id: 'r-0123456789ab',
       kind: 'failover',
       incarnation: 1,
+      handOver: 'none',
       checkpoint: plan.checkpoint,
       vms: [{ name: 'web', volumes: [1] }],
       target: { kind: 'nbd', settings: { scratchSizeBytesMax: 64 * MiB, directory: keptIn } },

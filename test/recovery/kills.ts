@@ -21,6 +21,8 @@ interface Story {
   readonly decision?: Decision
   /** While it is being prepared. */
   readonly cancel?: Decision
+  /** When its commit is in trouble. */
+  readonly regret?: Decision
   readonly failing?: readonly (readonly [string, Failure, number])[]
   readonly ends: 'committed' | 'removed'
 }
@@ -42,6 +44,14 @@ const stories: readonly Story[] = [
   { name: 'a clone', order: orderOf('clone'), ends: 'committed' },
   { name: 'a move that is committed', order: orderOf('move'), decision: 'commit', ends: 'committed' },
   { name: 'a move that is rolled back', order: orderOf('move'), decision: 'rollback', ends: 'removed' },
+  {
+    name: 'a failover that is regretted when its machines are being handed over',
+    order: orderOf('failover'),
+    decision: 'commit',
+    regret: 'rollback',
+    failing: [['handOver', away, 4]],
+    ends: 'committed',
+  },
   {
     name: 'a test that cannot be prepared',
     order: orderOf('test'),
@@ -82,6 +92,11 @@ async function seenThrough(world: RecoveryWorld, engine: Recoveries, story: Stor
   if (story.cancel !== undefined && !hasEnded({ state: state() })) await asked(world, engine, id, story.cancel)
   await world.until(isDecidable, 60_000)
   if (story.decision !== undefined && state() === 'ready') await asked(world, engine, id, story.decision)
+  const isHandingOver = (): boolean => world.record(id)?.handOver === 'begun' || hasEnded({ state: state() })
+  if (story.regret !== undefined) {
+    await world.until(isHandingOver, 100)
+    await asked(world, engine, id, story.regret)
+  }
   await world.until(() => hasEnded({ state: state() }), 60_000)
 }
 

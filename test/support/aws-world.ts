@@ -279,6 +279,7 @@ export class AwsWorld {
       formatVersion: 1,
       id,
       incarnation: 1,
+      handOver: 'none',
       kind: 'failover',
       checkpoint,
       vms: [{ name: 'web', volumes: checkpoint.volumes.map(({ number }) => number) }],
