@@ -8,7 +8,7 @@ import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { Snapshot } from './ec2-calls.ts'
 import { tokenOf, type SnapshotMemory } from './memory.ts'
-import { removeTagged } from './removal.ts'
+import { noTraces, removeTagged } from './removal.ts'
 import type { AwsConfig, StandbyResult } from './service.ts'
 import { deleteSnapshot, makeSnapshot, type Parent, type SnapshotTools } from './snapshots.ts'
 import { ownKeys, tagTable, type TagTable } from './tags.ts'
@@ -184,7 +184,7 @@ export class Chains {
 
   async removeAll(vpg: VpgId, signal: AbortSignal): Promise<void> {
     const { ec2, clock } = this.#tools
-    await removeTagged({ [ownKeys.standby]: vpg }, false, ec2, clock, signal)
+    await removeTagged({ [ownKeys.standby]: vpg }, noTraces, ec2, clock, signal)
   }
 
   /** Oldest checkpoint first; those that failed are not among them, and go. */

@@ -137,8 +137,8 @@ async function removeHelperRoot(
     await memory.setMachine(machine.name, { helperRoot: inPlace })
     await tolerating(['IncorrectState'], () => ec2.detachVolume(inPlace, signal))
   }
-  const { helperRoot } = memory.machine(machine.name)
-  if (helperRoot === undefined) return
+  const { helperRoot, isHelperRootGone } = memory.machine(machine.name)
+  if (helperRoot === undefined || isHelperRootGone === true) return
   const isGone = async (): Promise<true | undefined> => {
     const [found] = await known(() => ec2.volumes({ ids: [helperRoot] }, signal))
     if (found === undefined) return true
@@ -147,6 +147,7 @@ async function removeHelperRoot(
     return true
   }
   await until(`the helper's root volume ${helperRoot} is detached`, isGone, settleMillisMax, clock, signal)
+  await memory.setMachine(machine.name, { isHelperRootGone: true })
 }
 
 async function attach(

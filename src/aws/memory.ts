@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import type { Clock } from '../base/clock.ts'
 import type { Json } from '../timeline/recovery.ts'
 
 // What the target remembers of a recovery: which creations have begun, and the ids of what they made. It is durable before the call that creates: a
@@ -27,6 +28,7 @@ export interface MachineMemory {
   readonly instance?: string
   /** Of root-swap: the helper's own root volume, which goes. */
   readonly helperRoot?: string
+  readonly isHelperRootGone?: true
 }
 
 export interface VolumeMemory {
@@ -41,6 +43,8 @@ export interface AwsMemory {
   readonly volumes: Readonly<Record<string, VolumeMemory>>
   /** By name. */
   readonly machines: Readonly<Record<string, MachineMemory>>
+  /** Of the last change: nothing has been created since, but for what it says is begun. */
+  readonly changedAtMicros?: number
 }
 
 const nothing: AwsMemory = { snapshots: {}, volumes: {}, machines: {} }
@@ -54,13 +58,15 @@ export function memoryOf(json: Json): AwsMemory {
 export class Memory {
   #now: AwsMemory
   readonly #remember: (memory: Json) => Promise<void>
+  readonly #clock: Clock
   #telling: Promise<void> = Promise.resolve()
   /** Set while a change waits for the one under way; all that come meanwhile go with it. */
   #next: Promise<void> | undefined
 
-  constructor(json: Json, remember: (memory: Json) => Promise<void>) {
+  constructor(json: Json, remember: (memory: Json) => Promise<void>, clock: Clock) {
     this.#now = memoryOf(json)
     this.#remember = remember
+    this.#clock = clock
   }
 
   get now(): AwsMemory {
@@ -94,7 +100,7 @@ export class Memory {
   }
 
   #set(memory: AwsMemory): Promise<void> {
-    this.#now = memory
+    this.#now = { ...memory, changedAtMicros: this.#clock.timestampMicros() }
     this.#next ??= this.#telling.then(() => {
       this.#next = undefined
       this.#telling = this.#remember(this.#now as unknown as Json)

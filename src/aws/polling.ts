@@ -3,6 +3,8 @@ import { Failure } from '../base/failure.ts'
 
 // AWS does most things after it has answered: whoever needs them looks again and again.
 
+/** So long what was created may be in no listing, and unknown by its id. */
+export const unlistedMillisMax = 300_000
 const delayMillisFirst = 1_000
 const delayMillisMax = 15_000
 

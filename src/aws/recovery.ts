@@ -12,9 +12,9 @@ import { hasBootRecord } from './boot-record.ts'
 import type { Chains } from './chains.ts'
 import type { Ec2Calls } from './ec2-calls.ts'
 import { makeMachine } from './machines.ts'
-import { Memory, memoryOf, tokenOf } from './memory.ts'
+import { Memory, tokenOf } from './memory.ts'
 import { planRecovery } from './preflight.ts'
-import { hasUnnoted, removeTagged, tagsOfRecovery } from './removal.ts'
+import { removeTagged, tagsOfRecovery, tracesOf } from './removal.ts'
 import type { AwsConfig } from './service.ts'
 import { parseSettings, type AwsSettings, type MachineSettings } from './settings.ts'
 import { makeSnapshot, type SnapshotTools } from './snapshots.ts'
@@ -58,7 +58,7 @@ export class AwsRecoveries {
     const { record, definition, signal } = context
     const { config, ec2, clock } = this.#tools
     const settings = parseSettings(record.target.settings, record.vms, definition)
-    const memory = new Memory(record.memory, json => context.remember(json))
+    const memory = new Memory(record.memory, json => context.remember(json), clock)
     const snapshots = await this.#makeSnapshots(context, settings, memory)
     const sizesBytes = new Map((record.checkpoint?.volumes ?? []).map(({ number, sizeBytes }) => [number, sizeBytes]))
     for (const machine of settings.machines) {
@@ -179,6 +179,6 @@ export class AwsRecoveries {
 
   async remove({ record, signal }: RecoveryContext): Promise<void> {
     const { ec2, clock } = this.#tools
-    await removeTagged(tagsOfRecovery(record), hasUnnoted(memoryOf(record.memory)), ec2, clock, signal)
+    await removeTagged(tagsOfRecovery(record), tracesOf(record, clock), ec2, clock, signal)
   }
 }

@@ -1,20 +1,40 @@
 import type { Clock } from '../base/clock.ts'
 import type { RecoveryRecord } from '../timeline/recovery.ts'
-import type { Ec2Calls, Image, Instance, Snapshot, Volume } from './ec2-calls.ts'
+import type { Ec2Calls, Image, Instance, Selection, Snapshot, Volume } from './ec2-calls.ts'
 import { errorNameOf } from './failures.ts'
 import { known } from './machines.ts'
-import type { AwsMemory } from './memory.ts'
-import { until } from './polling.ts'
+import { memoryOf, type AwsMemory } from './memory.ts'
+import { unlistedMillisMax, until } from './polling.ts'
 import { deleteSnapshot } from './snapshots.ts'
 import { ownKeys, type TagTable } from './tags.ts'
 
-// Everything of a recovery goes, found by its tag: what the record remembers is not asked, for a process may have died between a creation and
-// its noting. What was begun and not noted may also be in no listing for a while; so the look that finds nothing is repeated before it is believed.
+// Everything of a recovery goes: what bears its tag, and what the record remembers, for a thing just created may be in no listing for a while. What was
+// begun and not noted bears the tag. A look that finds nothing is believed of what was seen before; of anything else only when it would be listed by now.
 
 /** Instances that end, and the volumes that they hold. */
 const goneMillisMax = 30 * 60_000
-/** What was created just before a process died is listed within this. */
-const unlistedMillisMax = 20_000
+
+/** What a recovery may have left. */
+export interface Traces {
+  /** Ids that are remembered. */
+  readonly snapshots: readonly string[]
+  readonly volumes: readonly string[]
+  readonly images: readonly string[]
+  readonly instances: readonly string[]
+  /** A creation has begun of which the record does not have the end. */
+  readonly isSomethingUnnoted: boolean
+  /** From now on; then all that there is, is listed. */
+  readonly unlistedMillis: number
+}
+
+export const noTraces: Traces = {
+  snapshots: [],
+  volumes: [],
+  images: [],
+  instances: [],
+  isSomethingUnnoted: false,
+  unlistedMillis: 0,
+}
 
 interface Found {
   readonly instances: readonly Instance[]
@@ -23,36 +43,75 @@ interface Found {
   readonly snapshots: readonly Snapshot[]
 }
 
-/** Nothing that bears these tags is left on return. */
+/** Nothing that bears these tags or is among the traces is left on return. */
 export async function removeTagged(
   tags: TagTable,
-  isSomethingUnnoted: boolean,
+  traces: Traces,
   ec2: Ec2Calls,
   clock: Clock,
   signal: AbortSignal,
 ): Promise<void> {
-  let emptySinceMillis: number | undefined
+  const listedAtMillis = clock.monotonicMillis() + traces.unlistedMillis
+  const seen = new Set<string>()
+  const remembered = [...traces.snapshots, ...traces.volumes, ...traces.images, ...traces.instances]
   const isGone = async (): Promise<true | undefined> => {
-    const found = await lookFor(tags, ec2, signal)
+    const isAllListed = clock.monotonicMillis() >= listedAtMillis // before the look: it is of then
+    const found = await lookFor(tags, traces, seen, ec2, signal)
     if (countOf(found) === 0) {
-      const nowMillis = clock.monotonicMillis()
-      emptySinceMillis ??= nowMillis
-      return !isSomethingUnnoted || nowMillis - emptySinceMillis >= unlistedMillisMax ? true : undefined
+      const isKnown = !traces.isSomethingUnnoted && remembered.every(id => seen.has(id))
+      return isKnown || isAllListed ? true : undefined
     }
-    emptySinceMillis = undefined
     await removeFound(found, ec2, signal)
     return undefined
   }
   await until('all of the recovery is gone', isGone, goneMillisMax, clock, signal)
 }
 
-async function lookFor(tags: TagTable, ec2: Ec2Calls, signal: AbortSignal): Promise<Found> {
-  const instances = await ec2.instances({ tags }, signal)
+/** By tag, and by id what has not been seen yet. */
+async function lookFor(
+  tags: TagTable,
+  traces: Traces,
+  seen: Set<string>,
+  ec2: Ec2Calls,
+  signal: AbortSignal,
+): Promise<Found> {
+  const look = async <T>(
+    list: (selection: Selection) => Promise<readonly T[]>,
+    idOf: (found: T) => string | undefined,
+    ids: readonly string[],
+  ): Promise<readonly T[]> => {
+    const found = [...(await list({ tags }))]
+    const note = (): void => found.forEach(each => seen.add(idOf(each) ?? ''))
+    note()
+    for (const id of ids) if (!seen.has(id)) found.push(...(await known(() => list({ ids: [id] })))) // one by one: an unknown one refuses all
+    note()
+    return found
+  }
+  const instances = await look(
+    each => ec2.instances(each, signal),
+    ({ InstanceId }) => InstanceId,
+    traces.instances,
+  )
+  const images = await look(
+    each => ec2.images(each, signal),
+    ({ ImageId }) => ImageId,
+    traces.images,
+  )
+  const volumes = await look(
+    each => ec2.volumes(each, signal),
+    ({ VolumeId }) => VolumeId,
+    traces.volumes,
+  )
+  const snapshots = await look(
+    each => ec2.snapshots(each, signal),
+    ({ SnapshotId }) => SnapshotId,
+    traces.snapshots,
+  )
   return {
     instances: instances.filter(({ State }) => State?.Name !== 'terminated'),
-    images: await ec2.images({ tags }, signal),
-    volumes: (await ec2.volumes({ tags }, signal)).filter(({ State }) => State !== 'deleting' && State !== 'deleted'),
-    snapshots: await ec2.snapshots({ tags }, signal),
+    images,
+    volumes: volumes.filter(({ State }) => State !== 'deleting' && State !== 'deleted'),
+    snapshots,
   }
 }
 
@@ -84,15 +143,39 @@ async function gone(remove: () => Promise<void>): Promise<void> {
   }
 }
 
-/** True where a creation has begun of which the record does not have the end. */
-export function hasUnnoted({ snapshots, volumes, machines }: AwsMemory): boolean {
+/** The clock may have jumped since the last creation: what lies ahead of it counts as now. */
+export function tracesOf({ memory, vms }: RecoveryRecord, clock: Clock): Traces {
+  const remembered = memoryOf(memory)
+  const { snapshots, volumes, machines, changedAtMicros } = remembered
+  const ids = (all: readonly (string | undefined)[]): string[] =>
+    all.filter(id => id !== undefined && id !== '') as string[]
+  const made = Object.values(machines)
+  const sinceMillis = changedAtMicros === undefined ? 0 : (clock.timestampMicros() - changedAtMicros) / 1000
+  return {
+    snapshots: ids(Object.values(snapshots).map(({ snapshot }) => snapshot)),
+    volumes: ids([
+      ...Object.values(volumes).map(({ volume }) => volume),
+      ...made.map(({ helperRoot, isHelperRootGone }) => (isHelperRootGone === true ? undefined : helperRoot)),
+    ]),
+    images: ids(made.map(({ image }) => image)),
+    instances: ids(made.map(({ instance }) => instance)),
+    isSomethingUnnoted: hasUnnoted(remembered, vms),
+    unlistedMillis: memory === null ? 0 : Math.max(0, unlistedMillisMax - Math.max(0, sinceMillis)),
+  }
+}
+
+function hasUnnoted({ snapshots, volumes, machines }: AwsMemory, vms: RecoveryRecord['vms']): boolean {
+  const isNoted = (volume: number): boolean => volumes[volume]?.volume !== undefined
   return (
-    Object.values(snapshots).some(({ snapshot }) => snapshot === undefined) ||
+    // Of an attempt that failed the snapshot was deleted, perhaps before it was known.
+    Object.values(snapshots).some(({ snapshot, attempt }) => snapshot === undefined || attempt > 1) ||
     Object.values(volumes).some(({ begun, volume }) => begun === true && volume === undefined) ||
     Object.values(machines).some(
-      ({ imageBegun, image, attempt, instance }) =>
-        (imageBegun === true && image === undefined) || (attempt !== undefined && instance === undefined),
-    )
+      ({ imageBegun, image, attempt = 0, instance }) =>
+        (imageBegun === true && image === undefined) || (attempt > 0 && instance === undefined) || attempt > 1,
+    ) ||
+    // An instance brings volumes along.
+    vms.some(({ name, volumes: own }) => machines[name]?.attempt !== undefined && !own.every(isNoted))
   )
 }
 

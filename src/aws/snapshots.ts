@@ -6,7 +6,7 @@ import type { EbsCalls } from './ebs-calls.ts'
 import type { Ec2Calls } from './ec2-calls.ts'
 import { errorNameOf } from './failures.ts'
 import type { SnapshotMemory } from './memory.ts'
-import { until } from './polling.ts'
+import { unlistedMillisMax, until } from './polling.ts'
 import type { TagTable } from './tags.ts'
 import { writeBlocks, type WriteTools } from './write-blocks.ts'
 
@@ -49,8 +49,6 @@ const attemptsMax = 5
 const completionMillisMax = 2 * 3_600_000
 /** Who refuses to complete a snapshot may be completing it already. */
 const doubtMillisMax = 120_000
-/** So long a new snapshot may be in no listing. */
-const unlistedMillisMax = 300_000
 
 /** The id of the completed snapshot. */
 export async function makeSnapshot(job: SnapshotJob, tools: SnapshotTools, signal: AbortSignal): Promise<string> {

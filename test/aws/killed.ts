@@ -59,3 +59,28 @@ t.test(
     }
   },
 )
+
+t.test('what was created, and noted, a moment ago and is in no listing yet goes all the same', async t => {
+  for (const [call, unlistedMillis] of [
+    ['PutSnapshotBlock', 200_000],
+    ['DescribeInstances', 20_000],
+  ] as const) {
+    const model = bootableModel()
+    const world = await AwsWorld.start(model, { unlistedMillis })
+    const held = { record: world.record(model.checkpoint(), { machine }) }
+    const dying = new AbortController()
+    world.sim.afterCall = number => {
+      if (world.sim.calls[number - 1] === call) dying.abort(new Error('killed'))
+    }
+    const first = world.tools()
+    await t.rejects(world.recoveries(first).prepare(world.context(held, dying.signal)), { message: 'killed' })
+    await first.close()
+    world.sim.afterCall = () => undefined
+    t.not(world.sim.account.tagged(ownKeys.recovery, held.record.id).length, 0)
+    const second = world.tools()
+    await world.recoveries(second).remove(world.context(held, signal))
+    t.strictSame(world.sim.account.tagged(ownKeys.recovery, held.record.id), [], call)
+    await second.close()
+    await world.close()
+  }
+})

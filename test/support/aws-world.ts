@@ -35,7 +35,7 @@ export class HurriedClock implements Clock {
   }
 
   timestampMicros(): number {
-    return Date.now() * 1000
+    return Math.floor((performance.timeOrigin + this.monotonicMillis()) * 1000)
   }
 
   monotonicMillis(): number {
