@@ -22,6 +22,9 @@ export interface AttachmentTools {
   readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<Image>
 }
 
+/** A write of a guest that fails while a disk is kept leaves who knows what: the disk is gone through once more, so often. */
+const keepPassesMax = 4
+
 type Progress = (volume: number, doneBytes: number, totalBytes: number) => void
 
 /** A disk that is served, in one of its three forms. */
@@ -82,12 +85,21 @@ export class Attachment {
     try {
       for (const disk of this.#disks) {
         if (disk.form !== 'live' || disk.isKept) continue
-        await this.#materialise(disk.served, disk.attached, onProgress, keeping.signal)
-        const kept = await disk.overlay.kept(disk.served.name, disk.served.description)
-        await disk.overlay.flush() // the bytes are on disk
-        publish(disk.files) // ...and the file has its name
-        disk.served.becomeKept(kept)
-        disk.isKept = true
+        const { served, overlay, files } = disk
+        const kept = await overlay.kept(served.name, served.description)
+        for (let pass = 1; !disk.isKept; pass++) {
+          if (pass > keepPassesMax) throw new Failure('DISK_FAILED', `writes to ${files.dataFile} fail: commit again`)
+          const { strayCount } = overlay
+          await this.#materialise(served, disk.attached, onProgress, keeping.signal)
+          await overlay.seal() // most of it, while the disk is in use
+          const outcome = await served.becomeKept(async () => {
+            if (overlay.strayCount !== strayCount) return undefined // where the walk has been already, perhaps
+            await overlay.seal() // the bytes are on disk
+            publish(files) // ...and the file has its name
+            return kept
+          })
+          disk.isKept = outcome === 'kept'
+        }
       }
     } catch (error) {
       throw keeping.signal.aborted ? keeping.signal.reason : inWords(error)

@@ -98,18 +98,22 @@ export class LiveDisk implements NbdExport {
   }
 
   async write(offsetBytes: number, data: Uint8Array, options: NbdWriteOptions): Promise<void> {
-    if (this.#kept !== undefined) return this.#kept.write(offsetBytes, data, options)
-    const overlay = this.#writable()
-    await this.#locked(overlay, offsetBytes, data.length, () => this.#put(overlay, offsetBytes, data))
-    if (options.fua) await overlay.flush()
+    await this.#change(
+      { offsetBytes, lengthBytes: data.length },
+      overlay => this.#put(overlay, offsetBytes, data),
+      kept => kept.write(offsetBytes, data, { fua: false }),
+    )
+    if (options.fua) await this.flush()
   }
 
   async zero(offsetBytes: number, lengthBytes: number, options: NbdZeroOptions): Promise<void> {
-    if (this.#kept !== undefined) return this.#kept.zero(offsetBytes, lengthBytes, options)
-    const overlay = this.#writable()
     const room = options.mayTrim ? 'as-it-is' : 'kept'
-    await this.#locked(overlay, offsetBytes, lengthBytes, () => this.#putZeros(overlay, offsetBytes, lengthBytes, room))
-    if (options.fua) await overlay.flush()
+    await this.#change(
+      { offsetBytes, lengthBytes },
+      overlay => this.#putZeros(overlay, offsetBytes, lengthBytes, room),
+      kept => kept.zero(offsetBytes, lengthBytes, { fua: false }),
+    )
+    if (options.fua) await this.flush()
   }
 
   /** A range that is needed no more reads as zeros: what the image has there need not be brought again. */
@@ -166,10 +170,18 @@ export class LiveDisk implements NbdExport {
     this.#isKeeping = true
   }
 
-  /** All of it was materialised: from here on the data file alone is the disk. */
-  becomeKept(kept: KeptDisk): void {
+  /**
+   * All of it was materialised: from here on the data file alone is the disk, which `publish` returns. It runs while no change of the disk does:
+   * one of a part of a block writes all of the block, and would undo another one that knows of no blocks. Where it returns undefined nothing
+   * becomes of it.
+   */
+  async becomeKept(publish: () => Promise<KeptDisk | undefined>): Promise<'kept' | 'not-yet'> {
     assert(this.#isKeeping, 'it was materialised')
-    this.#kept = kept
+    const overlay = this.#writable()
+    await this.#locked(overlay, 0, this.sizeBytes, async () => {
+      this.#kept = await publish()
+    })
+    return this.#kept === undefined ? 'not-yet' : 'kept'
   }
 
   /**
@@ -214,6 +226,19 @@ export class LiveDisk implements NbdExport {
   #writable(): Overlay {
     assert(this.#overlay !== undefined, 'the server writes to no read-only export')
     return this.#overlay
+  }
+
+  /** By `live`, or by `kept` where the disk is a file of its own by the time that it is its turn. */
+  async #change(
+    { offsetBytes, lengthBytes }: { readonly offsetBytes: number; readonly lengthBytes: number },
+    live: (overlay: Overlay) => Promise<void>,
+    kept: (disk: KeptDisk) => Promise<void>,
+  ): Promise<void> {
+    if (this.#kept !== undefined) return kept(this.#kept)
+    const overlay = this.#writable()
+    await this.#locked(overlay, offsetBytes, lengthBytes, () =>
+      this.#kept === undefined ? live(overlay) : kept(this.#kept),
+    )
   }
 
   /** Runs while no other change of the blocks that the range touches does. */

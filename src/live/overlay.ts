@@ -55,8 +55,8 @@ export interface OverlayOptions {
 export class Overlay {
   readonly map: BlockMap
   readonly blockSizeBytes: number
-  /** True where blocks that are not the overlay's may have stray bytes in the data file: what a power cut kept of unsynced writes. */
-  readonly isStale: boolean
+  /** How many writes of the data file have failed, of which any part may be there. */
+  strayCount = 0
   readonly #options: OverlayOptions
   readonly #layout: MapLayout
   readonly #data: VolumeFile
@@ -68,18 +68,25 @@ export class Overlay {
   readonly #running = new Rounds(() => this.#writeRunning())
   readonly #flushes = new Rounds(() => this.#flush())
   #isDataDirty = false
+  readonly #beganStale: boolean
   #header: OverlayHeader
   /** A sync has failed: nobody knows what the disk has of what was written. */
   #broken: Error | undefined
 
-  private constructor(options: OverlayOptions, header: OverlayHeader, data: VolumeFile, mapFile: VolumeFile) {
+  private constructor(
+    options: OverlayOptions,
+    header: OverlayHeader,
+    data: VolumeFile,
+    mapFile: VolumeFile,
+    isNew: boolean,
+  ) {
     this.#options = options
     this.#header = header
     this.#data = data
     this.#mapFile = mapFile
     this.#layout = mapLayout(header.volumeSizeBytes, header.blockSizeBytes)
     this.blockSizeBytes = header.blockSizeBytes
-    this.isStale = header.isStale || isOfOtherBoot(header, options.bootId)
+    this.#beganStale = header.isStale || (!isNew && header.bootId !== undefined)
     this.map = new BlockMap(this.#layout.blockCount, sectorNumber => {
       this.#runningDirty.add(sectorNumber)
       this.#durableDirty.add(sectorNumber)
@@ -92,14 +99,15 @@ export class Overlay {
    */
   static async open(options: OverlayOptions): Promise<Overlay> {
     const { disk, openFile, dataFile, mapFile } = options
-    if (!disk.exists(mapFile)) create(options)
+    const isNew = !disk.exists(mapFile)
+    if (isNew) create(options)
     const data = openFile(dataFile)
     try {
       const map = openFile(mapFile)
       try {
         const header = await readOverlayHeader(mapFile, (target, offsetBytes) => map.read(target, offsetBytes))
         checkHeader(header, options)
-        const overlay = new Overlay(options, header, data, map)
+        const overlay = new Overlay(options, header, data, map, isNew)
         await overlay.#load()
         options.budget.count(overlay.map.roomCount * overlay.blockSizeBytes)
         return overlay
@@ -111,6 +119,14 @@ export class Overlay {
       await data.close()
       throw error
     }
+  }
+
+  /**
+   * True where blocks that are not the overlay's may have stray bytes in the data file: of a write that failed, or of one that whatever ended the
+   * process, a kill or a power cut, left without its map. Nothing that was not closed in order is taken to be free of them.
+   */
+  get isStale(): boolean {
+    return this.#beganStale || this.strayCount > 0
   }
 
   /** What the data file has: only blocks that are data are the disk's. */
@@ -139,8 +155,7 @@ export class Overlay {
       const found = piece.subarray(0, Math.min(piece.length, offsetBytes + lengthBytes - at))
       await this.#data.read(found, at)
       if (isZero(found)) continue
-      this.#isDataDirty = true
-      await this.#data.write(found.fill(0), at)
+      await this.#writeData(found.fill(0), at)
     }
   }
 
@@ -151,14 +166,25 @@ export class Overlay {
     const addedSizeBytes = this.map.countWithoutRoom(firstBlock, endBlock) * this.blockSizeBytes
     take(addedSizeBytes)
     try {
-      await this.#data.write(bytes, offsetBytes)
+      await this.#writeData(bytes, offsetBytes)
     } catch (error) {
       this.#options.budget.giveBack(addedSizeBytes)
       throw error
     }
-    this.#isDataDirty = true
     this.map.setData(firstBlock, endBlock)
     await this.#mapWritten()
+  }
+
+  /** Dirty from when it has ended, not before: a flush meanwhile takes the mark, and need not have synced these bytes. */
+  async #writeData(bytes: Uint8Array, offsetBytes: number): Promise<void> {
+    try {
+      await this.#data.write(bytes, offsetBytes)
+    } catch (error) {
+      this.strayCount++ // close() tells it to the next start, and what is not closed in order is stale anyway
+      throw error
+    } finally {
+      this.#isDataDirty = true
+    }
   }
 
   /** The blocks read as zeros on return. 'kept': room is taken for all of them. Fails as write() does. */
@@ -176,6 +202,12 @@ export class Overlay {
     await this.#flushes.join()
   }
 
+  /** The same, and the data file is synced whatever is known of it: on return it is what counts, not the map. */
+  async seal(): Promise<void> {
+    this.#isDataDirty = true
+    await this.flush()
+  }
+
   /** The data file as a disk of its own, for as long as this is open; claimed, so that no agent serves it besides. BUSY where one does. */
   async kept(name: string, description: string): Promise<KeptDisk> {
     await this.#data.claim()
@@ -186,7 +218,7 @@ export class Overlay {
   async close(): Promise<void> {
     try {
       await this.flush()
-      await this.#writeHeader({ ...this.#header, bootId: undefined })
+      await this.#writeHeader({ ...this.#header, bootId: undefined, isStale: this.isStale })
     } finally {
       await this.abandon()
     }
@@ -359,10 +391,6 @@ export class Overlay {
 
 function sectorOf(area: Buffer, index: number): Buffer {
   return area.subarray(index * sectorSizeBytes, (index + 1) * sectorSizeBytes)
-}
-
-function isOfOtherBoot(header: OverlayHeader, bootId: string): boolean {
-  return header.bootId !== undefined && header.bootId !== bootId
 }
 
 function takeAll(set: Set<number>): number[] {

@@ -1,6 +1,8 @@
 import t, { type Test } from 'tap'
 import { KiB } from '../../src/base/units.ts'
+import type { OpenVolumeFile } from '../../src/disk/disk.ts'
 import type { Image } from '../../src/image/image.ts'
+import type { KeptDisk } from '../../src/live/kept-disk.ts'
 import { LiveDisk } from '../../src/live/live-disk.ts'
 import { identityOf } from '../../src/live/overlay-format.ts'
 import { Overlay } from '../../src/live/overlay.ts'
@@ -50,13 +52,30 @@ async function openedImage(t: Test, seed: number): Promise<{ image: Image; conte
 
 const { signal } = new AbortController()
 
+/** May fail, having written a part by `write`. */
+type BeforeWrite = (path: string, bytes: Uint8Array, write: (part: Uint8Array) => Promise<void>) => Promise<void>
+
+function writesSeen(openFile: OpenVolumeFile, beforeWrite: BeforeWrite): OpenVolumeFile {
+  return file => {
+    const opened = openFile(file)
+    return {
+      ...opened,
+      write: async (bytes, offsetBytes) => {
+        await beforeWrite(file, bytes, part => opened.write(part, offsetBytes))
+        await opened.write(bytes, offsetBytes)
+      },
+    }
+  }
+}
+
 async function open(
   faulty: FaultyDisk,
   image: Image,
   bootId: string,
   budget = new ScratchBudget(2 ** 30),
+  beforeWrite: BeforeWrite = () => Promise.resolve(),
 ): Promise<Opened> {
-  const files = killable(faultyVolumeFiles(faulty))
+  const files = killable(writesSeen(faultyVolumeFiles(faulty), beforeWrite))
   const overlay = await Overlay.open({
     disk: faulty,
     openFile: files.openFile,
@@ -227,6 +246,117 @@ t.test('what was materialised is in the data file, whatever a power cut left the
     await opened.overlay.close()
     if (Buffer.compare(faulty.contents('/var/scratch/a.raw'), model.current) !== 0) t.fail(`seed ${seed}`)
   }
+})
+
+const dataFile = '/var/scratch/a.raw'
+
+async function materialiseAll(disk: LiveDisk): Promise<void> {
+  for (let at = 0; at < sizeBytes; at += 64 * KiB) await disk.materialise(at, 64 * KiB)
+}
+
+t.test('a kill between the bytes of a write and its map leaves nothing of it in what is materialised', async t => {
+  const { image, contents } = await openedImage(t, 9)
+  const faulty = new FaultyDisk()
+  let isMapWritten = true
+  const opened = await open(faulty, image, boots[0], undefined, async file => {
+    if (file.endsWith('.map') && !isMapWritten) throw new Error('the process is gone')
+  })
+  await opened.disk.trim(64 * KiB, 64 * KiB, { fua: false })
+  isMapWritten = false
+  for (let at = 0; at < sizeBytes; at += 16 * KiB)
+    await t.rejects(opened.disk.write(at, Buffer.alloc(4 * KiB, 0xee), { fua: false }))
+  opened.kill()
+  const again = await open(faulty, image, boots[0])
+  const expected = contents.slice().fill(0, 64 * KiB, 128 * KiB)
+  t.equal(Buffer.compare(await contentsOf(again.disk), expected), 0)
+  await again.overlay.close()
+  const third = await open(faulty, image, boots[0])
+  t.ok(third.overlay.isStale, 'a close in order cleans nothing')
+  await materialiseAll(third.disk)
+  await third.overlay.close()
+  t.equal(Buffer.compare(faulty.contents(dataFile), expected), 0)
+})
+
+t.test('nor does a write that fails part-way, whether the disk is closed in between or not', async t => {
+  for (const isClosed of [false, true]) {
+    const { image, contents } = await openedImage(t, 10)
+    const faulty = new FaultyDisk()
+    let isFull = false
+    const opened = await open(faulty, image, boots[0], undefined, async (file, bytes, write) => {
+      if (file !== dataFile || !isFull) return
+      await write(bytes.subarray(0, bytes.length / 2))
+      throw Object.assign(new Error('no space left'), { code: 'ENOSPC' })
+    })
+    await opened.disk.trim(64 * KiB, 64 * KiB, { fua: false })
+    t.notOk(opened.overlay.isStale)
+    isFull = true
+    await t.rejects(opened.disk.write(64 * KiB, Buffer.alloc(8 * KiB, 0xee), { fua: false }), { code: 'ENOSPC' })
+    isFull = false
+    let { disk, overlay } = opened
+    if (isClosed) {
+      await overlay.close()
+      ;({ disk, overlay } = await open(faulty, image, boots[0]))
+    }
+    t.ok(overlay.isStale)
+    await materialiseAll(disk)
+    await overlay.close()
+    const expected = contents.slice().fill(0, 64 * KiB, 128 * KiB)
+    t.equal(Buffer.compare(faulty.contents(dataFile), expected), 0)
+  }
+})
+
+t.test('what is cleared while a flush runs is durable when the data file is sealed', async t => {
+  const { image } = await openedImage(t, 11)
+  const faulty = new FaultyDisk()
+  let meanwhile: (() => Promise<void>) | undefined
+  const { disk, overlay } = await open(faulty, image, boots[0], undefined, async file => {
+    if (file === dataFile) await meanwhile?.()
+  })
+  await disk.write(0, Buffer.alloc(8 * KiB, 0xee), { fua: true })
+  await disk.trim(0, 8 * KiB, { fua: true })
+  meanwhile = () => overlay.flush()
+  await overlay.clear(0, 8 * KiB)
+  meanwhile = undefined
+  await overlay.flush()
+  const isClear = (): boolean =>
+    faulty
+      .crash(new Random(1))
+      .contents(dataFile)
+      .subarray(0, 8192)
+      .every(byte => byte === 0)
+  t.ok(isClear(), 'a flush knows of it')
+  await overlay.seal()
+  t.ok(isClear())
+})
+
+t.test('writes of two sectors of a block are both there when the disk is a file of its own between them', async t => {
+  const { image } = await openedImage(t, 12)
+  const faulty = new FaultyDisk()
+  let meanwhile: (() => Promise<void>) | undefined
+  const { disk, overlay } = await open(faulty, image, boots[0], undefined, async file => {
+    if (file !== dataFile) return
+    const begin = meanwhile
+    meanwhile = undefined
+    await begin?.()
+  })
+  disk.beginKeeping()
+  await disk.trim(0, 4 * KiB, { fua: false })
+  let second: Promise<unknown> = Promise.resolve()
+  const kept = (): Promise<KeptDisk> => overlay.kept('a', 'a')
+  meanwhile = async () => {
+    const becomes = disk.becomeKept(kept)
+    for (let turns = 0; turns < 10; turns++) await new Promise(resolve => setImmediate(resolve))
+    const written = disk.write(512, Buffer.alloc(512, 2), { fua: false })
+    for (let turns = 0; turns < 10; turns++) await new Promise(resolve => setImmediate(resolve))
+    second = Promise.all([becomes, written])
+  }
+  await disk.write(0, Buffer.alloc(512, 1), { fua: false })
+  await second
+  const found = new Uint8Array(4 * KiB)
+  await disk.read(0, found)
+  const expected = new Uint8Array(4 * KiB).fill(1, 0, 512).fill(2, 512, 1024)
+  t.equal(Buffer.compare(found, expected), 0)
+  await overlay.close()
 })
 
 t.test(
