@@ -30,11 +30,10 @@ export class ImageSources {
     return {
       store: this.#store,
       openSegment: segment => openSegment(this.#store, segment),
-      openTail: records =>
-        tailSource('the commit log', records, record => {
-          this.#reader ??= new LogReader({ disk: realDisk, directory: this.#dataDirectory })
-          return Promise.resolve(this.#reader.readRecord(record))
-        }),
+      openTail: records => {
+        this.#reader ??= new LogReader({ disk: realDisk, directory: this.#dataDirectory })
+        return tailSource('the commit log', records, this.#reader)
+      },
       cacheSizeBytes,
       regionSizeBytes,
     }

@@ -106,9 +106,9 @@ class OpenImage implements Image {
       if (own === undefined) this.#buckets.set(bucket.volume, new Map([[bucket.region, bucket]]))
       else own.set(bucket.region, bucket)
     }
-    this.#readers = new SizedCache(tools.cacheSizeBytes / 4)
-    this.#regions = new SizedCache(tools.cacheSizeBytes / 2)
-    this.#units = new UnitReader(index, sources, tools.cacheSizeBytes / 4)
+    this.#readers = new SizedCache(tools.cacheSizeBytes / 8)
+    this.#regions = new SizedCache((tools.cacheSizeBytes * 3) / 8)
+    this.#units = new UnitReader(index, sources, tools.cacheSizeBytes / 2)
   }
 
   async read(volume: number, offsetBytes: number, target: Uint8Array, signal: AbortSignal): Promise<void> {
@@ -136,16 +136,11 @@ class OpenImage implements Image {
     target: Uint8Array,
     signal: AbortSignal,
   ): Promise<void> {
-    const { fragments, pieces } = resolved
-    const endBytes = startBytes + target.length
-    const wanted = fragmentsWithData(resolved, startBytes, endBytes)
-    await this.#units.each(resolved, wanted, signal, (fragment, unit) => {
-      const fragmentStart = fragments.start[fragment]! * sectorSizeBytes
-      const from = Math.max(startBytes, fragmentStart)
-      const end = Math.min(endBytes, fragmentStart + fragments.length[fragment]! * sectorSizeBytes)
-      const piece = fragments.piece[fragment]!
-      const at = pieces.rawOffsetBytes[piece]! + from - pieces.start[piece]! * sectorSizeBytes
-      target.set(unit.subarray(at, at + end - from), from - startBytes)
+    const range = { startBytes, endBytes: startBytes + target.length }
+    const wanted = fragmentsWithData(resolved, range.startBytes, range.endBytes)
+    await this.#units.each(resolved, wanted, range, signal, (fragment, bytes) => {
+      const fragmentStart = resolved.fragments.start[fragment]! * sectorSizeBytes
+      target.set(bytes, Math.max(0, fragmentStart - startBytes))
     })
   }
 
@@ -156,11 +151,9 @@ class OpenImage implements Image {
     for (let region = Math.floor(range.startBytes / regionSizeBytes); region * regionSizeBytes < endBytes; region++) {
       const resolved = await this.#region(volume, region, signal)
       const regionStart = region * regionSizeBytes
-      await this.#units.prefetch(
-        resolved,
-        fragmentsWithData(resolved, range.startBytes - regionStart, endBytes - regionStart),
-        signal,
-      )
+      const own = { startBytes: range.startBytes - regionStart, endBytes: endBytes - regionStart }
+      const wanted = fragmentsWithData(resolved, own.startBytes, own.endBytes)
+      await this.#units.prefetch(resolved, wanted, own, signal)
     }
   }
 

@@ -1,15 +1,19 @@
 import { batchRawSizeBytesTarget } from '../base/limits.ts'
-import { Permits } from '../base/permits.ts'
+import { sectorSizeBytes } from '../base/units.ts'
 import { settleAll, type WriteIndex } from '../mirror/mirror.ts'
-import type { RecordSource } from '../segment/record-source.ts'
+import type { RawPart, RecordSource } from '../segment/record-source.ts'
+import type { ByteRange } from '../store/object-store.ts'
+import { BatchParts, type Parts, type WantedPart } from './batch-parts.ts'
 import type { ResolvedRegion } from './resolved-region.ts'
 import { SizedCache } from './sized-cache.ts'
 
-// Units are what sources read at once: a block of a pack, a batch of a segment or of the log. However many reads want a unit at a time, it is
-// read once; of a pack those that one read wants come in few large requests.
+// Units are what packs are read by, their blocks. However many reads want a unit at a time, it is read once; those that one read
+// wants come in few large requests. What no pack has are parts of batches, of a segment or of the log: see batch-parts.ts.
 
 /** Of the cache, what one prefetch may bring: reads that are under way keep the rest. */
 const prefetchShare = 1 / 4
+/** Agents close a batch at this size or before, and the first read of one brings all of it. */
+const batchSizeBytesGuess = batchRawSizeBytesTarget
 
 interface WantedUnit {
   readonly key: string
@@ -19,71 +23,90 @@ interface WantedUnit {
 }
 
 export class UnitReader {
-  readonly #index: WriteIndex
-  readonly #sources: readonly RecordSource[]
-  readonly #cache: SizedCache<Uint8Array>
+  readonly #cache: SizedCache<Parts>
+  readonly #batches: BatchParts
   readonly #prefetchSizeBytesMax: number
   /** Being read. */
   readonly #underWay = new Map<string, Promise<Uint8Array>>()
-  /** A source's memory is its own only until its next call. */
-  readonly #permits = new Map<number, Permits>()
 
   constructor(index: WriteIndex, sources: readonly RecordSource[], cacheSizeBytes: number) {
-    this.#index = index
-    this.#sources = sources
     this.#cache = new SizedCache(cacheSizeBytes)
+    this.#batches = new BatchParts(index, sources, this.#cache)
     this.#prefetchSizeBytesMax = cacheSizeBytes * prefetchShare
   }
 
-  /** Calls back with every fragment's unit. Units that others began to read fail with the signal of those. */
+  /**
+   * Calls back with the bytes of every fragment that lie in the range, which is in bytes from the region's start and reaches
+   * into every fragment. Units that others began to read fail with the signal of those.
+   */
   async each(
     resolved: ResolvedRegion,
     fragments: readonly number[],
+    range: ByteRange,
     signal: AbortSignal,
-    take: (fragment: number, unit: Uint8Array) => void,
+    take: (fragment: number, bytes: Uint8Array) => void,
   ): Promise<void> {
     const missing = new Map<string, WantedUnit>()
     const waiting: { readonly fragment: number; readonly key: string }[] = []
-    for (const fragment of fragments) {
-      const wanted = this.#unitOf(resolved, fragment)
-      const known = this.#cache.get(wanted.key)
-      if (known !== undefined) {
-        take(fragment, known)
-        continue
-      }
-      waiting.push({ fragment, key: wanted.key })
-      missing.set(wanted.key, wanted)
+    const parts: { readonly fragment: number; readonly wanted: WantedPart }[] = []
+    const takeOf = (fragment: number, { rawOffsetBytes, raw }: RawPart): void => {
+      const { startBytes, endBytes } = rawRangeOf(resolved, fragment, range)
+      take(fragment, raw.subarray(startBytes - rawOffsetBytes, endBytes - rawOffsetBytes))
     }
-    if (waiting.length === 0) return
-    const units = await this.#read(resolved, missing, signal)
-    for (const { fragment, key } of waiting) take(fragment, units.get(key)!)
+    for (const fragment of fragments) {
+      if (isOfBatch(resolved, fragment)) {
+        const wanted = { batch: unitOf(resolved, fragment), range: rawRangeOf(resolved, fragment, range) }
+        const known = this.#batches.known(wanted)
+        if (known === undefined) parts.push({ fragment, wanted })
+        else takeOf(fragment, known)
+      } else {
+        const wanted = packUnitOf(resolved, fragment)
+        const known = this.#cache.get(wanted.key)?.[0]
+        if (known === undefined) {
+          waiting.push({ fragment, key: wanted.key })
+          missing.set(wanted.key, wanted)
+        } else takeOf(fragment, known)
+      }
+    }
+    const readUnits = async (): Promise<void> => {
+      const units = await this.#read(resolved, missing, signal)
+      for (const { fragment, key } of waiting) takeOf(fragment, { rawOffsetBytes: 0, raw: units.get(key)! })
+    }
+    const readParts = parts.map(async ({ fragment, wanted }) =>
+      takeOf(fragment, await this.#batches.read(wanted, signal)),
+    )
+    await settleAll(missing.size === 0 ? readParts : [...readParts, readUnits()])
   }
 
-  /** Brings units of the fragments into the cache, as many as one prefetch may. */
-  async prefetch(resolved: ResolvedRegion, fragments: readonly number[], signal: AbortSignal): Promise<void> {
+  /** Brings what the range has of the fragments into the cache, as much as one prefetch may. */
+  async prefetch(
+    resolved: ResolvedRegion,
+    fragments: readonly number[],
+    range: ByteRange,
+    signal: AbortSignal,
+  ): Promise<void> {
     const missing = new Map<string, WantedUnit>()
+    const parts = new Map<number, WantedPart[]>()
     let sizeBytes = 0
     for (const fragment of fragments) {
-      const wanted = this.#unitOf(resolved, fragment)
-      if (missing.has(wanted.key) || this.#cache.get(wanted.key) !== undefined) continue
-      sizeBytes += this.#sizeOf(resolved, wanted)
-      if (sizeBytes > this.#prefetchSizeBytesMax) break
-      missing.set(wanted.key, wanted)
+      if (isOfBatch(resolved, fragment)) {
+        const wanted = { batch: unitOf(resolved, fragment), range: rawRangeOf(resolved, fragment, range) }
+        if (this.#batches.known(wanted) !== undefined) continue
+        const ofBatch = parts.get(wanted.batch) ?? []
+        if (ofBatch.length === 0) sizeBytes += batchSizeBytesGuess
+        if (sizeBytes > this.#prefetchSizeBytesMax) break
+        ofBatch.push(wanted)
+        parts.set(wanted.batch, ofBatch)
+      } else {
+        const wanted = packUnitOf(resolved, fragment)
+        if (missing.has(wanted.key) || this.#cache.get(wanted.key) !== undefined) continue
+        sizeBytes += resolved.loaded[wanted.source]!.extents.blocks.rawSizeBytes[wanted.unit]!
+        if (sizeBytes > this.#prefetchSizeBytesMax) break
+        missing.set(wanted.key, wanted)
+      }
     }
-    await this.#read(resolved, missing, signal)
-  }
-
-  #unitOf({ fragments, pieces, loaded }: ResolvedRegion, fragment: number): WantedUnit {
-    const piece = fragments.piece[fragment]!
-    const [source, unit] = [pieces.source[piece]!, pieces.unit[piece]!]
-    const layer = loaded[source]
-    const key = layer === undefined ? `${unit}` : `${layer.reader.object.key} ${layer.extents.blocks.firstBlock + unit}`
-    return { key, source, unit }
-  }
-
-  #sizeOf({ loaded }: ResolvedRegion, { source, unit }: WantedUnit): number {
-    const layer = loaded[source]
-    return layer === undefined ? batchSizeBytesGuess : layer.extents.blocks.rawSizeBytes[unit]!
+    const readBatches = [...parts.values()].flat().map(wanted => this.#batches.read(wanted, signal))
+    await settleAll<unknown>([...readBatches, this.#read(resolved, missing, signal)])
   }
 
   async #read(
@@ -119,26 +142,23 @@ export class UnitReader {
       this.#underWay.set(key, promise)
     }
     const done = (key: string, bytes: Uint8Array): void => {
-      this.#cache.set(key, bytes, bytes.length)
+      this.#cache.set(key, [{ rawOffsetBytes: 0, raw: bytes }], bytes.length)
       this.#underWay.delete(key)
       keep(key, bytes)
       promises.get(key)!.resolve(bytes)
       promises.delete(key)
     }
     try {
-      const layer = resolved.loaded[group[0]!.source]
-      if (layer === undefined) await this.#readBatches(group, done, signal)
-      else {
-        const ascending = group.toSorted((a, b) => a.unit - b.unit)
-        const keys = new Map(ascending.map(({ unit, key }) => [unit, key]))
-        const units = ascending.map(({ unit }) => unit)
-        await layer.reader.readBlocks(
-          layer.extents.blocks,
-          units,
-          (unit, raw) => done(keys.get(unit)!, raw.slice()),
-          signal,
-        )
-      }
+      const layer = resolved.loaded[group[0]!.source]!
+      const ascending = group.toSorted((a, b) => a.unit - b.unit)
+      const keys = new Map(ascending.map(({ unit, key }) => [unit, key]))
+      const units = ascending.map(({ unit }) => unit)
+      await layer.reader.readBlocks(
+        layer.extents.blocks,
+        units,
+        (unit, raw) => done(keys.get(unit)!, raw.slice()),
+        signal,
+      )
     } catch (error) {
       for (const [key, { reject }] of promises) {
         this.#underWay.delete(key)
@@ -147,42 +167,36 @@ export class UnitReader {
       throw error
     }
   }
-
-  async #readBatches(
-    group: readonly WantedUnit[],
-    done: (key: string, bytes: Uint8Array) => void,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const bySegment = new Map<number, WantedUnit[]>()
-    for (const wanted of group) {
-      const source = this.#index.batchSource[wanted.unit]!
-      const own = bySegment.get(source)
-      if (own === undefined) bySegment.set(source, [wanted])
-      else own.push(wanted)
-    }
-    const reading = [...bySegment].map(async ([number, wanted]) => {
-      for (const { key, unit } of wanted) {
-        await this.#permitsOf(number).with(async () => {
-          const batch = this.#index.batchNumber[unit]!
-          const bytes = await this.#sources[number]!.readBatch(batch, signal)
-          done(key, bytes.slice())
-        })
-      }
-    })
-    await settleAll(reading)
-  }
-
-  #permitsOf(source: number): Permits {
-    const known = this.#permits.get(source)
-    if (known !== undefined) return known
-    const permits = new Permits(1)
-    this.#permits.set(source, permits)
-    return permits
-  }
 }
 
-/** Agents close a batch at this size or before. */
-const batchSizeBytesGuess = batchRawSizeBytesTarget
+function isOfBatch({ pieces, fragments, writesSource }: ResolvedRegion, fragment: number): boolean {
+  return pieces.source[fragments.piece[fragment]!] === writesSource
+}
+
+/** Of the index, where the fragment is of a batch; else of its pack's blocks. */
+function unitOf({ pieces, fragments }: ResolvedRegion, fragment: number): number {
+  return pieces.unit[fragments.piece[fragment]!]!
+}
+
+function packUnitOf(resolved: ResolvedRegion, fragment: number): WantedUnit {
+  const { fragments, pieces, loaded } = resolved
+  const source = pieces.source[fragments.piece[fragment]!]!
+  const { reader, extents } = loaded[source]!
+  const unit = unitOf(resolved, fragment)
+  return { key: `${reader.object.key} ${extents.blocks.firstBlock + unit}`, source, unit }
+}
+
+/** Where the part of the fragment that lies in the range, in bytes from the region's start, is in the raw bytes of its unit. */
+function rawRangeOf({ fragments, pieces }: ResolvedRegion, fragment: number, range: ByteRange): ByteRange {
+  const piece = fragments.piece[fragment]!
+  const fragmentStart = fragments.start[fragment]! * sectorSizeBytes
+  const fragmentEnd = fragmentStart + fragments.length[fragment]! * sectorSizeBytes
+  const base = pieces.rawOffsetBytes[piece]! - pieces.start[piece]! * sectorSizeBytes
+  return {
+    startBytes: base + Math.max(range.startBytes, fragmentStart),
+    endBytes: base + Math.min(range.endBytes, fragmentEnd),
+  }
+}
 
 function bySource(wanted: readonly WantedUnit[]): Iterable<readonly WantedUnit[]> {
   const groups = new Map<number, WantedUnit[]>()

@@ -131,6 +131,16 @@ export class LogReader {
     if (this.#read(place, target) === undefined) throw this.#unreadable(place)
   }
 
+  /** A part of the record's frame, as it stands there, unchecked; valid until the next call. Fails as readRecord() does where it is not there. */
+  readUncheckedPart(place: RecordPlace, range: { readonly startBytes: number; readonly endBytes: number }): Uint8Array {
+    const sizeBytes = range.endBytes - range.startBytes
+    if (this.#record.length < sizeBytes) this.#record = new Uint8Array(sizeBytes)
+    const part = this.#record.subarray(0, sizeBytes)
+    const offsetBytes = place.offsetBytes + logRecordHeaderSizeBytes + range.startBytes
+    if (this.#tryOpen(place.fileIdentity)?.file.read(part, offsetBytes) === sizeBytes) return part
+    throw this.#unreadable(place)
+  }
+
   /** The header of the record that was read, or undefined where no record of this size stands. */
   #read({ fileIdentity, offsetBytes, sizeBytes }: RecordPlace, target: Uint8Array): RecordHeader | undefined {
     if (sizeBytes > target.length) return undefined

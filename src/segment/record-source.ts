@@ -1,3 +1,5 @@
+import type { ByteRange } from '../store/object-store.ts'
+
 // Consecutive records of one VPG that can be read: a segment in the object store, or the tail that is still in the log.
 
 /** A row per write, in record order; all arrays have `count` entries. */
@@ -32,6 +34,13 @@ export interface BatchColumns {
   readonly sizeBytes: Uint32Array
 }
 
+/** A part of a batch's raw payload. */
+export interface RawPart {
+  /** Where it begins in the raw payload. */
+  readonly rawOffsetBytes: number
+  readonly raw: Uint8Array
+}
+
 export interface RecordSource {
   /** For messages: the object's key or the log file's name. */
   readonly name: string
@@ -42,6 +51,12 @@ export interface RecordSource {
    * call on this source. Fails as columns() does, and when a block does not decompress.
    */
   readBatch(batch: number, signal: AbortSignal): Promise<Uint8Array>
+  /**
+   * The range of the batch's raw payload and what lies around it: the whole payload when the batch is read for the first time,
+   * later no more than the blocks that hold the range. Checked as by readBatch(), later by sums that were taken of each block then.
+   * The memory is the caller's, and calls may run side by side. Fails as readBatch() does.
+   */
+  readPart(batch: number, range: ByteRange, signal: AbortSignal): Promise<RawPart>
   /**
    * The raw payloads of all batches that are `wanted`, in the order of their batches, each checked as by readBatch(). Reads
    * large pieces ahead, in bounded memory; the payload is the sink's until the promise that it returns is settled.

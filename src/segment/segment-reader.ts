@@ -2,9 +2,11 @@ import type { ByteRange, ObjectStore } from '../store/object-store.ts'
 import { assert } from '../base/assert.ts'
 import { KiB, MiB } from '../base/units.ts'
 import { crc32c } from '../codec/crc32c.ts'
+import type { BatchView } from '../wire/wire.ts'
 import type { DurableMarker } from '../timeline/assembler.ts'
 import type { SegmentSpan } from '../timeline/state.ts'
-import type { BatchColumns, RecordSource } from './record-source.ts'
+import { CheckedBlocks } from './checked-blocks.ts'
+import type { BatchColumns, RawPart, RecordSource } from './record-source.ts'
 import { spanOf } from './segment-builder.ts'
 import type { Columns } from './segment-columns.ts'
 import { decodeFooter, type FooterContents } from './segment-footer.ts'
@@ -118,6 +120,7 @@ class StoredSegment implements Segment {
   readonly span: SegmentSpan
   readonly #store: ObjectStore
   readonly #payloads = new PayloadReader()
+  readonly #checked = new CheckedBlocks()
   #contents: FooterContents | undefined
 
   constructor(store: ObjectStore, span: SegmentSpan) {
@@ -138,7 +141,25 @@ class StoredSegment implements Segment {
   async readBatch(batch: number, signal: AbortSignal): Promise<Uint8Array> {
     const contents = await this.#footer(signal)
     const place = placeOf(contents.batches, batch)
-    return this.#payload(contents, batch, await this.#read(place, signal))
+    return this.#payload(contents, batch, this.#view(contents, batch, await this.#read(place, signal)))
+  }
+
+  async readPart(batch: number, range: ByteRange, signal: AbortSignal): Promise<RawPart> {
+    const contents = await this.#footer(signal)
+    const place = placeOf(contents.batches, batch)
+    const run = this.#checked.find(batch, range)
+    if (run !== undefined) {
+      const startBytes = place.startBytes + run.stored.startBytes
+      const stored = { startBytes, endBytes: place.startBytes + run.stored.endBytes }
+      const raw = this.#checked.restore(run, await this.#read(stored, signal))
+      if (raw !== undefined) return { rawOffsetBytes: run.raw.startBytes, raw }
+    }
+    // The first time; or the object has changed since, and its record says how.
+    const record = await this.#read(place, signal)
+    const view = this.#view(contents, batch, record)
+    const raw = new Uint8Array(this.#payload(contents, batch, view))
+    this.#checked.remember(batch, view, record)
+    return { rawOffsetBytes: 0, raw }
   }
 
   async scanBatches(
@@ -160,7 +181,7 @@ class StoredSegment implements Segment {
         signal.throwIfAborted()
         const place = placeOf(contents.batches, batch)
         const record = bytes.subarray(place.startBytes - startBytes, place.endBytes - startBytes)
-        await sink(batch, this.#payload(contents, batch, record))
+        await sink(batch, this.#payload(contents, batch, this.#view(contents, batch, record)))
       }
     }
   }
@@ -191,15 +212,19 @@ class StoredSegment implements Segment {
     return contents
   }
 
-  /** The payload of the record in `bytes`, which must be this batch. */
-  #payload(contents: FooterContents, batch: number, bytes: Uint8Array): Uint8Array {
+  /** The record in `bytes`, which must be this batch. */
+  #view(contents: FooterContents, batch: number, bytes: Uint8Array): BatchView {
     const offsetBytes = contents.batches.offsetBytes[batch] ?? 0
-    const record = checkRecord({ object: this.name, vpg: contents.vpg, offsetBytes }, bytes)
-    if (!isBatch(contents, batch, record.header) || record.message.type !== 'write-batch')
+    const { header, message } = checkRecord({ object: this.name, vpg: contents.vpg, offsetBytes }, bytes)
+    if (!isBatch(contents, batch, header) || message.type !== 'write-batch')
       throw corrupt(this.name, offsetBytes, 'the record is not the one that the footer has there')
-    const payload = this.#payloads.read(record.message)
-    if (payload === undefined) throw corrupt(this.name, offsetBytes, 'a block of the payload does not decompress')
-    return payload
+    return message
+  }
+
+  #payload(contents: FooterContents, batch: number, view: BatchView): Uint8Array {
+    const payload = this.#payloads.read(view)
+    if (payload !== undefined) return payload
+    throw corrupt(this.name, contents.batches.offsetBytes[batch] ?? 0, 'a block of the payload does not decompress')
   }
 }
 

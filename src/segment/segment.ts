@@ -12,5 +12,5 @@ export { SegmentBuilder, type FinishedSegment, type SegmentBuilderOptions } from
 export { commitKey, parseCommitKey, peekCommitObject, type SegmentHeader } from './segment-format.ts'
 export { openSegment, readSegmentFooter, readSegmentHeader, type Segment } from './segment-reader.ts'
 export { dumpSegment, verifySegment, type SegmentFinding } from './segment-verify.ts'
-export { tailSource, type TailRecord } from './tail-source.ts'
+export { tailSource, type TailReader, type TailRecord } from './tail-source.ts'
 export type { BatchColumns, RecordSource, WriteColumns } from './record-source.ts'

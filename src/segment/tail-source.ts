@@ -1,7 +1,9 @@
 import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
+import type { ByteRange } from '../store/object-store.ts'
 import { decodeFrame, type BatchView } from '../wire/wire.ts'
-import type { RecordSource } from './record-source.ts'
+import { CheckedBlocks } from './checked-blocks.ts'
+import type { RawPart, RecordSource } from './record-source.ts'
 import { ColumnGatherer, type Columns } from './segment-columns.ts'
 import { PayloadReader } from './segment-record.ts'
 
@@ -16,29 +18,35 @@ export interface TailRecord {
   readonly lastSequence: number
 }
 
-/**
- * The batches among records of one VPG in the commit log; markers are passed over. `readFrame` gives a record's frame, in memory
- * that may be used again by its next call, and fails RECORD_CORRUPT when the file has another record at that place.
- */
+/** Reads the log's files; what it gives is in memory that its next call may use again. LogReader is one. */
+export interface TailReader<R extends TailRecord> {
+  /** The record's frame. Fails RECORD_CORRUPT when the file has another record at that place. */
+  readRecord(record: R): Uint8Array
+  /** That part of the record's frame, as it stands there: nothing is checked. Fails where the file is gone. */
+  readUncheckedPart(record: R, range: ByteRange): Uint8Array
+}
+
+/** The batches among records of one VPG in the commit log; markers are passed over. */
 export function tailSource<R extends TailRecord>(
   name: string,
   records: readonly R[],
-  readFrame: (record: R, signal: AbortSignal) => Promise<Uint8Array>,
+  reader: TailReader<NoInfer<R>>,
 ): RecordSource {
-  return new TailSource(name, records, readFrame)
+  return new TailSource(name, records, reader)
 }
 
 class TailSource<R extends TailRecord> implements RecordSource {
   readonly name: string
   readonly #records: readonly R[]
-  readonly #readFrame: (record: R, signal: AbortSignal) => Promise<Uint8Array>
+  readonly #reader: TailReader<R>
   readonly #payloads = new PayloadReader()
+  readonly #checked = new CheckedBlocks()
   #gathered: { readonly columns: Columns; readonly recordOfBatch: readonly R[] } | undefined
 
-  constructor(name: string, records: readonly R[], readFrame: (record: R, signal: AbortSignal) => Promise<Uint8Array>) {
+  constructor(name: string, records: readonly R[], reader: TailReader<R>) {
     this.name = name
     this.#records = records
-    this.#readFrame = readFrame
+    this.#reader = reader
   }
 
   async columns(signal: AbortSignal): Promise<Columns> {
@@ -46,12 +54,36 @@ class TailSource<R extends TailRecord> implements RecordSource {
   }
 
   async readBatch(batch: number, signal: AbortSignal): Promise<Uint8Array> {
+    return this.#readWhole(await this.#recordOf(batch, signal)).payload
+  }
+
+  async readPart(batch: number, range: ByteRange, signal: AbortSignal): Promise<RawPart> {
+    const record = await this.#recordOf(batch, signal)
+    signal.throwIfAborted()
+    const run = this.#checked.find(batch, range)
+    if (run !== undefined) {
+      const raw = this.#checked.restore(run, this.#reader.readUncheckedPart(record, run.stored))
+      if (raw !== undefined) return { rawOffsetBytes: run.raw.startBytes, raw }
+    }
+    // The first time; or the file has changed since, and the whole record says how.
+    const { frame, view, payload } = this.#readWhole(record)
+    this.#checked.remember(batch, view, frame)
+    return { rawOffsetBytes: 0, raw: new Uint8Array(payload) }
+  }
+
+  async #recordOf(batch: number, signal: AbortSignal): Promise<R> {
     const record = (await this.#gather(signal)).recordOfBatch[batch]
     assert(record !== undefined, `the tail has no batch ${batch}`)
-    const message = await this.#read(record, signal)
-    const payload = message === undefined ? undefined : this.#payloads.read(message)
-    if (payload === undefined) throw corruptTail(record, 'a block of the payload does not decompress')
-    return payload
+    return record
+  }
+
+  #readWhole(record: R): { readonly frame: Uint8Array; readonly view: BatchView; readonly payload: Uint8Array } {
+    const frame = this.#reader.readRecord(record)
+    const view = viewOf(record, frame)
+    const payload = view === undefined ? undefined : this.#payloads.read(view)
+    if (view === undefined || payload === undefined)
+      throw corruptTail(record, 'a block of the payload does not decompress')
+    return { frame, view, payload }
   }
 
   async scanBatches(
@@ -63,7 +95,7 @@ class TailSource<R extends TailRecord> implements RecordSource {
     for (let batch = 0; batch < recordOfBatch.length; batch++) {
       if (!wanted(batch)) continue
       signal.throwIfAborted()
-      await sink(batch, await this.readBatch(batch, signal))
+      await sink(batch, this.#readWhole(await this.#recordOf(batch, signal)).payload)
     }
   }
 
@@ -74,7 +106,7 @@ class TailSource<R extends TailRecord> implements RecordSource {
     const recordOfBatch: R[] = []
     for (const record of this.#records) {
       signal.throwIfAborted()
-      const batch = await this.#read(record, signal)
+      const batch = viewOf(record, this.#reader.readRecord(record))
       if (batch === undefined) continue
       gatherer.add(batch, record)
       recordOfBatch.push(record)
@@ -82,24 +114,24 @@ class TailSource<R extends TailRecord> implements RecordSource {
     this.#gathered = { columns: gatherer.columns(), recordOfBatch }
     return this.#gathered
   }
+}
 
-  /** The batch in the record, or undefined for a marker. */
-  async #read(record: R, signal: AbortSignal): Promise<BatchView | undefined> {
-    const message = decode(record, await this.#readFrame(record, signal))
-    if (
-      message.type === 'marker' &&
-      message.generation === record.generation &&
-      message.sequence === record.firstSequence
-    )
-      return undefined
-    const expected =
-      message.type === 'write-batch' &&
-      message.generation === record.generation &&
-      message.firstSequence === record.firstSequence &&
-      message.firstSequence + message.writeCount - 1 === record.lastSequence
-    if (!expected) throw corruptTail(record, 'the frame is not the one of this record')
-    return message
-  }
+/** The batch in the record, or undefined for a marker. */
+function viewOf(record: TailRecord, frame: Uint8Array): BatchView | undefined {
+  const message = decode(record, frame)
+  if (
+    message.type === 'marker' &&
+    message.generation === record.generation &&
+    message.sequence === record.firstSequence
+  )
+    return undefined
+  const expected =
+    message.type === 'write-batch' &&
+    message.generation === record.generation &&
+    message.firstSequence === record.firstSequence &&
+    message.firstSequence + message.writeCount - 1 === record.lastSequence
+  if (!expected) throw corruptTail(record, 'the frame is not the one of this record')
+  return message
 }
 
 function decode(record: TailRecord, frame: Uint8Array): ReturnType<typeof decodeFrame> {

@@ -40,7 +40,8 @@ export function decompressBatchBlock(batch: BatchView, block: number, target: Ui
   return target.length === batch.blockRawSizeBytes(block) && restoreBlock(stored, target)
 }
 
-function restoreBlock(stored: Uint8Array, raw: Uint8Array): boolean {
+/** Writes the raw bytes of a stored block to `raw`, which has exactly their size. False when it does not decompress. */
+export function restoreBlock(stored: Uint8Array, raw: Uint8Array): boolean {
   if (stored.length !== raw.length) return decompressBlock(stored, raw)
   raw.set(stored)
   return true

@@ -24,7 +24,7 @@ export {
   type FrameHeader,
   type FrameType,
 } from './frame.ts'
-export { decompressBatchBlock, decompressPayload, payloadDecompresses } from './payload.ts'
+export { decompressBatchBlock, decompressPayload, payloadDecompresses, restoreBlock } from './payload.ts'
 export type * from './messages.ts'
 
 /**

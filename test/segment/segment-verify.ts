@@ -12,7 +12,7 @@ import {
 } from '../../src/segment/segment.ts'
 import type { SegmentSpan } from '../../src/timeline/state.ts'
 import { MemoryStore } from '../support/segment-store.ts'
-import { otherVpg, randomFrom, randomRecords, someVpg } from '../support/segment-records.ts'
+import { batchRecord, otherVpg, randomFrom, randomRecords, someVpg } from '../support/segment-records.ts'
 
 const signal = new AbortController().signal
 const seed = 5
@@ -127,6 +127,53 @@ t.test('damage in one record names that record and its places, and spares the ot
     await t.rejects(segment.readBatch(victim, signal), { code: 'OBJECT_CORRUPT', details: { offsetBytes } })
     t.ok(Buffer.from(await segment.readBatch(victim + 1, signal)).equals(right[victim + 1] ?? Buffer.alloc(0)))
   }
+})
+
+t.test('a part of a batch is checked, also when only its blocks are read: damage is never served', async t => {
+  const writes = Array.from({ length: 60 }, (_, index) => {
+    return { volume: 1, offsetBytes: index * 4096, lengthBytes: 4096, zero: false }
+  })
+  const record = batchRecord({ vpg: someVpg, stream: 1, generation: 1, sequence: 1, writes, random })
+  const builder = new SegmentBuilder({
+    vpg: someVpg,
+    epoch: 2,
+    commitNumber: 41,
+    nonce: Buffer.alloc(16, 7),
+    createdAtMicros: 10 ** 15,
+    capacityBytes: 4 * MiB,
+  })
+  builder.add(record.header, record.frame)
+  const built = builder.finish()
+  const bytes = Uint8Array.from(built.body)
+  const store = storeOf(bytes)
+  const segment = openSegment(store, { ...built.span, object: { key, sizeBytes: bytes.length } })
+  const { batches } = await segment.columns(signal)
+  const range = { startBytes: 100 * 1024, endBytes: 104 * 1024 }
+  const payload = Buffer.from(record.payload ?? [])
+  const isRightPart = async (): Promise<boolean> => {
+    const { rawOffsetBytes, raw } = await segment.readPart(0, range, signal)
+    const covers = rawOffsetBytes <= range.startBytes && rawOffsetBytes + raw.length >= range.endBytes
+    return covers && payload.subarray(rawOffsetBytes, rawOffsetBytes + raw.length).equals(raw)
+  }
+  const damaged = async (at: number): Promise<unknown> => {
+    bytes[at]! ^= 1
+    const outcome = await isRightPart().catch((error: unknown) => error)
+    bytes[at]! ^= 1
+    return outcome
+  }
+  const recordStart = batches.offsetBytes[0]!
+  const recordSize = batches.sizeBytes[0]!
+  t.match(await damaged(recordStart + recordSize - 100), { code: 'OBJECT_CORRUPT' }, 'the first read checks the whole')
+  t.ok(await isRightPart())
+  store.reads.length = 0
+  t.ok(await isRightPart())
+  const read = store.reads[0]!
+  t.equal(store.reads.length, 1)
+  t.ok(read.endBytes - read.startBytes <= 64 * 1024, 'later only the block is read')
+  for (const at of [read.startBytes, read.startBytes + 1000, read.endBytes - 1])
+    t.match(await damaged(at), { code: 'OBJECT_CORRUPT', details: { offsetBytes: recordStart } })
+  t.equal(await damaged(read.endBytes), true, 'what lies beside it was not read')
+  t.ok(await isRightPart())
 })
 
 t.test('an object that was cut off anywhere is refused', async t => {

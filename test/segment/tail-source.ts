@@ -1,5 +1,5 @@
 import t from 'tap'
-import { tailSource } from '../../src/segment/segment.ts'
+import { tailSource, type TailReader } from '../../src/segment/segment.ts'
 import { randomFrom, randomRecords, someVpg } from '../support/segment-records.ts'
 
 const signal = new AbortController().signal
@@ -24,8 +24,19 @@ const tail = records.map(({ header, frame }, index) => ({
   frame,
 }))
 
+function readerOf(frameOf: (record: (typeof tail)[number]) => Uint8Array): TailReader<(typeof tail)[number]> {
+  return {
+    readRecord: frameOf,
+    readUncheckedPart: (record, { startBytes, endBytes }) => frameOf(record).subarray(startBytes, endBytes),
+  }
+}
+
 t.test('batches that are still in the log are read as those of a segment are', async t => {
-  const source = tailSource('log', tail, async record => record.frame)
+  const source = tailSource(
+    'log',
+    tail,
+    readerOf(record => record.frame),
+  )
   const columns = await source.columns(signal)
   t.equal(columns.batches.count, batches.length, `seed ${seed}: markers are passed over`)
   t.strictSame(
@@ -48,12 +59,45 @@ t.test('batches that are still in the log are read as those of a segment are', a
 })
 
 t.test('a record that is another, or damaged, is refused by file and offset', async t => {
-  const swapped = tailSource('log', tail, async () => tail.at(-1)?.frame ?? new Uint8Array(0))
+  const swapped = tailSource(
+    'log',
+    tail,
+    readerOf(() => tail.at(-1)?.frame ?? new Uint8Array(0)),
+  )
   await t.rejects(swapped.columns(signal), { code: 'RECORD_CORRUPT', details: { file: 'log-7', offsetBytes: 0 } })
-  const flipped = tailSource('log', tail, async record => {
-    const frame = Uint8Array.from(record.frame)
-    frame[frame.length - 1] = (frame[frame.length - 1] ?? 0) ^ 1
-    return frame
-  })
+  const flipped = tailSource(
+    'log',
+    tail,
+    readerOf(record => {
+      const frame = Uint8Array.from(record.frame)
+      frame[frame.length - 1] = (frame[frame.length - 1] ?? 0) ^ 1
+      return frame
+    }),
+  )
   await t.rejects(flipped.columns(signal), { code: 'RECORD_CORRUPT', message: /log-7, byte 0/ })
+})
+
+t.test('a part of a batch of the log that is damaged after its first read is refused', async t => {
+  let mask = 0
+  const spoilt = (frame: Uint8Array): Uint8Array => frame.map(byte => byte ^ mask)
+  const source = tailSource(
+    'log',
+    tail,
+    readerOf(record => spoilt(record.frame)),
+  )
+  for (const [batch, { payload }] of batches.entries()) {
+    if (payload === undefined || payload.length === 0) continue
+    const range = { startBytes: payload.length - 512, endBytes: payload.length }
+    for (const _ of ['whole', 'its blocks']) {
+      const { rawOffsetBytes, raw } = await source.readPart(batch, range, signal)
+      t.ok(
+        Buffer.from(payload)
+          .subarray(rawOffsetBytes, rawOffsetBytes + raw.length)
+          .equals(raw),
+      )
+    }
+    mask = 1
+    await t.rejects(source.readPart(batch, range, signal), { code: 'RECORD_CORRUPT' })
+    mask = 0
+  }
 })

@@ -290,8 +290,7 @@ export class AgingModel {
     const tools = {
       store: this.images,
       openSegment: (segment: ImagePlan['state']['segments'][number]) => openSegment(this.images, segment),
-      openTail: (records: ImagePlan['tail']) =>
-        tailSource('log', [...records], async record => frames.readRecord(record)),
+      openTail: (records: ImagePlan['tail']) => tailSource('log', [...records], frames),
       cacheSizeBytes: 4 * MiB,
       regionSizeBytes,
     }

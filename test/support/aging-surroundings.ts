@@ -144,7 +144,7 @@ export class MemoryLog {
     this.files.delete(fileIdentity)
   }
 
-  reader(): TailedLog {
+  reader(): MemoryLogReader {
     return new MemoryLogReader(this)
   }
 }
@@ -198,6 +198,13 @@ class MemoryLogReader implements TailedLog {
 
   readUnchecked(place: { readonly fileIdentity: number; readonly offsetBytes: number }, target: Uint8Array): void {
     target.set(this.readRecord(place), logRecordHeaderSizeBytes)
+  }
+
+  readUncheckedPart(
+    place: { readonly fileIdentity: number; readonly offsetBytes: number },
+    range: { readonly startBytes: number; readonly endBytes: number },
+  ): Uint8Array {
+    return this.readRecord(place).subarray(range.startBytes, range.endBytes)
   }
 
   close(): void {}

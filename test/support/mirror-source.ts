@@ -1,5 +1,5 @@
 import { sectorSizeBytes } from '../../src/base/units.ts'
-import type { BatchColumns, RecordSource, WriteColumns } from '../../src/segment/record-source.ts'
+import type { BatchColumns, RawPart, RecordSource, WriteColumns } from '../../src/segment/record-source.ts'
 
 /** A write as a test states it; without data its range becomes zeros. */
 export interface TestWrite {
@@ -75,6 +75,10 @@ export class MemorySource implements RecordSource {
 
   /** The memory is overwritten by the next call, as the seam allows. */
   readBatch(batch: number): Promise<Uint8Array> {
+    return Promise.resolve(this.#read(batch))
+  }
+
+  #read(batch: number): Uint8Array {
     this.reads[batch]!++
     this.#payload.fill(0xee)
     let at = 0
@@ -83,7 +87,19 @@ export class MemorySource implements RecordSource {
       this.#payload.set(write.data, at)
       at += write.data.length
     }
-    return Promise.resolve(this.#payload.subarray(0, at))
+    return this.#payload.subarray(0, at)
+  }
+
+  /** The first time the whole, later the range and up to seven bytes on either side. */
+  readPart(batch: number, range: { startBytes: number; endBytes: number }): Promise<RawPart> {
+    const isFirst = this.reads[batch] === 0
+    const raw = new Uint8Array(this.#read(batch))
+    if (isFirst) return Promise.resolve({ rawOffsetBytes: 0, raw })
+    const rawOffsetBytes = range.startBytes - (range.startBytes % 8)
+    return Promise.resolve({
+      rawOffsetBytes,
+      raw: raw.slice(rawOffsetBytes, Math.min(raw.length, range.endBytes + 7)),
+    })
   }
 
   async scanBatches(

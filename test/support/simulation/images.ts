@@ -58,11 +58,10 @@ export class SimulatedImages implements Pick<Exports, 'openThread'> {
     const tools: ImageTools = {
       store: this.#store,
       openSegment: segment => openSegment(this.#store, segment),
-      openTail: records =>
-        tailSource('the commit log', records, record => {
-          this.#reader ??= new LogReader({ disk: this.#disk, directory: this.#directory })
-          return Promise.resolve(this.#reader.readRecord(record))
-        }),
+      openTail: records => {
+        this.#reader ??= new LogReader({ disk: this.#disk, directory: this.#directory })
+        return tailSource('the commit log', records, this.#reader)
+      },
       cacheSizeBytes,
       regionSizeBytes,
     }

@@ -1,0 +1,80 @@
+import { Permits } from '../base/permits.ts'
+import type { WriteIndex } from '../mirror/mirror.ts'
+import type { RawPart, RecordSource } from '../segment/record-source.ts'
+import type { ByteRange } from '../store/object-store.ts'
+import type { SizedCache } from './sized-cache.ts'
+
+// What reads want of batches: a few KiB here and there, where writes were random. The first read of a batch brings all of it, as its checks
+// need it, and a volume that was written from front to back needs no second. Later ones bring the blocks that are wanted.
+
+/** Of one image: a store far away takes its time for each. */
+const readsAtOnce = 8
+
+export interface WantedPart {
+  /** Of the index. */
+  readonly batch: number
+  /** In the batch's raw payload. */
+  readonly range: ByteRange
+}
+
+/** Parts that do not overlap, of one unit. */
+export type Parts = readonly RawPart[]
+
+export class BatchParts {
+  readonly #index: WriteIndex
+  readonly #sources: readonly RecordSource[]
+  readonly #cache: SizedCache<Parts>
+  readonly #permits = new Permits(readsAtOnce)
+  /** Being read, by batch: one at a time, as the first brings what the next want. */
+  readonly #underWay = new Map<number, Promise<unknown>>()
+
+  constructor(index: WriteIndex, sources: readonly RecordSource[], cache: SizedCache<Parts>) {
+    this.#index = index
+    this.#sources = sources
+    this.#cache = cache
+  }
+
+  known({ batch, range }: WantedPart): RawPart | undefined {
+    return this.#cache.get(`${batch}`)?.find(part => holds(part, range))
+  }
+
+  /** A part that holds what is wanted. */
+  async read(wanted: WantedPart, signal: AbortSignal): Promise<RawPart> {
+    const { batch } = wanted
+    for (;;) {
+      const known = this.known(wanted)
+      if (known !== undefined) return known
+      const underWay = this.#underWay.get(batch)
+      if (underWay === undefined) break
+      await underWay.catch(() => undefined) // its reader is told
+    }
+    const reading = this.#permits.with(() => this.#read(wanted, signal))
+    this.#underWay.set(batch, reading)
+    try {
+      return await reading
+    } finally {
+      this.#underWay.delete(batch)
+    }
+  }
+
+  async #read({ batch, range }: WantedPart, signal: AbortSignal): Promise<RawPart> {
+    const source = this.#sources[this.#index.batchSource[batch]!]!
+    const part = await source.readPart(this.#index.batchNumber[batch]!, range, signal)
+    const others = (this.#cache.get(`${batch}`) ?? []).filter(other => !overlap(part, other))
+    const parts = [...others, part]
+    const sizeBytes = parts.reduce((sum, { raw }) => sum + raw.length, 0)
+    this.#cache.set(`${batch}`, parts, sizeBytes)
+    return part
+  }
+}
+
+function holds({ rawOffsetBytes, raw }: RawPart, range: ByteRange): boolean {
+  return rawOffsetBytes <= range.startBytes && range.endBytes <= rawOffsetBytes + raw.length
+}
+
+function overlap(one: RawPart, other: RawPart): boolean {
+  return (
+    one.rawOffsetBytes < other.rawOffsetBytes + other.raw.length &&
+    other.rawOffsetBytes < one.rawOffsetBytes + one.raw.length
+  )
+}
