@@ -5,8 +5,9 @@ import { failureOfCall, isThrottle } from './failures.ts'
 
 // The tries of calls are ours, not the SDK's: its own budget is spent by a hundred timeouts, and then every error surfaces at once.
 //
-// Each try after the first takes a token, ten calls that succeed give one back; with none left a failure goes to the caller, who waits at a pace of his
-// own. A throttle costs no token: the pace is what it asks for, see Pace.
+// Each try after the first takes a token, ten calls that succeed give one back. With none left a failure goes to the caller, who waits at a pace of his
+// own; or, where there are hundreds of a kind under way whose work would be lost, the try waits the longest delay: so a dead network is asked seldom.
+// A throttle costs no token: the pace is what it asks for, see Pace.
 
 const attemptsMax = 8
 /** A throttle passes as soon as the pace is right. */
@@ -30,13 +31,14 @@ export class Attempts {
 
   /** For what may be done twice: tries again, with full jitter, whatever may pass. Fails as failureOfCall says. */
   async repeatable<T>(call: string, signal: AbortSignal, send: Send<T>): Promise<T> {
-    return await this.repeat(() => this.once(call, signal, send), mayPass, signal)
+    return await this.repeat(() => this.once(call, signal, send), mayPass, 'fail', signal)
   }
 
   /** The same of tries that bound their time themselves, and with another idea of what may pass. */
   async repeat<T>(
     attempt: () => Promise<T>,
     mayRepeat: (failure: Failure, attempt: number) => boolean,
+    whenSpent: 'fail' | 'wait',
     signal: AbortSignal,
   ): Promise<T> {
     for (let count = 1, delayMillis = delayMillisFirst; ; count++, delayMillis *= 2) {
@@ -49,8 +51,9 @@ export class Attempts {
         signal.throwIfAborted()
         if (!(error instanceof Failure) || !mayRepeat(error, count)) throw error
         if (error.reaction === 'retry' && !isThrottle(error)) {
-          if (this.#budget < 1) throw error
-          this.#budget--
+          if (this.#budget >= 1) this.#budget--
+          else if (whenSpent === 'fail') throw error
+          else delayMillis = delayMillisMax
         }
       }
       await this.#clock.sleep(Math.random() * Math.min(delayMillis, delayMillisMax), signal)

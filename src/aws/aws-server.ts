@@ -58,7 +58,7 @@ export class AwsServer implements AwsService {
     const shared = {
       config: aws,
       clock,
-      attempts,
+      attempts: new Attempts(aws.requestTimeoutMillis, clock), // puts are many: they spend a budget of their own
       putters,
       windows,
       accountPace: newPace(),

@@ -1,6 +1,7 @@
 import type { ImagePlan } from '../aging/service.ts'
 import { assert } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
+import { Failure } from '../base/failure.ts'
 import { formatCheckpointId } from '../base/ids.ts'
 import { snapshotsWrittenAtOnceMax } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
@@ -78,7 +79,7 @@ export class AwsRecoveries {
     }
   }
 
-  /** By volume number, each completed. Where one fails none goes on. */
+  /** By volume number, each completed. Where one fails for good none goes on; where it may pass, the others end what they have begun. */
   async #makeSnapshots(
     context: RecoveryContext,
     settings: AwsSettings,
@@ -91,19 +92,21 @@ export class AwsRecoveries {
     const made = new Map<number, string>()
     const failing = new AbortController()
     const signal = AbortSignal.any([context.signal, failing.signal])
+    let passing: Failure | undefined
     const making = volumes.map(volume =>
       permits.with(async () => {
         try {
           const make = (image: Image) => this.#makeSnapshot(context, volume, memory, image, signal)
           made.set(volume.number, await this.#snapshotOf(context, volume.number, memory, signal, make))
         } catch (error) {
-          failing.abort(error)
-          throw error
+          if (error instanceof Failure && error.reaction === 'retry') passing ??= error
+          else failing.abort(error)
         }
       }),
     )
-    await Promise.allSettled(making)
+    await Promise.all(making)
     signal.throwIfAborted()
+    if (passing !== undefined) throw passing
     return made
   }
 

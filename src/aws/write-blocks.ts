@@ -51,7 +51,9 @@ export interface Written {
 }
 
 /** A new snapshot is unknown to some of EBS's partitions for up to two minutes. */
-const unseenMillisMax = 150_000
+export const unseenMillisMax = 150_000
+/** So long a put is tried while AWS does not answer: what hundreds of others have put is worth it. */
+const unansweredMillisMax = 300_000
 /** Above this share of a window it is read in one go, not block by block. */
 const denseShare = 1 / 8
 const readsAtOnce = 8
@@ -177,15 +179,19 @@ class BlockWriter {
       await accountPace.take(signal)
       return await putters.put({ snapshot, index, slot })
     }
+    let firstFailureMillis: number | undefined
     const mayRepeat = (failure: Failure, count: number): boolean => {
+      firstFailureMillis ??= clock.monotonicMillis()
       if (isThrottle(failure))
         (failure.details['reason'] === 'RESOURCE_LEVEL_THROTTLE' ? this.#pace : accountPace).slower()
       if (mayPass(failure, count)) return true
+      if (failure.code === 'CLOUD_UNAVAILABLE' && !isThrottle(failure))
+        return clock.monotonicMillis() - firstFailureMillis < unansweredMillisMax
       if (failure.code === 'NOT_FOUND') return clock.monotonicMillis() - this.#startedMillis < unseenMillisMax
       return failure.details['reason'] === 'INVALID_BLOCK' && count < damagedAttemptsMax
     }
     try {
-      return await attempts.repeat(attempt, mayRepeat, signal)
+      return await attempts.repeat(attempt, mayRepeat, 'wait', signal)
     } catch (error) {
       if (!this.#failing.signal.aborted) this.#failing.abort(error)
       throw error

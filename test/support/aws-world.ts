@@ -244,7 +244,7 @@ export class AwsWorld {
     const openImage = (plan: ImagePlan): Promise<Image> => Promise.resolve(model.image(plan.checkpoint))
     const snapshotTools = {
       clock,
-      attempts,
+      attempts: new Attempts(config.requestTimeoutMillis, clock),
       putters,
       windows,
       accountPace: new Pace(config.putsPerSecondMax, clock),
