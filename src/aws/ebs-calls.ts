@@ -6,7 +6,8 @@ import {
   type EBSClient,
 } from '@aws-sdk/client-ebs'
 import { createHash } from 'node:crypto'
-import type { Attempts } from './attempts.ts'
+import type { Failure } from '../base/failure.ts'
+import { mayPass, type Attempts } from './attempts.ts'
 import { tagList, type TagTable } from './tags.ts'
 
 /** All of it is part of what its token stands for: another request with the same token is refused. */
@@ -50,10 +51,11 @@ export class EbsCalls {
     return SnapshotId
   }
 
-  /** AWS has taken it as whole on return; it is not yet. */
+  /** AWS has taken it as whole on return; it is not yet. A snapshot that is unknown is asked for again while it may be unseen. */
   async complete(
     snapshot: string,
     written: { readonly blockCount: number; readonly checksum: string },
+    mayBeUnseen: () => boolean,
     signal: AbortSignal,
   ): Promise<void> {
     const command = new CompleteSnapshotCommand({
@@ -63,9 +65,11 @@ export class EbsCalls {
       ChecksumAlgorithm: 'SHA256',
       ChecksumAggregationMethod: 'LINEAR',
     })
-    await this.#attempts.repeatable('ebs:CompleteSnapshot', signal, abortSignal =>
-      this.#client.send(command, { abortSignal }),
-    )
+    const send = (abortSignal: AbortSignal) => this.#client.send(command, { abortSignal })
+    const attempt = () => this.#attempts.once('ebs:CompleteSnapshot', signal, send)
+    const mayRepeat = (failure: Failure, count: number): boolean =>
+      mayPass(failure, count) || (failure.code === 'NOT_FOUND' && mayBeUnseen())
+    await this.#attempts.repeat(attempt, mayRepeat, 'fail', signal)
   }
 
   /** Of a completed snapshot, with what it has of its parents: the indexes of blocks that hold something, ascending, in pages. */

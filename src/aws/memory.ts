@@ -15,6 +15,8 @@ export interface SnapshotMemory {
   readonly snapshot?: string
   /** All of it is put, and these are to complete it. */
   readonly written?: { readonly blockCount: number; readonly checksum: string }
+  /** AWS has taken it as whole: it becomes complete by itself, and must not be completed again. */
+  readonly isTaken?: true
   readonly isComplete?: true
 }
 

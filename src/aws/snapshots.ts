@@ -8,11 +8,11 @@ import { errorNameOf } from './failures.ts'
 import type { SnapshotMemory } from './memory.ts'
 import { unlistedMillisMax, until } from './polling.ts'
 import type { TagTable } from './tags.ts'
-import { writeBlocks, type WriteTools } from './write-blocks.ts'
+import { unseenMillisMax, writeBlocks, type WriteTools } from './write-blocks.ts'
 
 // One snapshot of one volume as of one checkpoint, from nothing to completed, whatever interrupts it.
 //
-//   remember attempt ─> start (token) ─> remember id ─> put blocks ─> remember count and checksum ─> complete ─> look until completed
+//   remember attempt ─> start (token) ─> remember id ─> put blocks ─> remember count and checksum ─> complete ─> remember that ─> look until completed
 //
 // What a dead process had put is not known (a pending snapshot cannot be listed): all is put once more. A snapshot that failed, ran out of time, or
 // was refused at the end is deleted, and the next attempt has another token.
@@ -97,6 +97,8 @@ async function attemptSnapshot(
   const parent =
     memory.parent === undefined ? undefined : { snapshot: memory.parent, ordinal: memory.parentOrdinal ?? 0 }
 
+  const begunMillis = tools.clock.monotonicMillis()
+  const mayBeUnseen = (): boolean => tools.clock.monotonicMillis() - begunMillis < unseenMillisMax
   let { snapshot, written } = memory
   if (snapshot === undefined) {
     try {
@@ -138,21 +140,25 @@ async function attemptSnapshot(
     await job.remember({ ...memory, snapshot, written })
   }
 
-  const waitMillisMax = (await isTaken(snapshot, written, tools, signal)) ? completionMillisMax : doubtMillisMax
-  const end = await untilEnded(snapshot, waitMillisMax, tools, signal)
+  const wasTaken = memory.isTaken === true
+  const isTaken = wasTaken || (await complete(snapshot, written, mayBeUnseen, tools, signal))
+  if (isTaken && !wasTaken) await job.remember({ ...memory, snapshot, written, isTaken })
+  const end = await untilEnded(snapshot, isTaken ? completionMillisMax : doubtMillisMax, tools, signal)
   if (end !== 'completed') return await next('same')
-  await job.remember({ ...memory, snapshot, written, isComplete: true })
+  await job.remember({ ...memory, snapshot, written, isTaken: true, isComplete: true })
   return snapshot
 }
 
-async function isTaken(
+/** True where AWS has taken it as whole. */
+async function complete(
   snapshot: string,
   written: NonNullable<SnapshotMemory['written']>,
+  mayBeUnseen: () => boolean,
   { ebs }: SnapshotTools,
   signal: AbortSignal,
 ): Promise<boolean> {
   try {
-    await ebs.complete(snapshot, written, signal)
+    await ebs.complete(snapshot, written, mayBeUnseen, signal)
     return true
   } catch (error) {
     // It may be a second request whose first one's answer was lost, or a snapshot in which a dead process has left more blocks.

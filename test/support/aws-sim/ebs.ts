@@ -183,7 +183,7 @@ export class Ebs {
 
   #complete({ snapshot: id, headers }: EbsCall): EbsAnswer {
     const account = this.#account
-    const snapshot = this.#known(id)
+    const snapshot = this.#seen(id)
     const answer = (Status: string): EbsAnswer => ({ status: 202, body: Buffer.from(JSON.stringify({ Status })) })
     if (snapshot.completesAtMillis !== undefined) {
       if (this.#options.refusesSecondComplete) throw invalid('INVALID_SNAPSHOT_ID', 'The snapshot is not pending.')
@@ -285,10 +285,16 @@ export class Ebs {
     return snapshot
   }
 
-  #writable(id: string): Snapshot {
+  /** As writes see it: late. */
+  #seen(id: string): Snapshot {
     const snapshot = this.#known(id)
     const { snapshotUnseenMillis } = this.#account.options
     if (this.#account.nowMillis() < snapshot.startedMillis + snapshotUnseenMillis) throw notFound(id)
+    return snapshot
+  }
+
+  #writable(id: string): Snapshot {
+    const snapshot = this.#seen(id)
     if (snapshot.completesAtMillis !== undefined || this.#account.stateOfSnapshot(snapshot) !== 'pending')
       throw invalid('INVALID_SNAPSHOT_ID', `The snapshot ${id} is not pending.`)
     return snapshot

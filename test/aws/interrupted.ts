@@ -1,0 +1,78 @@
+import t from 'tap'
+import { memoryOf } from '../../src/aws/memory.ts'
+import { AwsWorld, bootSector, Model } from '../support/aws-world.ts'
+
+const { signal } = new AbortController()
+const settings = { machine: { instanceType: 'm7i.large', subnet: 'subnet-1' } }
+
+t.test('a network that fails more puts than the budget holds costs time, and nothing that was put', async t => {
+  const model = new Model({ 1: 20 * 2 ** 20 })
+  model.write(1, 0, Buffer.alloc(20 * 2 ** 20, 7))
+  const world = await AwsWorld.start(model)
+  const held = { record: world.record(model.checkpoint(), settings) }
+  const tools = world.tools()
+  world.sim.faults.next('PutSnapshotBlock', { kind: 'cut' }, 250)
+  await world.recoveries(tools).prepare(world.context(held, signal))
+  t.equal(world.sim.callCount('PutSnapshotBlock'), 290)
+  t.equal(world.sim.callCount('StartSnapshot'), 1)
+  await tools.close()
+  await world.close()
+})
+
+t.test('a volume that AWS puts off lets the others end', async t => {
+  const model = new Model({ 1: 2 ** 20, 2: 2 ** 20 })
+  model.write(2, 0, bootSector())
+  const world = await AwsWorld.start(model)
+  const held = { record: world.record(model.checkpoint(), settings) }
+  const tools = world.tools()
+  // The first, of zeros, is refused as often as it asks; the other one's put is tried for longer.
+  world.sim.faults.next('CompleteSnapshot', { kind: 'refuse', status: 503, code: 'ServiceUnavailable' }, 8)
+  world.sim.faults.next('PutSnapshotBlock', { kind: 'cut' }, 14)
+  const context = world.context(held, signal)
+  await t.rejects(world.recoveries(tools).prepare(context), { code: 'CLOUD_UNAVAILABLE' })
+  t.equal(memoryOf(held.record.memory).snapshots[2]?.isComplete, true)
+  world.sim.faults.mend()
+  await world.recoveries(tools).prepare(context)
+  t.equal(world.sim.callCount('StartSnapshot'), 2)
+  await tools.close()
+  await world.close()
+})
+
+t.test(
+  'a snapshot that AWS has taken is waited for after a restart, not completed again and not thrown away',
+  async t => {
+    const model = new Model({ 1: 2 ** 20 })
+    model.write(1, 0, bootSector())
+    const world = await AwsWorld.start(model, { refusesSecondComplete: true, completionMillis: 200_000 })
+    const held = { record: world.record(model.checkpoint(), settings) }
+    const dying = new AbortController()
+    world.sim.afterCall = (_, operation) => {
+      if (operation === 'DescribeSnapshots' && world.sim.callCount('CompleteSnapshot') > 0)
+        dying.abort(new Error('killed'))
+    }
+    const first = world.tools()
+    await t.rejects(world.recoveries(first).prepare(world.context(held, dying.signal)), { message: 'killed' })
+    await first.close()
+    world.sim.afterCall = () => undefined
+    t.equal(memoryOf(held.record.memory).snapshots[1]?.isTaken, true)
+    const second = world.tools()
+    await world.recoveries(second).prepare(world.context(held, signal))
+    t.equal(world.sim.callCount('StartSnapshot'), 1)
+    t.equal(world.sim.callCount('CompleteSnapshot'), 1)
+    t.equal(world.sim.callCount('DeleteSnapshot'), 0)
+    await second.close()
+    await world.close()
+  },
+)
+
+t.test('a snapshot without a block to put is completed though AWS does not know it yet', async t => {
+  const model = new Model({ 1: 2 ** 20 })
+  const world = await AwsWorld.start(model, { snapshotUnseenMillis: 40_000 })
+  const held = { record: world.record(model.checkpoint(), settings) }
+  const tools = world.tools()
+  await world.recoveries(tools).prepare(world.context(held, signal))
+  t.equal(world.sim.callCount('StartSnapshot'), 1)
+  t.equal(world.sim.callCount('DeleteSnapshot'), 0)
+  await tools.close()
+  await world.close()
+})
