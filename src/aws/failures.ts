@@ -75,7 +75,7 @@ function failureOfAnswer(error: ServiceError, call: string): Failure {
   const cause = { cause: error }
   if (isPassing) return new Failure('CLOUD_UNAVAILABLE', `AWS puts ${call} off (${said})`, details, cause)
   if (permissionNames.has(error.name)) {
-    const hint = 'the VRA lacks a permission: `vra aws check` names all that are missing'
+    const hint = 'the VRA lacks a permission: `vra aws policy` prints all that it needs'
     return new Failure('CLOUD_REFUSED', `AWS does not allow ${call} (${said}): ${hint}`, details, cause)
   }
   if (httpStatus === 404 || /\.NotFound$/.test(error.name))

@@ -2,8 +2,11 @@ import type { AwsConfig } from './service.ts'
 
 // What the VRA calls, in one table: the policy of permissions is made from it, and every call names itself as it stands here.
 
-/** own: allowed only on what bears the owner's tag. making: only where what is made gets it. any: AWS knows no such condition for it. */
-export type Scope = 'any' | 'making' | 'own'
+/**
+ * own: allowed only on what bears the owner's tag. making: only where what is made gets it. tagging: only in a call that makes something, and on what bears
+ * the owner's tag: who may tag anything may make anything his own. any: AWS knows no such condition for it.
+ */
+export type Scope = 'any' | 'making' | 'own' | 'tagging'
 
 interface CallUse {
   readonly action: string
@@ -36,7 +39,7 @@ export const callsUsed: readonly CallUse[] = [
   { action: 'ec2:TerminateInstances', scope: 'own', key: 'ec2', why: 'recoveries that are undone' },
   {
     action: 'ec2:CreateTags',
-    scope: 'any',
+    scope: 'tagging',
     why: 'tags, with whatever is made and on volumes that came with an instance',
   },
   { action: 'ec2:DescribeImages', scope: 'any', why: 'what there is' },
@@ -48,6 +51,9 @@ export const callsUsed: readonly CallUse[] = [
   { action: 'ec2:DescribeSubnets', scope: 'any', why: 'plans' },
   { action: 'ec2:DescribeVolumes', scope: 'any', why: 'what there is' },
 ]
+
+/** As ec2:CreateAction has them. */
+const makingCalls = ['CreateVolume', 'RegisterImage', 'RunInstances', 'StartSnapshot']
 
 interface Statement {
   readonly Sid: string
@@ -83,8 +89,13 @@ export function policyDocument({
     Statement: [
       statement('Any', actions('any'), {}),
       statement('MakeSnapshots', actions('making', 'ebs'), { [`aws:RequestTag/${tagKeys.ebs}`]: siteId }),
-      statement('OwnStorage', actions('own', 'ebs'), { [`aws:ResourceTag/${tagKeys.ebs}`]: siteId }),
-      statement('OwnMachines', actions('own', 'ec2'), { [`aws:ResourceTag/${tagKeys.ec2}`]: siteId }),
+      statement('TagWhatIsMade', actions('tagging'), { 'ec2:CreateAction': makingCalls }),
+      statement('OwnStorage', [...actions('own', 'ebs'), ...actions('tagging')], {
+        [`aws:ResourceTag/${tagKeys.ebs}`]: siteId,
+      }),
+      statement('OwnMachines', [...actions('own', 'ec2'), ...actions('tagging')], {
+        [`aws:ResourceTag/${tagKeys.ec2}`]: siteId,
+      }),
       {
         Sid: 'PassRoles',
         Effect: 'Allow',
