@@ -5,7 +5,7 @@ import type { TargetPlan, TargetRequest } from '../recovery/target.ts'
 import type { Ec2Calls, Image, Subnet } from './ec2-calls.ts'
 import { errorNameOf } from './failures.ts'
 import type { AwsConfig } from './service.ts'
-import { parseSettings, settingsToJson, type AwsSettings, type MachineSettings } from './settings.ts'
+import { parseSettings, settingsToJson, type AwsSettings, type MachineSettings, type VolumeType } from './settings.ts'
 
 // What can be known before anything is created: whether what the settings name exists and fits together, what will be put, how long that takes, what it costs.
 
@@ -15,7 +15,11 @@ const storagePriceUsdPerGiBMonth = 0.05
 /** A machine needs about so long from its last snapshot to running. */
 const machineMillis = 120_000
 const completionMillis = 60_000
+/** From a put to its answer, where the region is near. */
+const millisPerPut = 100
 const pendingSnapshotsMax = 100
+const iopsPerGiBMax: Readonly<Partial<Record<VolumeType, number>>> = { gp3: 500, io1: 50, io2: 1000 }
+const iopsOfItself: Readonly<Partial<Record<VolumeType, number>>> = { gp3: 3000, io1: 100, io2: 100 }
 const gibibytesMax = 65_536
 
 /** For each VM, of what a standby chain has: undefined where there is none. */
@@ -29,18 +33,24 @@ export async function planRecovery(
   signal: AbortSignal,
 ): Promise<TargetPlan> {
   const settings = parseSettings(request.settings, request.vms, request.definition)
-  const faults: string[] = []
+  const faults = addressFaults(settings)
   const remarks: string[] = []
   for (const machine of settings.machines) await checkMachine(machine, settings, ec2, { faults, remarks }, signal)
   const sizes = settings.machines
     .flatMap(({ volumes }) => volumes)
-    .map(({ number, name }) => {
+    .map(({ number, name, type, iops }) => {
       const known = request.sizes.find(({ volume }) => volume === number)
       const sizeBytes = known?.sizeBytes ?? 0
-      return { number, name, sizeBytes, dataSizeBytes: known?.dataSizeBytes ?? sizeBytes }
+      return { number, name, type, iops, sizeBytes, dataSizeBytes: known?.dataSizeBytes ?? sizeBytes }
     })
-  for (const { name, sizeBytes } of sizes)
-    if (Math.ceil(sizeBytes / GiB) > gibibytesMax) faults.push(`${name}: EBS has no volumes above ${gibibytesMax} GiB`)
+  for (const { name, sizeBytes, type, iops } of sizes) {
+    const sizeGiB = Math.max(1, Math.ceil(sizeBytes / GiB))
+    if (sizeGiB > gibibytesMax) faults.push(`${name}: EBS has no volumes above ${gibibytesMax} GiB`)
+    const perGiB = iopsPerGiBMax[type]
+    if (perGiB === undefined || iops === undefined) continue
+    const most = Math.max(iopsOfItself[type] ?? 0, perGiB * sizeGiB) // what it has of itself is never too much
+    if (iops > most) faults.push(`${name}: ${type} of ${sizeGiB} GiB has at most ${most} IOPS (${perGiB} a GiB)`)
+  }
   if (faults.length > 0)
     throw new Failure('REQUEST_INVALID', `AWS cannot do this: ${faults.join('; ')}`, { faultCount: faults.length })
 
@@ -56,9 +66,10 @@ export async function planRecovery(
       )
   }
   const blocks = copySizeBytes / ebsBlockSizeBytes
-  const putMillis = (blocks / config.putsPerSecondMax) * 1000
+  const putsPerSecond = Math.min(config.putsPerSecondMax, (config.putsAtOnceMax * 1000) / millisPerPut)
+  const putMillis = (blocks / putsPerSecond) * 1000
   remarks.push(
-    `about ${Math.ceil(blocks)} blocks are put at least (more where data lies thinly spread; zeros are left out), at ${config.putsPerSecondMax} a second or what the account's quota allows`,
+    `about ${Math.ceil(blocks)} blocks are put at least (more where data lies thinly spread; zeros are left out), at ${Math.floor(putsPerSecond)} a second or what the account's quota allows`,
     `puts cost about ${usd(blocks * putPriceUsdPerBlock)}, storing the snapshots about ${usd((copySizeBytes / GiB) * storagePriceUsdPerGiBMonth)} a month; volumes and instances cost as everywhere (prices of us-east-1)`,
   )
   if (sizes.length > pendingSnapshotsMax / 2)
@@ -67,6 +78,20 @@ export async function planRecovery(
     )
   const expectedMillis = putMillis + completionMillis + machineMillis
   return { settings: settingsToJson(settings), copySizeBytes, expectedMillis, remarks }
+}
+
+/** An address is one machine's; in subnets of different networks it may be of two. */
+function addressFaults({ machines }: AwsSettings): string[] {
+  const holders = new Map<string, string>()
+  const faults: string[] = []
+  for (const { name, start, subnet, privateIp } of machines) {
+    if (privateIp === undefined || start === 'nothing') continue
+    const place = `${subnet} ${privateIp}`
+    const holder = holders.get(place)
+    if (holder === undefined) holders.set(place, name)
+    else faults.push(`${name}: ${privateIp} is the privateIp of ${holder} already`)
+  }
+  return faults
 }
 
 interface Findings {

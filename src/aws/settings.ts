@@ -49,6 +49,7 @@ export interface AwsSettings {
 type Table = Readonly<Record<string, Json>>
 
 const volumeTypes: readonly VolumeType[] = ['gp3', 'gp2', 'io1', 'io2', 'st1', 'sc1', 'standard']
+const throughputPerIops = 0.25
 const userDataSizeBytesMax = 16_384
 /** A root device and /dev/sdb to /dev/sdz. */
 export const volumesPerMachineMax = 26
@@ -182,13 +183,17 @@ function parseMachine(
 
 function parseVolume(table: Table, place: string, faults: Faults): VolumeSettings {
   const type = faults.oneOf(table, 'type', place, volumeTypes) ?? 'gp3'
-  const [iopsMin, iopsMax] = type === 'gp3' ? [3000, 80_000] : [100, 256_000]
+  const [iopsMin, iopsMax] = type === 'gp3' ? [3000, 80_000] : [100, type === 'io1' ? 64_000 : 256_000]
   const iops = faults.number(table, 'iops', place, iopsMin, iopsMax)
   const throughput = faults.number(table, 'throughput', place, 125, 2000)
   if (iops !== undefined && !['gp3', 'io1', 'io2'].includes(type))
     faults.add(`${place}.iops: ${type} has none to choose`)
   if (iops === undefined && ['io1', 'io2'].includes(type)) faults.add(`${place}.iops: ${type} needs a number`)
   if (throughput !== undefined && type !== 'gp3') faults.add(`${place}.throughput: only gp3 has one to choose`)
+  if (type === 'gp3' && throughput !== undefined && throughput > throughputPerIops * (iops ?? iopsMin))
+    faults.add(
+      `${place}.throughput: gp3 has at most ${throughputPerIops} MiB/s for each of its ${iops ?? iopsMin} IOPS`,
+    )
   return { type, iops, throughput, initializationRate: faults.number(table, 'initializationRate', place, 100, 300) }
 }
 

@@ -234,7 +234,8 @@ export const ebsWindowSizeBytes = 32 * MiB
 export const ebsWindowCount = 4
 /** Snapshots that are written at once; more share the same rate, and idle. */
 export const snapshotsWrittenAtOnceMax = 4
-export const putsAtOnceMaxDefault = 64
+/** At 100 ms a put this reaches the rate below. */
+export const putsAtOnceMaxDefault = 128
 export const putsPerSecondMaxDefault = 1000
 
 assert(

@@ -108,8 +108,7 @@ t.test('what does not exist, or does not fit, is found before anything is create
   const checkpoint = model.checkpoint()
   const world = await AwsWorld.start(model)
   const tools = world.tools()
-  const plan = (settings: Json) => {
-    const vms = [{ name: 'web', volumes: [1, 2] }]
+  const plan = (settings: Json, vms = [{ name: 'web', volumes: [1, 2] }]) => {
     const volumeSizes = checkpoint.volumes.map(({ number, sizeBytes }) => ({
       volume: number,
       sizeBytes,
@@ -139,6 +138,17 @@ t.test('what does not exist, or does not fit, is found before anything is create
   await refused({ key: 'nobody' }, /no key pair "nobody"/)
   await refused({ privateIp: '10.0.9.1' }, /10\.0\.9\.1 is not an address of the subnet's 10\.0\.0\.0\/24/)
   await refused({ start: 'root-swap', helperImage: 'ami-00000000000000099' }, /no image ami-00000000000000099/)
+  const volumeRefused = (volumes: Json, words: RegExp) =>
+    t.rejects(plan({ machine, volumes }), { code: 'REQUEST_INVALID', message: words })
+  await volumeRefused({ throughput: 1000 }, /at most 0\.25 MiB\/s for each of its 3000 IOPS/)
+  await volumeRefused({ iops: 4000 }, /gp3 of 1 GiB has at most 3000 IOPS/)
+  await volumeRefused({ type: 'io1', iops: 200 }, /io1 of 1 GiB has at most 100 IOPS/)
+  const twins = { web: { ...machine, privateIp: '10.0.0.5' }, db: { ...machine, privateIp: '10.0.0.5' } }
+  const two = [
+    { name: 'web', volumes: [1] },
+    { name: 'db', volumes: [2] },
+  ]
+  await t.rejects(plan({ machines: twins }, two), { message: /db: 10\.0\.0\.5 is the privateIp of web already/ })
   await refused({ colour: 'red' }, /"colour" is not known/)
   t.strictSame(new Set(world.sim.calls.map(call => call.replace(/^Describe.*/, 'Describe'))), new Set(['Describe']))
   const planned = await plan({ machine })
