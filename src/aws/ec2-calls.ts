@@ -5,6 +5,7 @@ import {
   DeleteSnapshotCommand,
   DeleteVolumeCommand,
   DeregisterImageCommand,
+  DescribeAvailabilityZonesCommand,
   DescribeImagesCommand,
   DescribeInstancesCommand,
   DescribeInstanceTypesCommand,
@@ -200,6 +201,14 @@ export class Ec2Calls {
       this.#client.send(command, { abortSignal }),
     )
     return Subnets[0] ?? {}
+  }
+
+  /** CLOUD_REFUSED with InvalidParameterValue where the region has none of the name. */
+  async zone(name: string, signal: AbortSignal): Promise<void> {
+    const command = new DescribeAvailabilityZonesCommand({ ZoneNames: [name] })
+    await this.#send('ec2:DescribeAvailabilityZones', signal, abortSignal =>
+      this.#client.send(command, { abortSignal }),
+    )
   }
 
   async instanceType(name: string, signal: AbortSignal): Promise<InstanceTypeInfo> {

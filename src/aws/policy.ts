@@ -42,6 +42,7 @@ export const callsUsed: readonly CallUse[] = [
     scope: 'tagging',
     why: 'tags, with whatever is made and on volumes that came with an instance',
   },
+  { action: 'ec2:DescribeAvailabilityZones', scope: 'any', why: 'plans' },
   { action: 'ec2:DescribeImages', scope: 'any', why: 'what there is' },
   { action: 'ec2:DescribeInstances', scope: 'any', why: 'what there is' },
   { action: 'ec2:DescribeInstanceTypes', scope: 'any', why: 'plans' },

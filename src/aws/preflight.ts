@@ -35,6 +35,13 @@ export async function planRecovery(
   const settings = parseSettings(request.settings, request.vms, request.definition)
   const faults = addressFaults(settings)
   const remarks: string[] = []
+  const { availabilityZone } = settings
+  if (availabilityZone !== undefined)
+    await existing(
+      () => ec2.zone(availabilityZone, signal),
+      () => faults.push(`there is no availability zone ${availabilityZone} in ${config.region}`),
+      /^InvalidParameterValue$/,
+    )
   for (const machine of settings.machines) await checkMachine(machine, settings, ec2, { faults, remarks }, signal)
   const sizes = settings.machines
     .flatMap(({ volumes }) => volumes)
@@ -190,11 +197,11 @@ function asNumber(address: string): number {
 const absentNames =
   /^(InvalidInstanceType|InvalidGroupId\.Malformed|InvalidSubnetID\.Malformed|InvalidAMIID\.Malformed)$/
 
-async function existing<T>(look: () => Promise<T>, absent: () => void): Promise<T | undefined> {
+async function existing<T>(look: () => Promise<T>, absent: () => void, names = absentNames): Promise<T | undefined> {
   try {
     return await look()
   } catch (error) {
-    if (!failedWith(error, 'NOT_FOUND') && !absentNames.test(errorNameOf(error))) throw error
+    if (!failedWith(error, 'NOT_FOUND') && !names.test(errorNameOf(error))) throw error
     absent()
     return undefined
   }

@@ -149,6 +149,9 @@ t.test('what does not exist, or does not fit, is found before anything is create
     { name: 'db', volumes: [2] },
   ]
   await t.rejects(plan({ machines: twins }, two), { message: /db: 10\.0\.0\.5 is the privateIp of web already/ })
+  await t.rejects(plan({ machine, availabilityZone: 'eu-central-1x' }), {
+    message: /no availability zone eu-central-1x/,
+  })
   await refused({ colour: 'red' }, /"colour" is not known/)
   t.strictSame(new Set(world.sim.calls.map(call => call.replace(/^Describe.*/, 'Describe'))), new Set(['Describe']))
   const planned = await plan({ machine })

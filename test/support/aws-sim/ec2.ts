@@ -63,6 +63,7 @@ const known: Readonly<Record<string, readonly string[]>> = {
   StartInstances: ['InstanceId'],
   TerminateInstances: ['InstanceId'],
   CreateTags: ['ResourceId', 'Tag'],
+  DescribeAvailabilityZones: ['ZoneName', 'Filter'],
   DescribeSubnets: ['SubnetId', 'Filter', 'MaxResults', 'NextToken'],
   DescribeInstanceTypes: ['InstanceType', 'Filter', 'MaxResults', 'NextToken'],
   DescribeSecurityGroups: ['GroupId', 'Filter', 'MaxResults', 'NextToken'],
@@ -347,6 +348,12 @@ export class Ec2 {
         [...this.#account.groups].map(([id, vpc]) => ({ id, vpc })),
         ({ id, vpc }) => ({ groupId: id, vpcId: vpc, groupName: id }),
       ),
+    DescribeAvailabilityZones: parameters => () => {
+      const zones = [...new Set([...this.#account.subnets.values()].map(({ zone }) => zone))]
+      const missing = texts(parameters['ZoneName']).find(name => !zones.includes(name))
+      if (missing !== undefined) refuse('InvalidParameterValue', `Invalid availability zone: [${missing}]`)
+      return { availabilityZoneInfo: zones.map(zoneName => ({ zoneName, zoneState: 'available' })) }
+    },
     DescribeKeyPairs: parameters => () => {
       const names = texts(parameters['KeyName'])
       const missing = names.find(name => !this.#account.keyPairs.has(name))
