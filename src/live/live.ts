@@ -54,14 +54,25 @@ type Planner = Pick<TargetContext, 'openPlan' | 'release'>
 
 interface HeldPlan {
   readonly planner: Planner
-  readonly serve: (plan: ImagePlan) => Promise<void>
   plan: ImagePlan
   /** Of the next look at it. */
   takeBack: () => void
 }
 
-/** After so long what a thread served that has ended is served by another one. */
+/** What is to be served until it is released, whatever becomes of the thread. */
+interface Wanted {
+  /** Nothing happens where it is served already. */
+  readonly serve: () => Promise<void>
+  isLost: boolean
+  /** While it is lost, and being served again: the attempt under way, or the last one. */
+  attempt: Promise<void> | undefined
+  delayMillis: number
+  takeBack: () => void
+}
+
+/** After so long what a thread served that has ended is served by another one; each further attempt waits twice as long, up to a limit. */
 const liveAgainMillis = 1_000
+const liveAgainMillisMax = 60_000
 const scratchSizeBytesMin = 1 * MiB
 
 export class Live implements RecoveryTarget {
@@ -69,6 +80,7 @@ export class Live implements RecoveryTarget {
   readonly #options: LiveOptions
   readonly #newWorker: () => Worker
   readonly #plans = new Map<string, HeldPlan>()
+  readonly #wanted = new Map<string, Wanted>()
   readonly #keeping = new Map<string, TargetContext>()
   #thread: Promise<{ readonly worker: Worker; readonly client: RpcClient<LiveService> }> | undefined
   #listens: NbdListen
@@ -123,14 +135,15 @@ export class Live implements RecoveryTarget {
 
   async prepare(context: TargetContext): Promise<void> {
     await this.#attach(context)
+    this.#want(context.record.id, () => this.#attach(context))
   }
 
   /** A committed one whose files were taken away is its user's, and served no more. */
   async resume(context: TargetContext): Promise<void> {
-    if (context.record.state !== 'committed') return await this.#attach(context)
-    const disks = this.#attachedDisks(context)
-    if (disks.every(({ files }) => files !== undefined && fs.existsSync(files.keptFile)))
-      await this.#serve(context, disks, undefined)
+    const isCommitted = context.record.state === 'committed'
+    const serve = (): Promise<void> => (isCommitted ? this.#serveKept(context) : this.#attach(context))
+    await serve()
+    this.#want(context.record.id, serve)
   }
 
   /** Durable in its keepDirectory on return; it goes on being served, from there. Fails REQUEST_INVALID where there is no such directory. */
@@ -142,6 +155,7 @@ export class Live implements RecoveryTarget {
         'REQUEST_INVALID',
         'this recovery has no directory to keep its disks in: it can be stopped, or copied while it runs',
       )
+    await this.#settled(id)
     await this.#attach(context)
     this.#keeping.set(id, context)
     const stop = (): void => {
@@ -155,11 +169,13 @@ export class Live implements RecoveryTarget {
       context.signal.removeEventListener('abort', stop)
       this.#keeping.delete(id)
     }
+    this.#want(id, () => this.#serveKept(context))
     await this.#release(id)
   }
 
   async remove(context: TargetContext): Promise<void> {
     const { id } = context.record
+    await this.#unwant(id)
     await this.#call('discard', { id, directory: directoryOf(context.record, this.#options.scratchDirectory) })
     await this.#release(id)
   }
@@ -185,15 +201,19 @@ export class Live implements RecoveryTarget {
       sizeBytes,
       files: undefined,
     }))
-    this.#listens = await this.#call('listen', undefined)
-    await this.#attachWith(id, request, async plan => {
-      const { ordinal } = plan.checkpoint
-      await this.#call('attach', { id, plan, checkpoint: ordinal, disks, scratchSizeBytesMax: 0 })
-    })
+    const serve = (): Promise<void> =>
+      this.#attachWith(id, request, async plan => {
+        this.#listens = await this.#call('listen', undefined)
+        const { ordinal } = plan.checkpoint
+        await this.#call('attach', { id, plan, checkpoint: ordinal, disks, scratchSizeBytesMax: 0 })
+      })
+    await serve()
+    this.#want(id, serve)
     return disks.map(({ volume, exportName }) => ({ volume, uri: uriOf(this.#listens, exportName) }))
   }
 
   async unmount(id: string): Promise<void> {
+    await this.#unwant(id)
     await this.#call('detach', { id })
     await this.#release(id)
   }
@@ -211,6 +231,7 @@ export class Live implements RecoveryTarget {
   /** What was written is durable then; the plans are released. */
   async close(): Promise<void> {
     this.#isClosed = true
+    await Promise.all([...this.#wanted.keys()].map(id => this.#unwant(id)))
     const thread = await this.#thread?.catch(() => undefined)
     await thread?.client.call('close', undefined).catch(() => undefined)
     await thread?.worker.terminate()
@@ -222,11 +243,18 @@ export class Live implements RecoveryTarget {
     await this.#attachWith(context.record.id, context, plan => this.#serve(context, disks, plan))
   }
 
+  /** Of a recovery that is committed, from its files; where they were taken away it is its user's, and nothing happens. */
+  async #serveKept(context: TargetContext): Promise<void> {
+    const disks = this.#attachedDisks(context)
+    if (disks.every(({ files }) => files !== undefined && fs.existsSync(files.keptFile)))
+      await this.#serve(context, disks, undefined)
+  }
+
   /** With a plan of its own, which it holds, and exchanges, as long as that is served. */
   async #attachWith(id: string, planner: Planner, serve: (plan: ImagePlan) => Promise<void>): Promise<void> {
     if (this.#plans.has(id)) return
     const plan = await planner.openPlan()
-    const held = { planner, plan, serve, takeBack: () => undefined }
+    const held = { planner, plan, takeBack: () => undefined }
     this.#plans.set(id, held)
     try {
       await serve(plan)
@@ -323,14 +351,49 @@ export class Live implements RecoveryTarget {
   /** The thread has ended by itself: another one serves what it served. */
   #lost(): void {
     if (this.#isClosed) return
-    for (const [id, { planner, serve }] of this.#plans) {
-      const over = (): void => {
-        this.#options.clock.after(liveAgainMillis, () => {
-          this.#attachWith(id, planner, serve).catch(() => undefined) // whoever asks for the recovery next hears of it
-        })
-      }
-      this.#release(id).then(over, over)
+    for (const id of [...this.#plans.keys()]) this.#release(id).catch(() => undefined) // nothing reads by it any more
+    for (const [id, wanted] of this.#wanted) {
+      const isUnderWay = wanted.isLost || wanted.attempt !== undefined
+      wanted.isLost = true
+      if (!isUnderWay) this.#serveLater(id, wanted)
     }
+  }
+
+  #want(id: string, serve: () => Promise<void>): void {
+    if (this.#isClosed) return
+    this.#forget(id)
+    const delayMillis = liveAgainMillis
+    this.#wanted.set(id, { serve, isLost: false, attempt: undefined, delayMillis, takeBack: () => undefined })
+  }
+
+  /** On return it is served, or not, for good: no attempt to serve it again is under way, and none will come. */
+  async #unwant(id: string): Promise<void> {
+    const settled = this.#settled(id)
+    this.#forget(id)
+    await settled
+  }
+
+  #forget(id: string): void {
+    this.#wanted.get(id)?.takeBack()
+    this.#wanted.delete(id)
+  }
+
+  async #settled(id: string): Promise<void> {
+    await this.#wanted.get(id)?.attempt
+  }
+
+  /** Again and again, until it is served or nobody wants it. */
+  #serveLater(id: string, wanted: Wanted): void {
+    wanted.takeBack = this.#options.clock.after(wanted.delayMillis, () => {
+      wanted.isLost = false
+      const again = (): void => void (wanted.isLost = true)
+      wanted.attempt = wanted.serve().catch(again)
+      void wanted.attempt.then(() => {
+        wanted.attempt = undefined
+        wanted.delayMillis = wanted.isLost ? Math.min(liveAgainMillisMax, 2 * wanted.delayMillis) : liveAgainMillis
+        if (wanted.isLost && this.#wanted.get(id) === wanted) this.#serveLater(id, wanted)
+      })
+    })
   }
 
   #told(name: keyof LiveNotices, value: unknown): void {

@@ -1,10 +1,11 @@
 import * as fs from 'node:fs'
 import * as path from 'node:path'
+import { Worker } from 'node:worker_threads'
 import t, { type Test } from 'tap'
 import type { ImagePlan } from '../../src/aging/service.ts'
-import { systemClock } from '../../src/base/clock.ts'
+import { systemClock, type Clock } from '../../src/base/clock.ts'
 import { MiB } from '../../src/base/units.ts'
-import { Live } from '../../src/live/live.ts'
+import { Live, type LiveOptions } from '../../src/live/live.ts'
 import type { LiveNotices } from '../../src/live/service.ts'
 import type { TargetContext, TargetRequest } from '../../src/recovery/target.ts'
 import type { RecoveryRecord } from '../../src/timeline/recovery.ts'
@@ -19,7 +20,7 @@ interface Site {
   readonly keptIn: string
   readonly told: { name: string; value: unknown }[]
   readonly held: { count: number }
-  live(): Live
+  live(clock?: Clock, newWorker?: () => Worker): Live
   context(record?: Partial<RecoveryRecord>): TargetContext
 }
 
@@ -30,17 +31,18 @@ async function site(t: Test): Promise<Site> {
   const held = { count: 0 }
   const keptIn = path.join(directory, 'kept')
   const definition = { ...plan.state.definition, volumes: [{ number: 1, name: 'root', sizeBytes, stream: 1 }] }
-  const live = (): Live => {
-    const made = new Live({
+  const live = (clock: Clock = systemClock, newWorker?: () => Worker): Live => {
+    const options: LiveOptions = {
       store: { kind: 'directory', directory: path.join(directory, 'store') },
       dataDirectory: path.join(directory, 'data'),
       listen: { host: '127.0.0.1', port: 0 },
       cacheSizeBytes: 16 * MiB,
       scratchDirectory: path.join(directory, 'live'),
       scratchSizeBytesMax: 512 * MiB,
-      clock: systemClock,
+      clock,
       told: <K extends keyof LiveNotices>(name: K, value: LiveNotices[K]) => void told.push({ name, value }),
-    })
+    }
+    const made = new Live(options, newWorker)
     t.teardown(() => made.close())
     return made
   }
@@ -175,6 +177,68 @@ t.test(
     await second.remove(context())
   },
 )
+
+t.test('what a thread served that has ended is served again, committed or not, until nobody wants it', async t => {
+  const { keptIn, held, live, context } = await site(t)
+  const timers: { readonly delayMillis: number; readonly call: () => void }[] = []
+  const clock: Clock = {
+    ...systemClock,
+    after: (delayMillis, call) => {
+      const timer = { delayMillis, call }
+      timers.push(timer)
+      return () => void (timers.includes(timer) && timers.splice(timers.indexOf(timer), 1))
+    },
+  }
+  const delays = (): number[] => timers.map(({ delayMillis }) => delayMillis).filter(delay => delay < 60_000)
+  const fire = (): void => {
+    const due = timers.filter(({ delayMillis }) => delayMillis < 60_000)
+    for (const timer of due) timers.splice(timers.indexOf(timer), 1)
+    for (const { call } of due) call()
+  }
+  const until = async (holds: () => boolean | Promise<boolean>): Promise<void> => {
+    while (!(await holds())) await new Promise(resolve => setImmediate(resolve))
+  }
+  const workers: Worker[] = []
+  const one = live(clock, () => {
+    const worker = new Worker(new URL('../../src/live/live-worker.js', import.meta.url))
+    workers.push(worker)
+    return worker
+  })
+  const served = async (): Promise<string[]> => (await one.status()).map(({ id }) => id).sort()
+  const [keptId, id] = ['r-000000000001', 'r-000000000002']
+  await one.prepare(context({ id: keptId }))
+  await one.commit(context({ id: keptId }))
+  let failuresLeft = 0
+  const failing: TargetContext = {
+    ...context({ id }),
+    openPlan: async () => {
+      if (failuresLeft-- > 0) throw new Error('not now')
+      return await context().openPlan()
+    },
+  }
+  await one.prepare(failing)
+  failuresLeft = 1
+  await workers.at(-1)!.terminate()
+  await until(() => delays().length === 2)
+  t.equal(held.count, 0)
+  fire()
+  await until(async () => delays().length === 1 && (await served()).length === 1)
+  t.strictSame(await served(), [keptId])
+  t.strictSame(delays(), [2_000], 'after a failure it waits longer')
+  fire()
+  await until(async () => (await served()).length === 2)
+  t.strictSame(await served(), [keptId, id])
+  t.equal(held.count, 1)
+  await workers.at(-1)!.terminate()
+  await until(() => delays().length === 2)
+  await one.remove(failing)
+  t.equal(delays().length, 1, 'what was removed comes not back')
+  fire()
+  await until(async () => (await served()).length > 0)
+  t.strictSame(await served(), [keptId])
+  t.strictSame(fs.readdirSync(keptIn), [keptId])
+  t.equal(held.count, 0)
+})
 
 t.test('nbdcopy gives the image, and nbdinfo its extents', { skip: missing('nbdcopy', 'nbdinfo') }, async t => {
   const { directory, live, context, plan } = await site(t)
