@@ -75,7 +75,7 @@ export const exportBufferSizeBytes = 16 * MiB
 export const exportBufferCount = 4
 /** The disk is asked to begin with what was written each time that it is so much: early, and not with every piece of a row. */
 export const exportSyncAheadSizeBytes = 128 * MiB
-/** Recoveries and mounts that are served from images at once: each has caches of its own, and holds files of the log. */
+/** Recoveries and mounts that are served from images at once: each has caches of its own, and holds files of the log. What is committed needs none. */
 export const liveImagesMax = 16
 /** A live disk whose checkpoint is still in the log looks so often whether it is in segments now; otherwise it holds objects for so long. */
 export const liveTailHeldMillis = 360_000

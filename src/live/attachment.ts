@@ -11,6 +11,7 @@ import type { NbdExport, NbdServer } from '../nbd/nbd.ts'
 import { CurrentImage } from './current-image.ts'
 import { KeptDisk } from './kept-disk.ts'
 import { LiveDisk } from './live-disk.ts'
+import { onDisk } from './on-disk.ts'
 import { Overlay } from './overlay.ts'
 import { identityOf } from './overlay-format.ts'
 import { ReadAhead } from './read-ahead.ts'
@@ -27,17 +28,19 @@ const keepPassesMax = 4
 
 type Progress = (volume: number, doneBytes: number, totalBytes: number) => void
 
+interface LiveForm {
+  readonly form: 'live'
+  readonly served: LiveDisk
+  readonly attached: AttachedDisk
+  readonly overlay: Overlay
+  readonly files: LiveFiles
+  isKept: boolean
+}
+
 /** A disk that is served, in one of its three forms. */
 type ServedDisk =
   | { readonly form: 'mounted'; readonly served: NbdExport; readonly attached: AttachedDisk }
-  | {
-      readonly form: 'live'
-      readonly served: LiveDisk
-      readonly attached: AttachedDisk
-      readonly overlay: Overlay
-      readonly files: LiveFiles
-      isKept: boolean
-    }
+  | LiveForm
   | { readonly form: 'kept'; readonly served: KeptDisk; readonly attached: AttachedDisk }
 
 /**
@@ -66,11 +69,13 @@ export class Attachment {
   static async open(argument: AttachArgument, tools: AttachmentTools): Promise<Attachment> {
     const attachment = new Attachment(argument, tools)
     try {
-      const { plan, disks } = argument
-      const isKept = ({ files }: AttachedDisk): boolean => files !== undefined && realDisk.exists(files.keptFile)
-      if (plan !== undefined && !disks.every(isKept))
+      const { plan } = argument
+      if (plan !== undefined && needsImage(argument))
         attachment.#image = new CurrentImage(await tools.openImage(plan, attachment.#abort.signal))
-      for (const attached of argument.disks) attachment.#disks.push(await attachment.#openDisk(attached))
+      for (const attached of argument.disks) {
+        const open = (): Promise<ServedDisk> => attachment.#openDisk(attached)
+        attachment.#disks.push(await (attached.files === undefined ? open() : onDisk(attached.files.dataFile, open)))
+      }
       for (const { served } of attachment.#disks) tools.server.addExport(served)
       return attachment
     } catch (error) {
@@ -85,24 +90,12 @@ export class Attachment {
     try {
       for (const disk of this.#disks) {
         if (disk.form !== 'live' || disk.isKept) continue
-        const { served, overlay, files } = disk
-        const kept = await overlay.kept(served.name, served.description)
-        for (let pass = 1; !disk.isKept; pass++) {
-          if (pass > keepPassesMax) throw new Failure('DISK_FAILED', `writes to ${files.dataFile} fail: commit again`)
-          const { strayCount } = overlay
-          await this.#materialise(served, disk.attached, onProgress, keeping.signal)
-          await overlay.seal() // most of it, while the disk is in use
-          const outcome = await served.becomeKept(async () => {
-            if (overlay.strayCount !== strayCount) return undefined // where the walk has been already, perhaps
-            await overlay.seal() // the bytes are on disk
-            publish(files) // ...and the file has its name
-            return kept
-          })
-          disk.isKept = outcome === 'kept'
-        }
+        await onDisk(disk.files.dataFile, () => this.#keepDisk(disk, onProgress, keeping.signal))
       }
+      this.#image?.drop()
+      this.#image = undefined
     } catch (error) {
-      throw keeping.signal.aborted ? keeping.signal.reason : inWords(error)
+      throw keeping.signal.aborted ? keeping.signal.reason : error
     } finally {
       this.#keeping = undefined
     }
@@ -110,7 +103,8 @@ export class Attachment {
 
   /** Reads by another plan of the same checkpoint; on return nothing reads by the one before. */
   async replan(plan: ImagePlan): Promise<void> {
-    await this.#image?.replace(await this.#tools.openImage(plan, this.#abort.signal))
+    if (this.#image === undefined) return
+    await this.#image.replace(await this.#tools.openImage(plan, this.#abort.signal))
   }
 
   cancelKeep(): void {
@@ -137,8 +131,8 @@ export class Attachment {
     const failures: unknown[] = []
     for (const disk of this.#disks) {
       try {
-        if (disk.form === 'live') await disk.overlay.close()
-        if (disk.form === 'kept') await disk.served.close()
+        if (disk.form === 'live') await onDisk(disk.files.dataFile, () => disk.overlay.close())
+        if (disk.form === 'kept') await onDisk(disk.attached.files!.keptFile, () => disk.served.close())
       } catch (error) {
         failures.push(error)
       }
@@ -187,6 +181,24 @@ export class Attachment {
     return { form: 'live', served: new LiveDisk({ ...options, overlay }), attached, overlay, files, isKept: false }
   }
 
+  async #keepDisk(disk: LiveForm, onProgress: Progress, signal: AbortSignal): Promise<void> {
+    const { served, overlay, files } = disk
+    const kept = await overlay.kept(served.name, served.description)
+    for (let pass = 1; !disk.isKept; pass++) {
+      if (pass > keepPassesMax) throw new Failure('DISK_FAILED', `writes to ${files.dataFile} fail: commit again`)
+      const { strayCount } = overlay
+      await this.#materialise(served, disk.attached, onProgress, signal)
+      await overlay.seal() // most of it, while the disk is in use
+      const outcome = await served.becomeKept(async () => {
+        if (overlay.strayCount !== strayCount) return undefined // where the walk has been already, perhaps
+        await overlay.seal() // the bytes are on disk
+        publish(files) // ...and the file has its name
+        return kept
+      })
+      disk.isKept = outcome === 'kept'
+    }
+  }
+
   async #materialise(disk: LiveDisk, attached: AttachedDisk, onProgress: Progress, signal: AbortSignal): Promise<void> {
     const { volume, sizeBytes } = attached
     let next = 0
@@ -208,6 +220,11 @@ export class Attachment {
   }
 }
 
+/** Not where all disks are kept already. */
+export function needsImage({ disks }: AttachArgument): boolean {
+  return !disks.every(({ files }) => files !== undefined && realDisk.exists(files.keptFile))
+}
+
 /** The data file gets its name, and the map, which counts no more, goes; in steps of which each may be the last. */
 function publish({ dataFile, mapFile, keptFile }: LiveFiles): void {
   const directory = path.dirname(keptFile)
@@ -218,12 +235,6 @@ function publish({ dataFile, mapFile, keptFile }: LiveFiles): void {
   realDisk.remove(mapFile)
   realDisk.remove(dataFile)
   realDisk.syncDirectory(directory)
-}
-
-function inWords(error: unknown): unknown {
-  if ((error as NodeJS.ErrnoException).code !== 'ENOSPC' || error instanceof Failure) return error
-  const sentence = 'the file system of the recovered disks is full: make room, then commit again; it goes on from here'
-  return new Failure('DISK_FAILED', sentence, {}, { cause: error })
 }
 
 /** Of this boot of the host; where the kernel does not tell, one that no other process has: then only what was flushed counts after a kill. */

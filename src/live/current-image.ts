@@ -1,3 +1,4 @@
+import { Failure } from '../base/failure.ts'
 import type { Checkpoint, CheckpointVolume } from '../timeline/checkpoint.ts'
 import type { Image, PieceSink, VolumeRange, VolumeRun } from '../image/image.ts'
 
@@ -9,7 +10,7 @@ interface Held {
 
 /** An image that can be replaced by another one of the same bytes while it is read: the log gets its files back, the store its garbage. */
 export class CurrentImage implements Image {
-  #held: Held
+  #held: Held | undefined
 
   constructor(image: Image) {
     this.#held = { image, userCount: 0, onIdle: undefined }
@@ -18,16 +19,22 @@ export class CurrentImage implements Image {
   /** Resolves when nobody reads the one before any more. */
   async replace(image: Image): Promise<void> {
     const before = this.#held
+    if (before === undefined) return
     this.#held = { image, userCount: 0, onIdle: undefined }
     if (before.userCount > 0) await new Promise<void>(resolve => (before.onIdle = resolve))
   }
 
+  /** Nothing is read by it any more, and what it keeps in memory goes: further calls fail CLOSING. */
+  drop(): void {
+    this.#held = undefined
+  }
+
   get checkpoint(): Checkpoint {
-    return this.#held.image.checkpoint
+    return this.#current().image.checkpoint
   }
 
   get volumes(): readonly CheckpointVolume[] {
-    return this.#held.image.volumes
+    return this.#current().image.volumes
   }
 
   read(volume: number, offsetBytes: number, target: Uint8Array, signal: AbortSignal): Promise<void> {
@@ -69,7 +76,13 @@ export class CurrentImage implements Image {
   }
 
   #take(): Held {
-    this.#held.userCount++
+    const held = this.#current()
+    held.userCount++
+    return held
+  }
+
+  #current(): Held {
+    if (this.#held === undefined) throw new Failure('CLOSING', 'the image is needed no more')
     return this.#held
   }
 }

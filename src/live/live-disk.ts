@@ -59,8 +59,31 @@ export class LiveDisk implements NbdExport {
   }
 
   async read(offsetBytes: number, target: Uint8Array): Promise<void> {
+    await this.#look(
+      () => this.#readLive(offsetBytes, target),
+      kept => kept.read(offsetBytes, target),
+    )
+  }
+
+  /** By `live`; where that fails because the disk has become a file of its own meanwhile, and the image has gone, by `kept`. */
+  async #look<T>(live: () => Promise<T>, kept: (disk: KeptDisk) => Promise<T>): Promise<T> {
+    const before = this.#kept
+    if (before !== undefined) return await kept(before)
+    try {
+      return await live()
+    } catch (error) {
+      const since = this.#keptNow()
+      if (since === undefined) throw error
+      return await kept(since)
+    }
+  }
+
+  #keptNow(): KeptDisk | undefined {
+    return this.#kept
+  }
+
+  async #readLive(offsetBytes: number, target: Uint8Array): Promise<void> {
     const overlay = this.#overlay
-    if (this.#kept !== undefined) return this.#kept.read(offsetBytes, target)
     if (overlay === undefined) return this.#readImage(offsetBytes, target)
     const endBytes = offsetBytes + target.length
     const runs = [...this.#runsOf(overlay, offsetBytes, endBytes)]
@@ -130,7 +153,13 @@ export class LiveDisk implements NbdExport {
    * bounded where not.
    */
   async blockStatus(offsetBytes: number, lengthBytes: number): Promise<readonly NbdExtent[]> {
-    if (this.#kept !== undefined) return this.#kept.blockStatus(offsetBytes, lengthBytes)
+    return await this.#look(
+      () => this.#liveStatus(offsetBytes, lengthBytes),
+      kept => kept.blockStatus(offsetBytes, lengthBytes),
+    )
+  }
+
+  async #liveStatus(offsetBytes: number, lengthBytes: number): Promise<readonly NbdExtent[]> {
     const extents: NbdExtent[] = []
     const endBytes = offsetBytes + lengthBytes
     const looks = { left: imageLooksMax }

@@ -7,8 +7,18 @@ import { liveImagesMax } from '../base/limits.ts'
 import { realDisk } from '../disk/disk.ts'
 import { changedExtents, ImageSources, openImage, type ChangedExtents } from '../image/image.ts'
 import { NbdServer, type NbdEvents, type NbdListen } from '../nbd/nbd.ts'
-import { Attachment, type AttachmentTools } from './attachment.ts'
-import type { AttachArgument, DiffArgument, LiveConfig, LiveNotices, LiveService, LiveStatus } from './service.ts'
+import { onDisk } from './on-disk.ts'
+import { Attachment, needsImage, type AttachmentTools } from './attachment.ts'
+import {
+  hasImage,
+  tooManyImages,
+  type AttachArgument,
+  type DiffArgument,
+  type LiveConfig,
+  type LiveNotices,
+  type LiveService,
+  type LiveStatus,
+} from './service.ts'
 
 export type Notify = <K extends keyof LiveNotices>(name: K, value: LiveNotices[K]) => void
 
@@ -41,8 +51,8 @@ export class LiveServer implements LiveService {
   attach(argument: AttachArgument): Promise<void> {
     return this.#inTurn(argument.id, async () => {
       if (this.#attachments.has(argument.id)) return
-      if (this.#attachments.size >= liveImagesMax)
-        throw new Failure('BUSY', `${liveImagesMax} recoveries and mounts are served: end one of them first`)
+      if (needsImage(argument) && (await this.status()).filter(hasImage).length >= liveImagesMax)
+        throw new Failure('BUSY', tooManyImages)
       const attachment = await Attachment.open(argument, await this.#tools())
       this.#attachments.set(argument.id, attachment)
     })
@@ -84,9 +94,11 @@ export class LiveServer implements LiveService {
       const attachment = this.#attachments.get(id)
       this.#attachments.delete(id)
       await attachment?.abandon()
-      await fs.promises.rm(directory, { recursive: true, force: true })
-      const parent = path.dirname(directory)
-      if (realDisk.exists(parent)) realDisk.syncDirectory(parent)
+      await onDisk(directory, async () => {
+        await fs.promises.rm(directory, { recursive: true, force: true })
+        const parent = path.dirname(directory)
+        if (realDisk.exists(parent)) realDisk.syncDirectory(parent)
+      })
     })
   }
 

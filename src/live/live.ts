@@ -4,7 +4,7 @@ import { Worker } from 'node:worker_threads'
 import type { ImagePlan } from '../aging/service.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
-import { livePlanHeldMillis, liveTailHeldMillis, threadYoungSizeMiBMax } from '../base/limits.ts'
+import { liveImagesMax, livePlanHeldMillis, liveTailHeldMillis, threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
 import { MiB } from '../base/units.ts'
 import type { ChangedExtents } from '../image/image.ts'
@@ -13,7 +13,15 @@ import type { RecoveredThing, RecoveryTarget, TargetContext, TargetPlan, TargetR
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { Json, RecoveryRecord, RecoveryVm } from '../timeline/recovery.ts'
-import type { AttachedDisk, LiveConfig, LiveNotices, LiveService, LiveStatus } from './service.ts'
+import {
+  hasImage,
+  tooManyImages,
+  type AttachedDisk,
+  type LiveConfig,
+  type LiveNotices,
+  type LiveService,
+  type LiveStatus,
+} from './service.ts'
 
 // Images as disks that are read and written, over NBD, at once and whatever their size: the recovery target `nbd`, read-only mounts, and what
 // differs between two checkpoints. All of it happens in a thread of its own; no byte of an image passes this one.
@@ -114,6 +122,7 @@ export class Live implements RecoveryTarget {
     if (freeSizeBytes < scratchSizeBytesMin)
       throw new Failure('REQUEST_INVALID', `there is no room in ${place} for what is written to the disks`)
     await this.#call('listen', undefined)
+    if ((await this.status()).filter(hasImage).length >= liveImagesMax) throw new Failure('BUSY', tooManyImages)
     signal.throwIfAborted()
     disksOf(vms, definition, checkpoint)
     const dataSizeBytes = sizes.reduce((sum, size) => sum + size.dataSizeBytes, 0)

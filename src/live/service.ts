@@ -1,6 +1,7 @@
 import type { ImagePlan } from '../aging/service.ts'
 import type { Ordinal } from '../base/ids.ts'
 import type { ChangedExtents } from '../image/image.ts'
+import { liveImagesMax } from '../base/limits.ts'
 import type { NbdListen } from '../nbd/nbd.ts'
 import type { CacheConfig, StoreConfig } from '../store/object-store.ts'
 
@@ -92,6 +93,13 @@ export interface LiveStatus {
   /** Writes that were refused because the scratch was full. */
   readonly refusedWriteCount: number
   readonly disks: readonly { readonly exportName: string; readonly connectionCount: number; readonly isKept: boolean }[]
+}
+
+export const tooManyImages = `${liveImagesMax} recoveries and mounts are served: end or commit one of them first`
+
+/** Whether it reads by an image, of which there are no more than liveImagesMax; what is kept needs none. */
+export function hasImage({ disks }: LiveStatus): boolean {
+  return disks.some(({ isKept }) => !isKept)
 }
 
 /** Notices from the thread, by name. */

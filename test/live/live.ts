@@ -4,6 +4,7 @@ import { Worker } from 'node:worker_threads'
 import t, { type Test } from 'tap'
 import type { ImagePlan } from '../../src/aging/service.ts'
 import { systemClock, type Clock } from '../../src/base/clock.ts'
+import { liveImagesMax } from '../../src/base/limits.ts'
 import { MiB } from '../../src/base/units.ts'
 import { Live, type LiveOptions } from '../../src/live/live.ts'
 import type { LiveNotices } from '../../src/live/service.ts'
@@ -238,6 +239,38 @@ t.test('what a thread served that has ended is served again, committed or not, u
   t.strictSame(await served(), [keptId])
   t.strictSame(fs.readdirSync(keptIn), [keptId])
   t.equal(held.count, 0)
+})
+
+t.test(
+  'what is committed takes none of the places that there are for images; without one a plan is refused',
+  async t => {
+    const { plan, live, context } = await site(t)
+    const one = live()
+    await one.prepare(context())
+    await one.commit(context())
+    const mount = async (number: number): Promise<void> => {
+      await one.mount({
+        ...{ id: `m-${number}`, vpg: 'web', volumes: [{ number: 1, name: 'root', sizeBytes }] },
+        openPlan: () => Promise.resolve(plan),
+        release: () => Promise.resolve(),
+      })
+    }
+    for (let number = 1; number <= liveImagesMax; number++) await mount(number)
+    await t.rejects(mount(0), { code: 'BUSY' })
+    const { definition, record, signal } = context()
+    const request: TargetRequest = {
+      ...{ kind: 'test', definition, checkpoint: plan.checkpoint, vms: record.vms, sizes: [], settings: null },
+    }
+    await t.rejects(one.plan(request, signal), { code: 'BUSY' })
+    await one.unmount('m-1')
+    await one.plan(request, signal)
+  },
+)
+
+t.test('what the system says of a file is a failure with the name of the file', async t => {
+  const { keptIn, live, context } = await site(t)
+  fs.writeFileSync(path.join(keptIn, 'r-0123456789ab'), '')
+  await t.rejects(live().prepare(context()), { code: 'DISK_FAILED', message: /root\.scratch: / })
 })
 
 t.test('nbdcopy gives the image, and nbdinfo its extents', { skip: missing('nbdcopy', 'nbdinfo') }, async t => {
