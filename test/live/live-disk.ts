@@ -333,28 +333,37 @@ t.test('writes of two sectors of a block are both there when the disk is a file 
   const { image } = await openedImage(t, 12)
   const faulty = new FaultyDisk()
   let meanwhile: (() => Promise<void>) | undefined
-  const { disk, overlay } = await open(faulty, image, boots[0], undefined, async file => {
+  let whileOther: (() => Promise<void>) | undefined
+  const { disk, overlay } = await open(faulty, image, boots[0], undefined, async (file, bytes) => {
     if (file !== dataFile) return
+    if (bytes[0] === 3) {
+      const begin = whileOther
+      whileOther = undefined
+      await begin?.()
+    }
     const begin = meanwhile
     meanwhile = undefined
     await begin?.()
   })
   disk.beginKeeping()
-  await disk.trim(0, 4 * KiB, { fua: false })
+  await disk.trim(0, 8 * KiB, { fua: false })
   let second: Promise<unknown> = Promise.resolve()
   const kept = (): Promise<KeptDisk> => overlay.kept('a', 'a')
   meanwhile = async () => {
     const becomes = disk.becomeKept(kept)
     for (let turns = 0; turns < 10; turns++) await new Promise(resolve => setImmediate(resolve))
+    // One of the same block, and one of another: while that one writes, a third comes, when the disk is a file already.
     const written = disk.write(512, Buffer.alloc(512, 2), { fua: false })
+    const other = disk.write(4 * KiB, Buffer.alloc(512, 3), { fua: false })
     for (let turns = 0; turns < 10; turns++) await new Promise(resolve => setImmediate(resolve))
-    second = Promise.all([becomes, written])
+    second = Promise.all([becomes, written, other])
+    whileOther = () => disk.write(4 * KiB + 512, Buffer.alloc(512, 4), { fua: false })
   }
   await disk.write(0, Buffer.alloc(512, 1), { fua: false })
   await second
-  const found = new Uint8Array(4 * KiB)
+  const found = new Uint8Array(8 * KiB)
   await disk.read(0, found)
-  const expected = new Uint8Array(4 * KiB).fill(1, 0, 512).fill(2, 512, 1024)
+  const expected = new Uint8Array(8 * KiB).fill(1, 0, 512).fill(2, 512, 1024).fill(3, 4096, 4608).fill(4, 4608, 5120)
   t.equal(Buffer.compare(found, expected), 0)
   await overlay.close()
 })
