@@ -122,9 +122,10 @@ t.test('another appliance’s VPG that is being created is left alone', async t 
   const theirs = new AgingModel(randomFrom(7), t.testdir(), 60_000, vpgId('e'.repeat(32)))
   theirs.store.isDead = true
   const config = { ...theirs.config, applianceId: 'appliance-two' }
-  await theirs.restart(operation => (operation === 2 ? 'dies-before' : 'works'), config)
-  await theirs.worker.createVpg(theirs.definition).catch(() => undefined)
   const registry = `vpg/${theirs.vpg}`
+  const isBegun = (): boolean => theirs.memory.objects.has(registry)
+  await theirs.restart(() => (isBegun() ? 'dies-before' : 'works'), config)
+  await theirs.worker.createVpg(theirs.definition).catch(() => undefined)
   const body = theirs.memory.objects.get(registry)
   t.ok(body)
   if (body !== undefined) model.memory.objects.set(registry, body)
