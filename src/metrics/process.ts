@@ -37,16 +37,16 @@ export function registerProcessMetrics(registry: Registry, version: string, loop
   registerLoopDelay(registry, loopDelay)
 }
 
-/** Undefined: without TLS, and nothing is told. */
+/** Undefined: without TLS. */
 export function registerCertificate(
   registry: Registry,
   role: 'vra' | 'vra_agent',
   endSeconds: number | undefined,
 ): void {
-  if (endSeconds === undefined) return
   const name = `${role}_certificate_not_after_seconds`
-  const help = 'When its certificate, or that of its authority, ends, in seconds since 1970; as they were at the start.'
-  gauge(registry, name, help, () => endSeconds)
+  const help =
+    'When its certificate, or that of its authority, ends, in seconds since 1970, as they were at the start; +Inf without TLS.'
+  gauge(registry, name, help, () => endSeconds ?? Infinity)
 }
 
 /** How late the main thread's loop runs its timers, between two scrapes. */
