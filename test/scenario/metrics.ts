@@ -7,6 +7,7 @@ import { missing } from '../support/nbd-tools.ts'
 import { Guest } from '../support/scenario-guest.ts'
 import { Scrape } from '../support/scenario-metrics.ts'
 import { Scenario } from '../support/scenario-site.ts'
+import { untilSynced } from '../support/scenario-sync.ts'
 
 // What Prometheus and whoever follows the README's list of alerts find at /metrics of both roles, of real ones that have worked.
 
@@ -28,6 +29,7 @@ t.test('the metrics of both roles', async t => {
   const agent = await scenario.placeAgent({ agentId: 'host', vpg: 'web', volumes: { root: 8 * MiB } })
   await scenario.createVpg(agent.plan)
   await agent.start()
+  await untilSynced(agent) // what is written before is sent by a synchronisation, and counted as that
   await new Guest(await agent.client('root'), { seed: 1 }).runFor(200)
   await scenario.tag('web', 'end')
   await scenario.untilVpg('web', 'a delta', ({ mirror }) => mirror.deltaCount > 0)
