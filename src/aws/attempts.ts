@@ -1,6 +1,7 @@
 import { onAbort } from '../base/abort.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
+import { RetryBudget } from '../base/retry-budget.ts'
 import { failureOfCall, isThrottle } from './failures.ts'
 
 // The tries of calls are ours, not the SDK's: its own budget is spent by a hundred timeouts, and then every error surfaces at once.
@@ -15,14 +16,13 @@ const throttledAttemptsMax = 60
 const delayMillisFirst = 100
 const delayMillisMax = 10_000
 const budgetMax = 100
-const budgetPerSuccess = 0.1
 
 export type Send<T> = (signal: AbortSignal) => Promise<T>
 
 export class Attempts {
   readonly #timeoutMillis: number
   readonly #clock: Clock
-  #budget = budgetMax
+  readonly #budget = new RetryBudget(budgetMax)
 
   constructor(timeoutMillis: number, clock: Clock) {
     this.#timeoutMillis = timeoutMillis
@@ -45,15 +45,14 @@ export class Attempts {
       signal.throwIfAborted()
       try {
         const result = await attempt()
-        this.#budget = Math.min(budgetMax, this.#budget + budgetPerSuccess)
+        this.#budget.succeeded()
         return result
       } catch (error) {
         signal.throwIfAborted()
         if (!(error instanceof Failure) || !mayRepeat(error, count)) throw error
-        if (error.reaction === 'retry' && !isThrottle(error)) {
-          if (this.#budget >= 1) this.#budget--
-          else if (whenSpent === 'fail') throw error
-          else delayMillis = delayMillisMax
+        if (error.reaction === 'retry' && !isThrottle(error) && !this.#budget.take()) {
+          if (whenSpent === 'fail') throw error
+          delayMillis = delayMillisMax
         }
       }
       await this.#clock.sleep(Math.random() * Math.min(delayMillis, delayMillisMax), signal)

@@ -6,9 +6,7 @@ import { formatCheckpointId } from '../base/ids.ts'
 import { snapshotsWrittenAtOnceMax } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
 import type { Image } from '../image/image.ts'
-import type { TargetPlan, TargetRequest } from '../recovery/target.ts'
-import type { VpgDefinition } from '../timeline/definition.ts'
-import type { Json, RecoveryRecord } from '../timeline/recovery.ts'
+import type { TargetContext, TargetPlan, TargetRequest } from '../recovery/target.ts'
 import { hasBootRecord } from './boot-record.ts'
 import type { Chains } from './chains.ts'
 import type { Ec2Calls } from './ec2-calls.ts'
@@ -31,17 +29,6 @@ export interface RecoveryTools extends SnapshotTools {
   readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<Image>
 }
 
-/** What the engine gives for a call; see TargetContext. */
-export interface RecoveryContext {
-  readonly record: RecoveryRecord
-  readonly definition: VpgDefinition
-  remember(memory: Json): Promise<void>
-  openPlan(): Promise<ImagePlan>
-  release(plan: ImagePlan): Promise<void>
-  progress(volume: number, doneBytes: number, totalBytes: number): void
-  readonly signal: AbortSignal
-}
-
 export class AwsRecoveries {
   readonly #tools: RecoveryTools
 
@@ -55,7 +42,7 @@ export class AwsRecoveries {
     return await planRecovery(request, config, ec2, chainAge, signal)
   }
 
-  async prepare(context: RecoveryContext): Promise<void> {
+  async prepare(context: TargetContext): Promise<void> {
     const { record, definition, signal } = context
     const { config, ec2, clock } = this.#tools
     const settings = parseSettings(record.target.settings, record.vms, definition)
@@ -70,7 +57,7 @@ export class AwsRecoveries {
   }
 
   /** Held for as long as one volume takes: a plan keeps files of the log. */
-  async #withImage<T>(context: RecoveryContext, signal: AbortSignal, work: (image: Image) => Promise<T>): Promise<T> {
+  async #withImage<T>(context: TargetContext, signal: AbortSignal, work: (image: Image) => Promise<T>): Promise<T> {
     const plan = await context.openPlan()
     try {
       return await work(await this.#tools.openImage(plan, signal))
@@ -81,7 +68,7 @@ export class AwsRecoveries {
 
   /** By volume number, each completed. Where one fails for good none goes on; where it may pass, the others end what they have begun. */
   async #makeSnapshots(
-    context: RecoveryContext,
+    context: TargetContext,
     settings: AwsSettings,
     memory: Memory,
   ): Promise<ReadonlyMap<number, string>> {
@@ -112,7 +99,7 @@ export class AwsRecoveries {
 
   /** Nothing is read of a volume whose snapshot is completed. */
   async #snapshotOf(
-    context: RecoveryContext,
+    context: TargetContext,
     volume: number,
     memory: Memory,
     signal: AbortSignal,
@@ -124,7 +111,7 @@ export class AwsRecoveries {
   }
 
   async #makeSnapshot(
-    context: RecoveryContext,
+    context: TargetContext,
     { machine, number, name }: { readonly machine: MachineSettings; readonly number: number; readonly name: string },
     memory: Memory,
     image: Image,
@@ -159,7 +146,7 @@ export class AwsRecoveries {
     )
   }
 
-  async #lookWhetherItBoots(context: RecoveryContext, machine: MachineSettings, memory: Memory): Promise<void> {
+  async #lookWhetherItBoots(context: TargetContext, machine: MachineSettings, memory: Memory): Promise<void> {
     if (machine.start === 'nothing' || memory.machine(machine.name).isBootable !== undefined) return
     const { signal } = context
     const look = (image: Image): Promise<boolean> => hasBootRecord(image, machine.rootVolume, signal)
@@ -174,13 +161,13 @@ export class AwsRecoveries {
   }
 
   /** Machines and volumes stand by themselves; the image that started them goes, the snapshots stay: the way back reads what has changed since. */
-  async commit({ record, signal }: RecoveryContext): Promise<void> {
+  async commit({ record, signal }: TargetContext): Promise<void> {
     const { ec2 } = this.#tools
     const images = await ec2.images({ tags: tagsOfRecovery(record) }, signal)
     for (const { ImageId = '' } of images) await ec2.deregisterImage(ImageId, signal)
   }
 
-  async remove({ record, signal }: RecoveryContext): Promise<void> {
+  async remove({ record, signal }: TargetContext): Promise<void> {
     const { ec2, clock } = this.#tools
     await removeTagged(tagsOfRecovery(record), tracesOf(record, clock), ec2, clock, signal)
   }

@@ -7,6 +7,7 @@ import { Failure } from '../base/failure.ts'
 import { liveImagesMax, livePlanHeldMillis, liveTailHeldMillis, threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
 import { MiB } from '../base/units.ts'
+import { realDisk } from '../disk/disk.ts'
 import type { ChangedExtents } from '../image/image.ts'
 import type { NbdListen } from '../nbd/nbd.ts'
 import type { RecoveredThing, RecoveryTarget, TargetContext, TargetPlan, TargetRequest } from '../recovery/target.ts'
@@ -117,8 +118,7 @@ export class Live implements RecoveryTarget {
     const place = settings.keepDirectory ?? this.#options.scratchDirectory
     if (settings.keepDirectory !== undefined) checkDirectory(settings.keepDirectory)
     else fs.mkdirSync(place, { recursive: true })
-    const { bavail, bsize } = fs.statfsSync(place)
-    const freeSizeBytes = bavail * bsize
+    const freeSizeBytes = realDisk.freeBytes(place)
     if (freeSizeBytes < scratchSizeBytesMin)
       throw new Failure('REQUEST_INVALID', `there is no room in ${place} for what is written to the disks`)
     await this.#call('listen', undefined)

@@ -2,6 +2,7 @@ import { onAbort } from '../base/abort.ts'
 import { AssertionFailed } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
+import { RetryBudget } from '../base/retry-budget.ts'
 import { KiB } from '../base/units.ts'
 import { failureOfAttempt, surelyNeverSent } from './s3-failures.ts'
 
@@ -15,7 +16,6 @@ const attemptsMax = 5
 const delayMillisFirst = 50
 const delayMillisMax = 5_000
 const budgetMax = 50
-const budgetPerSuccess = 0.1
 /** A link slower than this counts as broken. */
 const transferBytesPerMilliMin = (256 * KiB) / 1000
 
@@ -31,7 +31,7 @@ export class Attempts {
   readonly #clock: Clock
   readonly #underWay = new Set<AbortController>()
   #closed = false
-  #budget = budgetMax
+  readonly #budget = new RetryBudget(budgetMax)
 
   constructor(requestTimeoutMillis: number, clock: Clock) {
     this.#requestTimeoutMillis = requestTimeoutMillis
@@ -64,11 +64,11 @@ export class Attempts {
     for (let attempt = 1, delayMillis = delayMillisFirst; ; attempt++, delayMillis *= 2) {
       try {
         const result = await this.#once(key, sizeBytes, signal, send)
-        this.#budget = Math.min(budgetMax, this.#budget + budgetPerSuccess)
+        this.#budget.succeeded()
         return result
       } catch (error) {
-        if (!(error instanceof Failure) || !mayRepeat(error) || attempt === attemptsMax || this.#budget < 1) throw error
-        this.#budget--
+        if (!(error instanceof Failure) || !mayRepeat(error) || attempt === attemptsMax || !this.#budget.take())
+          throw error
       }
       await this.#clock.sleep(Math.random() * Math.min(delayMillis, delayMillisMax), signal)
     }

@@ -201,14 +201,19 @@ t.test(
   },
 )
 
-t.test('no open fold goes past a checkpoint that is complete, though its last marker is in the log alone', async t => {
-  const model = new AgingModel(randomFrom(21), t.testdir(), historyMillis)
+async function withOneCheckpoint(t: Test, seed: number): Promise<AgingModel> {
+  const model = new AgingModel(randomFrom(seed), t.testdir(), historyMillis)
   await model.worker.open(model.config)
   await model.worker.follow({ durable: model.log.mark })
   await model.worker.createVpg(model.definition)
   model.write(1, 10)
   model.checkpoint()
   await model.age()
+  return model
+}
+
+t.test('no open fold goes past a checkpoint that is complete, though its last marker is in the log alone', async t => {
+  const model = await withOneCheckpoint(t, 21)
   const completed = model.halfCheckpoint()
   // More than one fold takes, all of it after the first stream's marker.
   for (let count = 0; count < 200; count++) model.write(1, 20)
@@ -223,13 +228,7 @@ t.test('no open fold goes past a checkpoint that is complete, though its last ma
 })
 
 t.test('nor past one that is told of before the daemon, however late, answers that it is given up', async t => {
-  const model = new AgingModel(randomFrom(22), t.testdir(), historyMillis)
-  await model.worker.open(model.config)
-  await model.worker.follow({ durable: model.log.mark })
-  await model.worker.createVpg(model.definition)
-  model.write(1, 10)
-  model.checkpoint()
-  await model.age()
+  const model = await withOneCheckpoint(t, 22)
   const completed = model.halfCheckpoint()
   for (let count = 0; count < 200; count++) model.write(1, 20)
   let made: ModelCheckpoint | undefined
@@ -245,13 +244,7 @@ t.test('nor past one that is told of before the daemon, however late, answers th
 })
 
 t.test('the thread can be closed while that answer is still out', async t => {
-  const model = new AgingModel(randomFrom(22), t.testdir(), historyMillis)
-  await model.worker.open(model.config)
-  await model.worker.follow({ durable: model.log.mark })
-  await model.worker.createVpg(model.definition)
-  model.write(1, 10)
-  model.checkpoint()
-  await model.age()
+  const model = await withOneCheckpoint(t, 22)
   model.halfCheckpoint()
   for (let count = 0; count < 200; count++) model.write(1, 20)
   const asked = new Promise<void>(resolve => {

@@ -1,29 +1,16 @@
 import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import * as path from 'node:path'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { Failure } from '../../src/base/failure.ts'
 import { GiB, TiB } from '../../src/base/units.ts'
-import { ControlApi } from '../../src/control/control.ts'
 import { runCli, type Ended } from '../support/cli-run.ts'
-import { nowMicros, populated, type FakeVra } from '../support/control-fake.ts'
+import { nowMicros } from '../support/control-fake.ts'
+import { openControl } from '../support/control-open.ts'
 
 t.jobs = 2
 
-async function open(t: Test): Promise<{ vra: FakeVra; vraCommand: (...argv: string[]) => Promise<Ended> }> {
-  const vra = populated()
-  const api = await ControlApi.open({
-    host: '127.0.0.1',
-    port: 0,
-    vra,
-    metrics: async () => '',
-    onBug: error => t.fail(String(error)),
-  })
-  t.teardown(() => api.close())
-  return { vra, vraCommand: (...argv) => runCli(argv, { VRA_CONTROL_URL: api.url }) }
-}
-
 t.test('a group is created, listed, shown, changed and deleted', async t => {
-  const { vra, vraCommand } = await open(t)
+  const { vra, vraCommand } = await openControl(t)
   const create = [
     'vpg',
     'create',
@@ -94,7 +81,7 @@ t.test('a group is created, listed, shown, changed and deleted', async t => {
 })
 
 t.test('the volumes of several agents; pause, rate and synchronisations', async t => {
-  const { vra, vraCommand } = await open(t)
+  const { vra, vraCommand } = await openControl(t)
   const both = ['--agent', 'web1', '--agent', 'db1', '--volume', 'web1:root=40GiB', '--volume', 'db1:data=1TiB']
   const created = await vraCommand('vpg', 'create', 'shop', ...both)
   t.equal(created.status, 0, created.stderr)
@@ -117,7 +104,7 @@ t.test('the volumes of several agents; pause, rate and synchronisations', async 
 })
 
 t.test('checkpoints are listed by page and time, tagged and untagged', async t => {
-  const { vraCommand } = await open(t)
+  const { vraCommand } = await openControl(t)
   const listed = await vraCommand('checkpoint', 'list', 'web', '--limit', '3')
   t.equal(listed.stdout.split('\n').length, 5, 'a heading, three lines, and the end')
   t.match(listed.stdout, /^3\.18279\t2026-03-29 02:14:58\.000Z\t/m)
@@ -150,7 +137,7 @@ t.test('checkpoints are listed by page and time, tagged and untagged', async t =
 })
 
 t.test('a timeline draws densities, forms and cost within 80 columns, and says whose prices these are', async t => {
-  const { vra, vraCommand } = await open(t)
+  const { vra, vraCommand } = await openControl(t)
   await vraCommand('vpg', 'change', 'web', '--retention', 'all:4h,1m:2d,1h:14d,1d:30d')
   const drawn = await vraCommand('timeline', 'web')
   t.equal(drawn.status, 0, drawn.stderr)
@@ -168,7 +155,7 @@ t.test('a timeline draws densities, forms and cost within 80 columns, and says w
 })
 
 t.test('an export waits for its end and prints one document', async t => {
-  const { vra, vraCommand } = await open(t)
+  const { vra, vraCommand } = await openControl(t)
   const directory = t.testdir()
   const exported = await runExport(vraCommand, path.join(directory, 'root.img'), '--json')
   t.equal(exported.status, 0, exported.stderr)
@@ -195,7 +182,7 @@ t.test('an export waits for its end and prints one document', async t => {
 })
 
 t.test('exports are listed, and one is cancelled from elsewhere', async t => {
-  const { vra, vraCommand } = await open(t)
+  const { vra, vraCommand } = await openControl(t)
   t.equal((await runExport(vraCommand, '/tmp/a.img', '--no-wait')).status, 0)
   t.equal((await runExport(vraCommand, '/tmp/b.img', '--no-wait')).status, 0)
   const listed = await vraCommand('export', 'list')
@@ -217,7 +204,7 @@ t.test('exports are listed, and one is cancelled from elsewhere', async t => {
 })
 
 t.test('a preseed waits for its end, and gives the daemon an absolute path', async t => {
-  const { vra, vraCommand } = await open(t)
+  const { vra, vraCommand } = await openControl(t)
   const done = await vraCommand('preseed', 'web', '--volume', 'root', '--from', 'root.img')
   t.equal(done.status, 0, done.stderr)
   t.match(done.stdout, /^state\tdone$/m)
@@ -235,7 +222,7 @@ function runExport(vraCommand: (...argv: string[]) => Promise<Ended>, file: stri
 }
 
 t.test('the exit status says how it went', async t => {
-  const { vra, vraCommand } = await open(t)
+  const { vra, vraCommand } = await openControl(t)
   const cases = [
     [new Failure('BUSY', 'too many'), 4],
     [new Failure('STORE_UNAVAILABLE', 'the store is down'), 4],
@@ -277,7 +264,7 @@ const refusedAgent = {
 } as const
 
 t.test('status says what a person should know; --json is the API’s own answer', async t => {
-  const { vra, vraCommand } = await open(t)
+  const { vra, vraCommand } = await openControl(t)
   vra.refusals = [refusedAgent]
   const text = (await vraCommand('status')).stdout
   t.match(text, /^refused\thost9 for payroll at 10.0.0.9:5000, 12 s ago, 3 in all, UNKNOWN_VPG: there is no VPG/m)
@@ -291,7 +278,7 @@ t.test('status says what a person should know; --json is the API’s own answer'
 })
 
 t.test('verification that finds damage ends with 5 and names every place; dump is one line each', async t => {
-  const { vra, vraCommand } = await open(t)
+  const { vra, vraCommand } = await openControl(t)
   const clean = await vraCommand('journal', 'verify')
   t.equal(clean.status, 0, clean.stderr)
   t.match(clean.stdout, /^damaged\t0$/m)

@@ -1,29 +1,14 @@
-import t, { type Test } from 'tap'
-import { ControlApi } from '../../src/control/control.ts'
-import { runCli, type Ended } from '../support/cli-run.ts'
-import { populated, type FakeVra } from '../support/control-fake.ts'
+import t from 'tap'
+import { openControl } from '../support/control-open.ts'
 
 // Recovering, as somebody does who is afraid: what will happen is told before it does, what went wrong afterwards, and what to do next always.
 
 t.jobs = 2
 
-async function open(t: Test): Promise<{ vra: FakeVra; vraCommand: (...argv: string[]) => Promise<Ended> }> {
-  const vra = populated()
-  const api = await ControlApi.open({
-    host: '127.0.0.1',
-    port: 0,
-    vra,
-    metrics: async () => '',
-    onBug: error => t.fail(String(error)),
-  })
-  t.teardown(() => api.close())
-  return { vra, vraCommand: (...argv) => runCli(argv, { VRA_CONTROL_URL: api.url }) }
-}
-
 const raw = ['--target', 'raw', '--to', '/srv/look'] as const
 
 t.test('--plan says what it would do, and does nothing', async t => {
-  const { vra, vraCommand } = await open(t)
+  const { vra, vraCommand } = await openControl(t)
   const [vpg] = [...vra.vpgs.keys()]
   const planned = await vraCommand('recover', 'test', String(vpg), ...raw, '--plan')
   t.equal(planned.status, 0, planned.stderr)
@@ -39,7 +24,7 @@ t.test('--plan says what it would do, and does nothing', async t => {
 })
 
 t.test('a failover is begun, watched until it is ready, and committed; what to do next is told', async t => {
-  const { vra, vraCommand } = await open(t)
+  const { vra, vraCommand } = await openControl(t)
   const [vpg = ''] = [...vra.vpgs.keys()]
   const policy = ['--commit-policy', 'rollback', '--after', '60min']
   const begun = await vraCommand('recover', 'failover', vpg, ...raw, ...policy, '--yes')
@@ -66,7 +51,7 @@ t.test('a failover is begun, watched until it is ready, and committed; what to d
 })
 
 t.test('one that is undone says why, with the status of its reason', async t => {
-  const { vra, vraCommand } = await open(t)
+  const { vra, vraCommand } = await openControl(t)
   const [vpg = ''] = [...vra.vpgs.keys()]
   vra.recoveryFailure = { code: 'DISK_FAILED', sentence: 'the file system is full', details: {} }
   const undone = await vraCommand('recover', 'test', vpg, ...raw)
@@ -76,7 +61,7 @@ t.test('one that is undone says why, with the status of its reason', async t => 
 })
 
 t.test('what cannot be meant is refused before anything is asked of the daemon', async t => {
-  const { vra, vraCommand } = await open(t)
+  const { vra, vraCommand } = await openControl(t)
   const [vpg = ''] = [...vra.vpgs.keys()]
   t.match(await vraCommand('recover', 'test', vpg), { status: 2, stderr: /--target/ })
   t.match(await vraCommand('recover', 'test', vpg, ...raw, '--commit-policy', 'commit'), {
@@ -96,7 +81,7 @@ t.test('what cannot be meant is refused before anything is asked of the daemon',
 })
 
 t.test('settings of a target lie within one another', async t => {
-  const { vra, vraCommand } = await open(t)
+  const { vra, vraCommand } = await openControl(t)
   const [vpg = ''] = [...vra.vpgs.keys()]
   const set = (...pairs: readonly string[]): string[] => pairs.flatMap(pair => ['--set', pair])
   const aws = ['recover', 'failover', vpg, '--target', 'aws', '--yes', '--no-wait'] as const
@@ -116,7 +101,7 @@ t.test('settings of a target lie within one another', async t => {
 })
 
 t.test('a volume may say of which machine it is', async t => {
-  const { vra, vraCommand } = await open(t)
+  const { vra, vraCommand } = await openControl(t)
   const created = await vraCommand(
     'vpg',
     'create',

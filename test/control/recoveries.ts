@@ -1,25 +1,18 @@
 import t, { type Test } from 'tap'
-import { ControlApi, ControlClient } from '../../src/control/control.ts'
+import { ControlClient } from '../../src/control/control.ts'
 import type { RecoveryFacts, RecoveryRequest } from '../../src/control/service.ts'
 import { nextInWords, recoveryInWords } from '../../src/control/words.ts'
-import { nowMicros, populated } from '../support/control-fake.ts'
+import { nowMicros } from '../support/control-fake.ts'
+import { openControl } from '../support/control-open.ts'
 
 async function open(t: Test) {
-  const vra = populated()
-  const api = await ControlApi.open({
-    host: '127.0.0.1',
-    port: 0,
-    vra,
-    metrics: async () => '',
-    onBug: error => t.fail(String(error)),
-  })
-  t.teardown(() => api.close())
+  const { vra, url } = await openControl(t)
   const [vpg = ''] = [...vra.vpgs.keys()]
   const request: RecoveryRequest = {
     ...{ vpg, kind: 'failover', checkpoint: 'latest', target: 'raw', settings: { directory: '/srv/look' } },
     commitPolicy: { kind: 'none', afterMillis: 3_600_000 },
   }
-  return { vra, url: api.url, client: new ControlClient(api.url), request }
+  return { vra, url, client: new ControlClient(url), request }
 }
 
 t.test('a recovery is planned, begun, looked at and decided by the API', async t => {

@@ -6,7 +6,8 @@ import { EbsCalls } from '../../src/aws/ebs-calls.ts'
 import { Ec2Calls } from '../../src/aws/ec2-calls.ts'
 import { Pace } from '../../src/aws/pace.ts'
 import { putHere } from '../../src/aws/putters.ts'
-import { AwsRecoveries, type RecoveryContext, type RecoveryTools } from '../../src/aws/recovery.ts'
+import { AwsRecoveries, type RecoveryTools } from '../../src/aws/recovery.ts'
+import type { TargetContext } from '../../src/recovery/target.ts'
 import type { AwsConfig } from '../../src/aws/service.ts'
 import { ownerKeys, ownKeys } from '../../src/aws/tags.ts'
 import { memoryOf } from '../../src/aws/memory.ts'
@@ -295,7 +296,7 @@ export class AwsWorld {
   }
 
   /** What the engine would give: the memory outlives it. */
-  context(held: { record: RecoveryRecord }, signal: AbortSignal): RecoveryContext {
+  context(held: { record: RecoveryRecord }, signal: AbortSignal): TargetContext {
     const { model } = this
     return {
       get record() {
