@@ -11,6 +11,7 @@ import { describeMachine, measureSyncRate } from './machine.ts'
 import { plotLatency } from './plot.ts'
 import { recover } from './recover.ts'
 import { restart } from './restart.ts'
+import { scale } from './scale.ts'
 import { sync } from './sync.ts'
 import { formatAims, formatTable } from './report.ts'
 
@@ -20,7 +21,7 @@ import { formatAims, formatTable } from './report.ts'
 // Nothing is asserted: what is aimed at stands beside what was measured. Results go to bench/results as JSON and SVG.
 // --rows: of the ingest bench, those whose names hold the text, "100 streams, 4 KiB" for one.
 
-const benches: readonly Bench[] = [ingest, restart, image, aging, agingToS3, holds, sync, recover]
+const benches: readonly Bench[] = [ingest, restart, image, aging, agingToS3, holds, sync, recover, scale]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

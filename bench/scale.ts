@@ -1,0 +1,351 @@
+import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import * as path from 'node:path'
+import { Aging } from '../src/aging/aging.ts'
+import { systemClock } from '../src/base/clock.ts'
+import { newVpgId } from '../src/base/ids.ts'
+import {
+  checkpointsBeforeFoldMax,
+  foldLiveBytesDivisor,
+  regionSizeBytes,
+  segmentAgeMillisMax,
+} from '../src/base/limits.ts'
+import { GiB, MiB, TiB } from '../src/base/units.ts'
+import { openImage } from '../src/image/image.ts'
+import { VpgCommits } from '../src/manifest/manifest.ts'
+import { openSegment } from '../src/segment/segment.ts'
+import { openStore } from '../src/store/store.ts'
+import type { ObjectRef } from '../src/timeline/state.ts'
+import { atMost, type Aim, type Bench, type BenchContext, type ResultTable } from './bench.ts'
+import { HistoryModel, kinds, perGiB, type Written } from './history-model.ts'
+import { agentName, rssMaxBytesOf, send, volumeName, VraProcess } from './processes.ts'
+
+// A month of history of many terabytes, without its bytes: what it costs to keep (puts, bytes written again, bytes a recovery reads), and what it costs to
+// hold (start, memory, time to open an image). Manifests are real and are read by the real daemon; packs and segments are only named.
+//
+// Expectation (scale review): write amplification 3.1, 34 puts a GiB with full segments, and 1.46 of the live bytes for a recovery. A volume's manifest is
+// some 250 bytes a region version and 15 for each region that a delta touches: 8 MB for 1 TiB, most of it in deltas. A daemon that has all of it in memory
+// holds several times that.
+
+const volumeSizeBytes = 1 * TiB
+const volumeCountAim = 1_500
+const checkpointMillis = 5_000
+const dayMillis = 86_400_000
+
+export const scale: Bench = {
+  name: 'scale',
+  describes:
+    'a month of 1 TiB on metadata: amplification, manifests, start, memory, images; 1,500 volumes reckoned from a sample',
+  async run(context) {
+    const rates = context.quick ? [50] : [10, 50]
+    const found: { readonly perDay: number; readonly written: Written; readonly model: HistoryModel }[] = []
+    for (const perDay of rates) found.push({ perDay, ...(await steadyState(context, perDay)) })
+    const amplified = amplificationTable(found.map(({ perDay, written }) => [perDay, written]))
+    const sampled = await sampleOfBytes(context)
+    const first = found[0]
+    if (first === undefined) throw new Error('no rate was asked for')
+    const held = await holding(context, first.model, first.perDay)
+    return { tables: [amplified.table, sampled, held.table], aims: [...amplified.aims, ...held.aims], curves: [] }
+  },
+}
+
+/** From the middle of the volume's life on, by the planners. */
+async function steadyState(context: BenchContext, perDay: number): Promise<{ written: Written; model: HistoryModel }> {
+  // A fold is due by bytes, or by the checkpoints that wait, whichever is first.
+  const byCheckpoints = (perDay * GiB * checkpointsBeforeFoldMax * checkpointMillis) / dayMillis
+  const foldSizeBytes = Math.min(volumeSizeBytes / foldLiveBytesDivisor, byCheckpoints)
+  const model = await HistoryModel.create(newVpgId(), { volumeSizeBytes, checkpointMillis, foldSizeBytes })
+  const days = context.quick ? 1 : 3
+  for (let day = 0; day < days; day++) {
+    context.say(`${perDay} GiB a day: day ${day + 1} of ${days}`)
+    await model.day(perDay * GiB, segmentAgeMillisMax)
+  }
+  return { written: model.takeWritten(), model }
+}
+
+function amplificationTable(found: readonly (readonly [number, Written])[]): {
+  readonly table: ResultTable
+  readonly aims: readonly Aim[]
+} {
+  const facts = found.map(([perDay, { rawSizeBytes, days, puts, putBytes, readShares }]) => {
+    const intervals = (days * dayMillis) / segmentAgeMillisMax
+    const amplification = kinds.map(kind => putBytes[kind] / rawSizeBytes)
+    const perGiBOf = kinds.map(kind => perGiB(puts[kind], rawSizeBytes))
+    // A segment that is sealed because it is old is the put of its interval; what the aim allows beside these is counted by the GiB.
+    const beyond = kinds.reduce((sum, kind) => sum + puts[kind], 0) - Math.min(puts.segments, intervals)
+    return {
+      ...{ perDay, amplification, perGiBOf, sum: amplification.reduce((a, b) => a + b, 0) },
+      ...{ putsBeyond: perGiB(beyond, rawSizeBytes), putsAll: perGiBOf.reduce((a, b) => a + b, 0) },
+      ...{ readMean: readShares.reduce((a, b) => a + b, 0) / readShares.length, readMax: Math.max(...readShares) },
+    }
+  })
+  return {
+    table: {
+      title:
+        'Steady state of 1 TiB, 30 days of the default retention (4 KiB random writes, incompressible), on metadata',
+      columns: [
+        { name: 'GiB/day', digits: 0 },
+        ...kinds.map(kind => ({ name: `${kind} WA`, digits: 2 })),
+        { name: 'WA', digits: 2 },
+        ...kinds.map(kind => ({ name: `${kind} puts/GiB`, digits: 1 })),
+        { name: 'puts/GiB', digits: 1 },
+        { name: 'without one an interval', digits: 1 },
+        { name: 'recovery reads, mean', digits: 2 },
+        { name: 'most', digits: 2 },
+      ],
+      rows: facts.map(each => [
+        each.perDay,
+        ...each.amplification,
+        each.sum,
+        ...each.perGiBOf,
+        each.putsAll,
+        each.putsBeyond,
+        each.readMean,
+        each.readMax,
+      ]),
+      notes: [
+        'It begins in the middle of a cycle: every region was rewritten once in it, one behind the other; then the planners go on from there.',
+        'WA: bytes put for each guest byte. Reads: bytes of base, deltas with their indexes and segments, over the live bytes.',
+        `An interval is ${segmentAgeMillisMax / 1000} s, after which a segment is sealed however small it is.`,
+      ],
+    },
+    aims: facts.flatMap(({ perDay, putsBeyond, sum, readMax }) => [
+      atMost(`puts a GiB beside one an interval, ${perDay} GiB a day`, 40, putsBeyond, ''),
+      atMost(`write amplification, ${perDay} GiB a day`, 4, sum, ''),
+      atMost(`a full recovery reads, of the live bytes, ${perDay} GiB a day`, 1.5, readMax, ''),
+    ]),
+  }
+}
+
+/** Real bytes through the real daemon: its own counts of what it put. */
+async function sampleOfBytes(context: BenchContext): Promise<ResultTable> {
+  const directory = path.join(context.directory, 'sample')
+  const rawSizeBytes = (context.quick ? 1 : 3) * GiB
+  const vra = await VraProcess.start({ directory })
+  try {
+    const vpgs = await vra.createVpgs(1, 1 * GiB)
+    context.say(`a sample of ${rawSizeBytes / MiB} MiB with bytes`)
+    await send({
+      ...{
+        target: 'vra',
+        port: vra.port,
+        tls: undefined,
+        agent: agentName,
+        vpgs,
+        volumeName,
+        volumeSizeBytes: 1 * GiB,
+      },
+      workload: { pattern: 'random', writeSizeBytes: 4096, writesPerBatch: 64, data: 'random' },
+      ...{
+        windowBytes: 1 * MiB,
+        rawBytesPerSecond: 60e6,
+        warmupMillis: 0,
+        measureMillis: (rawSizeBytes / 60e6) * 1000,
+      },
+      ...{ writeCountMax: undefined, markerMillis: 1_000 },
+    })
+    const { requests, forms } = (await vra.control.showVpg('bench-0')).mirror
+    const puts = (['segments', 'deltas', 'base', 'manifests'] as const).map(form => requests.puts[form])
+    const bytesOf = (name: string): number => forms.find(({ form }) => form === name)?.sizeBytes ?? 0
+    return {
+      title: 'The same by the daemon itself, with bytes: 1 GiB, written several times over',
+      columns: [
+        { name: 'sealed MiB', digits: 0 },
+        ...kinds.map(kind => ({ name: `${kind} WA`, digits: 2 })),
+        { name: 'WA', digits: 2 },
+        { name: 'puts/GiB', digits: 1 },
+        { name: 'base MiB', digits: 0 },
+        { name: 'deltas MiB', digits: 0 },
+      ],
+      rows: [
+        [
+          requests.rawSizeBytes / MiB,
+          ...puts.map(({ sizeBytes }) => sizeBytes / requests.rawSizeBytes),
+          puts.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) / requests.rawSizeBytes,
+          perGiB(
+            puts.reduce((sum, { count }) => sum + count, 0),
+            requests.rawSizeBytes,
+          ),
+          bytesOf('base') / MiB,
+          bytesOf('deltas') / MiB,
+        ],
+      ],
+      notes: [
+        'So small a volume is written over before it is folded: fewer bytes come into deltas, and more regions are rewritten.',
+      ],
+    }
+  } finally {
+    await vra.kill()
+  }
+}
+
+interface Held {
+  readonly volumeCount: number
+  readonly readySeconds: number
+  readonly rssBytes: number
+}
+
+/** The daemon with so many volumes of a month each, and 1,500 reckoned from that: each volume costs what the last did. */
+async function holding(
+  context: BenchContext,
+  model: HistoryModel,
+  perDay: number,
+): Promise<{ table: ResultTable; aims: readonly Aim[] }> {
+  const directory = path.join(context.directory, 'holding')
+  mkdirSync(directory)
+  // Nothing of the packs is there to be verified.
+  const vra = await VraProcess.start({ directory, aging: { scrubBytesPerSecond: 0 } })
+  await vra.stop()
+  const data = path.join(directory, 'data')
+  const applianceId = readFileSync(path.join(data, 'appliance-id'), 'utf8').trim()
+  const store = { kind: 'directory', directory: path.join(data, 'store') } as const
+  const opened = await openStore(store)
+  const held: Held[] = []
+  const counts = context.quick ? [0, 4] : [0, 8, 24]
+  let volumeCount = 0
+  for (const count of counts) {
+    for (; volumeCount < count; volumeCount++) {
+      const { state, recent, segmentsFrom } = model.contents
+      const definition = { ...state.definition, id: newVpgId(), name: `scale-${volumeCount}` }
+      const commits = await VpgCommits.create({ store: opened, clock: systemClock, applianceId }, definition, never)
+      const pages = new Map<string, ObjectRef>()
+      for (const { checkpoints } of state.deltas) {
+        const page = commits.checkpointPage(model.checkpointsOf(checkpoints.key))
+        await opened.create(page.key, page.bytes, never)
+        pages.set(checkpoints.key, { key: page.key, sizeBytes: page.bytes.length })
+      }
+      const deltas = state.deltas.map(delta => ({
+        ...delta,
+        checkpoints: pages.get(delta.checkpoints.key) ?? delta.checkpoints,
+      }))
+      const contents = {
+        ...model.contents,
+        recent,
+        segmentsFrom,
+        state: { ...state, definition, deltas, segments: [], garbage: [] },
+      }
+      await commits.commitManifest(commits.prepareManifest(contents, []), never)
+    }
+    await vra.start()
+    held.push({ volumeCount, readySeconds: vra.readyMillis / 1000, rssBytes: rssMaxBytesOf(vra.processId) })
+    if (count !== counts.at(-1)) await vra.stop()
+  }
+  const listMillis = await millisOf(() =>
+    vra.control.listCheckpoints({ vpg: 'scale-0', limit: 1000, order: 'newest-first' }),
+  )
+  await vra.stop()
+  const manifestBytes = bytesBelow(path.join(data, 'store')) / Math.max(1, volumeCount)
+  const images = await openingImages(data, store, applianceId)
+  await opened.close()
+  const [empty, full] = [held[0], held.at(-1)]
+  if (empty === undefined || full === undefined) throw new Error('nothing was held')
+  const reckoned = (of: (each: Held) => number): number =>
+    of(empty) + ((of(full) - of(empty)) / full.volumeCount) * volumeCountAim
+  const readySeconds = reckoned(each => each.readySeconds)
+  const rssBytes = reckoned(each => each.rssBytes)
+  return {
+    table: {
+      title: `A daemon over volumes of 1 TiB with a month at ${perDay} GiB a day each, a VPG a volume`,
+      columns: [
+        { name: 'volumes', digits: 0 },
+        { name: 'ready s', digits: 2 },
+        { name: 'RSS max MiB', digits: 0 },
+        { name: 'manifest MiB each', digits: 2 },
+        { name: 'list 1,000 ms', digits: 1 },
+        { name: 'open newest ms', digits: 1 },
+        { name: 'open oldest ms', digits: 1 },
+      ],
+      rows: [
+        ...held.map(each => [
+          each.volumeCount,
+          each.readySeconds,
+          each.rssBytes / MiB,
+          undefined,
+          undefined,
+          undefined,
+          undefined,
+        ]),
+        [
+          volumeCountAim,
+          readySeconds,
+          rssBytes / MiB,
+          manifestBytes / MiB,
+          listMillis,
+          images.newestMillis,
+          images.oldestMillis,
+        ],
+      ],
+      notes: [
+        'The last line is reckoned: each volume more costs what one of the sample did. Times to list and to open are of the sample.',
+        `A manifest names ${model.contents.state.regions.length} region versions and ${model.contents.state.deltas.length} deltas.`,
+      ],
+    },
+    aims: [
+      atMost(`start with ${volumeCountAim} volumes of 1 TiB, reckoned`, 5, readySeconds, 's'),
+      atMost(`RSS with ${volumeCountAim} volumes of 1 TiB, reckoned`, 512, rssBytes / MiB, 'MiB'),
+      atMost('open the newest image', 1, images.newestMillis / 1000, 's'),
+      atMost('open the oldest image', 1, images.oldestMillis / 1000, 's'),
+    ],
+  }
+}
+
+/** Through the aging thread, pin and all, and the image's own opening. */
+async function openingImages(
+  data: string,
+  store: { readonly kind: 'directory'; readonly directory: string },
+  applianceId: string,
+): Promise<{ newestMillis: number; oldestMillis: number }> {
+  const aging = await Aging.open({
+    ...{
+      store,
+      logDirectory: data,
+      scratchDirectory: path.join(data, 'scratch'),
+      memoDirectory: undefined,
+      applianceId,
+    },
+    ...{
+      adopt: false,
+      segmentSizeBytesTarget: 64 * MiB,
+      segmentAgeMillisMax,
+      foldSizeBytesMin: 256 * MiB,
+      deltaShareMax: 0.45,
+    },
+    ...{ garbageGraceMillis: 86_400_000, logSizeBytesPressure: 2 * GiB },
+  })
+  const objects = await openStore(store)
+  try {
+    const [vpg] = aging.vpgs
+    const checkpoints = vpg?.checkpoints ?? []
+    const [oldest, newest] = [checkpoints[0], checkpoints.at(-1)]
+    if (vpg === undefined || oldest === undefined || newest === undefined) throw new Error('there is no checkpoint')
+    const tools = {
+      ...{ store: objects, cacheSizeBytes: 64 * MiB, regionSizeBytes },
+      openSegment: (segment: Parameters<typeof openSegment>[1]) => openSegment(objects, segment),
+      openTail: () => {
+        throw new Error('nothing is in the log')
+      },
+    }
+    const open = (checkpoint: typeof newest): Promise<number> =>
+      millisOf(async () => {
+        const plan = await aging.openImage({ vpg: vpg.definition.id, checkpoint, owner: 'bench' })
+        await openImage(plan, tools, never)
+        await aging.closeImage({ vpg: vpg.definition.id, pinId: plan.pinId })
+      })
+    return { newestMillis: await open(newest), oldestMillis: await open(oldest) }
+  } finally {
+    await objects.close()
+    await aging.close()
+  }
+}
+
+async function millisOf(work: () => Promise<unknown>): Promise<number> {
+  const startMillis = performance.now()
+  await work()
+  return performance.now() - startMillis
+}
+
+function bytesBelow(directory: string): number {
+  const files = readdirSync(directory, { recursive: true, withFileTypes: true }).filter(entry => entry.isFile())
+  return files.reduce((sum, entry) => sum + statSync(path.join(entry.parentPath, entry.name)).size, 0)
+}
+
+const never = new AbortController().signal
