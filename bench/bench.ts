@@ -25,12 +25,13 @@ export interface ResultTable {
   readonly notes: readonly string[]
 }
 
-/** Something that the issue aims at, and what was measured. Printed, never asserted. */
+/** What is aimed at, and what was measured. Printed, never asserted. */
 export interface Aim {
   readonly what: string
   readonly aim: string
   readonly measured: string
-  readonly met: boolean
+  /** Undefined where it was not measured in this run. */
+  readonly met: boolean | undefined
 }
 
 export interface LatencyCurve {
@@ -51,12 +52,12 @@ export interface Bench {
 }
 
 export function atLeast(what: string, aim: number, measured: number | undefined, unit: string): Aim {
-  const met = measured !== undefined && measured >= aim
+  const met = measured === undefined ? undefined : measured >= aim
   return { what, aim: `>= ${aim} ${unit}`.trim(), measured: shown(measured, unit), met }
 }
 
 export function atMost(what: string, aim: number, measured: number | undefined, unit: string): Aim {
-  const met = measured !== undefined && measured <= aim
+  const met = measured === undefined ? undefined : measured <= aim
   return { what, aim: `<= ${aim} ${unit}`.trim(), measured: shown(measured, unit), met }
 }
 

@@ -14,8 +14,13 @@ export function formatTable({ title, columns, rows, notes }: ResultTable): strin
 
 export function formatAims(aims: readonly Aim[]): string {
   const table = new Table({ head: ['', 'aim', 'measured', 'what'], style: { head: [], border: [], compact: true } })
-  for (const { what, aim, measured, met } of aims) table.push([met ? 'met' : 'NOT MET', aim, measured, what])
+  for (const { what, aim, measured, met } of aims) table.push([wordOf(met), aim, measured, what])
   return `Aims\n${table.toString()}\n`
+}
+
+function wordOf(met: boolean | undefined): string {
+  if (met === undefined) return '-'
+  return met ? 'met' : 'NOT MET'
 }
 
 function formatCell(cell: Cell, column: Column | undefined): string {
