@@ -31,7 +31,7 @@ export function openLog(options: LogOptions): Log {
 /** A JSON line of ours as people read it: time, level, event, then name=value. */
 function prettyLine(line: string): string {
   const { level, time, event, ...facts } = JSON.parse(line) as Record<string, unknown>
-  const clock = String(time).slice(11, 23)
+  const clock = String(time).slice(0, 23).replace('T', ' ') // with the date: it runs for months
   const values = Object.entries(facts).map(
     ([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
   )
