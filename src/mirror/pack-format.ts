@@ -1,7 +1,10 @@
 import { createHash } from 'node:crypto'
 import { crc32c } from '../codec/crc32c.ts'
 import type { ObjectRef } from '../timeline/state.ts'
+import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
+import { extentSizeBytesMax, regionSizeBytes } from '../base/limits.ts'
+import { sectorSizeBytes } from '../base/units.ts'
 
 // A pack holds sorted extents of one volume: a part of a delta, or one region of the base. Little-endian.
 //
@@ -9,7 +12,7 @@ import { Failure } from '../base/failure.ts'
 //
 //   offset  size  header (80)
 //        0     4  magic            'VRAP'
-//        4     1  formatVersion    1
+//        4     1  formatVersion    2; 1 had extents of 16 bytes, and was in no release
 //        5     1  kind             1 delta, 2 base
 //        6     2  volume
 //        8    16  vpgId
@@ -25,15 +28,13 @@ import { Failure } from '../base/failure.ts'
 // Blocks follow each other without gaps: LZ4 of at most 64 KiB raw, or raw where that is not smaller. A block holds extents
 // of one region. The index begins where they end. A region's section in it is its extents, then its blocks:
 //
-//   offset  size  extent (16)                          sorted by sector, then ordinal
-//        0     4  sectorLow            where it is in the volume, in sectors of 512 bytes
-//        4     1  sectorHigh
-//        5     1  lengthSectors - 1    of a zero extent 0
-//        6     1  rawOffsetSectors     where its data begins in the block, uncompressed
-//        7     1  flags                1: zeros, no data
-//        8     2  ordinalIndex         into the pack's ordinals
-//       10     2  volume
-//       12     4  block                counted from the pack's first; of a zero extent its length in sectors
+//   offset  size  extent (10)                          sorted by sector, then ordinal
+//        0     4  bits 0..23   startSector             in the region, in sectors of 512 bytes
+//                 bits 24..30  lengthSectors - 1       of a zero extent 0
+//                 bit 31       zero                    zeros, no data
+//        4     4  bits 0..24   block                   counted from the region's first; of a zero extent its length in sectors
+//                 bits 25..31  rawOffsetSectors        where its data begins in the block, uncompressed
+//        8     2  ordinalIndex                         into the pack's ordinals
 //
 //   An extent with data is at most 64 KiB and crosses no multiple of 64 KiB, so none of 512 KiB (the EBS block); a zero
 //   extent may be long but stays in its region.
@@ -74,14 +75,14 @@ import { Failure } from '../base/failure.ts'
 
 export const packHeaderSizeBytes = 80
 export const packTrailerSizeBytes = 128
-export const extentEntrySizeBytes = 16
+export const extentEntrySizeBytes = 10
 export const blockEntrySizeBytes = 16
 export const fenceEntrySizeBytes = 32
 export const ordinalEntrySizeBytes = 8
 
 const headerMagic = 0x50_41_52_56 // 'VRAP'
 const trailerMagic = 0x54_41_52_56 // 'VRAT'
-const formatVersion = 1
+const formatVersion = 2
 const sharedStart = 4
 const sharedEnd = 76
 
@@ -226,6 +227,62 @@ export function decodeTrailer(source: Uint8Array, object: ObjectRef): PackTraile
   if (trailer.indexOffsetBytes + indexSizeBytes + tailSizeBytes(trailer) !== object.sizeBytes)
     throw corruptPack(object.key, offsetBytes, 'the trailer does not describe an object of this size')
   return trailer
+}
+
+/** What an extent's entry says. Sectors and blocks are counted from the first of the region. */
+export interface ExtentEntry {
+  readonly startSector: number
+  readonly sectors: number
+  readonly zero: boolean
+  /** Of zeros 0, as is the offset. */
+  readonly block: number
+  readonly rawOffsetSectors: number
+  readonly ordinalIndex: number
+}
+
+const startSectorBits = 24
+const dataSectorsBits = 7
+const blockBits = 25
+const zeroBit = 2 ** 31
+assert(regionSizeBytes <= 2 ** startSectorBits * sectorSizeBytes, 'a place in a region fits an entry')
+assert(extentSizeBytesMax <= 2 ** dataSectorsBits * sectorSizeBytes, 'the length of an extent fits its entry')
+
+export function encodeExtent(view: DataView, at: number, entry: ExtentEntry): void {
+  const { startSector, sectors, zero, block, rawOffsetSectors, ordinalIndex } = entry
+  const blockOrSectors = zero ? sectors : block
+  assert(startSector < 2 ** startSectorBits && blockOrSectors < 2 ** blockBits, 'an entry holds its region')
+  view.setUint32(at, zero ? startSector + zeroBit : startSector + (sectors - 1) * 2 ** startSectorBits, true)
+  view.setUint32(at + 4, blockOrSectors + rawOffsetSectors * 2 ** blockBits, true)
+  view.setUint16(at + 8, ordinalIndex, true)
+}
+
+export function startSectorOf(view: DataView, at: number): number {
+  return view.getUint32(at, true) & (2 ** startSectorBits - 1)
+}
+
+export function isZeroExtent(view: DataView, at: number): boolean {
+  return view.getUint8(at + 3) >>> dataSectorsBits === 1
+}
+
+export function sectorsOf(view: DataView, at: number): number {
+  return isZeroExtent(view, at) ? blockOf(view, at) : (view.getUint8(at + 3) & (2 ** dataSectorsBits - 1)) + 1
+}
+
+/** Of an extent with data. */
+export function blockOf(view: DataView, at: number): number {
+  return view.getUint32(at + 4, true) & (2 ** blockBits - 1)
+}
+
+export function rawOffsetSectorsOf(view: DataView, at: number): number {
+  return view.getUint8(at + 7) >>> 1
+}
+
+export function ordinalIndexOf(view: DataView, at: number): number {
+  return view.getUint16(at + 8, true)
+}
+
+export function setOrdinalIndex(view: DataView, at: number, ordinalIndex: number): void {
+  view.setUint16(at + 8, ordinalIndex, true)
 }
 
 /** Bytes of ordinals, fence and trailer. */

@@ -7,14 +7,20 @@ import type { ObjectStore } from '../store/object-store.ts'
 import type { ObjectRef } from '../timeline/state.ts'
 import {
   blockEntrySizeBytes,
+  blockOf,
   corruptPack,
   decodeOrdinal,
   decodeTrailer,
   extentEntrySizeBytes,
   fenceEntrySizeBytes,
+  isZeroExtent,
   ordinalEntrySizeBytes,
+  ordinalIndexOf,
   packHeaderSizeBytes,
   packTrailerSizeBytes,
+  rawOffsetSectorsOf,
+  sectorsOf,
+  startSectorOf,
   tailSizeBytes,
   viewOf,
   type PackTrailer,
@@ -127,10 +133,9 @@ export class PackReader {
 
   #decodeSection(section: Uint8Array, entry: FenceEntry): RegionExtents {
     const blocks = this.#decodeBlocks(section.subarray(entry.extentCount * extentEntrySizeBytes), entry)
-    const { volume, regionSizeBytes } = this.trailer.identity
-    const regionSectors = regionSizeBytes / sectorSizeBytes
+    const regionSectors = this.trailer.identity.regionSizeBytes / sectorSizeBytes
     const view = viewOf(section)
-    const { extentCount: count, firstBlock } = entry
+    const { extentCount: count } = entry
     const extents = {
       count,
       start: new Uint32Array(count),
@@ -142,28 +147,23 @@ export class PackReader {
       blocks,
     }
     for (let index = 0, at = 0; index < count; index++, at += extentEntrySizeBytes) {
-      const start = view.getUint32(at, true) + view.getUint8(at + 4) * 2 ** 32 - entry.region * regionSectors
-      const zero = view.getUint8(at + 7)
-      const place = view.getUint32(at + 12, true)
-      const length = zero === 1 ? place : view.getUint8(at + 5) + 1
-      const block = zero === 1 ? 0 : place - firstBlock
-      const rawOffsetBytes = view.getUint8(at + 6) * sectorSizeBytes
-      const ordinalIndex = view.getUint16(at + 8, true)
+      const start = startSectorOf(view, at)
+      const zero = isZeroExtent(view, at)
+      const length = sectorsOf(view, at)
+      const block = zero ? 0 : blockOf(view, at)
+      const rawOffsetBytes = rawOffsetSectorsOf(view, at) * sectorSizeBytes
+      const ordinalIndex = ordinalIndexOf(view, at)
       const within =
-        zero <= 1 &&
-        start >= 0 &&
         start + length <= regionSectors &&
-        view.getUint16(at + 10, true) === volume &&
         ordinalIndex < this.ordinals.length &&
-        (zero === 1 ||
-          (block >= 0 &&
-            block < blocks.count &&
-            rawOffsetBytes + length * sectorSizeBytes <= blocks.rawSizeBytes[block]!))
+        (zero
+          ? length > 0 && rawOffsetBytes === 0
+          : block < blocks.count && rawOffsetBytes + length * sectorSizeBytes <= blocks.rawSizeBytes[block]!)
       if (!within)
         throw corruptPack(this.object.key, entry.sectionOffsetBytes + at, 'an extent lies outside its region or block')
       extents.start[index] = start
       extents.length[index] = length
-      extents.zero[index] = zero
+      extents.zero[index] = zero ? 1 : 0
       extents.ordinalIndex[index] = ordinalIndex
       extents.block[index] = block
       extents.rawOffsetBytes[index] = rawOffsetBytes

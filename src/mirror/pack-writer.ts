@@ -6,15 +6,20 @@ import { compressBlock, compressedSizeBytesMax } from '../codec/lz4.ts'
 import type { PackRef } from '../timeline/state.ts'
 import {
   blockEntrySizeBytes,
+  encodeExtent,
   encodeHeader,
   encodeOrdinal,
   encodeTrailer,
   extentEntrySizeBytes,
   fenceEntrySizeBytes,
   ordinalEntrySizeBytes,
+  ordinalIndexOf,
   packHeaderSizeBytes,
+  setOrdinalIndex,
+  startSectorOf,
   tailSizeBytes,
   viewOf,
+  type ExtentEntry,
   type PackIdentity,
 } from './pack-format.ts'
 import { GrowingBuffer } from './workspace.ts'
@@ -36,10 +41,10 @@ interface Region {
 /** The extent that may still grow, when what comes next adjoins it. */
 interface LastExtent {
   readonly at: number
+  /** In the volume. */
   readonly startSector: number
   readonly ordinal: number
-  readonly zero: boolean
-  sectors: number
+  readonly entry: ExtentEntry
 }
 
 /**
@@ -120,14 +125,22 @@ export class PackWriter {
   addZeros(startSector: number, ordinal: number, sectors: number): void {
     this.#enter(startSector)
     this.#endSector = Math.max(this.#endSector, startSector + sectors)
+    if (this.#adjoins(startSector, ordinal, true)) this.#extendLast(sectors)
+    else this.#addEntry(startSector, ordinal, { sectors, zero: true, block: 0, rawOffsetSectors: 0 })
+  }
+
+  #adjoins(startSector: number, ordinal: number, zero: boolean): boolean {
     const last = this.#last
-    if (last?.zero === true && last.ordinal === ordinal && last.startSector + last.sectors === startSector) {
-      last.sectors += sectors
-      this.#extentsView.setUint32(last.at + 12, last.sectors, true)
-      return
-    }
-    const at = this.#addEntry(startSector, ordinal, { lengthLess1: 0, rawOffsetSectors: 0, flags: 1, block: sectors })
-    this.#last = { at, startSector, ordinal, zero: true, sectors }
+    if (last === undefined || last.entry.zero !== zero || last.ordinal !== ordinal) return false
+    return last.startSector + last.entry.sectors === startSector
+  }
+
+  #extendLast(sectors: number): void {
+    const last = this.#last
+    assert(last !== undefined, 'there is an extent to extend')
+    const entry = { ...last.entry, sectors: last.entry.sectors + sectors }
+    encodeExtent(this.#extentsView, last.at, entry)
+    this.#last = { ...last, entry }
   }
 
   #addExtent(startSector: number, ordinal: number, data: Uint8Array): void {
@@ -142,22 +155,19 @@ export class PackWriter {
     this.#rawSizeBytes += data.length
     this.#regions.at(-1)!.rawSizeBytes += data.length
     this.#endSector = Math.max(this.#endSector, startSector + sectors)
-    const last = this.#last
-    const adjoins = last?.zero === false && last.ordinal === ordinal && last.startSector + last.sectors === startSector
-    if (adjoins && startSector % blockSectors !== 0) {
-      last.sectors += sectors
-      this.#extentsView.setUint8(last.at + 5, last.sectors - 1)
-      return
+    if (startSector % blockSectors !== 0 && this.#adjoins(startSector, ordinal, false)) this.#extendLast(sectors)
+    else {
+      const region = this.#regions.at(-1)!
+      const block = this.#blockCount - region.firstBlock
+      this.#addEntry(startSector, ordinal, { sectors, zero: false, block, rawOffsetSectors })
     }
-    const place = { lengthLess1: sectors - 1, rawOffsetSectors, flags: 0, block: this.#blockCount }
-    this.#last = { at: this.#addEntry(startSector, ordinal, place), startSector, ordinal, zero: false, sectors }
   }
 
   #addEntry(
     startSector: number,
     ordinal: number,
-    place: { lengthLess1: number; rawOffsetSectors: number; flags: number; block: number },
-  ): number {
+    place: Pick<ExtentEntry, 'sectors' | 'zero' | 'block' | 'rawOffsetSectors'>,
+  ): void {
     const ordinalIndex = this.#ordinalIndexes.get(ordinal)
     assert(
       ordinalIndex !== undefined && this.#identity !== undefined,
@@ -166,18 +176,12 @@ export class PackWriter {
     const at = this.#extentCount++ * extentEntrySizeBytes
     if (at + extentEntrySizeBytes > this.#extentsView.byteLength)
       this.#extentsView = viewOf(this.#extents.reserve(at + extentEntrySizeBytes, at))
-    const view = this.#extentsView
     this.#disordered ||= startSector < this.#newestSector
     this.#newestSector = startSector
-    view.setUint32(at, startSector % 2 ** 32, true)
-    view.setUint8(at + 4, Math.floor(startSector / 2 ** 32))
-    view.setUint8(at + 5, place.lengthLess1)
-    view.setUint8(at + 6, place.rawOffsetSectors)
-    view.setUint8(at + 7, place.flags)
-    view.setUint16(at + 8, ordinalIndex, true)
-    view.setUint16(at + 10, this.#identity.volume, true)
-    view.setUint32(at + 12, place.block, true)
-    return at
+    const regionSectors = this.#identity.regionSizeBytes / sectorSizeBytes
+    const entry = { ...place, startSector: startSector % regionSectors, ordinalIndex }
+    encodeExtent(this.#extentsView, at, entry)
+    this.#last = { at, startSector, ordinal, entry }
   }
 
   /** Opens the region's section when the sector is the first of one. */
@@ -210,12 +214,13 @@ export class PackWriter {
       this.#extentCount * extentEntrySizeBytes - start,
     )
     const view = viewOf(bytes.slice())
-    const sectorOf = (at: number): number => view.getUint32(at, true) + 2 ** 32 * view.getUint8(at + 4)
     const order = Array.from(
       { length: bytes.length / extentEntrySizeBytes },
       (_, index) => index * extentEntrySizeBytes,
     )
-    order.sort((a, b) => sectorOf(a) - sectorOf(b) || view.getUint16(a + 8, true) - view.getUint16(b + 8, true))
+    order.sort(
+      (a, b) => startSectorOf(view, a) - startSectorOf(view, b) || ordinalIndexOf(view, a) - ordinalIndexOf(view, b),
+    )
     for (const [index, at] of order.entries())
       bytes.set(new Uint8Array(view.buffer, at, extentEntrySizeBytes), index * extentEntrySizeBytes)
   }
@@ -223,13 +228,13 @@ export class PackWriter {
   #dropUnusedOrdinals(): void {
     const places = new Uint16Array(this.#ordinals.length)
     for (let at = 0; at < this.#extentCount * extentEntrySizeBytes; at += extentEntrySizeBytes)
-      places[this.#extentsView.getUint16(at + 8, true)] = 1
+      places[ordinalIndexOf(this.#extentsView, at)] = 1
     const used = this.#ordinals.filter((_, index) => places[index] === 1)
     if (used.length === this.#ordinals.length) return
     let next = 0
     for (let index = 0; index < places.length; index++) if (places[index] === 1) places[index] = next++
     for (let at = 0; at < this.#extentCount * extentEntrySizeBytes; at += extentEntrySizeBytes)
-      this.#extentsView.setUint16(at + 8, places[this.#extentsView.getUint16(at + 8, true)]!, true)
+      setOrdinalIndex(this.#extentsView, at, places[ordinalIndexOf(this.#extentsView, at)]!)
     this.#ordinals = used
   }
 
