@@ -225,6 +225,18 @@ export const commitPolicyMillisDefault = 60 * 60_000
 /** Of the target raw; each has buffers of its own. */
 export const rawVolumesAtOnce = 4
 
+// Drills.
+/** Of one VPG: the newest that have ended, and beside them the one that proved the newest checkpoint. */
+export const drillsKeptMax = 50
+/** The end of what a check has said is kept. */
+export const drillOutputSizeBytesMax = 2 * KiB
+export const drillCheckMillisDefault = 10 * 60_000
+export const drillCheckMillisMax = 24 * 3_600_000
+export const drillIntervalMillisMin = 5 * 60_000
+export const drillIntervalMillisMax = 366 * 24 * 3_600_000
+/** A drill at a time of the day that could not be begun for so long waits for the next day. */
+export const drillLateMillisMax = 3_600_000
+
 // Recovery to AWS.
 /** Of the EBS direct APIs: a snapshot's content is put and read in blocks of this. */
 export const ebsBlockSizeBytes = 512 * KiB

@@ -11,6 +11,7 @@ export const exitStatus = {
   unavailable: 4,
   damaged: 5,
   stoodDown: 6,
+  notProven: 7,
   interrupted: 130,
 } as const
 
@@ -23,6 +24,7 @@ Exit status:
   4  not now: the daemon, its store or its disk does not answer, or a limit is reached; try again
   5  damage was found
   6  another appliance owns this VPG
+  7  the check of a drill has not passed
   130  interrupted`
 
 export function exitStatusOf(error: unknown): number {

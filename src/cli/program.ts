@@ -6,6 +6,7 @@ import { checkpointCommand } from './checkpoint.ts'
 import { configCommand } from './config.ts'
 import { demoCommand, type RunDemo } from './demo.ts'
 import { diffCommand } from './diff.ts'
+import { drillCommand } from './drill.ts'
 import { exitStatusHelp } from './exit.ts'
 import { exportCommand } from './export.ts'
 import { mountCommand } from './mount.ts'
@@ -44,6 +45,7 @@ export function buildProgram(version: string, roles: Roles): Command {
     .addCommand(preseedCommand())
     .addCommand(recoverCommand())
     .addCommand(recoveriesCommand())
+    .addCommand(drillCommand())
     .addCommand(exportCommand())
     .addCommand(mountCommand())
     .addCommand(diffCommand())

@@ -113,7 +113,7 @@ function kindCommand(kind: RecoveryKind): Command {
 }
 
 /** JSON where it is JSON, else text. */
-function settingArgument(text: string): readonly [string, string] {
+export function settingArgument(text: string): readonly [string, string] {
   const pair = pairArgument(text)
   if (pair[0].split('.').includes('__proto__')) throw new InvalidArgumentError('There is no such setting.')
   return pair
@@ -167,10 +167,16 @@ async function recover(kind: RecoveryKind, vpg: string, options: RecoverOptions)
   if (seen.failure !== undefined) throw undone(seen)
 }
 
-function requestOf(kind: RecoveryKind, vpg: string, options: RecoverOptions): RecoveryRequest {
-  const { vm: vms, volume: volumes, target, to, set = [] } = options
+/** Of a target. */
+export function settingsIn({ to, set = [] }: Pick<RecoverOptions, 'to' | 'set'>): Settings {
   const settings = nested(set.map(([name, text]) => [name.split('.'), settingOf(text)]))
   if (to !== undefined) settings['directory'] = path.resolve(to)
+  return settings
+}
+
+function requestOf(kind: RecoveryKind, vpg: string, options: RecoverOptions): RecoveryRequest {
+  const { vm: vms, volume: volumes, target } = options
+  const settings = settingsIn(options)
   return {
     ...{ vpg, kind, target, settings },
     checkpoint: options.checkpoint ?? 'latest',
@@ -231,7 +237,7 @@ async function confirm({ kind, vpg }: RecoveryPlan): Promise<void> {
 }
 
 /** Looks at it until it is as asked for. Whoever stops watching does not stop it. */
-async function watched(
+export async function watched(
   client: ControlClient,
   from: RecoveryFacts,
   isAsAsked: (now: RecoveryFacts) => boolean,
@@ -304,7 +310,7 @@ function linesOf({ vms }: RecoveryFacts): string[] {
   )
 }
 
-function undone({ id, failure }: RecoveryFacts): Failure {
+export function undone({ id, failure }: RecoveryFacts): Failure {
   const { code, sentence, details } = failure ?? { code: 'CLOSING', sentence: 'it was cancelled', details: {} }
   return failureFromRecord({
     code,

@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import type { VraStatus } from '../control/service.ts'
-import { countInWords, durationInWords, sizeInWords } from '../control/words.ts'
+import { countInWords, durationInWords, provenInWords, sizeInWords } from '../control/words.ts'
 import { clientCommand, clientOf, type ClientOptions } from './client.ts'
 import { printExportTable } from './export.ts'
 import { printFacts, printJson, printLine } from './output.ts'
@@ -40,6 +40,10 @@ async function printStatus(status: VraStatus): Promise<void> {
     ],
     ['journal full', journal.full],
     ...status.refusals.map(refusal => ['refused', refusalInWords(refusal, status.nowMicros)] as const),
+    ...status.vpgs.flatMap(({ name, drills }) => {
+      const proven = provenInWords(drills, status.nowMicros)
+      return proven === undefined ? [] : [['proven', `${name}: ${proven}`] as const]
+    }),
     ...status.alerts.map(
       alert => [alert.severity, alert.vpg === undefined ? alert.sentence : `${alert.vpg} ${alert.sentence}`] as const,
     ),

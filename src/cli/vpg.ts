@@ -16,12 +16,15 @@ import type {
 import {
   agoInWords,
   countInWords,
+  drillInWords,
   durationInWords,
   historyInWords,
   journalInWords,
   progressInWords,
+  provenInWords,
   recoveryInWords,
   retentionInWords,
+  scheduleInWords,
   sizeInWords,
   syncInWords,
   verifiedInWords,
@@ -231,6 +234,9 @@ function printVpg(vpg: VpgStatus, nowMicros: number): void {
     ...vpg.refusals.map(refusal => ['refused', refusalInWords(refusal, nowMicros)] as const),
     ...vpg.tags.map(tag => ['tag', tagInWords(tag)] as const),
     ...vpg.holes.map(hole => ['hole', `from ${hole.fromCheckpoint} on: ${hole.reason}`] as const),
+    ['drills', scheduleInWords(vpg.drills, nowMicros)],
+    ['last drill', vpg.drills.last === undefined ? undefined : drillInWords(vpg.drills.last)],
+    ['proven', provenInWords(vpg.drills, nowMicros)],
     ...vpg.recoveries.map(recovery => ['recovery', recoveryInWords(recovery, nowMicros)] as const),
   ])
 }

@@ -41,7 +41,8 @@ function keyLines(key: string, schema: z.ZodType, indent: string): string[] {
   }
   if (inner instanceof z.ZodArray) {
     const entry = sectionLines(inner.element as z.ZodType, `${indent}    `)
-    return [...comment, `${indent}${key}:`, ...asListEntry(entry, indent)]
+    const lines = [`${indent}${key}:`, ...asListEntry(entry, indent)]
+    return [...comment, ...(schema instanceof z.ZodOptional ? lines.map(line => commentedOut(line, indent)) : lines)]
   }
   if (inner instanceof z.ZodObject) {
     const lines = [`${indent}${key}:`, ...sectionLines(inner, `${indent}  `)]

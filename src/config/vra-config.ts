@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { cacheSizeBytesDefault } from '../base/limits.ts'
+import { cacheSizeBytesDefault, drillCheckMillisDefault, drillCheckMillisMax } from '../base/limits.ts'
 import { deltaShareMax, foldSizeBytesMax, foldSizeBytesMinDefault, logFileSizeBytes } from '../base/limits.ts'
 import { scrubBytesPerSecondDefault, scrubIntervalMillisDefault } from '../base/limits.ts'
 import {
@@ -9,7 +9,7 @@ import {
   segmentSizeBytesTarget,
 } from '../base/limits.ts'
 import { GiB, KiB, MiB, TiB } from '../base/units.ts'
-import { described, file, host, isLoopback, millis, port, price, related, share, sizeBytes } from './fields.ts'
+import { described, file, host, isLoopback, millis, name, port, price, related, share, sizeBytes } from './fields.ts'
 
 const hourMillis = 3_600_000
 
@@ -345,6 +345,30 @@ export const vraSchema = z.strictObject({
   aws: described(
     awsSchema,
     "Recovery to AWS. Credentials come from the AWS SDK's default chain (instance role, environment, profile).",
+  ).optional(),
+  drillChecks: described(
+    z
+      .array(
+        z.strictObject({
+          name: described(name(), 'What `vra drill` calls it.', 'fsck'),
+          command: described(
+            z.string().min(1, 'must be a command').max(4096, 'must have at most 4096 characters'),
+            "For /bin/sh, as the daemon's user. Where things are is in its environment: VRA_FILE_root, VRA_NBD_root, VRA_EC2_INSTANCE_app1.",
+            '\'e2fsck -fn "$VRA_FILE_root"\'',
+          ),
+          timeoutMillis: described(
+            millis({ min: 1, max: drillCheckMillisMax }),
+            'When it takes longer it is ended, and the drill has not passed.',
+          ).default(drillCheckMillisDefault),
+        }),
+      )
+      .max(100, 'must be at most 100')
+      .superRefine((checks, context) => {
+        const names = checks.map(check => check.name)
+        const twice = names.find((name, index) => names.indexOf(name) < index)
+        if (twice !== undefined) context.addIssue(`names "${twice}" twice`)
+      }),
+    'Commands that look at what a drill has recovered: it has passed where they end with 0. The API names them, and cannot say what they are.',
   ).optional(),
   log: logSchema,
 })

@@ -131,6 +131,18 @@ export class ControlClient implements service.VraControl {
     return this.#request('POST', path`/v1/recoveries/${id}/${decision}`)
   }
 
+  startDrill(request: service.DrillRequest): Promise<service.RecoveryFacts> {
+    return this.#request('POST', '/v1/drills', request)
+  }
+
+  drills(vpg: string): Promise<readonly service.RecoveryFacts[]> {
+    return this.#request('GET', '/v1/drills' + searchOf({ vpg }))
+  }
+
+  reportDrill(id: string, report: service.DrillReport): Promise<service.RecoveryFacts> {
+    return this.#request('POST', path`/v1/drills/${id}/report`, report)
+  }
+
   startPreseed(request: service.PreseedRequest): Promise<service.PreseedJob> {
     return this.#request('POST', '/v1/preseeds', request)
   }

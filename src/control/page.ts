@@ -18,6 +18,7 @@ import {
   historyInWords,
   instantInWords,
   journalInWords,
+  provenInWords,
   recoveryStateInWords,
   sizeInWords,
   syncInWords,
@@ -237,6 +238,7 @@ function vpgCard(vpg: VpgStatus, nowMicros: number): Html {
       ${fact('Segments', `${countInWords(mirror.segmentCount)} · ${sizeInWords(mirror.segmentSizeBytes)}`)}
       ${fact('Deltas', `${countInWords(mirror.deltaCount)} · ${sizeInWords(mirror.deltaSizeBytes)}`)}
       ${fact('In the store', storedInWords(mirror))} ${fact('Verified', verifiedInWords(mirror, nowMicros) ?? '–')}
+      ${provenFact(vpg, nowMicros)}
       ${fact('Base', `${countInWords(mirror.regionCount)} regions · ${sizeInWords(mirror.baseSizeBytes)}`)}
     </dl>
     ${vpg.tags.length === 0 ? '' : html`<p class="tags">${vpg.tags.map(tag => html`<span class="tag" title="${tag.checkpoint}">${tag.tag}</span>`)}</p>`}
@@ -261,6 +263,12 @@ function vpgCard(vpg: VpgStatus, nowMicros: number): Html {
       </tbody>
     </table>
   </article>`
+}
+
+/** Where it is drilled at all. */
+function provenFact({ drills }: VpgStatus, nowMicros: number): Html {
+  const proven = provenInWords(drills, nowMicros)
+  return proven === undefined ? html`` : fact('Proven recoverable', proven)
 }
 
 function storedInWords({ forms }: VpgStatus['mirror']): string {
@@ -378,7 +386,7 @@ function recoveryRow(recovery: RecoveryFacts, nowMicros: number): Html {
   const tone = trouble !== undefined ? 'bad' : state === 'ready' ? 'good' : 'busy'
   const of = checkpointTimestampMicros === undefined ? '' : instantInWords(checkpointTimestampMicros).slice(0, 19)
   return html`<tr>
-    <td><b>${vpg}</b> ${kind} <code>${id}</code></td>
+    <td><b>${vpg}</b> ${recovery.drill === undefined ? kind : 'drill'} <code>${id}</code></td>
     <td>
       <code>${checkpoint}</code>
       <span class="note">${of}</span>

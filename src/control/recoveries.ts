@@ -1,7 +1,22 @@
 import type { FailureRecord } from '../base/failure.ts'
-import type { CommitPolicy, Json, RecoveryKind, RecoveryState, RecoveryTargetKind } from '../timeline/recovery.ts'
+import type {
+  CommitPolicy,
+  DrillOutcome,
+  DrillResult,
+  Json,
+  RecoveryKind,
+  RecoveryState,
+  RecoveryTargetKind,
+} from '../timeline/recovery.ts'
 
-export type { CommitPolicy, Json, RecoveryKind, RecoveryState, RecoveryTargetKind } from '../timeline/recovery.ts'
+export type {
+  CommitPolicy,
+  DrillOutcome,
+  Json,
+  RecoveryKind,
+  RecoveryState,
+  RecoveryTargetKind,
+} from '../timeline/recovery.ts'
 
 // What the API says of recoveries; part of service.ts.
 
@@ -74,6 +89,65 @@ export interface RecoveryFacts {
   readonly trouble: string | undefined
   /** Why it was undone, where nobody asked for it. */
   readonly failure: FailureRecord | undefined
+  /** Of a test that is a drill. */
+  readonly drill: DrillFacts | undefined
+}
+
+export interface DrillFacts {
+  readonly by: 'schedule' | 'person'
+  /** The name of one that the daemon's configuration has, or what a client runs itself. */
+  readonly check: string
+  readonly checkedBy: 'daemon' | 'client'
+  /** Undefined until it has come to an end. */
+  readonly outcome: DrillOutcome | undefined
+  readonly exitStatus: number | undefined
+  /** The end of what the check said. */
+  readonly output: string | undefined
+  readonly checkMillis: number | undefined
+}
+
+/** A test that ends by itself when its check has. */
+export interface DrillRequest {
+  readonly vpg: string
+  readonly checkpoint: string
+  readonly target: RecoveryTargetKind
+  readonly settings: Json
+  /** A `configured` one is run by the daemon; a `command` by the client, which says what came of it within so many milliseconds. */
+  readonly check: { readonly configured: string } | { readonly command: string; readonly timeoutMillis: number }
+}
+
+/** What came of a check that the client ran. */
+export type DrillReport = DrillResult & { readonly outcome: 'passed' | 'failed' | 'timed-out' }
+
+export interface DrillScheduleRequest {
+  /** One of the two: so long after the one before, or at this minute of each day (UTC). */
+  readonly everyMillis?: number
+  readonly minuteOfDay?: number
+  /** One that the daemon's configuration has. */
+  readonly check: string
+  readonly target: RecoveryTargetKind
+  readonly settings: Json
+}
+
+export interface DrillStatus {
+  readonly schedule: (DrillScheduleRequest & { readonly setAtMicros: number }) | undefined
+  /** When the next one is due, which may have been. */
+  readonly nextAtMicros: number | undefined
+  /** Why what is due is not begun, a sentence; it is tried again. */
+  readonly waitsBecause: string | undefined
+  /** Of those that have ended. */
+  readonly last: RecoveryFacts | undefined
+  /** The newest checkpoint of which a drill has shown that it can be recovered. */
+  readonly proven: ProvenCheckpoint | undefined
+}
+
+export interface ProvenCheckpoint {
+  readonly drill: string
+  readonly checkpoint: string
+  readonly timestampMicros: number
+  readonly provenAtMicros: number
+  /** From the decision to when it could be used. */
+  readonly rtoMillis: number
 }
 
 export interface RecoveredVm {

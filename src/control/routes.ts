@@ -4,7 +4,7 @@ import { Failure } from '../base/failure.ts'
 import { validated } from './errors.ts'
 import { parseInstant } from './reference.ts'
 import { answers, params, queries, requests } from './schemas.ts'
-import type { RecoveryRequest, VraControl } from './service.ts'
+import type { DrillScheduleRequest, RecoveryRequest, VraControl } from './service.ts'
 
 /** The names of schemas are those of the OpenAPI document's components. */
 export const components = { ...requests, ...answers }
@@ -68,11 +68,17 @@ export function registerRoutes(server: FastifyInstance, vra: VraControl): void {
   route({
     ...{ method: 'PATCH', url: '/v1/vpgs/:vpg', id: 'changeVpg', tag: 'vpgs', status: 200, answer: 'VpgStatus' },
     summary:
-      'Changes its history, how densely it is kept, checkpoint interval, journal limits, rate of synchronisations, or pauses it',
+      'Changes its history, how densely it is kept, checkpoint interval, journal limits, rate of synchronisations, drills, or pauses it',
     params: params.vpg,
     body: requests.ChangeVpgRequest,
     bodyName: 'ChangeVpgRequest',
-    run: ({ params: { vpg }, body }) => vra.changeVpg(vpg, withoutUndefined(body)),
+    run: ({ params: { vpg }, body: { drillSchedule, ...body } }) =>
+      vra.changeVpg(vpg, {
+        ...withoutUndefined(body),
+        ...(drillSchedule === undefined
+          ? {}
+          : { drillSchedule: drillSchedule === null ? null : scheduleOf(drillSchedule) }),
+      }),
   })
   route({
     ...{ method: 'DELETE', url: '/v1/vpgs/:vpg', id: 'deleteVpg', tag: 'vpgs', status: 204 },
@@ -84,8 +90,14 @@ export function registerRoutes(server: FastifyInstance, vra: VraControl): void {
   registerCheckpointRoutes(route, vra)
   registerMountRoutes(route, vra)
   registerRecoveryRoutes(route, vra)
+  registerDrillRoutes(route, vra)
   registerJobRoutes(route, vra)
   registerPreseedRoutes(route, vra)
+}
+
+function scheduleOf(asked: z.output<typeof requests.ChangeVpgRequest>['drillSchedule'] & object): DrillScheduleRequest {
+  const { everyMillis, minuteOfDay, ...how } = asked
+  return { ...how, ...withoutUndefined({ everyMillis, minuteOfDay }) }
 }
 
 type Register = <
@@ -269,6 +281,32 @@ function registerRecoveryRoutes(route: Register, vra: VraControl): void {
     summary: 'Commits a failover or move, rolls it back, or stops a test or clone; durable when it is answered',
     params: params.decision,
     run: ({ params: { id, decision } }) => vra.decideRecovery(id, decision),
+  })
+}
+
+function registerDrillRoutes(route: Register, vra: VraControl): void {
+  const all = '/v1/drills'
+  const tag = 'recoveries' as const
+  route({
+    ...{ method: 'POST', url: all, id: 'startDrill', tag, status: 202, answer: 'Recovery' },
+    summary: 'Recovers a checkpoint as a test, has it checked, and removes it again',
+    body: requests.DrillRequest,
+    bodyName: 'DrillRequest',
+    run: ({ body }) => vra.startDrill(body),
+  })
+  route({
+    ...{ method: 'GET', url: all, id: 'listDrills', tag, status: 200, answer: 'RecoveryList' },
+    summary: 'Drills of a VPG, newest first: the one under way, and the last that have ended',
+    query: queries.drills,
+    run: ({ query: { vpg } }) => vra.drills(vpg),
+  })
+  route({
+    ...{ method: 'POST', url: `${all}/:id/report`, id: 'reportDrill', tag, status: 202, answer: 'Recovery' },
+    summary: 'What came of a check that the client ran',
+    params: params.job,
+    body: requests.DrillReport,
+    bodyName: 'DrillReport',
+    run: ({ params: { id }, body }) => vra.reportDrill(id, body),
   })
 }
 

@@ -7,6 +7,11 @@ import {
   commitPolicyMillisDefault,
   commitPolicyMillisMax,
   densitiesMax,
+  drillCheckMillisDefault,
+  drillCheckMillisMax,
+  drillIntervalMillisMax,
+  drillIntervalMillisMin,
+  drillOutputSizeBytesMax,
   historyMillisMax,
   historyMillisMin,
   journalLimitSizeBytesMin,
@@ -92,6 +97,23 @@ const json: z.ZodType<service.Json> = z.lazy(() =>
   z.union([z.string(), z.number(), z.boolean(), z.null(), z.array(json), z.record(z.string(), json)]),
 )
 
+const targetSettings = json
+  .default({})
+  .meta({ description: "The target's own: of `raw` {directory}, on the daemon's host." })
+
+const drillSchedule = z
+  .strictObject({
+    everyMillis: z.int().min(drillIntervalMillisMin).max(drillIntervalMillisMax).optional(),
+    minuteOfDay: z.int().min(0).max(1439).optional().meta({ description: 'Of each day, in UTC.' }),
+    check: name.meta({ description: "One of `drillChecks` of the daemon's configuration." }),
+    target: targetKind.default('nbd'),
+    settings: targetSettings,
+  })
+  .refine(
+    ({ everyMillis, minuteOfDay }) => (everyMillis === undefined) !== (minuteOfDay === undefined),
+    'give everyMillis or minuteOfDay',
+  )
+
 export const requests = {
   CreateVpgRequest: z
     .strictObject({
@@ -133,6 +155,7 @@ export const requests = {
           "False: a synchronisation that the journal's limit has no room for waits. True: it goes on over the limit.",
       }),
       paused: z.boolean().optional().meta({ description: 'Agents send nothing; they note what is written meanwhile.' }),
+      drillSchedule: drillSchedule.nullable().optional().meta({ description: 'When it is drilled; null: no more.' }),
     })
     .refine(change => Object.keys(change).length > 0, 'changes nothing')
     .refine(oneOfTheTwo, notBoth),
@@ -174,7 +197,7 @@ export const requests = {
       .optional()
       .meta({ description: 'Volumes; all where neither is named.' }),
     target: targetKind,
-    settings: json.default({}).meta({ description: "The target's own: of `raw` {directory}, on the daemon's host." }),
+    settings: targetSettings,
     commitPolicy: z
       .strictObject({
         kind: z.enum(['none', 'commit', 'rollback']),
@@ -182,6 +205,30 @@ export const requests = {
       })
       .default({ kind: 'none', afterMillis: commitPolicyMillisDefault })
       .meta({ description: 'What happens so long after it is ready when nobody has said anything.' }),
+  }),
+  DrillRequest: z.strictObject({
+    vpg: name,
+    checkpoint: reference.default('latest'),
+    target: targetKind.default('nbd'),
+    settings: targetSettings,
+    check: z
+      .union([
+        z.strictObject({ configured: name }),
+        z.strictObject({
+          command: z.string().min(1).max(256),
+          timeoutMillis: z.int().positive().max(drillCheckMillisMax).default(drillCheckMillisDefault),
+        }),
+      ])
+      .meta({
+        description:
+          'The daemon runs a `configured` one. A `command` is what the client says that it runs itself; what came of it is told within the time-out.',
+      }),
+  }),
+  DrillReport: z.strictObject({
+    outcome: z.enum(['passed', 'failed', 'timed-out']),
+    exitStatus: z.int().nonnegative().max(255).optional(),
+    output: z.string().max(drillOutputSizeBytesMax).optional(),
+    checkMillis: z.number().nonnegative().optional(),
   }),
   PreseedRequest: z.strictObject({ vpg: name, volume: name, file: hostFile }),
   VerifyRequest: z.strictObject({ what: z.enum(['journal', 'mirror']), vpg: name.optional() }),
@@ -350,6 +397,45 @@ const recoveryFacts = z.object({
   rtoMillis: z.number().optional().meta({ description: 'From the decision to when it could be used.' }),
   trouble: z.string().optional().meta({ description: 'Why it does not get on at this moment; it is tried again.' }),
   failure: failure.optional(),
+  drill: z
+    .object({
+      by: z.enum(['schedule', 'person']),
+      check: z.string(),
+      checkedBy: z.enum(['daemon', 'client']),
+      outcome: z
+        .enum(['passed', 'failed', 'timed-out', 'not-recovered', 'gave-way', 'stopped', 'interrupted'])
+        .optional(),
+      exitStatus: count.optional(),
+      output: z.string().optional().meta({ description: 'The end of what the check said.' }),
+      checkMillis: z.number().optional(),
+    })
+    .optional()
+    .meta({ description: 'Of a test that is a drill.' }),
+})
+const drillStatus = z.object({
+  schedule: z
+    .object({
+      everyMillis: count.optional(),
+      minuteOfDay: count.optional(),
+      check: z.string(),
+      target: targetKind,
+      settings: json,
+      setAtMicros: micros,
+    })
+    .optional(),
+  nextAtMicros: micros.optional(),
+  waitsBecause: z.string().optional().meta({ description: 'Why what is due is not begun; it is tried again.' }),
+  last: recoveryFacts.optional(),
+  proven: z
+    .object({
+      drill: z.string(),
+      checkpoint: z.string(),
+      timestampMicros: micros,
+      provenAtMicros: micros,
+      rtoMillis: z.number(),
+    })
+    .optional()
+    .meta({ description: 'The newest checkpoint of which a drill has shown that it can be recovered.' }),
 })
 const recoveryPlan = z.object({
   vpg: z.string(),
@@ -423,6 +509,7 @@ const vpgStatus = z.object({
   holes: list(z.object({ fromCheckpoint: z.string(), reason: z.string() })),
   recoveries: list(recoveryFacts),
   lastRecovery: z.object({ readyAtMicros: micros, rtoMillis: z.number() }).optional(),
+  drills: drillStatus,
   writesPerSecond: z.number(),
   bytesPerSecond: z.number(),
   writesTotal: count,
@@ -653,6 +740,7 @@ const limit = z.coerce.number().int().min(1).max(pageSizeMax).default(100)
 
 export const queries = {
   diff: z.strictObject({ from: reference, to: reference }),
+  drills: z.strictObject({ vpg: name }),
   checkpoints: z.strictObject({
     limit,
     order: z.enum(['newest-first', 'oldest-first']).default('newest-first'),

@@ -6,7 +6,16 @@ import type { Density } from '../timeline/densities.ts'
 import type { Period } from '../timeline/recoverable.ts'
 import type { FormSize } from '../timeline/store-use.ts'
 import type { DiffFacts, DiffQuery, MountFacts, MountRequest } from './mounts.ts'
-import type { RecoveryDecision, RecoveryFacts, RecoveryPlan, RecoveryRequest } from './recoveries.ts'
+import type {
+  DrillReport,
+  DrillRequest,
+  DrillScheduleRequest,
+  DrillStatus,
+  RecoveryDecision,
+  RecoveryFacts,
+  RecoveryPlan,
+  RecoveryRequest,
+} from './recoveries.ts'
 
 export type * from './mounts.ts'
 export type * from './recoveries.ts'
@@ -87,12 +96,22 @@ export interface VraControl {
    * of the VPG is under way. REQUEST_INVALID and others for all that its target can know before something is created.
    */
   startRecovery(request: RecoveryRequest): Promise<RecoveryFacts>
-  /** Newest first: those under way, and the last that have ended. */
+  /** Newest first: those under way, and the last that have ended, but for drills. */
   recoveries(): Promise<readonly RecoveryFacts[]>
   /** NOT_FOUND, here and below. */
   recovery(id: string): Promise<RecoveryFacts>
   /** The decision is durable on return. REQUEST_INVALID where it cannot be meant, BUSY where it cannot be now. */
   decideRecovery(id: string, decision: RecoveryDecision): Promise<RecoveryFacts>
+
+  /**
+   * A test that ends by itself. BUSY while any other drill or a recovery of the VPG is under way; NOT_FOUND for a check that the configuration has not; else as
+   * startRecovery.
+   */
+  startDrill(request: DrillRequest): Promise<RecoveryFacts>
+  /** Of one VPG: newest first, the one under way and the last that have ended. */
+  drills(vpg: string): Promise<readonly RecoveryFacts[]>
+  /** What came of a check that the client ran: durable on return. BUSY where the drill has ended otherwise, or is not ready. */
+  reportDrill(id: string, report: DrillReport): Promise<RecoveryFacts>
 
   /** Reads and checks every record, segment or mirror object; one at a time a kind, BUSY otherwise. */
   startVerify(request: VerifyRequest): Promise<VerifyJob>
@@ -212,6 +231,7 @@ export interface VpgStatus {
   readonly recoveries: readonly RecoveryFacts[]
   /** Of the newest recovery that was ready, whatever became of it. */
   readonly lastRecovery: { readonly readyAtMicros: number; readonly rtoMillis: number } | undefined
+  readonly drills: DrillStatus
   readonly writesPerSecond: number
   readonly bytesPerSecond: number
   readonly writesTotal: number
@@ -412,6 +432,8 @@ export interface ChangeVpgRequest extends JournalLimitsRequest, RetentionRequest
   readonly syncRateBytesPerSecond?: number
   readonly syncMayPassLimit?: boolean
   readonly paused?: boolean
+  /** null: no drills any more. */
+  readonly drillSchedule?: DrillScheduleRequest | null
 }
 
 export interface AddVolumeRequest {

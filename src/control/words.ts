@@ -1,4 +1,4 @@
-import type { Density, RecoveryFacts, SyncFacts, VpgStatus } from './service.ts'
+import type { Density, DrillOutcome, DrillStatus, RecoveryFacts, SyncFacts, VpgStatus } from './service.ts'
 
 // Facts in the words that people read: on the status page and the command line.
 
@@ -97,7 +97,8 @@ export function retentionInWords(densities: readonly Density[]): string {
 
 /** "failover r-0a1b2c3d4e5f to raw at 3.1204, preparing 43 %, 3 min 20 s left" */
 export function recoveryInWords(recovery: RecoveryFacts, nowMicros: number): string {
-  const { id, kind, target, checkpoint, trouble } = recovery
+  const { id, target, checkpoint, trouble, drill } = recovery
+  const kind = drill === undefined ? recovery.kind : 'drill'
   const at = checkpoint === undefined ? '' : ` at ${checkpoint}`
   const why = trouble === undefined ? '' : `; it does not get on, and is tried again: ${trouble}`
   return `${kind} ${id} to ${target}${at}, ${recoveryStateInWords(recovery, nowMicros)}${why}`
@@ -119,8 +120,53 @@ export function recoveryStateInWords(
   return `ready for ${since}, ${end} in ${durationInWords(Math.max(0, policyAtMicros - nowMicros) / 1000)} unless you say otherwise`
 }
 
+const outcomeWords: Readonly<Record<DrillOutcome, string>> = {
+  passed: 'passed',
+  failed: 'failed',
+  'timed-out': 'took too long, and was ended',
+  'not-recovered': 'could not be recovered',
+  'gave-way': 'gave way to a recovery',
+  stopped: 'was stopped',
+  interrupted: 'ended with the daemon',
+}
+
+/** "fsck: failed with 4 after 12 s", "fsck: could not be recovered: the file system is full" */
+export function drillInWords({ drill, failure }: Pick<RecoveryFacts, 'drill' | 'failure'>): string {
+  if (drill === undefined) return ''
+  const { check, outcome, exitStatus, checkMillis } = drill
+  if (outcome === undefined) return `${check}: under way`
+  const status = outcome === 'failed' && exitStatus !== undefined ? ` with ${exitStatus}` : ''
+  const after = checkMillis === undefined ? '' : ` after ${durationInWords(checkMillis)}`
+  const why = failure === undefined ? '' : `: ${failure.sentence}`
+  return `${check}: ${outcomeWords[outcome]}${status}${after}${why}`
+}
+
+/** "3.1204, 2 h ago, ready after 1.2 s": the newest checkpoint that is known to be recoverable; undefined where nobody drills. */
+export function provenInWords({ schedule, last, proven }: DrillStatus, nowMicros: number): string | undefined {
+  if (proven === undefined) return schedule === undefined && last === undefined ? undefined : 'none yet'
+  const { checkpoint, timestampMicros, rtoMillis } = proven
+  return `${checkpoint}, of ${agoInWords(timestampMicros, nowMicros)}, ready after ${durationInWords(rtoMillis)}`
+}
+
+/** "fsck to nbd every 24 h, next in 3 h", "... daily at 03:30 UTC, ..." */
+export function scheduleInWords(
+  { schedule, nextAtMicros, waitsBecause }: DrillStatus,
+  nowMicros: number,
+): string | undefined {
+  if (schedule === undefined) return undefined
+  const { everyMillis, minuteOfDay = 0, check, target } = schedule
+  const two = (value: number): string => String(value).padStart(2, '0')
+  const when =
+    everyMillis === undefined
+      ? `daily at ${two(Math.floor(minuteOfDay / 60))}:${two(minuteOfDay % 60)} UTC`
+      : `every ${durationInWords(everyMillis)}`
+  const nextMillis = ((nextAtMicros ?? nowMicros) - nowMicros) / 1000
+  const next = waitsBecause ?? (nextMillis <= 0 ? 'due now' : `next in ${durationInWords(nextMillis)}`)
+  return `${check} to ${target} ${when}, ${next}`
+}
+
 /** What somebody can do with it now, a sentence; undefined where there is nothing. */
-export function nextInWords({ id, kind, state, things }: RecoveryFacts): string | undefined {
+export function nextInWords({ id, kind, state, things, drill }: RecoveryFacts): string | undefined {
   const isChange = kind === 'failover' || kind === 'move'
   const back = isChange ? 'rollback' : 'stop'
   switch (state) {
@@ -128,6 +174,7 @@ export function nextInWords({ id, kind, state, things }: RecoveryFacts): string 
     case 'preparing':
       return `It goes on in the VRA whatever happens here. "vra recoveries show ${id}" says how far it is, "vra recover ${back} ${id}" ends it and removes what there is.`
     case 'ready':
+      if (drill !== undefined) return undefined
       return isChange
         ? `Look at it first. Then "vra recover commit ${id}" keeps it, "vra recover rollback ${id}" removes it again; protection goes on until then.`
         : `Look at it. "vra recover stop ${id}" removes it again; protection goes on meanwhile.`

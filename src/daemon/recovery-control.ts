@@ -16,7 +16,7 @@ import {
   type RecoveryView,
 } from '../recovery/recovery.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
-import { hasEnded } from '../timeline/recovery.ts'
+import { hasEnded, type Drill } from '../timeline/recovery.ts'
 import type { Checkpoints } from './checkpoints.ts'
 import type { VpgEntry, VpgTable } from './vpg-table.ts'
 
@@ -71,13 +71,28 @@ export class RecoveryControl {
     }
   }
 
-  async start(request: api.RecoveryRequest): Promise<api.RecoveryFacts> {
+  /** `before` is done when the request is known to have a meaning. */
+  async start(request: api.RecoveryRequest, before: () => Promise<void>): Promise<api.RecoveryFacts> {
     const { entry: _, remarks: __, ...order } = await this.#order(request)
+    await before()
     return this.#facts(await this.#parts.recoveries.start(order, this.#closing.signal))
   }
 
+  async startDrill(request: Omit<api.DrillRequest, 'check'>, drill: Drill): Promise<api.RecoveryFacts> {
+    const test = { ...request, kind: 'test', commitPolicy: { kind: 'none', afterMillis: 1 } } as const
+    const { entry: _, remarks: __, ...order } = await this.#order(test)
+    return this.#facts(await this.#parts.recoveries.start({ ...order, drill }, this.#closing.signal))
+  }
+
   list(): api.RecoveryFacts[] {
-    return this.#parts.recoveries.list().map(view => this.#facts(view))
+    const views = this.#parts.recoveries.list().filter(({ record }) => record.drill === undefined || !hasEnded(record))
+    return views.map(view => this.#facts(view))
+  }
+
+  /** Newest first. */
+  drillsOf(vpg: VpgId): api.RecoveryFacts[] {
+    const views = this.#parts.recoveries.list(vpg).filter(({ record }) => record.drill !== undefined)
+    return views.map(view => this.#facts(view))
   }
 
   get(id: string): api.RecoveryFacts {
@@ -232,8 +247,14 @@ export class RecoveryControl {
       rtoMillis: readyAtMicros === undefined ? undefined : Math.max(0, readyAtMicros - createdAtMicros) / 1000,
       trouble,
       failure: record.failure,
+      drill: record.drill === undefined ? undefined : drillFacts(record.drill),
     }
   }
+}
+
+function drillFacts({ by, check, checkedBy, result }: Drill): api.DrillFacts {
+  const { outcome, exitStatus, output, checkMillis } = result ?? {}
+  return { by, check, checkedBy, outcome, exitStatus, output, checkMillis }
 }
 
 function namesIn(entry: VpgEntry | undefined): (volume: number) => string {

@@ -7,7 +7,7 @@ import { formatCheckpointId } from '../base/ids.ts'
 import { regionSizeBytes } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
 import type * as api from '../control/service.ts'
-import { syncInWords } from '../control/words.ts'
+import { drillInWords, syncInWords } from '../control/words.ts'
 import type { Disk } from '../disk/disk.ts'
 import type { Ingest, Refusal, StreamStatus, VpgIngestStatus } from '../ingest/ingest.ts'
 import type { Journal } from '../journal/journal.ts'
@@ -17,6 +17,7 @@ import { vmOf, type VolumeDefinition } from '../timeline/definition.ts'
 import { densitiesOf } from '../timeline/densities.ts'
 import type { VolumeStatus } from '../wire/messages.ts'
 import { checkpointFacts, type Checkpoints } from './checkpoints.ts'
+import type { Drills } from './drills.ts'
 import type { Exports } from './exports.ts'
 import { journalLimitAlerts } from './journal-limits.ts'
 import type { Meter } from './meter.ts'
@@ -37,6 +38,7 @@ export interface StatusReportParts {
   readonly journal: Journal
   readonly meter: Meter
   readonly metrics: Metrics
+  readonly drills: Pick<Drills, 'ofVpg'>
   readonly recoveries: Pick<RecoveryControl, 'ofVpg'>
   readonly table: VpgTable
 }
@@ -71,6 +73,7 @@ export class StatusReport {
       ...vpgs.flatMap(alertsOf),
       ...vpgs.flatMap(journalLimitAlerts),
       ...vpgs.flatMap(recoveryAlerts),
+      ...vpgs.flatMap(drillAlerts),
       ...this.#storeAlerts(),
       ...this.#otherAlerts(),
       ...refusalAlerts(refusals, undefined, nowMicros),
@@ -143,6 +146,7 @@ export class StatusReport {
           : Math.max(0, (clock.timestampMicros() - latestOfAll.timestampMicros) / 1000),
       ...backlogOf(agents, volumes),
       ...this.#parts.recoveries.ofVpg(entry),
+      drills: this.#parts.drills.ofVpg(entry),
       latestCheckpoint: latest === undefined ? undefined : checkpointFacts(entry, latest),
       oldestCheckpoint: oldest === undefined ? undefined : checkpointFacts(entry, oldest),
       checkpointCount: statistics.checkpointCount,
@@ -232,6 +236,20 @@ function recoveryAlerts({ name, recoveries }: api.VpgStatus): api.Alert[] {
           } as const,
         ],
   )
+}
+
+/** What a drill found, and why none can be made; that one waits for a person's recovery is no news to that person. */
+function drillAlerts({ name, drills: { last, waitsBecause }, recoveries }: api.VpgStatus): api.Alert[] {
+  const alert = (sentence: string): api.Alert => ({ severity: 'warning', vpg: name, sentence })
+  const outcome = last?.drill?.outcome
+  const isBad = outcome === 'failed' || outcome === 'timed-out' || outcome === 'not-recovered'
+  const found = isBad && last !== undefined ? [alert(lastDrillInWords(last))] : []
+  if (waitsBecause === undefined || recoveries.length > 0) return found
+  return [...found, alert(`is due to be drilled, and cannot be: ${waitsBecause}`)]
+}
+
+function lastDrillInWords(last: api.RecoveryFacts): string {
+  return `has failed its last drill, ${last.id}, of checkpoint ${last.checkpoint}: ${drillInWords(last)}`
 }
 
 function volumeFacts(

@@ -12,6 +12,7 @@ import type { StreamDefinition, VpgDefinition } from '../timeline/definition.ts'
 import { densitiesDefault, retentionOf, type Density } from '../timeline/densities.ts'
 import type { VolumeChange } from '../timeline/definition-change.ts'
 import { checkpointFacts, Checkpoints } from './checkpoints.ts'
+import type { Drills } from './drills.ts'
 import type { Exports } from './exports.ts'
 import type { Mounts } from './mounts.ts'
 import type { Preseeds } from './preseeds.ts'
@@ -29,6 +30,7 @@ export interface VraControlParts {
   readonly checkpoints: Checkpoints
   readonly clock: Clock
   readonly dataDirectory: string
+  readonly drills: Drills
   readonly exports: Exports
   readonly ingest: Ingest
   readonly mounts: Mounts
@@ -99,12 +101,13 @@ export class DaemonControl implements api.VraControl {
 
   async changeVpg(name: string, request: api.ChangeVpgRequest): Promise<api.VpgStatus> {
     this.#parts.table.requireChangeable()
-    const { aging, ingest, report, table } = this.#parts
+    const { aging, drills: drilling, ingest, report, table } = this.#parts
     const entry = table.named(name)
     const limits = this.#limitsOf(request, entry.definition)
-    const { historyMillis, retention, ...settings } = request
+    const { historyMillis, retention, drillSchedule, ...settings } = request
     const kept = retentionAsked({ historyMillis, retention })
-    entry.definition = await aging.changeVpg({ vpg: entry.definition.id, ...settings, ...kept, ...limits })
+    const drills = drillSchedule === undefined ? {} : { drillSchedule: await drilling.schedule(entry, drillSchedule) }
+    entry.definition = await aging.changeVpg({ vpg: entry.definition.id, ...settings, ...kept, ...limits, ...drills })
     ingest.updateVpg(entry.definition)
     return report.vpg(entry)
   }
@@ -237,7 +240,8 @@ export class DaemonControl implements api.VraControl {
   }
 
   async startRecovery(request: api.RecoveryRequest): Promise<api.RecoveryFacts> {
-    return this.#parts.recoveries.start(request)
+    const { drills, recoveries } = this.#parts
+    return recoveries.start(request, () => drills.giveWay())
   }
 
   async recoveries(): Promise<readonly api.RecoveryFacts[]> {
@@ -250,6 +254,18 @@ export class DaemonControl implements api.VraControl {
 
   async decideRecovery(id: string, decision: api.RecoveryDecision): Promise<api.RecoveryFacts> {
     return this.#parts.recoveries.decide(id, decision)
+  }
+
+  async startDrill(request: api.DrillRequest): Promise<api.RecoveryFacts> {
+    return this.#parts.drills.start(request, this.#parts.table.named(request.vpg))
+  }
+
+  async drills(vpg: string): Promise<readonly api.RecoveryFacts[]> {
+    return this.#parts.recoveries.drillsOf(this.#parts.table.named(vpg).definition.id)
+  }
+
+  async reportDrill(id: string, report: api.DrillReport): Promise<api.RecoveryFacts> {
+    return this.#parts.drills.report(id, report)
   }
 
   async startPreseed({ vpg, volume, file }: api.PreseedRequest): Promise<api.PreseedJob> {

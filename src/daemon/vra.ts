@@ -15,6 +15,7 @@ import { Journal } from '../journal/journal.ts'
 import { Live, type LiveOptions } from '../live/live.ts'
 import type { LiveNotices } from '../live/service.ts'
 import { Metrics } from '../metrics/metrics.ts'
+import { runCheck } from '../recovery/check.ts'
 import { Recoveries } from '../recovery/recovery.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { flushCompileCacheNow, useCompileCache } from './compile-cache.ts'
@@ -29,6 +30,7 @@ import {
   recoveryEvents,
   tellDamage,
 } from './events.ts'
+import { Drills } from './drills.ts'
 import { Exports } from './exports.ts'
 import { Hashes } from './hashes.ts'
 import { untilAborted } from './lifetime.ts'
@@ -223,10 +225,16 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     )
     const recoveries = parts.own(new RecoveryControl({ aging, checkpoints, clock, recoveries: engine, table }))
     forgetRecoveries = vpg => void recoveries.forget(vpg)
+    const drills = parts.own(
+      new Drills({
+        ...{ clock, engine, control: recoveries, table, checks: config.drillChecks ?? [], runCheck },
+        told: event => (event.sentence === undefined ? log.info(event, 'drill') : log.error(event, 'drillNotBegun')),
+      }),
+    )
     report = new StatusReport(
       {
         ...{ aging, catalog, checkpoints, clock, disk: realDisk, exports, ingest, journal, meter, metrics },
-        ...{ recoveries, table },
+        ...{ drills, recoveries, table },
       },
       {
         software,
@@ -244,6 +252,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       checkpoints,
       clock,
       dataDirectory,
+      drills,
       exports,
       ingest,
       mounts,
@@ -282,6 +291,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     onReady()
     flushCompileCacheNow()
     exports.prepare()
+    drills.begin()
     preseeds.resume(table.all())
     // What is remembered of a VPG may be older than the store: its recoveries are gone on with when that has answered.
     if (!aging.isStoreAway) recoveries.serveAll(aging.vpgs)

@@ -17,7 +17,7 @@ import type { DeltaSpan, GarbageObject, VpgState } from '../timeline/state.ts'
 //   regions/<volume>/<region / 1024>   RegionVersion
 //   tags, pins, holes          Tag, Pin, Hole
 //   recoveries/<id>            one: RecoveryRecord, one that has not ended
-//   recoveries/committed, recoveries/removed   RecoveryRecord: those that have
+//   recoveries/committed, recoveries/removed, recoveries/drills   RecoveryRecord: those that have
 //   recent/<ordinal / 1024>     Checkpoint: complete, after the last delta's end
 //   markers                    DurableMarker: of checkpoints that miss others
 //   garbage/<leftAtMicros>     keys
@@ -91,11 +91,16 @@ export function partsOf({ state, recent, pendingMarkers }: VpgContents): Part[] 
   }
   for (const tag of state.tags) add('tags', tag)
   for (const pin of state.pins) add('pins', pin)
-  for (const record of state.recoveries) add(`recoveries/${hasEnded(record) ? record.state : record.id}`, record)
+  for (const record of state.recoveries) add(`recoveries/${partOfRecovery(record)}`, record)
   for (const hole of state.holes) add('holes', hole)
   for (const checkpoint of recent) add(`recent/${Math.floor(checkpoint.ordinal / ordinalsPerPart)}`, checkpoint)
   for (const marker of pendingMarkers) add('markers', marker)
   return [...parts].map(([name, items]) => ({ name, items }))
+}
+
+function partOfRecovery(record: RecoveryRecord): string {
+  if (!hasEnded(record)) return record.id
+  return record.drill === undefined ? record.state : 'drills'
 }
 
 /** The garbage, a part for each time at which something left. */

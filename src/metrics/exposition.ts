@@ -482,6 +482,22 @@ const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number |
     'Of the newest recovery that was ready: from the decision to when it could be used.',
     vpg => seconds(vpg.lastRecovery?.rtoMillis),
   ],
+  [
+    'vra_drill_proven_checkpoint_timestamp_seconds',
+    'Of when the newest checkpoint is of which a drill has shown that it can be recovered, since 1970; 0 before the first.',
+    ({ drills: { proven, nextAtMicros } }) =>
+      proven === undefined && nextAtMicros === undefined ? undefined : (proven?.timestampMicros ?? 0) / 1e6,
+  ],
+  [
+    'vra_drill_rto_seconds',
+    'Of the drill that proved it: from the decision to when it could be used.',
+    ({ drills }) => seconds(drills.proven?.rtoMillis),
+  ],
+  [
+    'vra_drill_last_passed',
+    '1 where the check of the last drill has passed, 0 where anything else became of it.',
+    ({ drills: { last } }) => (last === undefined ? undefined : last.drill?.outcome === 'passed' ? 1 : 0),
+  ],
   ['vra_history_configured_seconds', 'How long the history should be.', vpg => vpg.historyMillis / 1000],
   [
     'vra_history_cut_short',

@@ -40,6 +40,11 @@ export interface VpgFacts {
   /** Those under way. */
   readonly recoveries: readonly { readonly state: string }[]
   readonly lastRecovery: { readonly rtoMillis: number } | undefined
+  readonly drills: {
+    readonly nextAtMicros: number | undefined
+    readonly last: { readonly drill: { readonly outcome: string | undefined } | undefined } | undefined
+    readonly proven: { readonly timestampMicros: number; readonly rtoMillis: number } | undefined
+  }
 }
 
 export interface VolumeMetricsFacts {

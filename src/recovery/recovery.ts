@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Aging } from '../aging/aging.ts'
 import type { Clock } from '../base/clock.ts'
+import { onAbort } from '../base/abort.ts'
 import { Failure } from '../base/failure.ts'
 import type { VpgId } from '../base/ids.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
@@ -10,6 +11,8 @@ import {
   hasEnded,
   withRecovery,
   type CommitPolicy,
+  type Drill,
+  type DrillResult,
   type Json,
   type RecoveryKind,
   type RecoveryRecord,
@@ -50,6 +53,8 @@ export interface RecoveryOrder {
   readonly vms: readonly RecoveryVm[]
   readonly target: { readonly kind: RecoveryTargetKind; readonly settings: Json }
   readonly commitPolicy: CommitPolicy
+  /** Of a test that is a drill. */
+  readonly drill?: Drill
 }
 
 /** What it would do, and of each volume its size and about how much of that is data. */
@@ -80,6 +85,7 @@ export class Recoveries {
   readonly #parts: RecoveriesParts
   readonly #targets: ReadonlyMap<RecoveryTargetKind, RecoveryTarget>
   readonly #vpgs = new Map<VpgId, HeldVpg>()
+  readonly #watchers = new Set<(vpg: VpgId) => void>()
   #isClosed = false
 
   constructor(parts: RecoveriesParts) {
@@ -103,6 +109,7 @@ export class Recoveries {
     const held = this.#vpgs.get(vpg)
     this.#vpgs.delete(vpg)
     for (const run of held?.runs.values() ?? []) await run.close()
+    this.#tellWatchers(vpg)
   }
 
   /** What it would do; nothing is changed. Fails as the target's plan() does, REQUEST_INVALID for what cannot be meant. */
@@ -163,6 +170,47 @@ export class Recoveries {
     return this.get(id)
   }
 
+  /** What came of a drill is durable on return, and its removal has begun. Fails NOT_FOUND, REQUEST_INVALID, BUSY where it has ended, or is to. */
+  async endDrill(id: string, result: DrillResult): Promise<RecoveryView> {
+    const [, held, record] = this.#found(id)
+    if (record.drill === undefined) throw new Failure('REQUEST_INVALID', `recovery ${id} is no drill`)
+    const run = held.runs.get(id)
+    if (run === undefined) throw new Failure('BUSY', `drill ${id} is ${record.state} already`)
+    await run.endDrill(result)
+    return this.get(id)
+  }
+
+  /** The record, as soon as it is as asked for. Fails NOT_FOUND, also when its VPG is served no more; with the signal's reason. */
+  async until(
+    id: string,
+    isAsAsked: (record: RecoveryRecord) => boolean,
+    signal: AbortSignal,
+  ): Promise<RecoveryRecord> {
+    for (;;) {
+      signal.throwIfAborted()
+      const [vpg, , record] = this.#found(id)
+      if (isAsAsked(record)) return record
+      await this.#change(vpg, signal)
+    }
+  }
+
+  async #change(vpg: VpgId, signal: AbortSignal): Promise<void> {
+    await new Promise<void>(resolve => {
+      const wake = (): void => {
+        this.#watchers.delete(watcher)
+        forget()
+        resolve()
+      }
+      const watcher = (of: VpgId): void => (of === vpg ? wake() : undefined)
+      this.#watchers.add(watcher)
+      const forget = onAbort(signal, wake)
+    })
+  }
+
+  #tellWatchers(vpg: VpgId): void {
+    for (const watcher of [...this.#watchers]) watcher(vpg)
+  }
+
   /** Stops what is under way between two steps; the next process goes on there. */
   async close(): Promise<void> {
     this.#isClosed = true
@@ -185,12 +233,12 @@ export class Recoveries {
     const { aging, clock, writers, events } = this.#parts
     const { definition } = held
     const target = this.#target(record.target.kind)
-    const recorded = (now: RecoveryRecord): void => this.#recorded(held, now)
-    return new Run(
-      { vpg: definition().id, aging, clock, target, writers, definition, events, recorded },
-      record,
-      origin,
-    )
+    const vpg = definition().id
+    const recorded = (now: RecoveryRecord): void => {
+      this.#recorded(held, now)
+      this.#tellWatchers(vpg)
+    }
+    return new Run({ vpg, aging, clock, target, writers, definition, events, recorded }, record, origin)
   }
 
   /** Kept as the store keeps them. */
@@ -253,7 +301,7 @@ export function isWhole({ volumes }: Pick<VpgDefinition, 'volumes'>, vms: readon
 }
 
 function recordOf(order: RecoveryOrder, settings: Json, createdAtMicros: number): RecoveryRecord {
-  const { kind, definition, checkpoint, vms, target, commitPolicy } = order
+  const { kind, definition, checkpoint, vms, target, commitPolicy, drill } = order
   const isMove = kind === 'move'
   return {
     formatVersion: 1,
@@ -271,5 +319,6 @@ function recordOf(order: RecoveryOrder, settings: Json, createdAtMicros: number)
     readyAtMicros: undefined,
     endedAtMicros: undefined,
     failure: undefined,
+    ...(drill === undefined ? {} : { drill }),
   }
 }

@@ -8,7 +8,7 @@ import { retry } from '../base/retry.ts'
 import type { Aging } from '../aging/aging.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
-import { hasEnded, type RecoveryRecord, type RecoveryState } from '../timeline/recovery.ts'
+import { hasEnded, type DrillResult, type RecoveryRecord, type RecoveryState } from '../timeline/recovery.ts'
 import { policyEnd, requireDecidable, type Decision } from './decisions.ts'
 import type { RecoveryEvents } from './events.ts'
 import type { RecoveryTarget, TargetContext } from './target.ts'
@@ -78,6 +78,8 @@ export class Run {
   #step = new AbortController()
   /** Decided, and not in the record yet. */
   #wanted: 'committing' | 'removing' | undefined
+  /** What came of a drill, until it is in the record. */
+  #drillResult: DrillResult | undefined
   #trouble: string | undefined
   /** Why it goes no further in this process. */
   #ended: Failure | undefined
@@ -129,6 +131,15 @@ export class Run {
     if (!isTaken) throw new Failure('BUSY', `recovery ${id} is ${state} meanwhile: that was decided first`)
   }
 
+  /** On return the result is durable, and the removal begins. Fails BUSY where it has ended already, or is to. */
+  async endDrill(result: DrillResult): Promise<void> {
+    const { id, state } = this.#record
+    if (this.#wanted !== undefined || this.#drillResult !== undefined || removalStates.includes(state))
+      throw new Failure('BUSY', `drill ${id} has ended already, or is being ended`)
+    this.#drillResult = result
+    await this.decide('stop')
+  }
+
   /** Stops between two steps; the next process goes on there. */
   async close(): Promise<void> {
     this.#closing.abort(new Failure('CLOSING', 'the daemon ends; the next one goes on with it'))
@@ -138,18 +149,34 @@ export class Run {
 
   async #goOn(): Promise<void> {
     if (this.#record.state === 'committed') await this.#resume(this.#step.signal)
+    if (!this.#isLive) await this.#interruptDrill()
     while (!hasEnded(this.#record)) {
       this.#closing.signal.throwIfAborted()
       this.#step = new AbortController()
       if (this.#wanted !== undefined) this.#step.abort(decidedOtherwise)
       const patch = await this.#next(this.#step.signal)
-      await this.#put(patch)
+      await this.#put(patch.state === 'removing' ? this.#withDrillResult(patch) : patch)
       this.#trouble = undefined
       // What was decided meanwhile is done, or has come too late; decide() looks which.
       if (patch.state === this.#wanted || patch.state === 'removing' || hasEnded(this.#record)) this.#wanted = undefined
       this.#wake()
     }
     this.#progress.clear()
+  }
+
+  /** Whoever ran its check went with the process before. */
+  async #interruptDrill(): Promise<void> {
+    if (this.#record.drill === undefined || removalStates.includes(this.#record.state)) return
+    this.#drillResult = { outcome: 'interrupted' }
+    await this.#put(this.#withDrillResult({ state: 'removing' }))
+  }
+
+  /** What is removed has come to an end in the same step. */
+  #withDrillResult(patch: Patch): Patch {
+    const { drill } = this.#record
+    if (drill === undefined || drill.result !== undefined) return patch
+    const result = this.#drillResult ?? { outcome: patch.failure === undefined ? 'stopped' : 'not-recovered' }
+    return { ...patch, drill: { ...drill, result } }
   }
 
   /** What the record says next, when what its state stands for is done. */

@@ -26,6 +26,7 @@ export type VpgSettings = Partial<
     | 'journalWarnSizeBytes'
     | 'journalLimitSizeBytes'
     | 'syncMayPassLimit'
+    | 'drillSchedule'
   >
 >
 

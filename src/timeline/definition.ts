@@ -1,4 +1,5 @@
 import type { VpgId } from '../base/ids.ts'
+import type { DrillSchedule } from './drill-schedule.ts'
 
 /** Up to the age `forMillis` one checkpoint in `everyMillis` is kept; 0: every one. */
 export interface Density {
@@ -38,6 +39,8 @@ export interface VpgDefinition {
   readonly journalLimitSizeBytes: number
   /** A synchronisation for which the limit has no room goes on over it; else it waits. */
   readonly syncMayPassLimit?: boolean
+  /** Absent or null: nobody asked for drills. */
+  readonly drillSchedule?: DrillSchedule | null
   readonly createdAtMicros: number
 }
 

@@ -1,5 +1,5 @@
 import { Failure, type FailureRecord } from '../base/failure.ts'
-import { recoveriesKeptMax, recoveriesUnfinishedMax, recoverySizeBytesMax } from '../base/limits.ts'
+import { drillsKeptMax, recoveriesKeptMax, recoveriesUnfinishedMax, recoverySizeBytesMax } from '../base/limits.ts'
 import type { Checkpoint, Pin } from './checkpoint.ts'
 
 // A recovery as plain data: what a person decided, how far it has come, and what its target must remember. A control record of the VPG's manifest:
@@ -34,6 +34,31 @@ export interface CommitPolicy {
   readonly afterMillis: number
 }
 
+/**
+ * What became of a drill. 'not-recovered': the machines could not be brought up, the record's failure says why; 'gave-way': a person's recovery was
+ * begun; 'stopped': by a person; 'interrupted': the daemon ended within it. Only the first four say something of the checkpoint.
+ */
+export type DrillOutcome = 'passed' | 'failed' | 'timed-out' | 'not-recovered' | 'gave-way' | 'stopped' | 'interrupted'
+
+export interface DrillResult {
+  readonly outcome: DrillOutcome
+  /** Of the check; absent where it was not run, or ended by a signal. */
+  readonly exitStatus?: number | undefined
+  /** The end of what the check said. */
+  readonly output?: string | undefined
+  readonly checkMillis?: number | undefined
+}
+
+/** A test that is made to prove that the checkpoint can be recovered: when its check has ended it is removed, and never outlives its process. */
+export interface Drill {
+  readonly by: 'schedule' | 'person'
+  /** The name of one that the configuration has, or the command of a client. */
+  readonly check: string
+  readonly checkedBy: 'daemon' | 'client'
+  /** Durable with the state that removes it. */
+  readonly result?: DrillResult | undefined
+}
+
 /** At most recoverySizeBytesMax as JSON. */
 export interface RecoveryRecord {
   readonly formatVersion: 1
@@ -62,6 +87,8 @@ export interface RecoveryRecord {
   readonly endedAtMicros: number | undefined
   /** Why it was undone, where it was not asked for. */
   readonly failure: FailureRecord | undefined
+  /** Of a test that is a drill. */
+  readonly drill?: Drill | undefined
 }
 
 /** What a VPG's manifest says of recoveries. */
@@ -88,7 +115,8 @@ export function withRecovery({ recoveries, pins }: Recoveries, record: RecoveryR
   }
   const isKnown = recoveries.some(({ id }) => id === record.id)
   const all = isKnown ? recoveries.map(each => (each.id === record.id ? record : each)) : [...recoveries, record]
-  if (!isKnown && all.filter(each => !hasEnded(each)).length > recoveriesUnfinishedMax) {
+  // A drill is in nobody's way.
+  if (!isKnown && all.filter(each => !hasEnded(each) && each.drill === undefined).length > recoveriesUnfinishedMax) {
     const sentence = `${recoveriesUnfinishedMax} recoveries of this VPG are under way: commit, roll back or stop one of them first`
     throw new Failure('BUSY', sentence)
   }
@@ -123,13 +151,40 @@ function withoutPin(pins: readonly Pin[], id: string): Pin[] {
   return pins.filter(pin => pin.kind !== 'recovery' || pin.id !== id)
 }
 
-/** A committed one is what a person lives on: no number of tests that were stopped may take it away. */
+/** The drill that proved the newest checkpoint of all that were proven. */
+export function newestProven(recoveries: readonly RecoveryRecord[]): RecoveryRecord | undefined {
+  const proofs = recoveries.filter(record => record.drill?.result?.outcome === 'passed')
+  return proofs.reduce<RecoveryRecord | undefined>(
+    (newest, record) => (ordinalOf(record) >= ordinalOf(newest) ? record : newest),
+    undefined,
+  )
+}
+
+function ordinalOf(record: RecoveryRecord | undefined): number {
+  return record?.checkpoint?.ordinal ?? -1
+}
+
+/**
+ * A committed one is what a person lives on: no number of tests that were stopped may take it away; nor may drills take away those, or failed ones
+ * the proof.
+ */
 function withoutOldest(recoveries: readonly RecoveryRecord[]): RecoveryRecord[] {
   const left = new Set<RecoveryRecord>()
-  for (const state of ['committed', 'removed'] as const) {
-    const ended = recoveries.filter(record => record.state === state)
-    const byAge = ended.sort((a, b) => (b.endedAtMicros ?? 0) - (a.endedAtMicros ?? 0))
-    for (const record of byAge.slice(recoveriesKeptMax)) left.add(record)
+  const keepNewest = (all: readonly RecoveryRecord[], countMax: number): void => {
+    const byAge = all.toSorted((a, b) => (b.endedAtMicros ?? 0) - (a.endedAtMicros ?? 0))
+    for (const record of byAge.slice(countMax)) left.add(record)
   }
+  const ended = recoveries.filter(hasEnded)
+  const ofPersons = ended.filter(({ drill }) => drill === undefined)
+  for (const state of ['committed', 'removed'] as const)
+    keepNewest(
+      ofPersons.filter(record => record.state === state),
+      recoveriesKeptMax,
+    )
+  const proven = newestProven(ended)
+  keepNewest(
+    ended.filter(record => record.drill !== undefined && record !== proven),
+    drillsKeptMax,
+  )
   return recoveries.filter(record => !left.has(record))
 }

@@ -80,6 +80,41 @@ t.test('what cannot be meant is refused before anything is asked of the daemon',
   t.equal(missing.status, 3)
 })
 
+t.test('a drill is checked here, and its status says whether it has passed', async t => {
+  const { vra, vraCommand } = await openControl(t)
+  const [vpg = ''] = [...vra.vpgs.keys()]
+  const passed = await vraCommand('drill', vpg, '--check', 'test "$VRA_FILE_root" = /srv/look/host1-root.raw')
+  t.equal(passed.status, 0, passed.stderr)
+  t.match(passed.stdout, /^check\ttest .*: passed after /m)
+  const failed = await vraCommand('drill', vpg, '--check', 'echo no file system; exit 8', '--json')
+  t.equal(failed.status, 7, failed.stderr)
+  t.match(failed.stderr, /^no file system$/m)
+  t.match(JSON.parse(failed.stdout), { drill: { outcome: 'failed', exitStatus: 8, output: 'no file system\n' } })
+  const listed = await vraCommand('drill', 'list', vpg)
+  t.match(listed.stdout, /^r-2\t3\.\d+\t.*\tfailed\techo no file system; exit 8: failed with 8/m)
+  t.match(await vraCommand('drill', vpg), { status: 2, stderr: /--check COMMAND/ })
+  t.match(await vraCommand('drill', vpg, '--named', 'other'), { status: 3 })
+  t.match(await vraCommand('drill', vpg, '--named', 'fsck', '--check', 'true'), { status: 2 })
+})
+
+t.test('drills are scheduled, by an interval or a time of the day', async t => {
+  const { vra, vraCommand } = await openControl(t)
+  const [vpg = ''] = [...vra.vpgs.keys()]
+  const to = ['--target', 'raw', '--to', '/srv/drills']
+  const at = await vraCommand('drill', 'schedule', vpg, '--check', 'fsck', '--at', '03:30', ...to)
+  t.equal(at.status, 0, at.stderr)
+  t.match(at.stdout, /^schedule\tfsck to raw daily at 03:30 UTC, /m)
+  const { schedule } = (await vra.showVpg(vpg)).drills
+  t.match(schedule, { minuteOfDay: 210, settings: { directory: '/srv/drills' }, target: 'raw' })
+  const every = await vraCommand('drill', 'schedule', vpg, '--check', 'fsck', '--every', '6h')
+  t.match(every.stdout, /^schedule\tfsck to nbd every 6 h, /m)
+  t.match((await vraCommand('vpg', 'show', vpg)).stdout, /^proven\tnone yet$/m)
+  t.equal((await vraCommand('drill', 'unschedule', vpg)).status, 0)
+  t.equal((await vra.showVpg(vpg)).drills.schedule, undefined)
+  for (const when of [[], ['--every', '1m'], ['--at', '24:00'], ['--at', '3:30', '--every', '6h']])
+    t.equal((await vraCommand('drill', 'schedule', vpg, '--check', 'fsck', ...when)).status, 2, when.join(' '))
+})
+
 t.test('settings of a target lie within one another', async t => {
   const { vra, vraCommand } = await openControl(t)
   const [vpg = ''] = [...vra.vpgs.keys()]

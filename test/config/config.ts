@@ -60,7 +60,7 @@ wholly: different
     'vra.yaml:6: aging.segmentAgeMilis is not a known key; did you mean segmentAgeMillisMax?',
     'vra.yaml:7: aging.foldSizeMin is not a known key; did you mean foldSizeBytesMin?',
     'vra.yaml:9: log.levl is not a known key; did you mean level?',
-    'vra.yaml:10: wholly is not a known key; known here: dataDirectory, listen, control, store, journal, aging, live, cache, prices, aws, log',
+    'vra.yaml:10: wholly is not a known key; known here: dataDirectory, listen, control, store, journal, aging, live, cache, prices, aws, drillChecks, log',
   ])
 })
 
@@ -163,6 +163,15 @@ t.test('what is commented out in the example loads when the comment marks are ta
   const shown = (section: string): string => section.replace(/^( {2})# (tls:|  )/gm, '$1$2')
   const tls = exampleConfig('vra').replace(/^listen:[^]*?^control:/m, shown)
   t.equal(loadVraConfig(fileWith(t, tls), {}).listen.tls?.certificateFile, '/etc/vra/tls/own.crt')
+})
+
+t.test('checks of drills have names of their own', async t => {
+  const of = (text: string) => loadVraConfig(fileWith(t, `drillChecks: ${text}\n`), {}).drillChecks
+  t.strictSame(of('[{name: fsck, command: e2fsck -fn "$VRA_FILE_root"}]'), [
+    { name: 'fsck', command: 'e2fsck -fn "$VRA_FILE_root"', timeoutMillis: 600_000 },
+  ])
+  t.throws(() => of('[{name: a, command: x}, {name: a, command: y}]'), /drillChecks names "a" twice/)
+  t.throws(() => of('[{name: a}]'), /command is missing/)
 })
 
 t.test('a key of the user’s encrypts the store: a file, or one of KMS', async t => {

@@ -97,6 +97,7 @@ function partsOf(
     journal: { status: () => ({ stalledBecause: undefined }) },
     meter: { rates: () => rates },
     metrics: { ackLatency: () => ({}) },
+    drills: { ofVpg: () => ({ last: undefined, waitsBecause: undefined }) },
     recoveries: { ofVpg: () => ({ recoveries: [], lastRecovery: undefined }) },
   }
 }

@@ -2,13 +2,14 @@ import t from 'tap'
 import { Failure } from '../../src/base/failure.ts'
 import type { Decision, Recoveries, RecoveryOrder } from '../../src/recovery/recovery.ts'
 import { changesVpg } from '../../src/recovery/decisions.ts'
-import { hasEnded, type RecoveryState } from '../../src/timeline/recovery.ts'
+import { hasEnded, type DrillResult, type RecoveryState } from '../../src/timeline/recovery.ts'
 import { orderOf, RecoveryWorld, type StepFate } from '../support/recovery-world.ts'
 
 // A process that is killed at any step, and again while the next one goes on with it. Invariants (here, and at each step in recovery-world.ts):
 //
 //   - nothing is created, kept or removed before the record that says so is durable, and what is created is remembered first
 //   - pins are those of the records: one for each that has not ended
+//   - a drill that a process died in is removed by the next one, whatever it was about to prove; and what came of it is in its record
 //   - it ends, as it was decided; after a removal nothing of it is left and agents take writes again, after a commit everything of it is there, once
 //   - a recovery that the store never knew has left nothing
 
@@ -19,6 +20,8 @@ interface Story {
   readonly order: RecoveryOrder
   /** When it is ready. */
   readonly decision?: Decision
+  /** Of a drill, when it is ready. */
+  readonly proof?: DrillResult
   /** While it is being prepared. */
   readonly cancel?: Decision
   /** When its commit is in trouble. */
@@ -31,7 +34,10 @@ const rollback = { kind: 'rollback', afterMillis: 600_000 } as const
 const full = new Failure('DISK_FAILED', 'the disk is full')
 const away = new Failure('STORE_UNAVAILABLE', 'the store is away')
 
+const drill = { by: 'schedule', check: 'fsck', checkedBy: 'daemon' } as const
+
 const stories: readonly Story[] = [
+  { name: 'a drill', order: orderOf('test', { drill }), proof: { outcome: 'passed' }, ends: 'removed' },
   { name: 'a test that is stopped', order: orderOf('test'), decision: 'stop', ends: 'removed' },
   { name: 'a failover that is committed', order: orderOf('failover'), decision: 'commit', ends: 'committed' },
   { name: 'a failover that is rolled back', order: orderOf('failover'), decision: 'rollback', ends: 'removed' },
@@ -89,13 +95,15 @@ async function seenThrough(world: RecoveryWorld, engine: Recoveries, story: Stor
   const id = world.records[0]?.id ?? (await begun(engine, story.order))
   const state = (): RecoveryState => world.record(id)?.state ?? 'removed'
   const isDecidable = (): boolean => state() === 'ready' || hasEnded({ state: state() })
-  if (story.cancel !== undefined && !hasEnded({ state: state() })) await asked(world, engine, id, story.cancel)
+  const asked = (decision: Decision) => answered(world, engine.decide(id, decision))
+  if (story.cancel !== undefined && !hasEnded({ state: state() })) await asked(story.cancel)
   await world.until(isDecidable, 60_000)
-  if (story.decision !== undefined && state() === 'ready') await asked(world, engine, id, story.decision)
+  if (story.decision !== undefined && state() === 'ready') await asked(story.decision)
+  if (story.proof !== undefined && state() === 'ready') await answered(world, engine.endDrill(id, story.proof))
   const isHandingOver = (): boolean => world.record(id)?.handOver === 'begun' || hasEnded({ state: state() })
   if (story.regret !== undefined) {
     await world.until(isHandingOver, 100)
-    await asked(world, engine, id, story.regret)
+    await asked(story.regret)
   }
   await world.until(() => hasEnded({ state: state() }), 60_000)
 }
@@ -112,10 +120,9 @@ async function begun(engine: Recoveries, order: RecoveryOrder): Promise<string> 
 }
 
 /** Refused where it was decided before the process died. */
-async function asked(world: RecoveryWorld, engine: Recoveries, id: string, decision: Decision): Promise<void> {
+async function answered(world: RecoveryWorld, deciding: Promise<unknown>): Promise<void> {
   let isAnswered = false
-  const answer = engine
-    .decide(id, decision)
+  const answer = deciding
     .catch((error: unknown) => {
       if (!(error instanceof Failure)) throw error
     })
@@ -133,6 +140,10 @@ function judge(world: RecoveryWorld, story: Story, how: string): string[] {
   expect(record !== undefined && others.length === 0, `${world.records.length} records`)
   expect(record?.state === story.ends, `it is ${record?.state}`)
   expect(world.pins.length === 0, 'a pin is left')
+  const outcome = record?.drill?.result?.outcome
+  const isOneLife = world.life === 1
+  if (story.proof !== undefined)
+    expect(outcome === 'passed' || (!isOneLife && outcome === 'interrupted'), `the drill is ${outcome}`)
   const volumes = story.order.vms.flatMap(vm => vm.volumes)
   if (story.ends === 'removed') {
     expect(world.created.length === 0, 'something of it is left')

@@ -12,6 +12,11 @@ import type {
   CheckpointListQuery,
   CreateVpgRequest,
   Density,
+  DrillFacts,
+  DrillReport,
+  DrillRequest,
+  DrillScheduleRequest,
+  DrillStatus,
   DumpPage,
   DumpRequest,
   ExportJob,
@@ -39,6 +44,16 @@ import type {
 } from '../../src/control/service.ts'
 import { densitiesDefault } from '../../src/timeline/densities.ts'
 import { recoverableOf } from '../../src/timeline/recoverable.ts'
+
+const noDrills: DrillStatus = {
+  ...{ schedule: undefined, nextAtMicros: undefined, waitsBecause: undefined },
+  ...{ last: undefined, proven: undefined },
+}
+
+function scheduledDrills(asked: DrillScheduleRequest | null): DrillStatus {
+  if (asked === null) return noDrills
+  return { ...noDrills, schedule: { ...asked, setAtMicros: nowMicros }, nextAtMicros: nowMicros + 3_600_000_000 }
+}
 
 interface FakeVpg {
   status: VpgStatus
@@ -126,11 +141,12 @@ export class FakeVra implements VraControl {
 
   async changeVpg(name: string, request: ChangeVpgRequest): Promise<VpgStatus> {
     const vpg = this.#vpg(name)
-    const { journalWarnSizeBytes, journalLimitSizeBytes, historyMillis, retention, ...others } = request
+    const { journalWarnSizeBytes, journalLimitSizeBytes, historyMillis, retention, drillSchedule, ...others } = request
     const kept = historyMillis === undefined ? retention : [{ everyMillis: 0, forMillis: historyMillis }]
     vpg.status = {
       ...vpg.status,
       ...others,
+      ...(drillSchedule === undefined ? {} : { drills: scheduledDrills(drillSchedule) }),
       ...(kept === undefined ? {} : { retention: kept, historyMillis: kept.at(-1)?.forMillis ?? 0 }),
       journalWarnSizeBytes: Number(journalWarnSizeBytes ?? vpg.status.journalWarnSizeBytes),
       journalLimitSizeBytes: Number(journalLimitSizeBytes ?? vpg.status.journalLimitSizeBytes),
@@ -284,7 +300,7 @@ export class FakeVra implements VraControl {
       })),
       ...{ things: [], doneBytes: 0, totalBytes: plan.sizeBytes, etaMillis: 90_000, policyAtMicros: undefined },
       ...{ createdAtMicros: nowMicros, readyAtMicros: undefined, endedAtMicros: undefined, rtoMillis: undefined },
-      ...{ trouble: undefined, failure: undefined },
+      ...{ trouble: undefined, failure: undefined, drill: undefined },
     }
     this.recoveryJobs.set(recovery.id, recovery)
     return recovery
@@ -319,6 +335,36 @@ export class FakeVra implements VraControl {
     }
     this.recoveryJobs.set(id, decided)
     return decided
+  }
+
+  async startDrill(request: DrillRequest): Promise<RecoveryFacts> {
+    const { check, ...asked } = request
+    const configured = 'configured' in check ? check.configured : undefined
+    if (configured !== undefined && configured !== 'fsck') throw new Failure('NOT_FOUND', `no check "${configured}"`)
+    const test = { ...asked, kind: 'test', commitPolicy: { kind: 'none', afterMillis: 1 } } as const
+    const drill: DrillFacts = {
+      by: 'person',
+      check: configured ?? ('command' in check ? check.command : ''),
+      checkedBy: configured === undefined ? 'client' : 'daemon',
+      ...{ outcome: undefined, exitStatus: undefined, output: undefined, checkMillis: undefined },
+    }
+    const begun = { ...(await this.startRecovery(test)), drill }
+    this.recoveryJobs.set(begun.id, begun)
+    return begun
+  }
+
+  async drills(vpg: string): Promise<readonly RecoveryFacts[]> {
+    return [...this.recoveryJobs.values()].filter(job => job.drill !== undefined && job.vpg === vpg).reverse()
+  }
+
+  async reportDrill(id: string, report: DrillReport): Promise<RecoveryFacts> {
+    const found = await this.recovery(id)
+    if (found.drill === undefined) throw new Failure('REQUEST_INVALID', `recovery ${id} is no drill`)
+    const { outcome, exitStatus, output, checkMillis } = report
+    const drill = { ...found.drill, outcome, exitStatus, output, checkMillis }
+    const ended: RecoveryFacts = { ...found, state: 'removed', endedAtMicros: nowMicros, drill }
+    this.recoveryJobs.set(id, ended)
+    return ended
   }
 
   async startExport(request: ExportRequest): Promise<ExportJob> {
@@ -534,6 +580,7 @@ export class FakeVra implements VraControl {
       mirror: emptyMirror,
       recoveries: [],
       lastRecovery: undefined,
+      drills: noDrills,
       ...facts,
     }
     const ordinals = Array.from({ length: checkpointCount }, (_, index) => checkpointOrdinal(3, 1000 + index))

@@ -42,7 +42,7 @@ export const doors: Readonly<Record<string, readonly string[]>> = {
   control: ['agent-api', 'client', 'reference', 'words'],
   manifest: ['checkpoint-page'],
   metrics: ['agent-metrics'],
-  recovery: ['target'],
+  recovery: ['target', 'check'],
   cli: [],
   '*': ['events', 'service'],
 }
