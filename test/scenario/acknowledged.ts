@@ -32,17 +32,16 @@ t.test(`every acknowledged record is there after many kills (seed ${seed})`, asy
   const { scenario, sender } = await makeScenario(t)
   const random = seededRandom(seed + 1)
   await sender.connect()
-  let ackedAtKills = 0
   for (let round = 0; round < 6; round++) {
+    const ackedBefore = sender.acked
     const end = performance.now() + 100 + 600 * random()
-    while (performance.now() < end) {
+    // Each kill has something to lose that was acknowledged, however slow the machine is.
+    while (performance.now() < end || sender.acked === ackedBefore) {
       if (sender.unackedCount < 200) sender.write(20)
       await pause(1)
     }
     sender.mark()
-    const ackedBefore = sender.acked
     await scenario.vra?.kill()
-    ackedAtKills = ackedBefore
     const vra = scenario.spawnVra()
     if (round % 2 === 1) {
       await pause(500 * random())
@@ -52,7 +51,6 @@ t.test(`every acknowledged record is there after many kills (seed ${seed})`, asy
     await sender.connect()
   }
   await scenario.vra?.untilSaid(/"vraReady"/)
-  t.ok(ackedAtKills > 1000, `${ackedAtKills} records were acknowledged before the last kill`)
   await sender.untilAcked()
   t.same(sender.faults, [], 'no Ack and no Welcome ever fell behind what was acknowledged')
   t.same(

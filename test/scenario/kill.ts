@@ -1,5 +1,5 @@
 import t from 'tap'
-import { pause } from '../support/scenario-role.ts'
+import { pause, until } from '../support/scenario-role.ts'
 import { Guest } from '../support/scenario-guest.ts'
 import { diskSizeBytes, Scenario } from '../support/scenario-site.ts'
 import { seededRandom } from '../support/wire-samples.ts'
@@ -24,8 +24,10 @@ t.test(`the VRA is killed again and again under load (seed ${seed})`, async t =>
   }
 
   for (let round = 1; round <= 6; round++) {
+    const before = guest.writeCount
     guest.start()
     await pause(200 + 1300 * random())
+    await until('the guest has written in this round', () => guest.writeCount > before)
     await scenario.vra?.kill()
     await pause(300 * random())
     // Killed while it recovers, now and then.
@@ -42,7 +44,6 @@ t.test(`the VRA is killed again and again under load (seed ${seed})`, async t =>
   await keep('end')
 
   t.same(guest.failures, [], 'no request of the guest failed')
-  t.ok(guest.writeCount > 500, `${guest.writeCount} requests were done`)
   t.ok(agent.process?.isRunning, 'the agent is the one that was started')
   const [status] = await scenario.control.listVpgs()
   t.equal(status?.state, 'protected')
