@@ -4,15 +4,24 @@ import {
   mergeDeadSharePressedMin,
   mergeExtentCountMax,
   mergeLotSizeBytes,
+  mergeSizeBytesMax,
   packRawSizeBytesMax,
   regionSizeBytes,
   surveyRegionsMax,
 } from '../base/limits.ts'
 import { readCheckpointPage } from '../manifest/manifest.ts'
-import { mergeDeltas, surveyDeltas, type MergedRun, type MergeLimits, type RegionAt } from '../mirror/mirror.ts'
+import {
+  mergeDeltas,
+  surveyDeltas,
+  type FoldResult,
+  type MergedRun,
+  type MergeLimits,
+  type RegionAt,
+} from '../mirror/mirror.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import { historySizeBytes } from '../timeline/journal-limit.ts'
 import { basedIn, deltaName, planMerge, weightsAfterLook, type Run } from '../timeline/merge-plan.ts'
+import { afterOpenMerge, packBytes, planOpenMerge } from '../timeline/open-merge.ts'
 import { objectKeys } from '../timeline/reach.ts'
 import type { DeltaSpan } from '../timeline/state.ts'
 import { ageEarly, withNewObjects } from './merging.ts'
@@ -56,8 +65,9 @@ async function mergeWhereDead(tools: AgingTools, writer: VpgWriter, deadShareMin
   const { contents } = writer
   const ordinals = writer.points(contents).map(point => point.ordinal)
   const weights = weightsOf(writer, deadShareMin)
-  const { foldSizeBytesMin: smallSizeBytes, mergeSizeBytesMax } = tools.config
-  const run = planMerge(contents.state, ordinals, { deadShareMin, smallSizeBytes, mergeSizeBytesMax }, weights)
+  const { foldSizeBytesMin: smallSizeBytes } = tools.config
+  const planLimits = { ...tools.config, deadShareMin, smallSizeBytes }
+  const run = planMerge(contents.state, ordinals, planLimits, weights)
   if (run === undefined) return false
   const merged: MergedRun = { ...run, isBased: basedIn(contents.state, ordinals) }
   if (run.why === 'dead') {
@@ -116,26 +126,46 @@ function sampleOf(deltas: readonly DeltaSpan[]): {
 }
 
 async function mergeRun(tools: AgingTools, writer: VpgWriter, run: Run, merged: MergedRun): Promise<boolean> {
-  const { clock, notify, turns, signal, workspace } = tools
+  const { clock, notify, turns, signal, workspace, config } = tools
   const startMillis = clock.monotonicMillis()
-  const first = run.deltas[0]
-  const toOrdinal = run.groups.at(-1)
-  if (first === undefined || toOrdinal === undefined) return false
+  const [first, last, toOrdinal] = [run.deltas[0], run.deltas.at(-1), run.groups.at(-1)]
+  if (first === undefined || last === undefined || toOrdinal === undefined) return false
   return await withNewObjects(tools, writer, 'delta', async newKey => {
     const store = patientStore(tools.store, writer.patience)
     const { epoch } = writer.contents.state
-    const request = {
-      ...merged,
-      store,
-      newKey,
-      workspace,
-      yieldNow: turns.yieldNow,
-      signal,
-      vpg: writer.vpg,
-      epoch,
-      limits,
+    const merge = (deltas: readonly DeltaSpan[]): Promise<FoldResult> =>
+      mergeDeltas({
+        ...merged,
+        deltas,
+        store,
+        newKey,
+        workspace,
+        yieldNow: turns.yieldNow,
+        signal,
+        vpg: writer.vpg,
+        epoch,
+        limits,
+      })
+    const tell = (readFrom: readonly DeltaSpan[], results: readonly FoldResult[]): void =>
+      notify('deltasMerged', {
+        vpg: writer.vpg,
+        deltaCount: run.deltas.length,
+        mergedRawSizeBytes: readFrom.reduce((sum, delta) => sum + packBytes(delta), 0),
+        rawSizeBytes: results.reduce((sum, result) => sum + result.rawSizeBytes, 0),
+        storedSizeBytes: results.reduce((sum, result) => sum + result.storedSizeBytes, 0),
+        objectCount: results.reduce((sum, result) => sum + result.packs.length, 0),
+        millis: clock.monotonicMillis() - startMillis,
+      })
+    if (last.open !== undefined) {
+      const plan = planOpenMerge(run.deltas, config.mergeSizeBytesMax ?? mergeSizeBytesMax)
+      const results: FoldResult[] = []
+      for (const group of plan.groups) results.push(await merge(group))
+      const made = results.flatMap(result => result.packs)
+      if (!(await commitMerge(writer, run, afterOpenMerge(run.deltas, plan, made)))) return false
+      tell(plan.groups.flat(), results)
+      return true
     }
-    const result = await mergeDeltas(request)
+    const result = await merge(run.deltas)
     const checkpoints = await checkpointsOf(tools, writer, run)
     const page = writer.commits.checkpointPage(checkpoints)
     await writer.createObject(page)
@@ -149,19 +179,11 @@ async function mergeRun(tools: AgingTools, writer: VpgWriter, run: Run, merged: 
       versionCount: run.groups.length,
       rawSizeBytes: result.rawSizeBytes,
     }
-    if (!(await commitMerge(writer, run, delta))) {
+    if (!(await commitMerge(writer, run, [delta]))) {
       await writer.removeObjects([page.key])
       return false
     }
-    notify('deltasMerged', {
-      vpg: writer.vpg,
-      deltaCount: run.deltas.length,
-      mergedRawSizeBytes: run.deltas.flatMap(each => each.packs).reduce((sum, pack) => sum + pack.rawSizeBytes, 0),
-      rawSizeBytes: result.rawSizeBytes,
-      storedSizeBytes: result.storedSizeBytes,
-      objectCount: result.packs.length,
-      millis: clock.monotonicMillis() - startMillis,
-    })
+    tell(run.deltas, [result])
     return true
   })
 }
@@ -178,8 +200,8 @@ async function checkpointsOf({ store, signal }: AgingTools, writer: VpgWriter, r
   return found
 }
 
-/** False where the run is not in the manifest any more as it was. What was dropped of it meanwhile, the new delta only holds needlessly. */
-async function commitMerge(writer: VpgWriter, run: Run, delta: DeltaSpan): Promise<boolean> {
+/** False where the run is not in the manifest any more as it was. What was dropped of it meanwhile, the new deltas only hold needlessly. */
+async function commitMerge(writer: VpgWriter, run: Run, made: readonly DeltaSpan[]): Promise<boolean> {
   return await writer.exclusively(async turn => {
     const { contents } = turn
     const { deltas } = contents.state
@@ -190,10 +212,12 @@ async function commitMerge(writer: VpgWriter, run: Run, delta: DeltaSpan): Promi
       merged.length === run.deltas.length &&
       merged.every((other, index) => other.checkpoints.key === run.deltas[index]?.checkpoints.key)
     if (contents.deletedAtMicros !== undefined || !isWhole) return false
-    const state = { ...contents.state, deltas: deltas.toSpliced(first, merged.length, delta) }
+    const state = { ...contents.state, deltas: deltas.toSpliced(first, merged.length, ...made) }
     const change = writer.trimmed({ ...contents, state })
-    const formerKeys = objectKeys({ deltas: merged, segments: [], regions: [] })
-    await turn.commitManifest({ ...change, leftKeys: [...change.leftKeys, ...formerKeys] })
+    const stays = new Set(objectKeys(change.contents.state))
+    const formerKeys = objectKeys({ deltas: merged, segments: [], regions: [] }).filter(key => !stays.has(key))
+    const leftKeys = [...new Set([...change.leftKeys, ...formerKeys])]
+    await turn.commitManifest({ ...change, leftKeys })
     return true
   })
 }

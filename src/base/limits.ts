@@ -176,6 +176,10 @@ export const mergeDeadSharePressedMin = 1 / 8
 export const mergeSizeBytesMax = 16 * GiB
 /** As many adjacent small deltas are merged whatever is dead in them. */
 export const smallDeltasMergedMin = 8
+/** As many open deltas of one size class, one behind the other, become one while their synchronisation lasts; */
+export const openDeltasMergedMin = 32
+/** ...and a class is so many times the one below it: what merges make of that many mostly is of the next. */
+export const openDeltaGrowth = 16
 /** Extents of a merge that are in memory at once: about 40 bytes each. */
 export const mergeExtentCountMax = 2 * 1024 * 1024
 /** What survives of a region is read and written in lots of this size. */
@@ -273,4 +277,8 @@ assert(ebsWindowSizeBytes % ebsBlockSizeBytes === 0, 'a window is whole blocks')
 assert(writeSizeBytesMax === extentAlignmentBytes, 'a stream write crosses at most one extent alignment boundary')
 assert(retentionDefault[0].everyMillis === 0, 'a policy begins with every checkpoint')
 assert(mergeDeadShareMin >= 1 / 2, 'a merge frees what it writes')
+assert(
+  openDeltaGrowth < openDeltasMergedMin,
+  'what open deltas become, though segments are whole and some is dead, is of the next class',
+)
 assert(mergeSizeBytesMax >= 2 * foldSizeBytesMax, 'two of the largest deltas can be merged')

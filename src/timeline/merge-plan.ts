@@ -1,5 +1,6 @@
 import type { Ordinal } from '../base/ids.ts'
 import { checkpointsPerDeltaMax, mergeSizeBytesMax, smallDeltasMergedMin } from '../base/limits.ts'
+import { openRun, packBytes, unclosedDeltas } from './open-merge.ts'
 import { asOfLookup, firstAtLeast, readersOf } from './reach.ts'
 import { regionName } from './region-plan.ts'
 import type { DeltaSpan, VpgState } from './state.ts'
@@ -11,8 +12,8 @@ export interface Run {
   readonly deltas: readonly DeltaSpan[]
   /** The retained checkpoints in it, ascending, and its end. */
   readonly groups: readonly Ordinal[]
-  /** Small ones are merged whatever is dead in them; of the others half must be, which the plan does not know. */
-  readonly why: 'dead' | 'small'
+  /** Small ones, and many open ones, are merged whatever is dead in them; of the others half must be, which the plan does not know. */
+  readonly why: 'dead' | 'small' | 'open'
 }
 
 export interface MergeLimits {
@@ -22,6 +23,8 @@ export interface MergeLimits {
   readonly smallSizeBytes: number
   /** What a run reads at most; mergeSizeBytesMax where not given. */
   readonly mergeSizeBytesMax?: number | undefined
+  /** What a fold makes at most; foldSizeBytesMax where not given. */
+  readonly foldSizeBytesMax?: number | undefined
 }
 
 /**
@@ -35,7 +38,7 @@ export function deltaName({ fromOrdinal, toOrdinal, open }: DeltaSpan): string {
   return `${fromOrdinal}/${toOrdinal}/${open ?? ''}`
 }
 
-/** What a merge does at once or not at all: a closed delta with the open ones that it closes. */
+/** What a merge does at once or not at all: a closed delta with the open ones that it closes; or an open one that nothing has closed yet. */
 interface Unit {
   readonly deltas: readonly DeltaSpan[]
   readonly fromOrdinal: Ordinal
@@ -44,7 +47,10 @@ interface Unit {
   readonly versionCount: number
 }
 
-/** The oldest run that is worth a look, or that is small; undefined where there is none. `ordinals` are all checkpoints that exist, ascending. */
+/**
+ * The oldest run that is worth a look, or that is small; then the same of open deltas that nothing has closed yet; undefined where there is none.
+ * `ordinals` are all checkpoints that exist, ascending.
+ */
 export function planMerge(
   state: VpgState,
   ordinals: readonly number[],
@@ -57,7 +63,23 @@ export function planMerge(
     const found = smallRun(units, first, readers, limits) ?? sparseRun(units, first, readers, limits)
     if (found !== undefined) return found
   }
-  return undefined
+  return openMerge(unclosedDeltas(state.deltas), readers, limits, weights)
+}
+
+/** Nobody reads between open deltas: of each place the last write is enough, in whichever of them it is. */
+function openMerge(
+  open: readonly DeltaSpan[],
+  readers: readonly number[],
+  limits: MergeLimits,
+  weights: Weights,
+): Run | undefined {
+  const units = open.map(delta => unitOf([delta], delta, weights))
+  for (let first = 0; first < units.length; first++) {
+    const found = sparseRun(units, first, readers, limits)
+    if (found !== undefined) return found
+  }
+  const many = openRun(open, limits.foldSizeBytesMax)
+  return many === undefined ? undefined : { deltas: many, groups: [many[0]!.toOrdinal], why: 'open' }
 }
 
 /** How much each of the run's deltas is taken to tell apart from now on: together as much as is retained. */
@@ -80,24 +102,22 @@ export function basedIn(
 function unitsOf(deltas: readonly DeltaSpan[], weights: Weights): Unit[] {
   const units: Unit[] = []
   let first = 0
-  for (const [index, { open, toOrdinal, fromOrdinal }] of deltas.entries()) {
-    if (open !== undefined) continue
-    const own = deltas.slice(first, index + 1)
+  for (const [index, delta] of deltas.entries()) {
+    if (delta.open !== undefined) continue
+    units.push(unitOf(deltas.slice(first, index + 1), delta, weights))
     first = index + 1
-    units.push({
-      deltas: own,
-      fromOrdinal,
-      toOrdinal,
-      rawSizeBytes: own.reduce((sum, delta) => sum + sizeOf(delta), 0),
-      versionCount: own.reduce((sum, delta) => sum + versionsOf(delta, weights), 0),
-    })
   }
   return units
 }
 
-/** Of the packs that are still there: what nobody reads has left. */
-function sizeOf({ packs }: DeltaSpan): number {
-  return packs.reduce((sum, pack) => sum + pack.rawSizeBytes, 0)
+function unitOf(own: readonly DeltaSpan[], { fromOrdinal, toOrdinal }: DeltaSpan, weights: Weights): Unit {
+  return {
+    deltas: own,
+    fromOrdinal,
+    toOrdinal,
+    rawSizeBytes: own.reduce((sum, delta) => sum + packBytes(delta), 0),
+    versionCount: own.reduce((sum, delta) => sum + versionsOf(delta, weights), 0),
+  }
 }
 
 function versionsOf(delta: DeltaSpan, weights: Weights): number {

@@ -104,6 +104,9 @@ t.test('tags and open images outlive the limit, even where it cannot be kept for
   t.ok(status.historySizeBytes <= journalLimitSizeBytes, 'without them it is kept')
 })
 
+/** Of what a synchronisation sends, each from another place: of one that goes over the same places again, open deltas keep the last. */
+const pieceBytes = 48 * 1024
+
 t.test('a synchronisation far larger than the limit leaves the newest checkpoint', async t => {
   const model = await limited(t, 5)
   for (let step = 0; step < 30; step++) writeSome(model)
@@ -111,7 +114,7 @@ t.test('a synchronisation far larger than the limit leaves the newest checkpoint
   const newest = model.checkpoints.at(-1)
   model.openGeneration(1)
   for (let batch = 0; batch < 240; batch++) {
-    model.write(1, 8)
+    model.writeOver(1, batch * pieceBytes, pieceBytes)
     if (batch % 10 === 9) await model.age()
   }
   t.ok((await model.worker.status({ vpg: model.vpg })).historySizeBytes > journalLimitSizeBytes, 'over the limit')
@@ -138,7 +141,7 @@ t.test('a synchronisation that would leave no room beside the last checkpoint wa
   }
   const model = await syncing(9)
   for (let batch = 0; batch < 400 && held(model).length === 0; batch++) {
-    model.write(1, 8)
+    model.writeOver(1, batch * pieceBytes, pieceBytes)
     if (batch % 5 === 4) await model.age()
   }
   t.same(held(model), [true])
@@ -154,7 +157,7 @@ t.test('a synchronisation that would leave no room beside the last checkpoint wa
   const free = await syncing(10)
   await free.worker.changeVpg({ vpg: free.vpg, syncMayPassLimit: true })
   for (let batch = 0; batch < 240; batch++) {
-    free.write(1, 8)
+    free.writeOver(1, batch * pieceBytes, pieceBytes)
     if (batch % 10 === 9) await free.age()
   }
   t.same(held(free), [], 'where it may pass the limit it does')

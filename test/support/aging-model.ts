@@ -141,13 +141,7 @@ export class AgingModel {
       const number = ++this.#writeNumber
       if (zero) builder.addZero({ volume: stream, offsetBytes, lengthBytes })
       else {
-        const data = Buffer.alloc(lengthBytes)
-        for (let at = 0; at < lengthBytes; at += 4) data.writeUInt32LE(Math.imul(number + at, 2654435761) >>> 0, at)
-        for (let at = 0; at < lengthBytes; at += sectorBytes) {
-          data.writeUInt32LE(number, at)
-          data.writeUInt32LE(number, at + sectorBytes - 4)
-        }
-        builder.add({ volume: stream, offsetBytes, data })
+        builder.add({ volume: stream, offsetBytes, data: this.#dataOf(number, lengthBytes) })
       }
       for (let sector = offsetBytes / sectorBytes; sector < (offsetBytes + lengthBytes) / sectorBytes; sector++) {
         if (zero) this.#sectors.delete(`${stream}/${sector}`)
@@ -180,16 +174,25 @@ export class AgingModel {
     const number = ++this.#writeNumber
     const firstSequence = this.#next(stream)
     const builder = new BatchBuilder()
-    const data = Buffer.alloc(lengthBytes)
+    const data = this.#dataOf(number, lengthBytes)
     for (let at = 0; at < lengthBytes; at += sectorBytes) {
-      data.writeUInt32LE(number, at)
-      data.writeUInt32LE(number, at + sectorBytes - 4)
       this.#sectors.set(`${stream}/${(offsetBytes + at) / sectorBytes}`, number)
     }
     builder.add({ volume: stream, offsetBytes, data })
     const frame = builder.finish({ generation: this.#generation(stream), firstSequence, timestampMicros: 1 })
     this.#append('batch', stream, firstSequence, firstSequence, frame, 0)
     this.#positions.set(stream, firstSequence)
+  }
+
+  /** Incompressible. */
+  #dataOf(number: number, lengthBytes: number): Buffer {
+    const data = Buffer.alloc(lengthBytes)
+    for (let at = 0; at < lengthBytes; at += 4) data.writeUInt32LE(Math.imul(number + at, 2654435761) >>> 0, at)
+    for (let at = 0; at < lengthBytes; at += sectorBytes) {
+      data.writeUInt32LE(number, at)
+      data.writeUInt32LE(number, at + sectorBytes - 4)
+    }
+    return data
   }
 
   /** A batch whose payload is not what its columns say. */
