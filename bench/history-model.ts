@@ -4,6 +4,7 @@ import {
   checkpointsBeforeFoldMax,
   deltaShareMax,
   deltasThinnedPerCommitMax,
+  garbageCompanyShare,
   packRawSizeBytesMax,
   regionSizeBytes,
   regionsPerCommitMax,
@@ -291,12 +292,12 @@ export class HistoryModel {
     return true
   }
 
-  /** Garbage waits for its grace period, and a sixteenth of that for company. */
+  /** Garbage waits for its grace period, and a share of that for company. */
   async #collect(): Promise<boolean> {
     const { garbage } = this.#contents.state
     const oldest = garbage[0]
     const before = (this.#historyMillis - graceMillis) * 1000
-    if (oldest === undefined || oldest.leftAtMicros > before - (graceMillis * 1000) / 16) return false
+    if (oldest === undefined || oldest.leftAtMicros > before - graceMillis * 1000 * garbageCompanyShare) return false
     const left = garbage.filter(({ leftAtMicros }) => leftAtMicros > before)
     await this.#commit({ ...this.#contents, state: { ...this.#contents.state, garbage: left } }, [])
     return true

@@ -3,12 +3,7 @@ import * as path from 'node:path'
 import { Aging } from '../src/aging/aging.ts'
 import { systemClock } from '../src/base/clock.ts'
 import { newVpgId } from '../src/base/ids.ts'
-import {
-  checkpointsBeforeFoldMax,
-  foldLiveBytesDivisor,
-  regionSizeBytes,
-  segmentAgeMillisMax,
-} from '../src/base/limits.ts'
+import { foldLiveBytesDivisor, regionSizeBytes, segmentAgeMillisMax } from '../src/base/limits.ts'
 import { GiB, MiB, TiB } from '../src/base/units.ts'
 import { openImage } from '../src/image/image.ts'
 import { VpgCommits } from '../src/manifest/manifest.ts'
@@ -50,11 +45,10 @@ export const scale: Bench = {
 
 /** From the middle of the volume's life on, by the planners. */
 async function steadyState(context: BenchContext, perDay: number): Promise<{ written: Written; model: HistoryModel }> {
-  // A fold is due by bytes, or by the checkpoints that wait, whichever is first.
-  const byCheckpoints = (perDay * GiB * checkpointsBeforeFoldMax * checkpointMillis) / dayMillis
-  const foldSizeBytes = Math.min(volumeSizeBytes / foldLiveBytesDivisor, byCheckpoints)
+  // By bytes: before as many checkpoints wait as make a fold due, they are thinned.
+  const foldSizeBytes = volumeSizeBytes / foldLiveBytesDivisor
   const model = await HistoryModel.create(newVpgId(), { volumeSizeBytes, checkpointMillis, foldSizeBytes })
-  const days = context.quick ? 1 : 3
+  const days = context.quick ? 1 : 4
   for (let day = 0; day < days; day++) {
     context.say(`${perDay} GiB a day: day ${day + 1} of ${days}`)
     await model.day(perDay * GiB, segmentAgeMillisMax)

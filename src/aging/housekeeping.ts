@@ -1,3 +1,4 @@
+import { garbageCompanyShare } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
 import { registryKey, type VpgContents } from '../manifest/manifest.ts'
 import { historyEdge } from '../timeline/retention.ts'
@@ -14,8 +15,6 @@ import type { Exclusive, VpgWriter } from './vpg-writer.ts'
 const edgeShare = 1 / 16
 const removalsAtOnce = 8
 const removalsPerCommitMax = 1000
-/** Garbage waits for company by this share of its grace period: every commit makes some, and to remove it is a commit. */
-const companyShare = 1 / 16
 
 /** Moves the history's edge, if it is far behind. */
 export async function moveEdge(writer: VpgWriter): Promise<boolean> {
@@ -61,7 +60,7 @@ export async function collectGarbage(
   const due = left.filter(({ key }) => !live.has(key))
   if (due.every(({ key }) => churn.has(key))) return false
   const oldestMillis = due.reduce((oldest, { leftAtMicros }) => Math.max(oldest, ages.ageMillis(leftAtMicros)), 0)
-  const isAlone = oldestMillis - graceMillis < graceMillis * companyShare
+  const isAlone = oldestMillis - graceMillis < graceMillis * garbageCompanyShare
   if (isAlone && due.length < removalsPerCommitMax) return false
   const keys = due.slice(0, removalsPerCommitMax).map(({ key }) => key)
   await removeAll(tools, writer, keys)

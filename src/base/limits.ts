@@ -142,8 +142,11 @@ export const ownershipCheckMillis = 10_000
 export const idleSegmentAgeMillis = 3_600_000
 /** A fold also happens when this many segments wait, so that an image of a quiet VPG opens few of them. */
 export const segmentsBeforeFoldMax = 256
-/** And when this many checkpoints wait: until they are in a delta's page, each is an object in the memory of the aging thread. */
-export const checkpointsBeforeFoldMax = 4096
+/**
+ * And when this many checkpoints wait: until they are in a delta's page, each is an object in the memory of the aging thread. Well above those of the
+ * first density (one every 5 s for 4 h), for what is thinned before such a fold is committed each time.
+ */
+export const checkpointsBeforeFoldMax = 6144
 /** A delta numbers its checkpoints in 16 bits. */
 export const checkpointsPerDeltaMax = 60_000
 /** Regions rewritten per manifest commit: what a crash makes to be done again. Fewer would cost more pages and roots than packs. */
@@ -163,9 +166,13 @@ export const scrubNoteMillis = 60_000
 /** Objects that are in line to be verified, of one VPG. */
 export const scrubLineMax = 256
 
+// Garbage.
+/** It waits for company by this share of its grace period: every commit makes some, and to remove it is a commit. */
+export const garbageCompanyShare = 1 / 8
+
 // Thinning.
 /** Checkpoints that are to be dropped wait until they are this share of all: each lot is a commit, and a page for each delta that loses any. */
-export const thinningShare = 1 / 16
+export const thinningShare = 1 / 4
 /** Deltas that lose checkpoints in one commit; each costs a page read and a page written. */
 export const deltasThinnedPerCommitMax = 32
 /** Of a run of deltas so much must be dead before it is merged: then what merges write never exceeds what folds have written. */

@@ -188,14 +188,14 @@ function workOf(model: AgingModel, restart: () => Promise<void>): { readonly run
     },
     async () => addWrites(model, 6),
     () => model.age(),
-    async () => model.clock.advance(66_000),
+    async () => model.clock.advance(70_000),
     () => model.age(),
     async () => model.write(1, 5),
     async () => model.worker.durable(model.log.mark),
     async () => void (await model.worker.seal({ vpg: model.vpg })),
-    async () => model.clock.advance(66_000),
+    async () => model.clock.advance(70_000),
     () => model.age(),
-    async () => model.clock.advance(66_000),
+    async () => model.clock.advance(70_000),
     () => model.age(),
   ]
   let done = 0
