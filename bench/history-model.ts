@@ -22,6 +22,7 @@ import { foldThresholdBytes, planFold, waitingBytes } from '../src/timeline/fold
 import { unread } from '../src/timeline/reach.ts'
 import { newestVersions, planRegionRewrites, regionName } from '../src/timeline/region-plan.ts'
 import { historyEdge, retention } from '../src/timeline/retention.ts'
+import { eachRegion, regionSizes } from '../src/timeline/region-sizes.ts'
 import type { DeltaSpan, ObjectRef, PackRef, RegionVersion, SegmentSpan, VpgState } from '../src/timeline/state.ts'
 import { droppedBy, isWorthACommit, type ThinningPoint } from '../src/timeline/thinning.ts'
 
@@ -372,15 +373,15 @@ export class HistoryModel {
 
   #pack(
     kind: 'delta' | 'base',
-    regionRawSizeBytes: readonly (readonly [number, number])[],
+    pairs: readonly (readonly [number, number])[],
     of: { readonly first: number; readonly last: number; readonly rawSizeBytes: number; readonly indexShare: number },
   ): PackRef {
-    const sizeBytes = Math.round(of.rawSizeBytes * (1 + of.indexShare) + 32 * regionRawSizeBytes.length + 208)
+    const sizeBytes = Math.round(of.rawSizeBytes * (1 + of.indexShare) + 32 * pairs.length + 208)
     return {
       object: { key: this.#commits.newKey(kind), sizeBytes },
       ...{ volume: 1, startBytes: of.first * regionSizeBytes, endBytes: (of.last + 1) * regionSizeBytes },
       ...{ indexOffsetBytes: of.rawSizeBytes + 80, extentCount: Math.round(of.rawSizeBytes / writeSizeBytes) },
-      ...{ rawSizeBytes: of.rawSizeBytes, regionRawSizeBytes },
+      ...{ rawSizeBytes: of.rawSizeBytes, regionRawSizeBytes: regionSizes(pairs) },
     }
   }
 
@@ -393,7 +394,7 @@ export class HistoryModel {
     for (const { object } of segments) readBytes += object.sizeBytes
     for (const { packs, toOrdinal } of deltas)
       for (const { volume, regionRawSizeBytes } of packs)
-        for (const [region, bytes] of regionRawSizeBytes)
+        for (const [region, bytes] of eachRegion(regionRawSizeBytes))
           if ((newest.get(regionName({ volume, region }))?.asOfOrdinal ?? 0) < toOrdinal)
             readBytes += bytes * (1 + deltaIndexShare) + 32
     return readBytes / this.#volumeSizeBytes

@@ -23,6 +23,7 @@ import { historySizeBytes } from '../timeline/journal-limit.ts'
 import { basedIn, deltaName, planMerge, weightsAfterLook, type Run } from '../timeline/merge-plan.ts'
 import { afterOpenMerge, packBytes, planOpenMerge } from '../timeline/open-merge.ts'
 import { objectKeys } from '../timeline/reach.ts'
+import { eachRegion } from '../timeline/region-sizes.ts'
 import type { DeltaSpan } from '../timeline/state.ts'
 import { ageEarly, withNewObjects } from './merging.ts'
 import { patientStore } from './patient-store.ts'
@@ -108,7 +109,7 @@ function sampleOf(deltas: readonly DeltaSpan[]): {
 } {
   const sizes = new Map<string, { volume: number; region: number; sizeBytes: number }>()
   for (const { volume, regionRawSizeBytes } of deltas.flatMap(delta => delta.packs)) {
-    for (const [region, sizeBytes] of regionRawSizeBytes) {
+    for (const [region, sizeBytes] of eachRegion(regionRawSizeBytes)) {
       const known = sizes.get(`${volume}/${region}`)
       if (known === undefined) sizes.set(`${volume}/${region}`, { volume, region, sizeBytes })
       else known.sizeBytes += sizeBytes

@@ -4,7 +4,15 @@ import { KiB } from '../base/units.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { ObjectRef } from '../timeline/state.ts'
 import { encodeCheckpoints } from './checkpoint-page.ts'
-import { garbageParts, partsOf, rootFieldsOf, type Part, type RootFields, type VpgContents } from './contents.ts'
+import {
+  garbageParts,
+  manifestText,
+  partsOf,
+  rootFieldsOf,
+  type Part,
+  type RootFields,
+  type VpgContents,
+} from './contents.ts'
 import { newObjectKey } from './keys.ts'
 import { encodeSealed, sealedHeaderSizeBytes, type SealedHeader } from './sealed-object.ts'
 
@@ -81,7 +89,7 @@ export function encodeManifest(
     parts: [...inRoot, ...newestPlaces],
     indexes: indexes.map(index => index.place.page),
   }
-  const bodyBytes = Buffer.from(JSON.stringify(body))
+  const bodyBytes = Buffer.from(manifestText(body))
   assert(bodyBytes.length + sealedHeaderSizeBytes <= manifestRootSizeBytesMax, 'a root stays within its bound')
   return {
     pages: sheet.created,
@@ -112,8 +120,7 @@ class PageSheet {
       this.written.set(part.name, before)
       return before.place
     }
-    const text =
-      isCheckpoints(part) && part.items.length > checkpointsInRootMax ? undefined : JSON.stringify(part.items)
+    const text = isCheckpoints(part) && part.items.length > checkpointsInRootMax ? undefined : manifestText(part.items)
     const textSizeBytes = text === undefined ? Infinity : Buffer.byteLength(text) + part.name.length + placeSizeBytes
     if (textSizeBytes <= inlinePartSizeBytesMax && this.#inlineSizeBytes + textSizeBytes <= inlineSizeBytesMax) {
       this.#inlineSizeBytes += textSizeBytes
@@ -180,5 +187,5 @@ function isCheckpoints(part: Part): boolean {
 
 function encodeItems(part: Part): Uint8Array {
   if (isCheckpoints(part)) return encodeCheckpoints(part.items as readonly Checkpoint[])
-  return Buffer.from(JSON.stringify(part.items))
+  return Buffer.from(manifestText(part.items))
 }

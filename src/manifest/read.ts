@@ -5,7 +5,7 @@ import type { ListedObject, ObjectStore } from '../store/object-store.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { ObjectRef } from '../timeline/state.ts'
 import { decodeCheckpoints } from './checkpoint-page.ts'
-import { contentsOf, type Part, type VpgContents } from './contents.ts'
+import { contentsOf, itemsOf, type Part, type VpgContents } from './contents.ts'
 import { commitKey, commitPrefix, parseCommitKey } from './keys.ts'
 import { nonceOfKey, type PageSet, type PartPlace, type RootBody, type WrittenPage } from './pages.ts'
 import { corrupt, decodeSealed, isSealed, type SealedObject } from './sealed-object.ts'
@@ -114,7 +114,7 @@ async function readParts(
 ): Promise<{ parts: Part[]; pageSet: PageSet }> {
   const permits = new Permits(pageReadsAtOnce)
   const pageOf = async (name: string, page: ObjectRef): Promise<WrittenPage> => {
-    const items = await permits.with(() => readItems(store, vpg, page, signal))
+    const items = itemsOf(name, await permits.with(() => readItems(store, vpg, page, signal)))
     return { part: { name, items }, place: { name, page } }
   }
   const indexes = await Promise.all(body.indexes.map((page, index) => pageOf(`index/${index}`, page)))
@@ -122,7 +122,7 @@ async function readParts(
   const written = new Map<string, WrittenPage>()
   const parts = await Promise.all(
     places.map(async place => {
-      if ('items' in place) return place
+      if ('items' in place) return { name: place.name, items: itemsOf(place.name, place.items) }
       const page = await pageOf(place.name, place.page)
       written.set(place.name, page)
       return page.part

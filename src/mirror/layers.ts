@@ -1,6 +1,7 @@
 import type { Ordinal } from '../base/ids.ts'
 import { Permits } from '../base/permits.ts'
 import type { ObjectStore } from '../store/object-store.ts'
+import { eachRegion } from '../timeline/region-sizes.ts'
 import type { PackRef, RegionVersion, VpgState } from '../timeline/state.ts'
 import { Uint32Column } from './columns.ts'
 import type { Fragments, Pieces } from './merge.ts'
@@ -79,7 +80,7 @@ export class Layers {
       if (version.volume === volume && version.pack !== undefined) yield version.region
     }
     for (const { pack } of this.#packs.get(volume) ?? []) {
-      for (const [region] of pack.regionRawSizeBytes) yield region
+      for (const [region] of eachRegion(pack.regionRawSizeBytes)) yield region
     }
   }
 }

@@ -4,6 +4,7 @@ import { extentAlignmentBytes } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
 import { alignUp, sectorSizeBytes } from '../base/units.ts'
 import type { ObjectStore } from '../store/object-store.ts'
+import { eachRegion } from '../timeline/region-sizes.ts'
 import type { DeltaSpan, PackRef } from '../timeline/state.ts'
 import { Uint32Column } from './columns.ts'
 import { packOpener, readFragments, RegionPieces, type LayerBlocks, type OpenPack } from './layers.ts'
@@ -136,7 +137,7 @@ class RunReader {
     this.#signal = signal
     this.#open = packOpener(store)
     for (const pack of run.deltas.flatMap(delta => delta.packs)) {
-      for (const [region] of pack.regionRawSizeBytes) {
+      for (const [region] of eachRegion(pack.regionRawSizeBytes)) {
         const key = placeKey({ volume: pack.volume, region })
         const packs = this.#packs.get(key)
         if (packs === undefined) this.#packs.set(key, [pack])

@@ -3,6 +3,7 @@ import { blockRawSizeBytesMax } from '../base/limits.ts'
 import { KiB, sectorSizeBytes } from '../base/units.ts'
 import { crc32c } from '../codec/crc32c.ts'
 import { compressBlock, compressedSizeBytesMax } from '../codec/lz4.ts'
+import { regionSizes } from '../timeline/region-sizes.ts'
 import type { PackRef } from '../timeline/state.ts'
 import {
   blockEntrySizeBytes,
@@ -311,7 +312,7 @@ export class PackWriter {
       indexOffsetBytes,
       extentCount: this.#extentCount,
       rawSizeBytes: this.#rawSizeBytes,
-      regionRawSizeBytes: this.#regions.map(({ region, rawSizeBytes }) => [region, rawSizeBytes] as const),
+      regionRawSizeBytes: regionSizes(this.#regions.map(({ region, rawSizeBytes }) => [region, rawSizeBytes])),
     }
     this.#identity = undefined
     return { bytes, ref }

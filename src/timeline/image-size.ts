@@ -1,6 +1,7 @@
 import { batchRawSizeBytesTarget, regionSizeBytes } from '../base/limits.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { segmentStartsWithin } from './positions.ts'
+import { eachRegion } from './region-sizes.ts'
 import type { VpgState } from './state.ts'
 
 /** About how much of a volume is data as of a checkpoint: seldom less, and more where much was overwritten or became zeros since. */
@@ -43,7 +44,7 @@ export function dataSizesAt(
         if (delta.fromOrdinal >= checkpoint.ordinal) continue
         for (const pack of delta.packs) {
           if (pack.volume !== volume) continue
-          for (const [number, rawSizeBytes] of pack.regionRawSizeBytes) {
+          for (const [number, rawSizeBytes] of eachRegion(pack.regionRawSizeBytes)) {
             const region = at(number)
             if (region.asOf < delta.toOrdinal) region.deltaBytes += rawSizeBytes
           }

@@ -3,7 +3,7 @@ import type { PositionVector } from '../base/ids.ts'
 import { segmentLiesWithin } from './positions.ts'
 import { newestVersions, regionName } from './region-plan.ts'
 import { retention } from './retention.ts'
-import type { DeltaSpan, RegionVersion, SegmentSpan, VpgState } from './state.ts'
+import type { DeltaSpan, PackRef, RegionVersion, SegmentSpan, VpgState } from './state.ts'
 
 // What no image reads any more. An image at C takes, in each region, the newest version with as-of <= C, and over it the
 // spans after that as-of and before C. Let R be the retained checkpoints and "the future", a checkpoint later than all:
@@ -92,11 +92,13 @@ function withReadPacks(
   asOf: (name: string, ordinal: number) => number,
 ): DeltaSpan {
   const reader = firstAtLeast(readers, delta.fromOrdinal + 1)
-  const packs = delta.packs.filter(pack =>
-    pack.regionRawSizeBytes.some(
-      ([region]) => asOf(regionName({ volume: pack.volume, region }), reader) < delta.toOrdinal,
-    ),
-  )
+  const isRead = ({ volume, regionRawSizeBytes }: PackRef): boolean => {
+    for (let at = 0; at < regionRawSizeBytes.length; at += 2) {
+      if (asOf(regionName({ volume, region: regionRawSizeBytes[at] ?? 0 }), reader) < delta.toOrdinal) return true
+    }
+    return false
+  }
+  const packs = delta.packs.filter(isRead)
   return packs.length === delta.packs.length ? delta : { ...delta, packs }
 }
 

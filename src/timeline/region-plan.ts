@@ -86,9 +86,10 @@ function columnsOf({ regions, deltas }: Pick<VpgState, 'regions' | 'deltas'>): M
   }
   for (const { packs, toOrdinal } of deltas) {
     for (const { volume, regionRawSizeBytes } of packs) {
-      const columns = reaching(volumes, volume, regionRawSizeBytes.at(-1)?.[0] ?? 0) // they ascend
+      const columns = reaching(volumes, volume, regionRawSizeBytes.at(-2) ?? 0) // they ascend
       const { asOf, deltaBytes } = columns
-      for (const [region, bytes] of regionRawSizeBytes) {
+      for (let at = 0; at < regionRawSizeBytes.length; at += 2) {
+        const [region, bytes] = [regionRawSizeBytes[at] ?? 0, regionRawSizeBytes[at + 1] ?? 0]
         if ((asOf[region] ?? 0) >= toOrdinal) continue
         const before = deltaBytes[region] ?? NaN
         deltaBytes[region] = Number.isNaN(before) ? bytes : before + bytes

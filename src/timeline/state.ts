@@ -2,6 +2,7 @@ import type { Ordinal, StreamPosition } from '../base/ids.ts'
 import type { Pin, Tag } from './checkpoint.ts'
 import type { VpgDefinition } from './definition.ts'
 import type { RecoveryRecord } from './recovery.ts'
+import type { RegionSizes } from './region-sizes.ts'
 
 // The state of a VPG's timeline as plain data: what a manifest holds, and what every reader of an image is given.
 
@@ -70,8 +71,8 @@ export interface PackRef {
   readonly indexOffsetBytes: number
   readonly extentCount: number
   readonly rawSizeBytes: number
-  /** Raw bytes of its extents, as [region, bytes], for every region that it touches, ascending. */
-  readonly regionRawSizeBytes: readonly (readonly [number, number])[]
+  /** Raw bytes of its extents in every region that it touches. */
+  readonly regionRawSizeBytes: RegionSizes
 }
 
 /** One region of a volume as of one checkpoint, whole: what its pack does not hold is zeros. */

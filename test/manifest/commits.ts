@@ -3,6 +3,7 @@ import { failedWith } from '../../src/base/failure.ts'
 import { commitKey, createOnce, loadVpg, VpgCommits, type VpgContents } from '../../src/manifest/manifest.ts'
 import type { Ordinal } from '../../src/base/ids.ts'
 import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
+import { regionSizes } from '../../src/timeline/region-sizes.ts'
 import { decodeCheckpoints, encodeCheckpoints } from '../../src/manifest/checkpoint-page.ts'
 import { readManifest } from '../../src/manifest/read.ts'
 import { AgingModel } from '../support/aging-model.ts'
@@ -145,7 +146,7 @@ t.test('a manifest of many thousand parts keeps its root small, and writes again
       indexOffsetBytes: 1,
       extentCount: 1,
       rawSizeBytes: 1,
-      regionRawSizeBytes: [[pack, 1]] as const,
+      regionRawSizeBytes: regionSizes([[pack, 1]]),
     })),
     checkpoints: { key: 'none', sizeBytes: 1 },
     checkpointCount: 0,

@@ -4,6 +4,7 @@ import { Permits } from '../../src/base/permits.ts'
 import type { AgingTools } from '../../src/aging/tools.ts'
 import { VpgWriter } from '../../src/aging/vpg-writer.ts'
 import { VpgCommits } from '../../src/manifest/manifest.ts'
+import { regionSizes } from '../../src/timeline/region-sizes.ts'
 import type { RegionVersion } from '../../src/timeline/state.ts'
 import { AgingModel } from './aging-model.ts'
 import { randomFrom } from './segment-records.ts'
@@ -37,7 +38,7 @@ export async function commitRegions(
 export function regionAsOf(ordinal: number, key: string): RegionVersion {
   const pack = {
     ...{ object: { key, sizeBytes: 4096 }, volume: 1, startBytes: 0, endBytes: regionSizeBytes },
-    ...{ indexOffsetBytes: 1024, extentCount: 1, rawSizeBytes: 512, regionRawSizeBytes: [[0, 512]] as const },
+    ...{ indexOffsetBytes: 1024, extentCount: 1, rawSizeBytes: 512, regionRawSizeBytes: regionSizes([[0, 512]]) },
   }
   return { volume: 1, region: 0, asOfOrdinal: ordinal as Ordinal, pack }
 }

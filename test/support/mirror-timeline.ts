@@ -15,6 +15,7 @@ import {
 import type { ImagePlan } from '../../src/aging/service.ts'
 import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
 import { basedIn } from '../../src/timeline/merge-plan.ts'
+import { eachRegion } from '../../src/timeline/region-sizes.ts'
 import type { DeltaSpan, RegionVersion, SegmentSpan, VpgState } from '../../src/timeline/state.ts'
 import { History } from './mirror-history.ts'
 import { MemoryStore } from './mirror-memory-store.ts'
@@ -157,7 +158,7 @@ export class TestTimeline {
     const mergeLimits = { ...limits, regionSizeBytes: testRegionSizeBytes }
     const { packs, rawSizeBytes } = await mergeDeltas({ ...request, limits: mergeLimits })
     const regions = packs.flatMap(({ volume, regionRawSizeBytes }) =>
-      regionRawSizeBytes.map(([region]) => ({ volume, region })),
+      [...eachRegion(regionRawSizeBytes)].map(([region]) => ({ volume, region })),
     )
     const places = [...new Map(regions.map(at => [`${at.volume}/${at.region}`, at])).values()]
     const survey = await surveyDeltas({ ...request, limits: mergeLimits }, places)
@@ -209,7 +210,7 @@ export class TestTimeline {
     )
     const deltas = this.#deltas.filter(delta =>
       delta.packs.some(pack =>
-        pack.regionRawSizeBytes.some(([region]) =>
+        [...eachRegion(pack.regionRawSizeBytes)].some(([region]) =>
           retained.some(
             at => delta.fromOrdinal < at && delta.toOrdinal > (base(pack.volume, region, at)?.asOfOrdinal ?? -1),
           ),

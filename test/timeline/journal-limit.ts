@@ -3,6 +3,7 @@ import type { Ordinal } from '../../src/base/ids.ts'
 import { regionSizeBytes } from '../../src/base/limits.ts'
 import { historySizeBytes, lacksRoomForSync, planEarlyAging } from '../../src/timeline/journal-limit.ts'
 import { unread } from '../../src/timeline/reach.ts'
+import { regionSizes } from '../../src/timeline/region-sizes.ts'
 import type { DeltaSpan, PackRef, RegionVersion, VpgState } from '../../src/timeline/state.ts'
 import { AgingModel } from '../support/aging-model.ts'
 import { randomFrom } from '../support/segment-records.ts'
@@ -19,7 +20,7 @@ function pack(key: string, region: number, sizeBytes = 100): PackRef {
     indexOffsetBytes: 0,
     extentCount: 1,
     rawSizeBytes: sizeBytes,
-    regionRawSizeBytes: [[region, sizeBytes]],
+    regionRawSizeBytes: regionSizes([[region, sizeBytes]]),
   }
 }
 

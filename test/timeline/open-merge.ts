@@ -17,7 +17,7 @@ function pack(startBytes: number, sizeBytes: number, rawSizeBytes = sizeBytes, v
     indexOffsetBytes: 0,
     extentCount: 1,
     rawSizeBytes,
-    regionRawSizeBytes: [],
+    regionRawSizeBytes: new Uint32Array(),
   }
 }
 

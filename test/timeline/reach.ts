@@ -6,6 +6,7 @@ import { planFold, waitingBytes } from '../../src/timeline/fold-plan.ts'
 import { mirrorBytes, planRegionRewrites, regionLoads } from '../../src/timeline/region-plan.ts'
 import { unread } from '../../src/timeline/reach.ts'
 import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
+import { eachRegion, regionSizes } from '../../src/timeline/region-sizes.ts'
 import type { DeltaSpan, Hole, PackRef, RegionVersion, SegmentSpan, VpgState } from '../../src/timeline/state.ts'
 import { AgingModel } from '../support/aging-model.ts'
 import { randomFrom } from '../support/segment-records.ts'
@@ -22,7 +23,7 @@ function pack(name: string, volume: number, regions: readonly number[], rawSizeB
     indexOffsetBytes: 0,
     extentCount: 1,
     rawSizeBytes,
-    regionRawSizeBytes: regions.map(region => [region, rawSizeBytes / regions.length] as const),
+    regionRawSizeBytes: regionSizes(regions.map(region => [region, rawSizeBytes / regions.length])),
   }
 }
 
@@ -54,7 +55,7 @@ function objectsOfImage(state: VpgState, at: number, regionCount: number): Set<s
     for (const delta of state.deltas) {
       if (!(delta.fromOrdinal < at && delta.toOrdinal > (newest?.asOfOrdinal ?? 0))) continue
       for (const each of delta.packs) {
-        if (each.regionRawSizeBytes.some(([touched]) => touched === region)) read.add(each.object.key)
+        if ([...eachRegion(each.regionRawSizeBytes)].some(([touched]) => touched === region)) read.add(each.object.key)
       }
     }
   }
