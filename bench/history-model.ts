@@ -44,10 +44,10 @@ export interface Written {
 const writeSizeBytes = 4 * KiB
 const dayMillis = 86_400_000
 const graceMillis = dayMillis
-// As the formats say: of a segment a batch of 64 writes has two headers and a row, a write its columns; of a pack an extent and a block have 16 bytes each.
+// As the formats say: of a segment a batch of 64 writes has two headers and a row, a write its columns; of a pack an extent has 10 bytes, a block 16.
 const segmentBytesPerWrite = writeSizeBytes + 9 + (128 + 28 + 16 + 64 * 9) / 64
-const deltaIndexShare = (16 + 16 / 16) / writeSizeBytes
-const baseIndexShare = 32 / (64 * KiB)
+const deltaIndexShare = (10 + 16 / 16) / writeSizeBytes
+const baseIndexShare = 26 / (64 * KiB)
 
 export interface ModelOptions {
   readonly volumeSizeBytes: number
