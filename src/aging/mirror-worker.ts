@@ -18,6 +18,7 @@ import type { VolumeDataSize } from '../timeline/image-size.ts'
 import { LogFiles } from './log-files.ts'
 import { LogTail } from './log-tail.ts'
 import { beginPreseed, endPreseed, noteCompared, preseedRegion } from './preseed.ts'
+import { Locks, lockingStore } from './locks.ts'
 import { Scrub } from './scrub.ts'
 import { SegmentMemory } from './segment-memory.ts'
 import type {
@@ -49,6 +50,8 @@ const idleMillis = 500
 const strangersLookMillis = 10_000
 /** When nothing is to be verified, that is looked for again after this. */
 const scrubLookMillis = 60_000
+/** When no lock is to be renewed. */
+const lockLookMillis = 10_000
 /** Large buffers that nobody has used for this long are given back. */
 const unusedMemoryMillis = 5_000
 /** How long a call waits for the log to be read up to its checkpoint, and for the store to take a decision. */
@@ -80,6 +83,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   #tail: LogTail | undefined
   #strangers: Strangers | undefined
   #scrub: Scrub | undefined
+  #locks: Locks | undefined
   #started = false
   /** How far the log was said to be durable last. */
   #durable: LogMark | undefined
@@ -142,7 +146,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     const requests = new StoreRequests(this.#clock)
     return {
       config,
-      store: requests.counting(store),
+      store: requests.counting(lockingStore(store, this.#vpgs)),
       requests,
       disk,
       openImageFile: openVolumeFileToRead,
@@ -177,6 +181,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       for (const vpg of this.#vpgs.values()) this.#runVpg(vpg)
       this.#run(() => this.#strangersLoop())
       this.#run(() => this.#scrubLoop())
+      if (this.#ready().store.locks !== undefined) this.#run(() => this.#lockLoop())
       await this.#tailLoop()
     })
   }
@@ -341,7 +346,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }
 
   async status({ vpg }: { readonly vpg: VpgId }): Promise<VpgMirrorStatus> {
-    return { ...this.#known(vpg).status(), scrub: this.#scrub?.factsOf(vpg) }
+    return { ...this.#known(vpg).status(), scrub: this.#scrub?.factsOf(vpg), locks: this.#locks?.factsOf(vpg) }
   }
 
   async seal({ vpg }: { readonly vpg: VpgId }): Promise<readonly StreamPosition[]> {
@@ -415,6 +420,18 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     if (scrub === undefined) return false
     this.#scrub ??= new Scrub(tools, scrub, this.#vpgs)
     return await this.#scrub.step()
+  }
+
+  async #lockLoop(): Promise<void> {
+    for (;;) if (!(await this.lockStep())) await this.#clock.sleep(lockLookMillis, this.#closing.signal)
+  }
+
+  /** Renews some locks; false when none is due, and where nothing is locked. For a driver without loops. */
+  async lockStep(): Promise<boolean> {
+    const tools = this.#ready()
+    if (tools.store.locks === undefined) return false
+    this.#locks ??= new Locks(tools, this.#vpgs)
+    return await this.#locks.step()
   }
 
   async #strangersLoop(): Promise<void> {

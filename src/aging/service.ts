@@ -220,6 +220,14 @@ export interface ScrubFacts {
   readonly checkedSizeBytes: number
 }
 
+/** Of a store that locks objects. */
+export interface LockFacts {
+  /** All that the VPG needs cannot be destroyed before, whoever tries; undefined until it is known. */
+  readonly lockedUntilMicros: number | undefined
+  /** Why locks cannot be renewed; undefined while they can. */
+  readonly failure: string | undefined
+}
+
 export interface VpgMirrorStatus {
   readonly segmentCount: number
   readonly segmentSizeBytes: number
@@ -245,6 +253,8 @@ export interface VpgMirrorStatus {
   readonly requests: StoreRequestFacts
   /** Undefined before it has begun, and where nothing is verified in the background. */
   readonly scrub: ScrubFacts | undefined
+  /** Undefined where the store locks nothing. */
+  readonly locks: LockFacts | undefined
   readonly commitNumber: number
   /** Undefined while the store answers; else since when it does not, and why. */
   readonly storeFailingSince: number | undefined
@@ -269,6 +279,7 @@ export type MirrorFacts = Pick<
   | 'forms'
   | 'requests'
   | 'scrub'
+  | 'locks'
   | 'storeFailure'
 >
 

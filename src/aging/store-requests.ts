@@ -70,9 +70,9 @@ export class StoreRequests {
     }
     const listed = this.#listed.bind(this)
     return {
-      create: (key, body, signal) => {
+      create: (key, body, signal, options) => {
         add(countsOf(key)?.puts[formOf(key, body)], body.length)
-        return store.create(key, body, signal)
+        return store.create(key, body, signal, options)
       },
       readRange: (key, range, signal, spare) => {
         add(countsOf(key)?.gets, range.endBytes - range.startBytes)
@@ -80,6 +80,7 @@ export class StoreRequests {
       },
       list: (prefix, after, signal) => listed(countsOf(prefix), store.list(prefix, after, signal)),
       remove: (key, signal) => store.remove(key, signal),
+      locks: store.locks,
       close: () => store.close(),
     }
   }
@@ -115,7 +116,7 @@ function noCounts(sinceMicros: number): Counts {
 }
 
 /** `<vpg>/...`, or the registry's `vpg/<vpg>`. */
-function vpgOfKey(key: string): string | undefined {
+export function vpgOfKey(key: string): string | undefined {
   return /^(?:vpg\/)?([0-9a-f]{32})(?:\/|$)/.exec(key)?.[1]
 }
 

@@ -429,7 +429,7 @@ export class VpgAging {
     return names.length === 0 ? 'there is none' : `the nearest that are kept: ${names.join(' and ')}`
   }
 
-  status(): Omit<VpgMirrorStatus, 'scrub'> {
+  status(): Omit<VpgMirrorStatus, 'scrub' | 'locks'> {
     const { state } = this.contents
     const segmentBytes = state.segments.map(segment => segment.object.sizeBytes)
     const packs = state.deltas.flatMap(delta => delta.packs.map(pack => pack.object.sizeBytes))

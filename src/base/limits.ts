@@ -165,6 +165,8 @@ export const scrubIntervalMillisDefault = 7 * 24 * 3_600_000
 export const scrubNoteMillis = 60_000
 /** Objects that are in line to be verified, of one VPG. */
 export const scrubLineMax = 256
+/** The locks of what a VPG needs are renewed not more often than that: each costs a request. */
+export const lockRenewalMillisMin = 24 * 3_600_000
 
 // Garbage.
 /** It waits for company by this share of its grace period: every commit makes some, and to remove it is a commit. */

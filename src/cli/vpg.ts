@@ -27,6 +27,7 @@ import {
   scheduleInWords,
   sizeInWords,
   syncInWords,
+  lockedInWords,
   verifiedInWords,
 } from '../control/words.ts'
 import {
@@ -222,6 +223,7 @@ function printVpg(vpg: VpgStatus, nowMicros: number): void {
     ['deltas', `${countInWords(mirror.deltaCount)}, ${sizeInWords(mirror.deltaSizeBytes)}`],
     ['base', `${countInWords(mirror.regionCount)} regions, ${sizeInWords(mirror.baseSizeBytes)}`],
     ['verified', verifiedInWords(mirror, nowMicros)],
+    ['locked', lockedInWords(mirror)],
     ['store', mirror.storeFailure === undefined ? undefined : `fails: ${mirror.storeFailure}`],
     [
       'sync rate',

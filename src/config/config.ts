@@ -57,7 +57,13 @@ function vraConfigOf(document: ConfigDocument, source: Source): VraConfig {
             directory: store.directory ?? path.join(config.dataDirectory, 'store'),
             ...encryptionOf(clientEncryption),
           }
-        : { ...store, endpoint: store.endpoint, kmsKeyId: store.kmsKeyId, ...encryptionOf(clientEncryption) },
+        : {
+            ...store,
+            endpoint: store.endpoint,
+            kmsKeyId: store.kmsKeyId,
+            objectLock: store.objectLock,
+            ...encryptionOf(clientEncryption),
+          },
   }
 }
 

@@ -163,6 +163,11 @@ const s3StoreSchema = z.strictObject({
     "With kms: the key; the account's own for S3 without it. The role needs kms:GenerateDataKey and kms:Decrypt on it.",
     'arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab',
   ).optional(),
+  objectLock: described(
+    z.enum(['governance', 'compliance']),
+    'Locks every object for the length of the history and some days, by S3 Object Lock in this mode, and renews that while it is needed. The bucket must have it enabled.',
+    'compliance',
+  ).optional(),
   clientEncryption: clientEncryption(),
 })
 

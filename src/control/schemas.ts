@@ -297,6 +297,15 @@ const mirror = z.object({
     })
     .optional()
     .meta({ description: "How far the verification of the VPG's objects in the background is." }),
+  locks: z
+    .object({
+      lockedUntilMicros: micros
+        .optional()
+        .meta({ description: 'All that the VPG needs cannot be destroyed before, whoever tries.' }),
+      failure: z.string().optional().meta({ description: 'Why locks cannot be renewed.' }),
+    })
+    .optional()
+    .meta({ description: 'Where the store locks objects (store.objectLock).' }),
   storeFailure: z.string().optional(),
 })
 

@@ -206,3 +206,11 @@ export function verifiedInWords({ scrub }: VpgStatus['mirror'], nowMicros: numbe
     verifiedAtMicros === undefined && damagedCount > 0 ? `, ${countInWords(damagedCount)} objects damaged` : ''
   return passSinceMicros === undefined ? last : `${last}; ${sizeInWords(passCheckedSizeBytes)} so far${found}`
 }
+
+/** "until 2026-12-31T23:59:59Z, at least": what the VPG needs in a store that locks objects. */
+export function lockedInWords({ locks }: VpgStatus['mirror']): string | undefined {
+  if (locks === undefined) return undefined
+  const { lockedUntilMicros = 0, failure } = locks
+  const until = lockedUntilMicros === 0 ? 'not all of it yet' : `until ${instantInWords(lockedUntilMicros)}, at least`
+  return failure === undefined ? until : `${until}; locks cannot be renewed: ${failure}`
+}

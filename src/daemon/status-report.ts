@@ -487,6 +487,7 @@ function noMirror(error: unknown): MirrorFacts {
     forms: [],
     requests: noStoreRequests,
     scrub: undefined,
+    locks: undefined,
     storeFailure: error.message,
   }
 }

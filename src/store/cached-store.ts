@@ -1,7 +1,7 @@
 import { cacheBlockSizeBytes } from '../base/limits.ts'
 import { MiB } from '../base/units.ts'
 import type { BlockCache } from './block-cache.ts'
-import type { ByteRange, CacheFacts, ListedObject, ObjectStore } from './object-store.ts'
+import type { ByteRange, CacheFacts, CreateOptions, ListedObject, ObjectLocks, ObjectStore } from './object-store.ts'
 
 /** A range that is shorter is read from the start of its first block on, so that neighbours find it. */
 const longSizeBytes = 1 * MiB
@@ -19,8 +19,12 @@ export class CachedStore implements ObjectStore {
     this.#cache = cache
   }
 
-  create(key: string, body: Uint8Array, signal: AbortSignal): Promise<void> {
-    return this.#store.create(key, body, signal)
+  create(key: string, body: Uint8Array, signal: AbortSignal, options?: CreateOptions): Promise<void> {
+    return this.#store.create(key, body, signal, options)
+  }
+
+  get locks(): ObjectLocks | undefined {
+    return this.#store.locks
   }
 
   async readRange(key: string, range: ByteRange, signal: AbortSignal): Promise<Uint8Array> {

@@ -3,7 +3,7 @@ import { promises as fs } from 'node:fs'
 import * as path from 'node:path'
 import { Failure, failedWith } from '../base/failure.ts'
 import { MiB } from '../base/units.ts'
-import type { ListedObject, ObjectStore, StoreConfig } from './object-store.ts'
+import type { CreateOptions, ListedObject, ObjectStore, StoreConfig } from './object-store.ts'
 import { openStore, type StoreOptions } from './store.ts'
 
 // Whether a store keeps what this program stands on, found out by trying it: under a name of its own, which is gone afterwards. Every
@@ -28,7 +28,7 @@ interface Site {
   readonly other: ObjectStore
   readonly key: (name: string) => string
   /** As store.create; the object is removed in the end, whatever comes of this. */
-  readonly create: (store: ObjectStore, name: string, body: Uint8Array) => Promise<void>
+  readonly create: (store: ObjectStore, name: string, body: Uint8Array, options?: CreateOptions) => Promise<void>
   readonly signal: AbortSignal
 }
 
@@ -191,7 +191,55 @@ const checks: readonly Check[] = [
     },
     remedy: permission('s3:DeleteObject on its objects'),
   },
+  {
+    name: 'object-lock',
+    skipped: config => {
+      if (config.kind !== 's3') return 'a directory locks nothing'
+      return config.objectLock === undefined ? 'the configuration has no store.objectLock' : undefined
+    },
+    run: checkLock,
+    remedy: () =>
+      'use a bucket that was made with Object Lock (it has versions then), and allow the role s3:PutObjectRetention and s3:GetObjectRetention on its objects',
+  },
+  {
+    name: 'versions',
+    skipped: config => (config.kind === 's3' ? undefined : 'a directory keeps no versions'),
+    run: async ({ config, options, signal }) => {
+      if (config.kind !== 's3') return ''
+      const { versionsOf } = await import('./s3-probes.ts')
+      const versions = await versionsOf(config, options.credentials, signal)
+      if (versions === undefined) {
+        if (config.objectLock === undefined) return 'the role may not ask for the versioning of the bucket'
+        throw unfit('the role may not ask for the versioning of the bucket and its lifecycle rules')
+      }
+      if (!versions.isVersioned) return 'the bucket keeps no versions: what is removed is gone'
+      if (!versions.expire)
+        throw unfit('the bucket keeps a version of whatever is removed, and no lifecycle rule ever takes it away')
+      return 'what is removed is a noncurrent version, which goes by a lifecycle rule of the bucket when nothing locks it'
+    },
+    remedy: () =>
+      'give the bucket a lifecycle rule, enabled for store.prefix, with NoncurrentVersionExpiration (NoncurrentDays 1) and ExpiredObjectDeleteMarker; ' +
+      'to be asked for it, the role needs s3:GetBucketVersioning and s3:GetLifecycleConfiguration',
+  },
 ]
+
+/** So long one small object stays that this check has locked. */
+const lockMillis = 60_000
+
+async function checkLock({ config, options, store, create, key, signal }: Site): Promise<string> {
+  if (config.kind !== 's3' || store.locks === undefined) return ''
+  const { refusesToDestroy } = await import('./s3-probes.ts')
+  const startMicros = Date.now() * 1000
+  await create(store, 'locked', Buffer.from('locked'), { lockMillis })
+  const untilMicros = await store.locks.lockedUntilMicros(key('locked'), signal)
+  if (untilMicros < startMicros) throw unfit('an object that was to be locked is not')
+  if (!(await refusesToDestroy(config, options.credentials, key('locked'), signal)))
+    throw unfit('an object was destroyed although it was locked')
+  await store.locks.extend(key('locked'), lockMillis + 5_000, signal)
+  if ((await store.locks.lockedUntilMicros(key('locked'), signal)) <= untilMicros)
+    throw unfit('the lock of an object was not extended')
+  return `an object that is locked (${config.objectLock}) cannot be destroyed, and its lock can be extended; this one, of 6 bytes, is locked for a minute more`
+}
 
 /** Reads alone: the first key is made with the first VPG. */
 function keyCheck(encrypted: StoreConfig): Check {
@@ -233,9 +281,9 @@ export async function checkStore(
   }
   const [store, other] = opened as [ObjectStore, ObjectStore]
   const key = (name: string): string => `${id}/${name}`
-  const create: Site['create'] = async (by, name, body) => {
+  const create: Site['create'] = async (by, name, body, createOptions) => {
     keys.add(key(name))
-    await by.create(key(name), body, signal)
+    await by.create(key(name), body, signal, createOptions)
   }
   try {
     const all = configured.clientEncryption === undefined ? checks : [...checks, keyCheck(configured)]
@@ -288,7 +336,7 @@ async function cleanUp(
     if (at.isNew) await removeEmpty(config.directory)
   }
   if (failure === undefined)
-    return { ...nothing, check: 'clean-up', outcome: 'passed', sentence: 'nothing is left behind' }
+    return { ...nothing, check: 'clean-up', outcome: 'passed', sentence: 'nothing is left behind that can be seen' }
   const remedy = `remove what begins with "${at.id}/" by hand; then as for "remove"`
   return found('clean-up', failure instanceof Failure ? failure : unfit(String(failure)), remedy, 0)
 }

@@ -1,9 +1,9 @@
 import { assert } from '../base/assert.ts'
 import { Failure, failedWith } from '../base/failure.ts'
 import { checkKey } from './keys.ts'
-import { keyPrefix, KeyRing } from './key-ring.ts'
+import { keyPrefix, KeyRing, storeKeyName } from './key-ring.ts'
 import type { KeyWrapper } from './key-wrapping.ts'
-import type { ByteRange, ListedObject, ObjectStore, WholeStore } from './object-store.ts'
+import type { ByteRange, CreateOptions, ListedObject, ObjectLocks, ObjectStore, WholeStore } from './object-store.ts'
 import { chunkDataSizeBytes, chunkSizeBytes, openChunks, plainSizeBytes, sealChunks } from './sealed-chunks.ts'
 
 const vpgKeyPattern = /^([0-9a-f]{32})\//
@@ -17,26 +17,28 @@ export class EncryptedStore implements ObjectStore {
   readonly #store: WholeStore
   readonly #wrapper: KeyWrapper
   readonly #ring: KeyRing
+  readonly locks: ObjectLocks | undefined
   #isChecked = false
 
   constructor(store: WholeStore, wrapper: KeyWrapper) {
     this.#store = store
     this.#wrapper = wrapper
     this.#ring = new KeyRing(store, wrapper)
+    this.locks = store.locks && withKeys(store.locks)
   }
 
-  async create(key: string, body: Uint8Array, signal: AbortSignal): Promise<void> {
+  async create(key: string, body: Uint8Array, signal: AbortSignal, options?: CreateOptions): Promise<void> {
     checkOwn(key)
-    const stored = await sealChunks(key, await this.#keyToWrite(key, signal), body)
+    const stored = await sealChunks(key, await this.#keyToWrite(key, signal, options), body)
     const vpg = registryPattern.exec(key)?.[1]
     try {
-      await this.#store.create(key, stored, signal)
+      await this.#store.create(key, stored, signal, options)
     } catch (error) {
-      if (failedWith(error, 'ALREADY_EXISTS') && vpg !== undefined) await this.#ring.makeVpgKey(vpg, signal)
+      if (failedWith(error, 'ALREADY_EXISTS') && vpg !== undefined) await this.#ring.makeVpgKey(vpg, signal, options)
       throw error
     }
     // After the registry object, so that whatever comes in between leaves nothing that nobody finds.
-    if (vpg !== undefined) await this.#ring.makeVpgKey(vpg, signal)
+    if (vpg !== undefined) await this.#ring.makeVpgKey(vpg, signal, options)
   }
 
   async readRange(key: string, range: ByteRange, signal: AbortSignal, spare?: Uint8Array): Promise<Uint8Array> {
@@ -85,10 +87,10 @@ export class EncryptedStore implements ObjectStore {
     this.#isChecked = true
   }
 
-  async #keyToWrite(key: string, signal: AbortSignal): Promise<Uint8Array> {
+  async #keyToWrite(key: string, signal: AbortSignal, options: CreateOptions | undefined): Promise<Uint8Array> {
     const vpg = vpgKeyPattern.exec(key)?.[1]
     await this.#check(signal)
-    return vpg === undefined ? await this.#ring.storeKey(signal) : await this.#ring.vpgKey(vpg, signal)
+    return vpg === undefined ? await this.#ring.storeKey(signal, options) : await this.#ring.vpgKey(vpg, signal)
   }
 
   async #keyToRead(key: string, signal: AbortSignal): Promise<Uint8Array> {
@@ -104,4 +106,18 @@ export class EncryptedStore implements ObjectStore {
 function checkOwn(key: string): void {
   checkKey(key)
   if (key.startsWith(keyPrefix)) throw new Failure('REQUEST_INVALID', `"${key}" is the store's own`, { key })
+}
+
+/** A VPG is found by its registry object, and without its key it is nothing: they are locked together, and with them the key of the store. */
+function withKeys(locks: ObjectLocks): ObjectLocks {
+  return {
+    lockedUntilMicros: (key, signal) => locks.lockedUntilMicros(key, signal),
+    extend: async (key, lockMillis, signal) => {
+      checkOwn(key)
+      const vpg = registryPattern.exec(key)?.[1]
+      if (vpg !== undefined)
+        for (const name of [storeKeyName, `${keyPrefix}${vpg}`]) await locks.extend(name, lockMillis, signal)
+      await locks.extend(key, lockMillis, signal)
+    },
+  }
 }

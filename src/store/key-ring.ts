@@ -2,13 +2,13 @@ import { Failure, failedWith } from '../base/failure.ts'
 import { crc32c } from '../codec/crc32c.ts'
 import { Permits } from '../base/permits.ts'
 import type { KeyWrapper } from './key-wrapping.ts'
-import type { ObjectStore } from './object-store.ts'
+import type { CreateOptions, ObjectStore } from './object-store.ts'
 
 // The keys that encrypt objects lie in the store themselves, wrapped: one for each VPG under key/<vpg>, and key/store, which encrypts what is of no
 // VPG and tells by its presence which user's key this store was encrypted with. README.md has the table.
 
 export const keyPrefix = 'key/'
-const storeKeyName = `${keyPrefix}store`
+export const storeKeyName = `${keyPrefix}store`
 const magic = 0x4b_41_52_56 // 'VRAK'
 const formatVersion = 1
 const headerSizeBytes = 40
@@ -35,8 +35,8 @@ export class KeyRing {
   }
 
   /** Of what belongs to no VPG. Made where there is none, once for all who race for it. */
-  async storeKey(signal: AbortSignal): Promise<Uint8Array> {
-    return await this.#made(storeKeyName, signal, () => this.#requireNoVpgs(signal))
+  async storeKey(signal: AbortSignal, options?: CreateOptions): Promise<Uint8Array> {
+    return await this.#made(storeKeyName, { signal, options }, () => this.#requireNoVpgs(signal))
   }
 
   /** The same where there is one: without it nothing of no VPG was ever created. */
@@ -55,8 +55,8 @@ export class KeyRing {
   }
 
   /** For a VPG that is new. Never for one that has objects: they would be unreadable for good, and nobody would know. */
-  async makeVpgKey(vpg: string, signal: AbortSignal): Promise<void> {
-    await this.#made(`${keyPrefix}${vpg}`, signal, async () => {
+  async makeVpgKey(vpg: string, signal: AbortSignal, options?: CreateOptions): Promise<void> {
+    await this.#made(`${keyPrefix}${vpg}`, { signal, options }, async () => {
       for await (const { key } of this.#store.list(`${vpg}/`, undefined, signal))
         throw new Failure('OBJECT_CORRUPT', `${keyPrefix}${vpg} is missing, and "${key}" was encrypted with it`, {
           key,
@@ -69,12 +69,16 @@ export class KeyRing {
     this.#keys.delete(`${keyPrefix}${vpg}`)
   }
 
-  async #made(name: string, signal: AbortSignal, requireNew: () => Promise<void>): Promise<Uint8Array> {
+  async #made(
+    name: string,
+    { signal, options }: { readonly signal: AbortSignal; readonly options: CreateOptions | undefined },
+    requireNew: () => Promise<void>,
+  ): Promise<Uint8Array> {
     const key = await this.#known(name, signal, async () => {
       await requireNew()
       const { dataKey, wrapped } = await this.#wrapper.newKey(name, signal)
       try {
-        await this.#store.create(name, encoded(this.#wrapper, wrapped), signal)
+        await this.#store.create(name, encoded(this.#wrapper, wrapped), signal, options)
         return dataKey
       } catch (error) {
         if (!failedWith(error, 'ALREADY_EXISTS')) throw error

@@ -9,6 +9,19 @@ export interface ListedObject {
   readonly sizeBytes: number
 }
 
+export interface CreateOptions {
+  /** Where objects are locked: for so long from now on nobody destroys this one, whatever his rights. It is removed all the same: remove() hides it. */
+  readonly lockMillis?: number | undefined
+}
+
+/** Of a store that locks objects. */
+export interface ObjectLocks {
+  /** Until when the object is locked, 0 where it is not. NOT_FOUND without it. */
+  lockedUntilMicros(key: string, signal: AbortSignal): Promise<number>
+  /** Locked for so long from now on, at least. NOT_FOUND without the object. */
+  extend(key: string, lockMillis: number, signal: AbortSignal): Promise<void>
+}
+
 /**
  * Where segments, manifests, deltas and the mirror live. Objects are immutable. Keys are slash-separated segments of
  * [A-Za-z0-9._=-]. Every implementation passes test/contract/object-store.ts.
@@ -18,7 +31,7 @@ export interface ListedObject {
  */
 export interface ObjectStore {
   /** Creates the object whole or not at all; durable on return; fails ALREADY_EXISTS if the key exists. One of many racing creators wins. */
-  create(key: string, body: Uint8Array, signal: AbortSignal): Promise<void>
+  create(key: string, body: Uint8Array, signal: AbortSignal, options?: CreateOptions): Promise<void>
   /**
    * Reads [startBytes, endBytes). NOT_FOUND without the object; a range past the end is OBJECT_CORRUPT, never a short read. The
    * bytes may be put into `spare`, where that is large enough: it is not the caller's until the call has ended.
@@ -28,6 +41,8 @@ export interface ObjectStore {
   list(prefix: string, after: string | undefined, signal: AbortSignal): AsyncIterable<ListedObject>
   /** Removes the object; nothing happens where there is none. */
   remove(key: string, signal: AbortSignal): Promise<void>
+  /** Absent where nothing is locked: then lockMillis says nothing either. */
+  readonly locks?: ObjectLocks | undefined
   /** Of the cache on the local disk through which ranges are read; absent where there is none. */
   readonly cacheFacts?: CacheFacts | undefined
   close(): Promise<void>
@@ -89,4 +104,6 @@ export type PlaceConfig =
       readonly serverSideEncryption: 'bucket-default' | 's3' | 'kms'
       /** With 'kms': the key; undefined: the account's default key for S3. */
       readonly kmsKeyId: string | undefined
+      /** With which mode of S3 Object Lock objects are locked; undefined: they are not. */
+      readonly objectLock?: 'governance' | 'compliance' | undefined
     }

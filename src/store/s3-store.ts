@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import * as http from 'node:http'
 import * as https from 'node:https'
 import type { Readable } from 'node:stream'
@@ -5,19 +6,22 @@ import { crc32 } from 'node:zlib'
 import {
   DeleteObjectCommand,
   GetObjectCommand,
+  GetObjectRetentionCommand,
   HeadObjectCommand,
   ListObjectsV2Command,
   PutObjectCommand,
+  PutObjectRetentionCommand,
   S3Client,
+  S3ServiceException,
   type GetObjectCommandOutput,
   type ListObjectsV2CommandOutput,
   type PutObjectCommandInput,
 } from '@aws-sdk/client-s3'
 import { assert } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
-import { Failure } from '../base/failure.ts'
+import { Failure, failedWith } from '../base/failure.ts'
 import { checkKey, checkPrefix } from './keys.ts'
-import type { ByteRange, ListedObject, PlaceConfig, WholeStore } from './object-store.ts'
+import type { ByteRange, CreateOptions, ListedObject, ObjectLocks, PlaceConfig, WholeStore } from './object-store.ts'
 import { Attempts } from './s3-attempts.ts'
 import { failureOfResponse } from './s3-failures.ts'
 
@@ -32,6 +36,8 @@ export interface S3Credentials {
 const socketsMax = 64
 const connectionTimeoutMillis = 5_000
 const pageKeysMax = 1000
+/** The server tells its time in whole seconds, and the SDK the end of a lock. */
+const lockMarginMillis = 2_000
 
 /**
  * Objects in a bucket, on AWS or any server that honours `If-None-Match: *`.
@@ -43,17 +49,25 @@ const pageKeysMax = 1000
 export class S3Store implements WholeStore {
   readonly #client: S3Client
   readonly #config: S3Config
+  readonly #clock: Clock
   readonly #attempts: Attempts
+  readonly locks: ObjectLocks | undefined
   readonly #pageKeysMax: number
 
   constructor(config: S3Config, clock: Clock, credentials: S3Credentials | undefined, pageKeysMaxAsked = pageKeysMax) {
     this.#config = config
     this.#pageKeysMax = pageKeysMaxAsked
+    this.#clock = clock
     this.#attempts = new Attempts(config.requestTimeoutMillis, clock)
     this.#client = newS3Client(config, credentials)
+    if (config.objectLock !== undefined)
+      this.locks = {
+        lockedUntilMicros: (key, signal) => this.#lockedUntilMicros(key, signal),
+        extend: (key, lockMillis, signal) => this.#extendLock(key, lockMillis, signal),
+      }
   }
 
-  async create(key: string, body: Uint8Array, signal: AbortSignal): Promise<void> {
+  async create(key: string, body: Uint8Array, signal: AbortSignal, options: CreateOptions = {}): Promise<void> {
     checkKey(key)
     const command = new PutObjectCommand({
       ...this.#place(key),
@@ -61,13 +75,72 @@ export class S3Store implements WholeStore {
       ContentLength: body.length,
       IfNoneMatch: '*',
       ...encryptionAsked(this.#config),
-      ...(this.#config.checksums === 'when-supported' ? { ChecksumCRC32: checksumOf(body) } : {}),
+      ...this.#lockAsked(options),
+      ...this.#checksumGiven(body, options),
     })
     // Sent again only if it surely did not arrive: after a lost answer a second try would meet our own object and
     // report it as somebody else's. The caller can tell; we cannot.
-    await this.#attempts.create(key, body.length, signal, async options => {
-      await this.#client.send(command, options)
+    await this.#attempts.create(key, body.length, signal, async sending => {
+      await this.#client.send(command, sending)
     })
+  }
+
+  #lockAsked({ lockMillis = 0 }: CreateOptions): Partial<PutObjectCommandInput> {
+    const mode = this.#lockMode
+    if (mode === undefined || lockMillis <= 0) return {}
+    return { ObjectLockMode: mode, ObjectLockRetainUntilDate: this.#lockEnd(lockMillis) }
+  }
+
+  /** With every lock S3 wants a digest in a header; the older one where the newer are not known. */
+  #checksumGiven(body: Uint8Array, { lockMillis = 0 }: CreateOptions): Partial<PutObjectCommandInput> {
+    if (this.#config.checksums === 'when-supported') return { ChecksumCRC32: checksumOf(body) }
+    if (this.#config.objectLock === undefined || lockMillis <= 0) return {}
+    return { ContentMD5: createHash('md5').update(body).digest('base64') }
+  }
+
+  get #lockMode(): 'GOVERNANCE' | 'COMPLIANCE' | undefined {
+    const { objectLock } = this.#config
+    if (objectLock === undefined) return undefined
+    return objectLock === 'governance' ? 'GOVERNANCE' : 'COMPLIANCE'
+  }
+
+  /**
+   * A lock that is too long cannot be taken back, so the time is the server's: the SDK learns by how much ours is wrong when a request is refused for
+   * it, and none is taken before that.
+   */
+  #lockEnd(lockMillis: number): Date {
+    const nowMillis = this.#clock.timestampMicros() / 1000 + this.#client.config.systemClockOffset
+    return new Date(nowMillis + lockMillis + lockMarginMillis)
+  }
+
+  async #lockedUntilMicros(key: string, signal: AbortSignal): Promise<number> {
+    checkKey(key)
+    const command = new GetObjectRetentionCommand(this.#place(key))
+    const answer = await this.#attempts.repeatable(key, 0, signal, async options => {
+      return await this.#client.send(command, options).catch((error: unknown) => {
+        if (isWithoutLock(error)) return { Retention: undefined }
+        throw hiddenAsMissing(error, key)
+      })
+    })
+    return (answer.Retention?.RetainUntilDate?.getTime() ?? 0) * 1000
+  }
+
+  async #extendLock(key: string, lockMillis: number, signal: AbortSignal): Promise<void> {
+    checkKey(key)
+    const end = this.#lockEnd(lockMillis)
+    const Retention = { Mode: this.#lockMode, RetainUntilDate: end }
+    const command = new PutObjectRetentionCommand({ ...this.#place(key), Retention })
+    try {
+      await this.#attempts.repeatable(key, 0, signal, async options => {
+        await this.#client.send(command, options).catch((error: unknown) => {
+          throw hiddenAsMissing(error, key)
+        })
+      })
+    } catch (error) {
+      // Refused for its rights, or for the lock reaches farther: that is as good.
+      if (!failedWith(error, 'CONFIG_INVALID')) throw error
+      if ((await this.#lockedUntilMicros(key, signal)) < end.getTime() * 1000) throw error
+    }
   }
 
   async readRange(key: string, range: ByteRange, signal: AbortSignal): Promise<Uint8Array> {
@@ -156,6 +229,7 @@ export class S3Store implements WholeStore {
     })
   }
 
+  /** In a bucket with versions this hides the object behind a marker, locked or not; the version goes by the bucket's lifecycle rule (README.md). */
   async remove(key: string, signal: AbortSignal): Promise<void> {
     checkKey(key)
     const command = new DeleteObjectCommand(this.#place(key))
@@ -207,6 +281,17 @@ export function encryptionAsked({ serverSideEncryption, kmsKeyId }: S3Config): P
     BucketKeyEnabled: true,
     ...(kmsKeyId === undefined ? {} : { SSEKMSKeyId: kmsKeyId }),
   }
+}
+
+/** S3 answers so for an object that was never locked; other servers with the name alone. */
+function isWithoutLock(error: unknown): boolean {
+  return error instanceof S3ServiceException && error.name === 'NoSuchObjectLockConfiguration'
+}
+
+/** An object that was removed is a marker, of which S3 says that one cannot do this to it. */
+function hiddenAsMissing(error: unknown, key: string): unknown {
+  if (!(error instanceof S3ServiceException) || error.$metadata.httpStatusCode !== 405) return error
+  return new Failure('NOT_FOUND', `there is no object "${key}"`, { key }, { cause: error })
 }
 
 function checksumOf(body: Uint8Array): string {

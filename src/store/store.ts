@@ -23,7 +23,16 @@ import type {
 //
 // and a third over either, which encrypts (encrypted-store.ts; README.md has the format).
 
-export type { ByteRange, CacheConfig, CacheFacts, ListedObject, ObjectStore, StoreConfig } from './object-store.ts'
+export type {
+  ByteRange,
+  CacheConfig,
+  CacheFacts,
+  CreateOptions,
+  ListedObject,
+  ObjectLocks,
+  ObjectStore,
+  StoreConfig,
+} from './object-store.ts'
 
 export interface StoreOptions {
   readonly clock?: Clock

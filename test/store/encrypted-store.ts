@@ -252,3 +252,23 @@ t.test('KMS: one call for a key, none for an object; what it refuses is said, wh
   const range = { startBytes: 0, endBytes: 1 }
   await failsWith(t, 'CONFIG_INVALID', after.readRange(`${vpg}/base/a`, range, signal), 'a key that was disabled')
 })
+
+t.test('what locks a VPG locks the keys that it is read with', async t => {
+  const simulator = await S3Simulator.start({ versions: 'locking' })
+  t.teardown(() => simulator.close())
+  const store = await opened(t, {
+    ...({ kind: 's3', bucket: 'bucket', prefix: '', region: 'eu-central-1', forcePathStyle: true } as const),
+    ...({ checksums: 'when-supported', requestTimeoutMillis: 10_000, serverSideEncryption: 'bucket-default' } as const),
+    ...({ endpoint: simulator.endpoint, kmsKeyId: undefined, objectLock: 'compliance' } as const),
+    clientEncryption: keyFileIn(t.testdir(), 'key'),
+  })
+  const lockMillis = 3_600_000
+  const keys = ['key/store', `key/${vpg}`, `vpg/${vpg}`]
+  const untilMillis = (key: string): number => simulator.bucket.versions(key).at(-1)?.retention?.untilMillis ?? 0
+  await store.create(`vpg/${vpg}`, Buffer.from('registry'), signal, { lockMillis })
+  const before = Date.now()
+  for (const key of keys) t.ok(untilMillis(key) > before, `${key} is created locked`)
+  await store.locks?.extend(`vpg/${vpg}`, 2 * lockMillis, signal)
+  for (const key of keys) t.ok(untilMillis(key) >= before + 2 * lockMillis, `${key} is locked for longer`)
+  await failsWith(t, 'REQUEST_INVALID', store.locks!.extend('key/store', lockMillis, signal), 'a key by its name')
+})

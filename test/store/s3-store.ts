@@ -12,6 +12,8 @@ const credentials = { accessKeyId: 'test', secretAccessKey: 'secret' }
 /** Waits between tries are made at once: what is tested is what comes of them. */
 const clock = { ...systemClock, sleep: async () => undefined }
 
+const hourMillis = 3_600_000
+
 type S3Config = Extract<StoreConfig, { kind: 's3' }>
 
 function configOf(endpoint: string, changes: Partial<S3Config> = {}): S3Config {
@@ -56,13 +58,63 @@ for (const checksums of ['when-supported', 'when-required'] as const) {
   t.test(`against the simulator, checksums ${checksums}`, async t => {
     objectStoreContract(t, async t => {
       const pageKeysMax = checksums === 'when-supported' ? 1000 : 7
-      const { store, simulator } = await start(t, { checksums }, { pageKeysMax })
+      // Whoever knows no lock sees no difference in a bucket with versions.
+      const versions = checksums === 'when-supported' ? 'none' : 'locking'
+      const { store, simulator } = await start(t, { checksums }, { pageKeysMax, versions })
       const other = await openStore(configOf(simulator.endpoint, { checksums }), { credentials, clock })
       t.teardown(async () => await other.close())
       return { store, other, manyObjects: checksums === 'when-supported' ? 1100 : 100 }
     })
   })
 }
+
+for (const checksums of ['when-supported', 'when-required'] as const)
+  t.test(`a locked object is removed from sight, and its bytes stay until the lock ends (${checksums})`, async t => {
+    const { store, simulator } = await start(t, { objectLock: 'compliance', checksums }, { versions: 'locking' })
+    const { bucket } = simulator
+    const before = Date.now()
+    await store.create('vpg/1', Buffer.from('body'), signal, { lockMillis: hourMillis })
+    await store.create('vpg/2', Buffer.from('body'), signal)
+    const [locked] = bucket.versions('site-a/vpg/1')
+    t.match(locked, { isMarker: false, retention: { mode: 'COMPLIANCE' } })
+    t.ok((locked?.retention?.untilMillis ?? 0) >= before + hourMillis)
+    t.strictSame(bucket.versions('site-a/vpg/2')[0]?.retention, undefined, 'what asks for no lock gets none')
+    for (const key of ['vpg/1', 'vpg/2']) {
+      await store.remove(key, signal)
+      await store.remove(key, signal)
+      await failsWith(t, 'NOT_FOUND', store.readRange(key, { startBytes: 0, endBytes: 1 }, signal), key)
+    }
+    t.strictSame(await keysOf(store.list('', undefined, signal)), [])
+    bucket.expireVersions(before + hourMillis)
+    t.equal(bucket.versionCount, 1, 'the locked one is there')
+    await store.create('vpg/1', Buffer.from('again'), signal)
+    t.strictSame((await store.readRange('vpg/1', { startBytes: 0, endBytes: 5 }, signal)).toString(), 'again')
+    bucket.expireVersions(before + 2 * hourMillis)
+    t.equal(bucket.versionCount, 1, 'and goes when its lock is over')
+  })
+
+t.test('a lock is extended, never shortened, and told', async t => {
+  const { store, simulator } = await start(t, { objectLock: 'governance' }, { versions: 'locking' })
+  const { locks } = store
+  await store.create('k', Buffer.from('body'), signal)
+  t.equal(await locks?.lockedUntilMicros('k', signal), 0)
+  await locks?.extend('k', 2 * hourMillis, signal)
+  const untilMicros = await locks?.lockedUntilMicros('k', signal)
+  t.ok((untilMicros ?? 0) > (Date.now() + hourMillis) * 1000)
+  await locks?.extend('k', hourMillis, signal)
+  t.equal(await locks?.lockedUntilMicros('k', signal), untilMicros, 'the longer one stays')
+  await locks?.extend('k', 3 * hourMillis, signal)
+  t.ok(((await locks?.lockedUntilMicros('k', signal)) ?? 0) > (untilMicros ?? 0))
+  simulator.failNext('PutObjectRetention', { kind: 'refuse', status: 403, code: 'AccessDenied' })
+  await failsWith(t, 'CONFIG_INVALID', locks!.extend('k', 9 * hourMillis, signal), 'a role that may not')
+  await store.remove('k', signal)
+  for (const key of ['k', 'nowhere']) {
+    await failsWith(t, 'NOT_FOUND', locks!.extend(key, hourMillis, signal), `extend ${key}`)
+    await failsWith(t, 'NOT_FOUND', locks!.lockedUntilMicros(key, signal), `ask ${key}`)
+  }
+  const { store: plain } = await start(t)
+  t.equal(plain.locks, undefined, 'a store that is not to lock says so')
+})
 
 t.test('objects of other prefixes are not seen', async t => {
   const { store, simulator } = await start(t)

@@ -669,6 +669,7 @@ const emptyMirror: VpgStatus['mirror'] = {
   forms: [],
   requests: { ...noStoreRequests, sinceMicros: nowMicros - 3600e6 },
   scrub: undefined,
+  locks: undefined,
   storeFailure: undefined,
 }
 

@@ -4,7 +4,7 @@ import * as http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { crc32 } from 'node:zlib'
-import { SimulatedBucket, type BodyPlace } from './s3-sim-bucket.ts'
+import { SimulatedBucket, type BodyPlace, type Retention } from './s3-sim-bucket.ts'
 
 // A strict S3 server for the subset in use, spoken to by the real SDK over HTTP, with faults as a first-class API.
 //
@@ -12,7 +12,17 @@ import { SimulatedBucket, type BodyPlace } from './s3-sim-bucket.ts'
 // a request bears must be right, an object may only be created with If-None-Match: * (as a bucket policy can demand it),
 // parameters and framings that S3 would treat otherwise than this server are refused with 501 instead of being ignored.
 
-export const operations = ['PutObject', 'GetObject', 'HeadObject', 'ListObjectsV2', 'DeleteObject'] as const
+export const operations = [
+  'PutObject',
+  'GetObject',
+  'HeadObject',
+  'ListObjectsV2',
+  'DeleteObject',
+  'PutObjectRetention',
+  'GetObjectRetention',
+  'GetBucketVersioning',
+  'GetBucketLifecycleConfiguration',
+] as const
 export type Operation = (typeof operations)[number]
 
 export type Fault =
@@ -57,6 +67,8 @@ export type Flaw =
   | 'ignores-encryption'
   /** Says that it removed an object, and did not. */
   | 'keeps-removed'
+  /** Takes every lock, and keeps none. */
+  | 'ignores-locks'
 
 export interface SimulatorOptions {
   readonly flaws: readonly Flaw[]
@@ -74,6 +86,12 @@ export interface SimulatorOptions {
   /** False for measurements, where S3's own hashing would be done by other machines. */
   readonly digestsAreChecked: boolean
   readonly bodies: BodyPlace
+  /** 'locking': with versions and Object Lock. */
+  readonly versions: 'none' | 'kept' | 'locking'
+  /** Prefixes below which the bucket's lifecycle rules remove noncurrent versions. */
+  readonly expiringPrefixes: readonly string[]
+  /** By which locks end. */
+  readonly nowMillis: () => number
 }
 
 const defaults: SimulatorOptions = {
@@ -87,6 +105,9 @@ const defaults: SimulatorOptions = {
   pageKeysMax: 1000,
   digestsAreChecked: true,
   bodies: 'memory',
+  versions: 'none',
+  expiringPrefixes: [],
+  nowMillis: () => Date.now(),
 }
 
 interface Planned {
@@ -139,8 +160,8 @@ export class S3Simulator {
 
   private constructor(options: SimulatorOptions) {
     this.#options = options
-    this.bucket = new SimulatedBucket(options.bodies)
-    this.requestCounts = { PutObject: 0, GetObject: 0, HeadObject: 0, ListObjectsV2: 0, DeleteObject: 0 }
+    this.bucket = new SimulatedBucket(options.bodies, { isVersioned: options.versions !== 'none' })
+    this.requestCounts = Object.fromEntries(operations.map(operation => [operation, 0])) as Record<Operation, number>
     this.#server = http.createServer((request, response) => {
       this.#serve(request, response).catch(() => request.socket.destroy())
     })
@@ -278,12 +299,27 @@ export class S3Simulator {
       case 'HeadObject': {
         const sizeBytes = this.bucket.sizeBytes(request.key)
         if (sizeBytes === undefined) return { status: 404, headers: {}, body: Buffer.alloc(0) }
-        const headers = { 'content-length': sizeBytes, etag: '"opaque"', ...this.#encryptionHeaders(request.key) }
+        const encryption = this.#encryptionHeaders(request.key)
+        const headers = {
+          'content-length': sizeBytes,
+          etag: '"opaque"',
+          ...encryption,
+          ...this.#versionHeader(request.key),
+        }
         return { status: 200, headers, body: Buffer.alloc(0) }
       }
       case 'DeleteObject':
-        if (!this.#has('keeps-removed')) await this.bucket.remove(request.key)
-        return { status: 204, headers: {}, body: Buffer.alloc(0) }
+        return await this.#delete(request)
+      case 'PutObjectRetention':
+        return this.#putRetention(request)
+      case 'GetObjectRetention':
+        return this.#getRetention(request)
+      case 'GetBucketVersioning':
+        return xmlAnswer(
+          `<VersioningConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">${this.#isVersioned ? '<Status>Enabled</Status>' : ''}</VersioningConfiguration>`,
+        )
+      case 'GetBucketLifecycleConfiguration':
+        return this.#lifecycle()
       case 'ListObjectsV2':
         return this.#list(request.query, fault)
     }
@@ -301,17 +337,121 @@ export class S3Simulator {
       throw new Refusal(501, 'NotImplemented', unknown)
     if (this.#options.digestsAreChecked) checkDigests(headers, body, !this.#has('ignores-checksums'))
     const encryption = encryptionIn(headers)
+    const retention = this.#retentionIn(headers)
     if (this.#has('ignores-conditions')) await this.bucket.remove(key)
     if (this.#has('races') && this.bucket.sizeBytes(key) === undefined) {
       await delay(20)
       await this.bucket.remove(key)
     }
-    if (!(await this.bucket.create(key, body))) {
+    if (!(await this.bucket.create(key, body, retention))) {
       throw new Refusal(412, 'PreconditionFailed', 'At least one of the pre-conditions you specified did not hold')
     }
     if (encryption !== undefined && !this.#has('ignores-encryption')) this.#encryption.set(key, encryption)
     this.#unlisted.add(key)
-    return { status: 200, headers: { etag: '"opaque"', ...this.#encryptionHeaders(key) }, body: Buffer.alloc(0) }
+    return {
+      status: 200,
+      headers: { etag: '"opaque"', ...this.#encryptionHeaders(key), ...this.#versionHeader(key) },
+      body: Buffer.alloc(0),
+    }
+  }
+
+  /** Without a version a marker hides the object, whatever locks it; with one that version goes, unless it is locked. */
+  async #delete({ key, query }: Request): Promise<Answer> {
+    const id = query.get('versionId')
+    const done = { status: 204, headers: {}, body: Buffer.alloc(0) }
+    if (id === null) {
+      if (!this.#has('keeps-removed')) await this.bucket.remove(key)
+      return done
+    }
+    if (!this.#isVersioned) throw new Refusal(400, 'InvalidArgument', 'Invalid version id specified')
+    const untilMillis = this.bucket.versions(key).find(version => version.id === id)?.retention?.untilMillis ?? 0
+    if (untilMillis > this.#options.nowMillis())
+      throw new Refusal(403, 'AccessDenied', 'Access Denied because object protected by object lock.')
+    this.bucket.removeVersion(key, id)
+    return done
+  }
+
+  #putRetention({ key, headers, body }: Request): Answer {
+    if (headers['content-md5'] === undefined && !Object.keys(headers).some(name => /^x-amz-checksum-/.test(name)))
+      throw new Refusal(400, 'InvalidRequest', 'Missing required header for this request: Content-MD5')
+    checkDigests(headers, body, true)
+    const current = this.#lockable(key)
+    const text = body.toString()
+    const retention = retentionOf(/<Mode>(\w+)<\/Mode>/.exec(text)?.[1], /<RetainUntilDate>([^<]+)</.exec(text)?.[1])
+    this.#checkRetention(retention)
+    const former = current.retention
+    const isWeaker =
+      former !== undefined &&
+      former.untilMillis > this.#options.nowMillis() &&
+      (retention.untilMillis < former.untilMillis || (former.mode === 'COMPLIANCE' && retention.mode !== 'COMPLIANCE'))
+    if (isWeaker) throw new Refusal(403, 'AccessDenied', 'Access Denied because object protected by object lock.')
+    this.bucket.setRetention(key, retention)
+    return { status: 200, headers: {}, body: Buffer.alloc(0) }
+  }
+
+  #getRetention({ key }: Request): Answer {
+    const { retention } = this.#lockable(key)
+    if (retention === undefined)
+      throw new Refusal(
+        404,
+        'NoSuchObjectLockConfiguration',
+        'The specified object does not have a ObjectLock configuration',
+      )
+    const until = new Date(retention.untilMillis).toISOString()
+    return xmlAnswer(`<Retention><Mode>${retention.mode}</Mode><RetainUntilDate>${until}</RetainUntilDate></Retention>`)
+  }
+
+  #lockable(key: string): { readonly retention: Retention | undefined } {
+    if (this.#options.versions !== 'locking')
+      throw new Refusal(400, 'InvalidRequest', 'Bucket is missing Object Lock Configuration')
+    const current = this.bucket.versions(key).at(-1)
+    if (current === undefined) throw new Refusal(404, 'NoSuchKey', 'The specified key does not exist.')
+    if (current.isMarker)
+      throw new Refusal(405, 'MethodNotAllowed', 'The specified method is not allowed against this resource.')
+    return current
+  }
+
+  #retentionIn(headers: http.IncomingHttpHeaders): Retention | undefined {
+    const [mode, until] = ['mode', 'retain-until-date'].map(
+      name => headers[`x-amz-object-lock-${name}`] as string | undefined,
+    )
+    if (mode === undefined && until === undefined) return undefined
+    const retention = retentionOf(mode, until)
+    if (this.#options.versions !== 'locking')
+      throw new Refusal(400, 'InvalidRequest', 'Bucket is missing Object Lock Configuration')
+    if (headers['content-md5'] === undefined && headers['x-amz-checksum-crc32'] === undefined)
+      throw new Refusal(
+        400,
+        'InvalidRequest',
+        'Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters',
+      )
+    this.#checkRetention(retention)
+    return this.#has('ignores-locks') ? undefined : retention
+  }
+
+  #checkRetention({ untilMillis }: Retention): void {
+    if (untilMillis <= this.#options.nowMillis())
+      throw new Refusal(400, 'InvalidArgument', 'The retain until date must be in the future!')
+  }
+
+  #lifecycle(): Answer {
+    const { expiringPrefixes } = this.#options
+    if (expiringPrefixes.length === 0)
+      throw new Refusal(404, 'NoSuchLifecycleConfiguration', 'The lifecycle configuration does not exist')
+    const rules = expiringPrefixes.map(
+      prefix =>
+        `<Rule><Filter><Prefix>${escaped(prefix)}</Prefix></Filter><Status>Enabled</Status><NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays></NoncurrentVersionExpiration></Rule>`,
+    )
+    return xmlAnswer(`<LifecycleConfiguration>${rules.join('')}</LifecycleConfiguration>`)
+  }
+
+  get #isVersioned(): boolean {
+    return this.#options.versions !== 'none'
+  }
+
+  #versionHeader(key: string): Record<string, string> {
+    const id = this.bucket.versions(key).at(-1)?.id
+    return id === undefined ? {} : { 'x-amz-version-id': id }
   }
 
   #has(flaw: Flaw): boolean {
@@ -362,9 +502,9 @@ export class S3Simulator {
       key => `<Contents><Key>${escaped(key)}</Key><Size>${this.bucket.sizeBytes(key)}</Size></Contents>`,
     )
     const next = isTruncated ? `<NextContinuationToken>${tokenOfKey(last)}</NextContinuationToken>` : ''
-    const text = `<?xml version="1.0" encoding="UTF-8"?>
-<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>${this.#options.bucket}</Name><Prefix>${escaped(prefix)}</Prefix><KeyCount>${keys.length}</KeyCount><MaxKeys>${limit}</MaxKeys><IsTruncated>${isTruncated}</IsTruncated>${next}${contents.join('')}</ListBucketResult>`
-    return { status: 200, headers: { 'content-type': 'application/xml' }, body: Buffer.from(text) }
+    return xmlAnswer(
+      `<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>${this.#options.bucket}</Name><Prefix>${escaped(prefix)}</Prefix><KeyCount>${keys.length}</KeyCount><MaxKeys>${limit}</MaxKeys><IsTruncated>${isTruncated}</IsTruncated>${next}${contents.join('')}</ListBucketResult>`,
+    )
   }
 }
 
@@ -377,6 +517,8 @@ const putHeaders = new Set([
   'x-amz-server-side-encryption',
   'x-amz-server-side-encryption-aws-kms-key-id',
   'x-amz-server-side-encryption-bucket-key-enabled',
+  'x-amz-object-lock-mode',
+  'x-amz-object-lock-retain-until-date',
 ])
 
 const listParameters = new Set(['list-type', 'prefix', 'start-after', 'continuation-token', 'max-keys'])
@@ -385,11 +527,31 @@ function operationOf(method: string, url: URL): Operation {
   const isBucket = url.pathname.split('/').slice(2).join('/') === ''
   const id = url.searchParams.get('x-id')
   if (method === 'GET' && isBucket && url.searchParams.get('list-type') === '2') return 'ListObjectsV2'
+  if (method === 'GET' && isBucket && url.searchParams.has('versioning')) return 'GetBucketVersioning'
+  if (method === 'GET' && isBucket && url.searchParams.has('lifecycle')) return 'GetBucketLifecycleConfiguration'
+  if (method === 'GET' && !isBucket && url.searchParams.has('retention')) return 'GetObjectRetention'
+  if (method === 'PUT' && !isBucket && url.searchParams.has('retention')) return 'PutObjectRetention'
   if (method === 'GET' && !isBucket && id === 'GetObject') return 'GetObject'
   if (method === 'PUT' && !isBucket && id === 'PutObject') return 'PutObject'
   if (method === 'DELETE' && !isBucket && id === 'DeleteObject') return 'DeleteObject'
   if (method === 'HEAD' && !isBucket) return 'HeadObject'
   throw new Refusal(501, 'NotImplemented', `${method} ${url.pathname}${url.search}`)
+}
+
+function retentionOf(mode: string | undefined, until: string | undefined): Retention {
+  const untilMillis = Date.parse(until ?? '')
+  if ((mode !== 'GOVERNANCE' && mode !== 'COMPLIANCE') || Number.isNaN(untilMillis))
+    throw new Refusal(
+      400,
+      'InvalidArgument',
+      'x-amz-object-lock-retain-until-date and x-amz-object-lock-mode must both be supplied',
+    )
+  return { mode, untilMillis }
+}
+
+function xmlAnswer(text: string): Answer {
+  const body = Buffer.from(`<?xml version="1.0" encoding="UTF-8"?>\n${text}`)
+  return { status: 200, headers: { 'content-type': 'application/xml' }, body }
 }
 
 /** "AES256", or "aws:kms" and the key's id; undefined where nothing is asked for. */
