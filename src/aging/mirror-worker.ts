@@ -13,6 +13,7 @@ import { openStore, type ObjectStore, type StoreConfig } from '../store/store.ts
 import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import type { WholeSync } from '../timeline/repair.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
+import { withRemovalNoted } from '../timeline/removed-volumes.ts'
 import { withVolumeChange, withWriting } from '../timeline/definition-change.ts'
 import type { VolumeDataSize } from '../timeline/image-size.ts'
 import { LogFiles } from './log-files.ts'
@@ -240,7 +241,12 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }
 
   async changeVolumes({ vpg, change }: Parameters<AgingService['changeVolumes']>[0]): Promise<VpgDefinition> {
-    return await this.#redefine(vpg, definition => withVolumeChange(definition, change))
+    if (change.kind !== 'remove') return await this.#redefine(vpg, definition => withVolumeChange(definition, change))
+    await this.readTail()
+    const { newestOrdinal } = this.#known(vpg)
+    return await this.#redefine(vpg, definition =>
+      withRemovalNoted(withVolumeChange(definition, change), newestOrdinal),
+    )
   }
 
   async beginPreseed({ vpg, ...image }: Parameters<AgingService['beginPreseed']>[0]): Promise<VpgDefinition> {

@@ -49,6 +49,11 @@ export class StreamTail {
     return before !== undefined && comparePositions({ generation, sequence: lastSequence as Sequence }, before) <= 0
   }
 
+  /** Of all that were seen, the newest; 0 before the first. */
+  get newestMarker(): number {
+    return Math.max(0, ...this.#lastMarkers.values())
+  }
+
   /** Looks at the next record of the log; `read` gives its frame, checked against the header, and fails RECORD_CORRUPT. */
   next(header: RecordHeader, read: () => Uint8Array): Verdict {
     const { stream, generation } = header

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { assert } from '../base/assert.ts'
 import { Failure, failedWith } from '../base/failure.ts'
 import {
+  checkpointOrdinal,
   formatCheckpointId,
   ordinal,
   type Ordinal,
@@ -23,6 +24,7 @@ import { historySizeBytes, lacksRoomForSync } from '../timeline/journal-limit.ts
 import { dataSizesAt, type VolumeDataSize } from '../timeline/image-size.ts'
 import { objectKeys } from '../timeline/reach.ts'
 import { hasEnded, withoutRecovery, withRecovery, type RecoveryRecord } from '../timeline/recovery.ts'
+import { isGoneAt } from '../timeline/removed-volumes.ts'
 import type { Hole } from '../timeline/state.ts'
 import { storeUseOf, type FormSize } from '../timeline/store-use.ts'
 import { collectGarbage, dropFormerProcess, moveEdge, removeDeleted } from './housekeeping.ts'
@@ -89,6 +91,13 @@ export class VpgAging {
 
   get contents(): VpgContents {
     return this.writer.contents
+  }
+
+  /** Of all markers that the log and the store are known to hold, the newest's. */
+  get newestOrdinal(): Ordinal {
+    const { state, recent, pendingMarkers } = this.contents
+    const pending = pendingMarkers.map(({ term, counter }) => checkpointOrdinal(term, counter))
+    return ordinal(Math.max(lastDeltaEnd(state), recent.at(-1)?.ordinal ?? 0, this.#tail.newestMarker, ...pending))
   }
 
   get isDeleted(): boolean {
@@ -371,7 +380,10 @@ export class VpgAging {
     for (const file of files) this.#tools.logFiles.hold(file)
     this.#images.set(pinId, { keys: new Set(objectKeys(contents.state)), files })
     const state = { ...contents.state, recoveries: [] } // of no use to a reader
-    return { pinId, checkpoint, state, tail, segmentsFrom: contents.segmentsFrom }
+    const volumes = checkpoint.volumes.map(volume =>
+      isGoneAt(state.definition, volume.number, checkpoint.ordinal) ? { ...volume, included: false } : volume,
+    )
+    return { pinId, checkpoint: { ...checkpoint, volumes }, state, tail, segmentsFrom: contents.segmentsFrom }
   }
 
   async closeImage(pinId: string): Promise<void> {

@@ -5,6 +5,7 @@ import { createOnce, type VpgCommits, type VpgContents } from '../manifest/manif
 import { liesWithin } from '../timeline/positions.ts'
 import { historyEdge, holeOver, isCovered, keptOrdinals, retention, type HistoryPoint } from '../timeline/retention.ts'
 import { unread } from '../timeline/reach.ts'
+import { withVolumesGone } from '../timeline/removed-volumes.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { Hole, SegmentSpan, VpgState } from '../timeline/state.ts'
 import type { ThinningPoint } from '../timeline/thinning.ts'
@@ -161,7 +162,8 @@ export class VpgWriter {
 
   /** The contents with the history's edge where it belongs now, without the dropped checkpoints, and without what nobody reads any more. */
   trimmed(contents: VpgContents, { folded = [], dropped = [], earlyEdge = 0 as Ordinal }: Trim = {}): Required<Change> {
-    const { definition, holes } = contents.state
+    const definition = withVolumesGone(contents.state.definition, contents.recent.at(-1) ?? folded.at(-1))
+    const { holes } = contents.state
     const isDropped = new Set<number>(dropped)
     const points = [...this.history.points(), ...folded, ...contents.recent].filter(
       point => !isDropped.has(point.ordinal),
@@ -172,6 +174,7 @@ export class VpgWriter {
     const edge = later(byPolicy, earlyEdge < newest ? earlyEdge : newest)
     const state = {
       ...contents.state,
+      definition,
       historyEdge: edge,
       agedEarly: this.#agedEarly(contents.state, { edge, byPolicy, points }),
     }

@@ -1,4 +1,4 @@
-import type { VpgId } from '../base/ids.ts'
+import type { Ordinal, VpgId } from '../base/ids.ts'
 import type { DrillSchedule } from './drill-schedule.ts'
 
 /** Up to the age `forMillis` one checkpoint in `everyMillis` is kept; 0: every one. */
@@ -51,6 +51,10 @@ export interface VolumeDefinition {
   readonly sizeBytes: number
   /** The stream that writes it. */
   readonly stream: number
+  /** Of a removed one: the newest checkpoint whose markers had been seen then. */
+  readonly removedAfterOrdinal?: Ordinal
+  /** Of a removed one: the first checkpoint that is known to be without it for good. What only that and later ones would read leaves. */
+  readonly goneFromOrdinal?: Ordinal
   /** The machine that it is a disk of, where that is not its agent's; see vmOf. */
   readonly vm?: string
   /** Its mirror was begun with an image that somebody handed over. */

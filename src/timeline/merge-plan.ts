@@ -1,7 +1,7 @@
 import type { Ordinal } from '../base/ids.ts'
 import { checkpointsPerDeltaMax, mergeSizeBytesMax, smallDeltasMergedMin } from '../base/limits.ts'
 import { openRun, packBytes, unclosedDeltas } from './open-merge.ts'
-import { asOfLookup, firstAtLeast, readersOf } from './reach.ts'
+import { asOfLookup, firstAtLeast, readersByVolume, readersOf } from './reach.ts'
 import { regionName } from './region-plan.ts'
 import type { DeltaSpan, VpgState } from './state.ts'
 
@@ -89,14 +89,17 @@ export function weightsAfterLook({ deltas, groups }: Run, weights: Weights): [st
   return deltas.map((delta, index) => [deltaName(delta), (groups.length * (counts[index] ?? 0)) / total])
 }
 
-/** Answers for the run whether everybody who would read an extent of this ordinal has it in the base. */
+/** Answers for the run whether everybody who would read an extent of this ordinal, if anybody, has it in the base. */
 export function basedIn(
   state: VpgState,
   ordinals: readonly number[],
 ): (volume: number, region: number, ordinal: number) => boolean {
-  const readers = readersOf(state, ordinals)
+  const readersOfVolume = readersByVolume(state, readersOf(state, ordinals))
   const asOf = asOfLookup(state.regions)
-  return (volume, region, ordinal) => asOf(regionName({ volume, region }), firstAtLeast(readers, ordinal)) >= ordinal
+  return (volume, region, ordinal) => {
+    const reader = firstAtLeast(readersOfVolume(volume), ordinal)
+    return reader === undefined || asOf(regionName({ volume, region }), reader) >= ordinal
+  }
 }
 
 function unitsOf(deltas: readonly DeltaSpan[], weights: Weights): Unit[] {

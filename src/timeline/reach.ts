@@ -21,6 +21,8 @@ import type { DeltaSpan, PackRef, RegionVersion, SegmentSpan, VpgState } from '.
 //   A segment counts only after the last delta's end. It leaves when all its records lie at or before that end: images up to
 //   there read deltas (which hold every checkpoint that was retained), later ones read only what comes after.
 //
+// Of a removed volume the readers end before the first checkpoint that is without it, and there is no future.
+//
 // A delta span whose packs are all gone stays as an empty one while a span before it stays (each starts where the one before it
 // ends), while a checkpoint of its own is retained (its checkpoint page names it), and while it is the last (its end is where
 // the segments count from).
@@ -41,10 +43,11 @@ export interface Trimmed {
  */
 export function unread(state: VpgState, ordinals: readonly number[], segmentsFrom: PositionVector): Trimmed {
   const readers = readersOf(state, ordinals)
-  const regions = state.regions.filter(readVersions(state.regions, readers))
+  const readersOfVolume = readersByVolume(state, readers)
+  const regions = state.regions.filter(readVersions(state.regions, readersOfVolume))
   const asOf = asOfLookup(regions)
   const deltas = keepContiguous(
-    state.deltas.map(delta => withReadPacks(delta, readers, asOf)),
+    state.deltas.map(delta => withReadPacks(delta, readersOfVolume, asOf)),
     readers,
   )
   const segments = state.segments.filter(segment => !segmentLiesWithin(segment, segmentsFrom))
@@ -67,9 +70,27 @@ export function objectKeys(state: Pick<VpgState, 'deltas' | 'segments' | 'region
   ]
 }
 
+/** Ascending; without the future where no later checkpoint will read the volume. */
+type ReadersOfVolume = (volume: number) => readonly number[]
+
+export function readersByVolume(
+  { definition }: Pick<VpgState, 'definition'>,
+  readers: readonly number[],
+): ReadersOfVolume {
+  const gone = new Map<number, readonly number[]>()
+  for (const { number, goneFromOrdinal } of definition.removedVolumes) {
+    if (goneFromOrdinal === undefined) continue
+    gone.set(
+      number,
+      readers.filter(reader => reader < goneFromOrdinal),
+    )
+  }
+  return volume => gone.get(volume) ?? readers
+}
+
 function readVersions(
   regions: readonly RegionVersion[],
-  readers: readonly number[],
+  readersOfVolume: ReadersOfVolume,
 ): (version: RegionVersion) => boolean {
   const newest = newestVersions(regions)
   const next = new Map<RegionVersion, number>()
@@ -79,20 +100,22 @@ function readVersions(
     later.set(regionName(version), version.asOfOrdinal)
   }
   return version => {
-    if (newest.get(regionName(version)) === version) return true
+    const readers = readersOfVolume(version.volume)
+    if (newest.get(regionName(version)) === version) return firstAtLeast(readers, version.asOfOrdinal) !== undefined
     const until = next.get(version)
     assert(until !== undefined, 'every version was looked at')
-    return firstAtLeast(readers, version.asOfOrdinal) < until
+    return (firstAtLeast(readers, version.asOfOrdinal) ?? Infinity) < until
   }
 }
 
 function withReadPacks(
   delta: DeltaSpan,
-  readers: readonly number[],
+  readersOfVolume: ReadersOfVolume,
   asOf: (name: string, ordinal: number) => number,
 ): DeltaSpan {
-  const reader = firstAtLeast(readers, delta.fromOrdinal + 1)
   const isRead = ({ volume, regionRawSizeBytes }: PackRef): boolean => {
+    const reader = firstAtLeast(readersOfVolume(volume), delta.fromOrdinal + 1)
+    if (reader === undefined) return false
     for (let at = 0; at < regionRawSizeBytes.length; at += 2) {
       if (asOf(regionName({ volume, region: regionRawSizeBytes[at] ?? 0 }), reader) < delta.toOrdinal) return true
     }
@@ -107,7 +130,7 @@ function keepContiguous(deltas: readonly DeltaSpan[], readers: readonly number[]
     (delta, index) =>
       delta.packs.length > 0 ||
       index === deltas.length - 1 ||
-      firstAtLeast(readers, delta.fromOrdinal + 1) <= delta.toOrdinal,
+      (firstAtLeast(readers, delta.fromOrdinal + 1) ?? Infinity) <= delta.toOrdinal,
   )
   return first < 0 ? [] : deltas.slice(first)
 }
@@ -124,13 +147,14 @@ export function asOfLookup(regions: readonly RegionVersion[]): (name: string, or
     (versions.get(name) ?? []).reduce((newest, asOf) => (asOf <= ordinal ? Math.max(newest, asOf) : newest), 0)
 }
 
-/** The smallest reader at or above the ordinal; the future is above all. */
-export function firstAtLeast(readers: readonly number[], ordinal: number): number {
+/** The smallest reader at or above the ordinal; the future, where there is one, is above all. */
+export function firstAtLeast(readers: readonly number[], ordinal: number): number | undefined {
   let [low, high] = [0, readers.length - 1]
   while (low < high) {
     const middle = Math.floor((low + high) / 2)
     if ((readers[middle] ?? Infinity) >= ordinal) high = middle
     else low = middle + 1
   }
-  return readers[low] ?? Infinity
+  const found = readers[low]
+  return found !== undefined && found >= ordinal ? found : undefined
 }

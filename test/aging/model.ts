@@ -183,6 +183,53 @@ t.test('of a synchronisation that lasts few open deltas are left, however often 
   }
 })
 
+t.test('what is held of a removed volume is read for as long as the history has it, and leaves with it', async t => {
+  const model = await withOneCheckpoint(t, 41)
+  const [first, second] = [1, 2] as const
+  const some = async (steps: number): Promise<void> => {
+    for (let step = 0; step < steps; step++) {
+      for (let batch = 0; batch < 6; batch++) model.write(streams[batch % 2] ?? 1, 8)
+      model.checkpoint()
+      await model.age()
+    }
+  }
+  const held = async (): Promise<number[]> => {
+    const { plan } = await model.openNewest()
+    await model.close(plan)
+    const { deltas, regions } = plan.state
+    const packs = [...deltas.flatMap(delta => delta.packs), ...regions.flatMap(({ pack }) => pack ?? [])]
+    return [...new Set(packs.map(({ volume }) => volume))].sort()
+  }
+  await some(12)
+  t.ok((await held()).includes(second))
+  const last = model.checkpoints.at(-1)!
+  await model.worker.changeVolumes({ vpg: model.vpg, change: { kind: 'remove', name: `disk${second}` } })
+  await some(2) // its agent has not heard of it
+  model.unnamed.add(second)
+  await some(4)
+  await model.restart()
+  for (const whole of [last, ...model.checkpoints.slice(-6)]) {
+    const plan = await model.open(whole)
+    t.equal(await model.difference(plan), undefined, `checkpoint ${whole.checkpoint.ordinal}`)
+    await model.close(plan)
+  }
+  await some(20)
+  t.same(await held(), [first])
+  model.unnamed.delete(second)
+  const late = model.checkpoint()
+  model.unnamed.add(second)
+  await model.age()
+  const plan = await model.open(late)
+  const included = plan.checkpoint.volumes.flatMap(volume => (volume.included ? volume.number : []))
+  t.same(included, [first], 'one that names it all the same is not read for it')
+  t.equal(await model.difference(plan), undefined)
+  await model.close(plan)
+  await model.restart()
+  await some(2)
+  t.same(await held(), [first])
+  t.equal(await model.difference(await model.open(model.checkpoints.at(-1)!)), undefined)
+})
+
 t.test('a hole is repaired by a synchronisation that began after it was known, and by no other', async t => {
   const model = new AgingModel(randomFrom(9), t.testdir(), historyMillis)
   await model.worker.open(model.config)

@@ -16,7 +16,7 @@ import { openImage } from '../../src/image/image.ts'
 import type { RecordHeader } from '../../src/journal/record.ts'
 import { openSegment, tailSource } from '../../src/segment/segment.ts'
 import type { ObjectStore } from '../../src/store/object-store.ts'
-import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
+import type { Checkpoint, CheckpointVolume } from '../../src/timeline/checkpoint.ts'
 import type { VpgDefinition } from '../../src/timeline/definition.ts'
 import { BatchBuilder, encodeFrame } from '../../src/wire/wire.ts'
 import { FatefulStore, MemoryLog, SteppedClock, type Fate } from './aging-surroundings.ts'
@@ -227,16 +227,25 @@ export class AgingModel {
     const first = this.#mark(1, counter)
     return () => {
       const vector = [first, this.#mark(2, counter)]
-      const volumes = this.definition.volumes.map(({ number, sizeBytes }) => ({ number, sizeBytes, included: true }))
+      const volumes = this.#named()
       const { historyClockMillis: historyMillis } = this
       const ordinal = checkpointOrdinal(1, counter)
       return { checkpoint: { ordinal, timestampMicros: counter, historyMillis, vector, volumes }, sectors }
     }
   }
 
+  /** Volumes that markers do not name any more, as their agent has heard that they were removed. */
+  readonly unnamed = new Set<number>()
+
+  #named(): CheckpointVolume[] {
+    return this.definition.volumes
+      .filter(({ number }) => !this.unnamed.has(number))
+      .map(({ number, sizeBytes }) => ({ number, sizeBytes, included: true }))
+  }
+
   #mark(stream: (typeof streams)[number], counter: number): StreamPosition {
     const sequence = this.#next(stream)
-    const volumes = this.definition.volumes.map(({ number, sizeBytes }) => ({ number, sizeBytes, included: true }))
+    const volumes = this.#named()
     const generation = this.#generation(stream)
     const at = { generation, sequence, term: 1, counter, timestampMicros: counter }
     const frame = encodeFrame({ type: 'marker', ...at, participants: [...streams], volumes, requestId: 0 })
@@ -249,7 +258,7 @@ export class AgingModel {
     this.historyClockMillis += 1000
     const counter = ++this.#counter
     const vector: StreamPosition[] = []
-    const volumes = this.definition.volumes.map(({ number, sizeBytes }) => ({ number, sizeBytes, included: true }))
+    const volumes = this.#named()
     for (const stream of streams) {
       vector.push(this.#mark(stream, counter))
       // The other stream goes on before its own marker: the cut is at different places of the log.
@@ -301,7 +310,10 @@ export class AgingModel {
     const image = await openImage(plan, tools, never)
     const found: Sectors = new Map()
     let torn: string | undefined
-    for (const stream of streams) {
+    const shown = streams.filter(stream =>
+      plan.checkpoint.volumes.some(each => each.number === stream && each.included),
+    )
+    for (const stream of shown) {
       const range = { startBytes: 0, endBytes: volumeSizeBytes }
       const take = (offsetBytes: number, bytes: Uint8Array): void => {
         const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -316,8 +328,9 @@ export class AgingModel {
     }
     if (torn !== undefined) return torn
     for (const name of new Set([...wanted.keys(), ...found.keys()])) {
-      const [shown, expected] = [found.get(name), wanted.get(name)]
-      if (shown !== expected) return `sector ${name}: write ${shown}, expected ${expected}`
+      const [write, expected] = [found.get(name), wanted.get(name)]
+      if (write === expected || !shown.some(stream => name.startsWith(`${stream}/`))) continue
+      return `sector ${name}: write ${write}, expected ${expected}`
     }
     return undefined
   }

@@ -5,6 +5,7 @@ import { historyEdge, retention } from '../../src/timeline/retention.ts'
 import { planFold, waitingBytes } from '../../src/timeline/fold-plan.ts'
 import { mirrorBytes, planRegionRewrites, regionLoads } from '../../src/timeline/region-plan.ts'
 import { unread } from '../../src/timeline/reach.ts'
+import { isGoneAt, withRemovalNoted, withVolumesGone } from '../../src/timeline/removed-volumes.ts'
 import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
 import { eachRegion, regionSizes } from '../../src/timeline/region-sizes.ts'
 import type { DeltaSpan, Hole, PackRef, RegionVersion, SegmentSpan, VpgState } from '../../src/timeline/state.ts'
@@ -218,4 +219,66 @@ t.test('regions are rewritten until deltas are within their share, the fullest f
   t.same(planRegionRewrites(preseeded, { deltaShareMax: 0, countMax: 9 }), [], 'an image may come below yet')
   const rewritten = { ...state, regions: [...regions, { ...base(0), asOfOrdinal: 2 as Ordinal }] }
   t.equal(regionLoads(rewritten).find(load => load.region === 0)?.deltaBytes, 0, 'nothing is above the new version')
+})
+
+t.test(
+  'what is held of a removed volume leaves with the last checkpoint that has it, and nothing of the others',
+  async t => {
+    const delta = (to: number, packs: readonly PackRef[]): DeltaSpan => ({
+      ...{ kind: 'delta', fromOrdinal: (to - 1) as Ordinal, toOrdinal: to as Ordinal, packs },
+      ...{ checkpoints: { key: `page${to}`, sizeBytes: 1 }, checkpointCount: 1, rawSizeBytes: 1 },
+    })
+    const base = (volume: number, asOf: number): RegionVersion => {
+      return { volume, region: 0, asOfOrdinal: asOf as Ordinal, pack: pack(`base${volume}.${asOf}`, volume, [0], 100) }
+    }
+    const both = (to: number): DeltaSpan =>
+      delta(to, [pack(`delta1.${to}`, 1, [0], 10), pack(`delta2.${to}`, 2, [0], 10)])
+    const state: VpgState = {
+      ...emptyState(),
+      deltas: [both(1), both(2), both(3), delta(4, [pack('delta1.4', 1, [0], 10)])],
+      regions: [base(1, 1), base(2, 1)],
+    }
+    const [kept, removed] = [definition.volumes.slice(0, 1), definition.volumes.slice(1)]
+    const stateAt = (edge: number, goneFromOrdinal: number | undefined): VpgState => {
+      const gone = removed.map(volume => (goneFromOrdinal === undefined ? volume : { ...volume, goneFromOrdinal }))
+      const changed = { ...definition, volumes: kept, removedVolumes: gone as VpgState['definition']['removedVolumes'] }
+      return { ...state, historyEdge: edge as Ordinal, definition: changed }
+    }
+    const left = (edge: number, gone: number | undefined): string[] => {
+      const ordinals = [1, 2, 3, 4, 5].filter(ordinal => ordinal >= edge)
+      return unread(stateAt(edge, gone), ordinals, []).leftKeys.filter(key => /^(base|delta)2/.test(key))
+    }
+    // The first delta lies below the base in any case.
+    t.same(left(4, undefined), ['delta2.1'], 'nobody knows yet that no checkpoint will have it again')
+    t.same(left(3, 4), ['delta2.1'], 'the last one that has it reads base and deltas')
+    t.same(left(4, 4).sort(), ['base2.1', 'delta2.1', 'delta2.2', 'delta2.3'])
+    const after = unread(stateAt(4, 4), [4, 5], [])
+    t.same(
+      after.regions.map(({ volume }) => volume),
+      [1],
+    )
+  },
+)
+
+t.test('a removed volume is gone with the first checkpoint after the removal that does not name it', async t => {
+  const [first, second] = definition.volumes
+  const named = (ordinal: number, ...numbers: readonly number[]): Checkpoint => ({
+    ...{ ordinal: ordinal as Ordinal, timestampMicros: 1, historyMillis: 1, vector: [] },
+    volumes: numbers.map(number => ({ number, sizeBytes: 512, included: true })),
+  })
+  const noted = withRemovalNoted({ ...definition, volumes: [first!], removedVolumes: [second!] }, 10 as Ordinal)
+  const ends = (checkpoint: Checkpoint | undefined) =>
+    withVolumesGone(noted, checkpoint).removedVolumes[0]?.goneFromOrdinal
+  t.equal(ends(undefined), undefined)
+  t.equal(ends(named(10, 1)), undefined, 'of before: it may not have known the volume yet')
+  t.equal(ends(named(11, 1, 2)), undefined, 'a marker that waited')
+  t.equal(ends(named(12, 1)), 12)
+  t.equal(withVolumesGone(noted, named(11, 1, 2)), noted, 'nothing to write down')
+  const gone = withVolumesGone(noted, named(12, 1))
+  t.equal(withVolumesGone(gone, named(13, 1)), gone, 'once')
+  t.strictSame(
+    [11, 12, 13].map(at => isGoneAt(gone, second!.number, at as Ordinal)),
+    [false, true, true],
+  )
+  t.notOk(isGoneAt(gone, first!.number, 13 as Ordinal))
 })
