@@ -162,6 +162,13 @@ export class Faults {
         else vra.losePower()
         later(0, 20_000, () => vra.start())
         return
+      case 'another appliance takes over': {
+        const disk = world.pick(['empty', 'empty', 'used'] as const)
+        vra.takeOver({ disk, former: world.pick(['is killed', 'loses its power', 'goes on']) })
+        later(0, 8_000, () => vra.start())
+        if (random.chance(0.5)) later(2_000, 15_000, () => vra.wakeFormer())
+        return
+      }
       case 'the VRA stops':
         vra.stop()
         later(2_000, 10_000, () => vra.start())
@@ -290,6 +297,7 @@ const vraFaults = [
   'the VRA loses its power',
   'the VRA loses its power',
   'the VRA stops',
+  'another appliance takes over',
   "the VRA's disk is full",
   "the VRA's disk fails once",
   'the store is down',

@@ -18,7 +18,9 @@ import { World } from './world.ts'
 //    middle of everything, from log, segments, deltas and mirror; every checkpoint that was told of, and is not past its time, is there.
 // 3. A checkpoint over several hosts is one cut: it has nothing that was written after an answer without what was answered.
 // 4. No guest's request fails, and none waits for more than its own disk; what was flushed is there after a power cut.
-// 5. Within a bounded time after the last fault there is a checkpoint of what the disks hold, of all volumes.
+// 5. What was called offloaded outlives the appliance: another one on an empty disk goes on from there, or on the disk of one before it. The former owner
+//    stops by itself, and nothing that it does meanwhile harms.
+// 6. Within a bounded time after the last fault there is a checkpoint of what the disks hold, of all volumes.
 
 export interface Mutations extends VraMutations, AgentMutations, CheckMutations {}
 
@@ -96,10 +98,10 @@ class History {
     const sites = siteSettings(world, peers, this.#pace)
     this.#agents = sites.map(site => new SimulatedAgent(world, network, site, this.#mutations))
     this.#vra = new SimulatedVra(world, network, vraSettings(world, sites, this.#pace), this.#mutations)
-    network.onServerFrame = (frame, to) => {
+    network.onServerFrame = (frame, to, from) => {
       const message = saidDurable(frame)
       const agent = this.#agents.find(({ host }) => host === to)
-      if (message !== undefined && agent !== undefined) this.#vra.noteSent(message, agent.stream)
+      if (message !== undefined && agent !== undefined) this.#vra.noteSent(message, agent.stream, from)
     }
     const askForCheckpoint = (): Promise<void> => this.#askForCheckpoint()
     this.#faults = new Faults({ world, network, peers, vra: this.#vra, agents: this.#agents, askForCheckpoint })
@@ -230,13 +232,14 @@ class History {
     if (!this.#isHealed(stoppedMillis))
       throw new Error(
         `no checkpoint of what the disks hold within ${healMillisMax / 1000} s: ` +
-          `${JSON.stringify(agents.map(agent => agent.status()))}; the VRA says: ${vra.whyNoCheckpoints()}`,
+          `${JSON.stringify(agents.map(agent => agent.status()))}; the VRA says: ${vra.whyNoCheckpoints()}; ` +
+          (vra.isAlone ? '' : 'a former appliance goes on'),
       )
   }
 
   #isHealed(stoppedMillis: number): boolean {
     const [agents, vra] = [this.#agents, this.#vra]
-    if (!vra.isRunning || !agents.every(agent => agent.isServing && agent.isIdle)) return false
+    if (!vra.isRunning || !vra.isAlone || !agents.every(agent => agent.isServing && agent.isIdle)) return false
     const newest = vra.lastComplete
     if (newest === undefined || !newest.volumes.every(volume => volume.included)) return false
     return agents.every(agent =>

@@ -41,8 +41,8 @@ export class Network {
   readonly #wires = new Set<Wire>()
   #connectionCount = 0
   readonly world: World
-  /** Told of every frame that the VRA sends, and to which host. */
-  onServerFrame: (frame: Uint8Array, to: Host) => void = () => undefined
+  /** Told of every frame that a VRA sends, to which host, and by which process. */
+  onServerFrame: (frame: Uint8Array, to: Host, from: Life) => void = () => undefined
 
   constructor(world: World) {
     this.world = world
@@ -484,7 +484,7 @@ class SimulatedSocket extends EventEmitter implements End {
   write(bytes: Uint8Array, callback?: () => void): boolean {
     if (!this.writable) return false
     const to = this.#wire.client?.life.host
-    if (this.life.isAlive && to !== undefined) this.#wire.network.onServerFrame(bytes, to)
+    if (this.life.isAlive && to !== undefined) this.#wire.network.onServerFrame(bytes, to, this.life)
     this.#writtenBytes += bytes.length
     if (callback !== undefined) this.#callbacks.push({ afterBytes: this.#writtenBytes, call: callback })
     this.#wire.toClient.write(bytes)

@@ -64,7 +64,7 @@ export class SimulatedStore {
     return new Promise((resolve, reject) => {
       let result: { readonly value: T } | { readonly error: unknown } | undefined
       world.after(effectMillis, () => {
-        if (!hasEffect || this.#newest !== life) return
+        if (!hasEffect || (this.#newest !== life && !life.isAlive)) return
         if (!life.isAlive && (what === 'create' || what === 'remove'))
           world.count(`a store's ${what} of a dead process takes effect`)
         try {

@@ -2,7 +2,14 @@ import { MirrorWorker } from '../../../src/aging/mirror-worker.ts'
 import { SegmentMemory } from '../../../src/aging/segment-memory.ts'
 import type { AgingConfig, AgingNotices, OpenedVpg, PackedVpg } from '../../../src/aging/service.ts'
 import { Failure, failedWith } from '../../../src/base/failure.ts'
-import { comparePositions, sequence, vpgId, type Ordinal, type Position } from '../../../src/base/ids.ts'
+import {
+  comparePositions,
+  sequence,
+  vpgId,
+  type Ordinal,
+  type Position,
+  type StreamPosition,
+} from '../../../src/base/ids.ts'
 import { MiB, KiB } from '../../../src/base/units.ts'
 import { Hashes } from '../../../src/daemon/hashes.ts'
 import { reconcile, type ReconciledVpg } from '../../../src/daemon/reconcile.ts'
@@ -15,6 +22,7 @@ import { decodeCheckpoints } from '../../../src/manifest/checkpoint-page.ts'
 import { Workspace } from '../../../src/mirror/mirror.ts'
 import type { Checkpoint } from '../../../src/timeline/checkpoint.ts'
 import type { VpgDefinition } from '../../../src/timeline/definition.ts'
+import { covers, liesWithin } from '../../../src/timeline/positions.ts'
 import type { VolumeChange, VpgSettings } from '../../../src/timeline/definition-change.ts'
 import { decodeFrame, type Ack, type Welcome } from '../../../src/wire/wire.ts'
 import { openedVpg } from '../opened-vpg.ts'
@@ -74,10 +82,19 @@ const segmentMemory = new (class extends SegmentMemory {
   }
 })()
 
-/** The recovery site: the real ingest over the real commit log, and the real aging into a store, on a host that can fail. */
-export class SimulatedVra {
+/** An appliance that was the owner: what it has on its disk, and its process as long as it goes on. */
+interface Former {
+  readonly applianceId: string
   readonly host: Host
   readonly disk: SimulatedDisk
+  running: Running | undefined
+}
+
+/** The recovery site: the real ingest over the real commit log, and the real aging into a store, on a host that can fail. */
+export class SimulatedVra {
+  /** Of the present appliance. */
+  host: Host
+  disk: SimulatedDisk
   readonly store: SimulatedStore
   /** Checkpoints that were told of as complete. */
   readonly announced = new Map<Ordinal, Checkpoint>()
@@ -89,10 +106,19 @@ export class SimulatedVra {
   readonly #settings: VraSettings
   readonly #mutations: VraMutations
   #definition: VpgDefinition
+  #applianceId = 'appliance-1'
+  #applianceCount = 1
+  #epoch = 1
+  /** The present appliance is to take the VPG over, from the last of these. */
+  #isAdopting = false
+  readonly #formers: Former[] = []
+  /** The furthest of each stream that was named offloaded: it outlives the appliance. */
+  readonly #toldOffloaded = new Map<number, StreamPosition>()
   /** Checkpoints below may be gone. */
   #edge = 0
   /** Every record that was ever durable, in the log's order, up to where the log's files have been freed. */
   readonly #archive: KeptRecord[] = []
+  /** How far the log of the present appliance was looked at; while another one takes over, of the one before. */
   #archived: { readonly from?: LogMark } = {}
   readonly #archivedThrough = new Map<number, Position>()
   /** The furthest of each stream that a Welcome or an Ack has named durable. */
@@ -107,11 +133,21 @@ export class SimulatedVra {
     this.#settings = settings
     this.#mutations = mutations
     this.host = new Host(world, 'vra')
-    this.disk = new SimulatedDisk(world)
-    this.disk.ignoresSync = mutations.diskIgnoresSync ?? false
+    this.disk = this.#newDisk()
     this.store = new SimulatedStore(world)
     this.store.delayMillisMax = settings.storeDelayMillisMax
     this.#definition = { ...openedVpg().definition, ...settings.definition, id: vpg }
+  }
+
+  #newDisk(): SimulatedDisk {
+    const disk = new SimulatedDisk(this.#world)
+    disk.ignoresSync = this.#mutations.diskIgnoresSync ?? false
+    return disk
+  }
+
+  /** No former appliance goes on. */
+  get isAlone(): boolean {
+    return this.#formers.every(({ running }) => running === undefined)
   }
 
   get isRunning(): boolean {
@@ -131,12 +167,153 @@ export class SimulatedVra {
     return this.#life
   }
 
-  /** The VRA sends this frame to the agent of a stream. */
-  noteSent(message: Ack | Welcome, stream: number): void {
+  /** The process of a VRA sends this frame to the agent of a stream. */
+  noteSent(message: Ack | Welcome, stream: number, from: Life): void {
+    const offloaded = this.#toldOffloaded.get(stream)
+    if (
+      message.offloaded.sequence > 0 &&
+      (offloaded === undefined || comparePositions(message.offloaded, offloaded) > 0)
+    ) {
+      if (from !== this.#life && !this.#isAdopting)
+        throw new Error(`a former appliance has called ${JSON.stringify(message.offloaded)} offloaded`)
+      this.#toldOffloaded.set(stream, { stream, ...message.offloaded })
+    }
+    if (from !== this.#life) return // what it calls durable is lost with it
     // That a generation was opened may be forgotten as long as there is nothing in it.
     if (message.durable.sequence === 0) return
     const told = this.#told.get(stream)
     if (told === undefined || comparePositions(message.durable, told) > 0) this.#told.set(stream, message.durable)
+  }
+
+  /**
+   * The appliance is given up, for whatever reason, dead or not; another one, on an empty disk or on that of one before it, is to go on with what
+   * the store has. It is not started yet.
+   */
+  takeOver({
+    disk,
+    former,
+  }: {
+    readonly disk: 'empty' | 'used'
+    readonly former: 'is killed' | 'loses its power' | 'goes on'
+  }): void {
+    const running = this.#running
+    if (running === undefined || this.#isAdopting || !this.isAlone) return
+    this.#world.count(`another appliance takes over, its disk ${disk}; the former one ${former}`)
+    this.#archiveLog()
+    const used = disk === 'used' ? this.#formers.pop() : undefined
+    this.#formers.push({ applianceId: this.#applianceId, host: this.host, disk: this.disk, running })
+    if (former === 'goes on') this.#life = this.#running = this.#worker = undefined
+    else {
+      if (former === 'loses its power') this.losePower()
+      else this.kill()
+      this.#formers.at(-1)!.running = undefined
+    }
+    this.#isAdopting = true
+    this.host = used?.host ?? new Host(this.#world, `vra${this.#applianceCount + 1}`)
+    this.disk = used?.disk ?? this.#newDisk()
+    this.disk.isFull = this.disk.failsNextSync = false
+    this.#applianceId = used?.applianceId ?? `appliance-${++this.#applianceCount}`
+  }
+
+  /** The process of an appliance that was the owner is started again: it finds that it is not, and leaves everything alone. */
+  wakeFormer(): void {
+    const former = this.#formers.at(-1)
+    if (former === undefined || former.running !== undefined || this.#isAdopting) return
+    this.#world.count('a former appliance is started again')
+    const life = former.host.boot()
+    const worker = new MirrorWorker(life.clock, () => undefined, {
+      disk: former.disk.of(life),
+      openStore: () => Promise.resolve(this.store.of(life)),
+      workspace: new Workspace(packSizeBytes),
+      segmentMemory,
+    })
+    const config = { ...this.#agingConfig(), applianceId: former.applianceId, adopt: false }
+    const looked = worker.open(config).then(
+      ({ vpgs }) => {
+        if (vpgs.length > 0 && this.#formers.includes(former))
+          throw new Error(`${former.applianceId} was taken over, and goes on`)
+      },
+      (error: unknown) => {
+        if (!this.#mayFail(error)) throw error
+      },
+    )
+    this.#world.background(
+      looked.finally(() => {
+        life.kill()
+        worker.close().catch(() => undefined)
+      }),
+    )
+  }
+
+  /** What the new owner finds: all that was called offloaded, and of what was acknowledged after that nothing. */
+  #takenOver({ epoch, offloaded, checkpoints }: OpenedVpg): void {
+    const former = this.#formers.at(-1)
+    if (former?.running !== undefined) this.#archiveLog(former.running, former.disk)
+    for (const told of this.#toldOffloaded.values()) {
+      const end = offloaded.find(({ stream }) => stream === told.stream)
+      if (end === undefined || comparePositions(end, told) < 0)
+        throw new Error(`${JSON.stringify(told)} was called offloaded, and is lost with the appliance`)
+    }
+    const isKept = ({ header: { stream, generation, lastSequence } }: KeptRecord): boolean =>
+      liesWithin(offloaded, stream, { generation, sequence: sequence(lastSequence) })
+    const kept = this.#archive.filter(isKept)
+    this.#archive.splice(0, this.#archive.length, ...kept)
+    this.#archived = {}
+    this.#archivedThrough.clear()
+    this.#told.clear()
+    for (const { stream, ...position } of offloaded) {
+      this.#archivedThrough.set(stream, position)
+      this.#told.set(stream, position)
+    }
+    const found = new Set(checkpoints.map(({ ordinal }) => ordinal))
+    for (const [ordinal, { vector }] of this.announced) {
+      if (found.has(ordinal) || covers(offloaded, vector)) continue
+      this.#world.count('a checkpoint is lost with its appliance')
+      this.announced.delete(ordinal)
+      this.tagged.delete(ordinal)
+    }
+    this.lastComplete = [...this.announced.values()].sort((a, b) => b.ordinal - a.ordinal)[0]
+    this.#world.count('another appliance has taken over')
+    this.#epoch = epoch
+    this.#isAdopting = false
+  }
+
+  #noteFormer<K extends keyof AgingNotices>(
+    former: Former,
+    { ingest, worker, journal, life }: Running,
+    name: K,
+    notice: AgingNotices[K],
+  ): void {
+    switch (name) {
+      case 'segmentCommitted':
+        ingest.offloaded(vpg, (notice as AgingNotices['segmentCommitted']).offloaded)
+        return
+      case 'checkpointsGivenUp': {
+        const { through, question } = notice as AgingNotices['checkpointsGivenUp']
+        ingest.giveUp(vpg, through)
+        worker.givenUp({ question }).catch(() => undefined)
+        return
+      }
+      case 'logFileFree':
+        if (this.#isAdopting) this.#archiveLog(former.running, former.disk)
+        journal.freeFile((notice as AgingNotices['logFileFree']).fileIdentity)
+        return
+      case 'fenced': {
+        this.#world.count('a former appliance stops by itself')
+        if (this.#isAdopting) this.#archiveLog(former.running, former.disk)
+        former.running = undefined
+        const stopped = ingest.close().then(async () => {
+          await worker.close()
+          this.#network.killed(life)
+          life.kill()
+        })
+        this.#world.background(stopped)
+        return
+      }
+      case 'damageFound':
+      case 'holeFound':
+        this.#world.fail(new Error(`${name} by a former appliance, without damage: ${JSON.stringify(notice)}`))
+    }
   }
 
   /** Starts the process; where its disk or the store refuses, it is started again after a while, as by systemd. */
@@ -186,6 +363,7 @@ export class SimulatedVra {
     if (isStoreAway) throw new Failure('STORE_UNAVAILABLE', 'the store does not answer')
     const opened = vpgs[0] === undefined ? await worker.createVpg(this.#definition) : unpacked(vpgs[0])
     if (!life.isAlive) return
+    if (this.#isAdopting) this.#takenOver(opened)
     this.#definition = opened.definition
     this.#edge = Math.max(this.#edge, opened.historyEdge)
     const journal = new SimulatedJournal({
@@ -229,8 +407,8 @@ export class SimulatedVra {
       logDirectory: directory,
       scratchDirectory: `${directory}/scratch`,
       memoDirectory: undefined,
-      applianceId: 'appliance-one',
-      adopt: false,
+      applianceId: this.#applianceId,
+      adopt: this.#isAdopting,
       segmentSizeBytesTarget: 64 * KiB,
       deltaShareMax: 0.45,
       ...this.#settings.aging,
@@ -256,7 +434,7 @@ export class SimulatedVra {
         world.trace(`vra: "${agent}" coordinates in term ${term}`)
       },
       checkpointComplete: (_vpg, checkpoint) => {
-        if (!life.isAlive) return
+        if (!life.isAlive || life !== this.#life) return
         world.trace(`vra: checkpoint ${checkpoint.ordinal}`)
         this.announced.set(checkpoint.ordinal, checkpoint)
         this.lastComplete = checkpoint
@@ -268,6 +446,11 @@ export class SimulatedVra {
     const world = this.#world
     world.count(`aging: ${name}`)
     world.trace(`vra: ${name} ${JSON.stringify(notice, (key, value: unknown) => (key === 'segment' ? '' : value))}`)
+    const former = this.#formers.find(each => each.running !== undefined && each.running === running)
+    if (former !== undefined && running !== undefined) {
+      this.#noteFormer(former, running, name, notice)
+      return
+    }
     switch (name) {
       case 'segmentCommitted':
         running?.ingest.offloaded(vpg, (notice as AgingNotices['segmentCommitted']).offloaded)
@@ -461,15 +644,15 @@ export class SimulatedVra {
     return this.#archive
   }
 
-  #archiveLog(): void {
-    const running = this.#running
+  #archiveLog(running: Running | undefined = this.#running, disk: SimulatedDisk = this.disk): void {
     if (running === undefined) throw new Error('the VRA runs when its records are looked at')
-    const reader = new LogReader({ disk: this.disk.of(running.life), directory, ...this.#archived })
+    const reader = new LogReader({ disk: disk.of(running.life), directory, ...this.#archived })
     for (;;) {
       const { records, damage } = reader.next(running.journal.durable(), 4 * MiB)
       if (damage.length > 0) throw new Error(`the log is damaged: ${damage[0]!.sentence}`)
       if (records.length === 0) break
       for (const { header, place } of records) {
+        if (header.epoch !== this.#epoch) continue // of an owner before, past the end of its epoch or in the store
         const last = { generation: header.generation, sequence: sequence(header.lastSequence) }
         const through = this.#archivedThrough.get(header.stream)
         if (through !== undefined && comparePositions(last, through) <= 0) continue
