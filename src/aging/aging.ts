@@ -110,6 +110,12 @@ export class Aging {
   }
 
   /** As openImage. */
+  readonly putStandby: Call<'putStandby'> = argument => {
+    this.flush()
+    return this.#client.call('putStandby', argument)
+  }
+
+  /** As openImage. */
   readonly dataSizes: Call<'dataSizes'> = argument => {
     this.flush()
     return this.#client.call('dataSizes', argument)

@@ -3,7 +3,7 @@ import { Permits } from '../base/permits.ts'
 import { registryKey, type VpgContents } from '../manifest/manifest.ts'
 import { historyEdge } from '../timeline/retention.ts'
 import { objectKeys } from '../timeline/reach.ts'
-import { isPinOfRecovery } from '../timeline/recovery.ts'
+import { isPinOfRecord } from '../timeline/standby.ts'
 import type { GarbageObject } from '../timeline/state.ts'
 import { GarbageAges } from './garbage-ages.ts'
 import type { AgingTools } from './tools.ts'
@@ -79,7 +79,7 @@ export async function collectGarbage(
 }
 
 /**
- * Once after a start: pins of a process that is gone are dropped, but not those of recoveries, and what it created without committing it becomes
+ * Once after a start: pins of a process that is gone are dropped, but not those of records, and what it created without committing it becomes
  * garbage. In the VPG's turn, and in that of everything that makes packs before it commits them (merges, a preseed that goes on), so that
  * nothing of this process is uncommitted.
  */
@@ -91,7 +91,7 @@ export async function dropFormerProcess(
   const dropping = async (turn: Exclusive): Promise<void> => {
     const { contents } = turn
     const orphans = await writer.patience.attempt(signal => orphansOf(tools, writer, contents, signal), tools.signal)
-    const pins = contents.state.pins.filter(pin => isOpen(pin.id) || isPinOfRecovery(contents.state, pin))
+    const pins = contents.state.pins.filter(pin => isOpen(pin.id) || isPinOfRecord(contents.state, pin))
     if (orphans.length === 0 && pins.length === contents.state.pins.length) return
     await turn.commitManifest({ contents: { ...contents, state: { ...contents.state, pins } }, leftKeys: orphans })
   }

@@ -316,6 +316,13 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     await this.#bounded(vpg.putRecovery(record), isNew ? () => vpg.dropRecovery(record.id) : undefined)
   }
 
+  async putStandby({ standby, ...at }: Parameters<AgingService['putStandby']>[0]): Promise<void> {
+    const vpg = this.#known(at.vpg)
+    const cut = standby?.checkpoints.at(-1)?.vector ?? []
+    if (!vpg.hasReadUpTo(cut)) await this.#ready().turns.hurry(() => this.readTail())
+    await this.#bounded(vpg.putStandby(standby))
+  }
+
   async dataSizes({
     vpg: id,
     checkpoint,

@@ -8,6 +8,7 @@ import type { VpgDefinition } from '../timeline/definition.ts'
 import type { VolumeChange, VpgSettings, WritingChange } from '../timeline/definition-change.ts'
 import type { VolumeDataSize } from '../timeline/image-size.ts'
 import type { RecoveryRecord } from '../timeline/recovery.ts'
+import type { StandbyRecord } from '../timeline/standby.ts'
 import type { WholeSync } from '../timeline/repair.ts'
 import type { Hole, SegmentSpan, VpgState } from '../timeline/state.ts'
 import type { FormSize } from '../timeline/store-use.ts'
@@ -94,6 +95,11 @@ export interface AgingService {
     readonly record: RecoveryRecord
     readonly isNew: boolean
   }): Promise<void>
+  /**
+   * The record of standby copies is durable in the store on return, and with it, in the same commit, the pins that it needs and no others; undefined: there
+   * is none any more. Fails CHECKPOINT_MISSING where it names a checkpoint that is not retained.
+   */
+  putStandby(argument: { readonly vpg: VpgId; readonly standby: StandbyRecord | undefined }): Promise<void>
   /** About how much data the volumes are as of a checkpoint that is retained; nothing is committed, and no index read. CHECKPOINT_MISSING otherwise. */
   dataSizes(argument: { readonly vpg: VpgId; readonly checkpoint: Checkpoint }): Promise<readonly VolumeDataSize[]>
   /**
@@ -166,6 +172,7 @@ export interface OpenedVpg {
   readonly historyEdge: Ordinal
   readonly tags: VpgState['tags']
   readonly recoveries: VpgState['recoveries']
+  readonly standby?: VpgState['standby']
   readonly holes: readonly Hole[]
   /** Every retained checkpoint that is in the store (checkpoint pages, then markers of segments). */
   readonly checkpoints: readonly Checkpoint[]

@@ -25,6 +25,7 @@ import { dataSizesAt, type VolumeDataSize } from '../timeline/image-size.ts'
 import { objectKeys } from '../timeline/reach.ts'
 import { hasEnded, withoutRecovery, withRecovery, type RecoveryRecord } from '../timeline/recovery.ts'
 import { isGoneAt } from '../timeline/removed-volumes.ts'
+import { isPinOfRecord, withStandby, type StandbyRecord } from '../timeline/standby.ts'
 import type { Hole } from '../timeline/state.ts'
 import { storeUseOf, type FormSize } from '../timeline/store-use.ts'
 import { collectGarbage, dropFormerProcess, moveEdge, removeDeleted } from './housekeeping.ts'
@@ -304,9 +305,10 @@ export class VpgAging {
       this.#refuseDeleted()
       const { contents } = turn
       refuseRecoveries(contents)
+      refuseStandby(contents)
       const empty = { deltas: [], segments: [], regions: [], tags: [], pins: [], recoveries: [], holes: [] }
       const leftKeys = objectKeys(contents.state)
-      const state = { ...contents.state, ...empty }
+      const state = { ...contents.state, ...empty, standby: undefined }
       const deleted = { ...contents, state, recent: [], pendingMarkers: [], deletedAtMicros: atMicros }
       await turn.commitManifest({ contents: deleted, leftKeys })
       // Still in this turn: a seal that waits for its own must find nothing to seal.
@@ -335,7 +337,7 @@ export class VpgAging {
     })
   }
 
-  /** Commits the pin, unless a recovery's is there, then says in one synchronous piece what is to be read, and holds it. */
+  /** Commits the pin, unless a record's is there, then says in one synchronous piece what is to be read, and holds it. */
   async openImage(checkpoint: Checkpoint, owner: string): Promise<ImagePlan> {
     const pin = { id: randomUUID(), ordinal: checkpoint.ordinal, owner, kind: 'image' as const }
     return await this.writer.exclusively(async turn => {
@@ -344,7 +346,7 @@ export class VpgAging {
       this.#requireOffered(turn.contents, checkpoint)
       this.#requireNotGivenUp(turn.contents, checkpoint)
       const { state } = turn.contents
-      const isPinned = state.pins.some(({ kind, ordinal }) => kind === 'recovery' && ordinal === checkpoint.ordinal)
+      const isPinned = state.pins.some(pin => pin.ordinal === checkpoint.ordinal && isPinOfRecord(state, pin))
       if (isPinned) return this.#hold(pin.id, checkpoint, turn.contents)
       // Held before the commit, so that no other step takes the pin for one of a former process.
       this.#images.set(pin.id, { keys: new Set(), files: new Set() })
@@ -379,7 +381,7 @@ export class VpgAging {
     const files = new Set(tail.map(record => record.fileIdentity))
     for (const file of files) this.#tools.logFiles.hold(file)
     this.#images.set(pinId, { keys: new Set(objectKeys(contents.state)), files })
-    const state = { ...contents.state, recoveries: [] } // of no use to a reader
+    const state = { ...contents.state, recoveries: [], standby: undefined } // of no use to a reader
     const volumes = checkpoint.volumes.map(volume =>
       isGoneAt(state.definition, volume.number, checkpoint.ordinal) ? { ...volume, included: false } : volume,
     )
@@ -409,6 +411,20 @@ export class VpgAging {
         this.#requireNotGivenUp(contents, checkpoint)
       }
       return { ...contents, state: { ...state, ...withRecovery(state, record) } }
+    })
+  }
+
+  /** Commits the record, and with it the pins that it needs. A checkpoint that it did not name before must be offered. */
+  async putStandby(standby: StandbyRecord | undefined): Promise<void> {
+    await this.decide(contents => {
+      const { state } = contents
+      for (const checkpoint of standby?.checkpoints ?? []) {
+        const isPinned = state.pins.some(({ kind, ordinal }) => kind === 'standby' && ordinal === checkpoint.ordinal)
+        if (isPinned) continue
+        this.#requireOffered(contents, checkpoint)
+        this.#requireNotGivenUp(contents, checkpoint)
+      }
+      return { ...contents, state: { ...state, ...withStandby(state, standby) } }
     })
   }
 
@@ -597,6 +613,13 @@ function refuseRecoveries({ state }: VpgContents): void {
   const more = others.length === 0 ? '' : ` and ${others.length} more`
   const sentence = `recovery ${first.id} (${first.kind}, ${first.state})${more} of this VPG is under way: commit, roll back or stop it first`
   throw new Failure('BUSY', sentence, { vpg: state.definition.id, recovery: first.id })
+}
+
+/** What was created elsewhere would be nobody's. */
+function refuseStandby({ state }: VpgContents): void {
+  if (state.standby === undefined) return
+  const sentence = `there are standby copies of ${state.definition.name}, and who deletes the group would leave them behind: end them first, with --standby none`
+  throw new Failure('BUSY', sentence, { vpg: state.definition.id })
 }
 
 /** An ordinal that no checkpoint has: what is read as of it is all there is. */

@@ -120,6 +120,7 @@ export function openedOf(vpg: VpgAging): Omit<OpenedVpg, 'checkpoints'> {
     historyEdge: state.historyEdge,
     tags: state.tags,
     recoveries: state.recoveries,
+    ...(state.standby === undefined ? {} : { standby: state.standby }),
     holes: state.holes,
     segments: state.segments,
   }

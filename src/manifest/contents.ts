@@ -7,6 +7,7 @@ import { requireKnownRetention } from '../timeline/densities.ts'
 import { hasEnded, requireKnownRecovery, type RecoveryRecord } from '../timeline/recovery.ts'
 import { eachRegion, regionSizes } from '../timeline/region-sizes.ts'
 import type { DeltaSpan, GarbageObject, PackRef, RegionVersion, VpgState } from '../timeline/state.ts'
+import { requireKnownStandby, type StandbyRecord } from '../timeline/standby.ts'
 
 // What a manifest says, cut into named parts. A part is a list of items; it is written again only when one of its items is
 // another object than at the last manifest. (Items are immutable, so being the same object is being equal.)
@@ -19,6 +20,7 @@ import type { DeltaSpan, GarbageObject, PackRef, RegionVersion, VpgState } from 
 //   tags, pins, holes          Tag, Pin, Hole
 //   recoveries/<id>            one: RecoveryRecord, one that has not ended
 //   recoveries/committed, recoveries/removed, recoveries/drills   RecoveryRecord: those that have
+//   standby                    one: StandbyRecord; none where no copies are kept warm
 //   recent/<ordinal / 1024>     Checkpoint: complete, after the last delta's end
 //   markers                    DurableMarker: of checkpoints that miss others
 //   garbage/<leftAtMicros>     keys
@@ -118,6 +120,7 @@ export function partsOf({ state, recent, pendingMarkers }: VpgContents): Part[] 
   for (const tag of state.tags) add('tags', tag)
   for (const pin of state.pins) add('pins', pin)
   for (const record of state.recoveries) add(`recoveries/${partOfRecovery(record)}`, record)
+  if (state.standby !== undefined) add('standby', state.standby)
   for (const hole of state.holes) add('holes', hole)
   for (const checkpoint of recent) add(`recent/${Math.floor(checkpoint.ordinal / ordinalsPerPart)}`, checkpoint)
   for (const marker of pendingMarkers) add('markers', marker)
@@ -161,6 +164,7 @@ export function contentsOf(fields: RootFields, commitNumber: number, parts: read
     tags: all('tags'),
     pins: all('pins'),
     recoveries: recoveriesIn(all<RecoveryRecord>('recoveries')),
+    ...standbyIn(all<StandbyRecord>('standby')),
     holes: all('holes'),
     garbage: all('garbage'),
   }
@@ -178,6 +182,12 @@ export function contentsOf(fields: RootFields, commitNumber: number, parts: read
 function recoveriesIn(records: readonly RecoveryRecord[]): RecoveryRecord[] {
   records.forEach(requireKnownRecovery)
   return [...records].sort((a, b) => a.createdAtMicros - b.createdAtMicros || (a.id < b.id ? -1 : 1))
+}
+
+function standbyIn([standby]: readonly StandbyRecord[]): Pick<VpgState, 'standby'> {
+  if (standby === undefined) return {}
+  requireKnownStandby(standby)
+  return { standby }
 }
 
 /** A definition of before there were several streams, changing volumes, a rate, a pause and limits says what was so then. */

@@ -42,6 +42,10 @@ export async function* dumpVpg(store: ObjectStore, vpg: VpgId, signal: AbortSign
     const where = checkpoint === undefined ? 'no checkpoint yet' : formatCheckpointId(checkpoint.ordinal)
     yield `recovery ${id} ${kind} ${at}, on ${target.kind}, at ${where}${failure === undefined ? '' : `: ${failure.sentence}`}`
   }
+  if (state.standby !== undefined) {
+    const { id, state: at, checkpoints } = state.standby
+    yield `standby ${id} ${at}, of ${checkpoints.map(({ ordinal }) => formatCheckpointId(ordinal)).join(', ')}`
+  }
   for (const hole of state.holes) yield `hole from ${formatCheckpointId(hole.fromOrdinal)}: ${hole.reason}`
   for (const { key, leftAtMicros } of state.garbage) yield `garbage ${key} since ${leftAtMicros} us`
 }

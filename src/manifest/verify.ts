@@ -6,6 +6,7 @@ import type { ObjectRef, PackRef, SegmentSpan, VpgState } from '../timeline/stat
 import type { Pin } from '../timeline/checkpoint.ts'
 import { objectKeys } from '../timeline/reach.ts'
 import { pinOf } from '../timeline/recovery.ts'
+import { pinsOfStandby } from '../timeline/standby.ts'
 import { listVpgs } from './keys.ts'
 import { decodeSealed } from './sealed-object.ts'
 import { readCheckpointPage, readManifest, type NumberedObject, type ReadManifest } from './read.ts'
@@ -118,12 +119,11 @@ function packCheck({ object }: PackRef, affects: string): ObjectCheck {
 }
 
 /** What is recovered, and may leave the history all the same. */
-function unpinned({ recoveries, pins }: VpgState): string[] {
+function unpinned({ recoveries, standby, pins }: VpgState): string[] {
   const isMissing = (pin: Pin): boolean => !pins.some(({ id, ordinal }) => id === pin.id && ordinal === pin.ordinal)
-  return recoveries
-    .flatMap(pinOf)
+  return [...recoveries.flatMap(pinOf), ...pinsOfStandby(standby)]
     .filter(isMissing)
-    .map(({ id, ordinal }) => `recovery ${id} has no pin on its checkpoint ${formatCheckpointId(ordinal)}`)
+    .map(({ id, owner, ordinal }) => `${owner} ${id}: no pin is on the checkpoint ${formatCheckpointId(ordinal)}`)
 }
 
 function pagesOf(manifest: ReadManifest): ObjectRef[] {

@@ -7,7 +7,7 @@ import type { ObjectStore } from '../store/object-store.ts'
 import type { DurableMarker, CheckpointAssembler } from '../timeline/assembler.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
-import { isPinOfRecovery } from '../timeline/recovery.ts'
+import { isPinOfRecord } from '../timeline/standby.ts'
 import type { ObjectRef, SegmentSpan } from '../timeline/state.ts'
 import { CommitSequence, newNonce, type PendingCommit } from './commits.ts'
 import type { Takeover, VpgContents } from './contents.ts'
@@ -235,7 +235,7 @@ export async function createOnce(
 const adoptAttemptsMax = 20
 const takeoversKeptMax = 16
 
-/** Pins were of the former owner's readers, but for those of recoveries: what a person decided goes on with whoever owns the VPG. */
+/** Pins were of the former owner's readers, but for those of records: what a person decided goes on with whoever owns the VPG. */
 function takenOver(
   contents: VpgContents,
   from: string,
@@ -245,7 +245,7 @@ function takenOver(
   const epoch = state.epoch + 1
   const takeover = { epoch, from, atMicros, ends: state.offloaded }
   const kept = [...takeovers, takeover].slice(-takeoversKeptMax)
-  const pins = state.pins.filter(pin => isPinOfRecovery(state, pin))
+  const pins = state.pins.filter(pin => isPinOfRecord(state, pin))
   return { contents: { ...contents, state: { ...state, epoch, pins }, takeovers: kept }, takeover }
 }
 

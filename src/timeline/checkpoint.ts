@@ -27,10 +27,10 @@ export interface Tag {
   readonly keep?: { readonly millis: number; readonly fromHistoryMillis: number } | undefined
 }
 
-/** Keeps a checkpoint recoverable: while somebody reads it in this process, or, of a recovery, until its record says that it has ended. */
+/** Keeps a checkpoint recoverable: while somebody reads it in this process, or as long as the record of a recovery, or of standby copies, needs it. */
 export interface Pin {
   readonly id: string
   readonly ordinal: Ordinal
   readonly owner: string
-  readonly kind: 'export' | 'image' | 'recovery'
+  readonly kind: 'export' | 'image' | 'recovery' | 'standby'
 }

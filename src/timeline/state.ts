@@ -3,6 +3,7 @@ import type { Pin, Tag } from './checkpoint.ts'
 import type { VpgDefinition } from './definition.ts'
 import type { RecoveryRecord } from './recovery.ts'
 import type { RegionSizes } from './region-sizes.ts'
+import type { StandbyRecord } from './standby.ts'
 
 // The state of a VPG's timeline as plain data: what a manifest holds, and what every reader of an image is given.
 
@@ -127,6 +128,8 @@ export interface VpgState {
   readonly pins: readonly Pin[]
   /** In the order in which they were begun; of those that have ended the newest. */
   readonly recoveries: readonly RecoveryRecord[]
+  /** Undefined where no copies are kept warm. */
+  readonly standby?: StandbyRecord | undefined
   readonly holes: readonly Hole[]
   readonly garbage: readonly GarbageObject[]
 }
