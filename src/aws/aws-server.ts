@@ -4,12 +4,12 @@ import type { ImagePlan } from '../aging/service.ts'
 import { assert } from '../base/assert.ts'
 import { systemClock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
-import type { VpgId } from '../base/ids.ts'
+import { standbyPutsShare } from '../base/limits.ts'
 import { MiB } from '../base/units.ts'
 import type { RpcClient } from '../base/rpc.ts'
 import { changedExtents, ImageSources, openImage, type Image, type VolumeRange } from '../image/image.ts'
 import type { ImageConfig } from '../image/service.ts'
-import type { TargetPlan } from '../recovery/target.ts'
+import type { StandbyAdvance, StandbyContext, TargetPlan } from '../recovery/target.ts'
 import { Attempts } from './attempts.ts'
 import { Chains } from './chains.ts'
 import { newEbsClient, newEc2Client } from './clients.ts'
@@ -18,7 +18,7 @@ import { Ec2Calls } from './ec2-calls.ts'
 import { Pace } from './pace.ts'
 import { putInThreads, type Putters } from './putters.ts'
 import { AwsRecoveries } from './recovery.ts'
-import type { AwsAsks, AwsConfig, AwsNotices, AwsService, StandbyResult } from './service.ts'
+import type { AwsAsks, AwsConfig, AwsNotices, AwsService, StandbyWork } from './service.ts'
 import { Windows } from './windows.ts'
 
 const cacheSizeBytes = 64 * MiB
@@ -67,13 +67,16 @@ export class AwsServer implements AwsService {
       ec2: new Ec2Calls(clients[1], attempts),
       openImage: open,
     }
+    // What is kept warm is in no hurry: its puts have a pace of their own besides.
+    const standbyPace = new Pace(Math.max(1, aws.putsPerSecondMax * standbyPutsShare), clock)
     const chains = new Chains({
       ...shared,
+      newPace: () => standbyPace,
       changedRanges: async (plans, signal) => {
         const tools = sources.tools(cacheSizeBytes)
         return rangesOf((await changedExtents(plans, tools, plan => open(plan, signal), signal)).extents)
       },
-      checkpointAt: (vpg, ordinal) => this.#asks.call('checkpointAt', { vpg, ordinal }),
+      standbyOf: vpg => this.#asks.call('standbyOf', { vpg }),
       openPlanAt: (vpg, checkpoint) => this.#asks.call('openPlanAt', { vpg, checkpoint }),
       release: (vpg, plan) => this.#asks.call('release', { vpg, pinId: plan.pinId }),
       told: (vpg, sentence, failure) => this.#notify('told', { vpg, sentence, failure }),
@@ -105,12 +108,27 @@ export class AwsServer implements AwsService {
     )
   }
 
-  async advance({ work, definition, checkpoint }: Parameters<AwsService['advance']>[0]): Promise<StandbyResult> {
-    return await this.#run(work, signal => this.#parts.chains.advance(definition, checkpoint, signal))
+  async advance(argument: StandbyWork): Promise<StandbyAdvance> {
+    return await this.#run(argument.work, signal => this.#parts.chains.advance(this.#standbyContext(argument, signal)))
   }
 
-  async removeChains({ work, vpg }: { readonly work: number; readonly vpg: VpgId }): Promise<void> {
-    await this.#run(work, signal => this.#parts.chains.removeAll(vpg, signal))
+  async removeChains(argument: StandbyWork): Promise<void> {
+    await this.#run(argument.work, signal => this.#parts.chains.removeAll(this.#standbyContext(argument, signal)))
+  }
+
+  #standbyContext({ work, record, definition }: StandbyWork, signal: AbortSignal): StandbyContext {
+    let now = record
+    return {
+      get record() {
+        return now
+      },
+      definition,
+      remember: async memory => {
+        await this.#asks.call('remember', { work, memory })
+        now = { ...now, memory }
+      },
+      signal,
+    }
   }
 
   cancel({ work }: { readonly work: number }): Promise<void> {

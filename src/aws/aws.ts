@@ -2,15 +2,27 @@ import { MessageChannel, Worker } from 'node:worker_threads'
 import type { ImagePlan } from '../aging/service.ts'
 import { onAbort } from '../base/abort.ts'
 import { Failure } from '../base/failure.ts'
-import type { Ordinal, VpgId } from '../base/ids.ts'
+import type { VpgId } from '../base/ids.ts'
 import { threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient, serveRpc } from '../base/rpc.ts'
 import type { ImageConfig } from '../image/service.ts'
-import type { RecoveredThing, RecoveryTarget, TargetContext, TargetPlan, TargetRequest } from '../recovery/target.ts'
+import type {
+  RecoveredThing,
+  RecoveryTarget,
+  StandbyAdvance,
+  StandbyContext,
+  StandbyCopy,
+  StandbyTarget,
+  TargetContext,
+  TargetPlan,
+  TargetRequest,
+} from '../recovery/target.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { RecoveryRecord } from '../timeline/recovery.ts'
-import type { AwsAsks, AwsConfig, AwsNotices, AwsService, StandbyResult } from './service.ts'
+import type { StandbyRecord } from '../timeline/standby.ts'
+import { copiesOf } from './chain-memory.ts'
+import type { AwsAsks, AwsConfig, AwsNotices, AwsService, StandbyWork } from './service.ts'
 import { thingsOf } from './things.ts'
 
 // Recovery to AWS, as the daemon has it: every call goes to a thread, which is started with the first one, and which asks back what only the daemon
@@ -29,8 +41,10 @@ export interface AwsTools {
     readonly owner: string
   }) => Promise<ImagePlan>
   readonly closeImage: (argument: { readonly vpg: VpgId; readonly pinId: string }) => Promise<void>
-  /** Undefined where it is not retained (any more). */
-  readonly checkpointAt: (vpg: VpgId, ordinal: Ordinal) => Promise<Checkpoint | undefined>
+  /** The record of the VPG's standby chains; undefined where none are kept. */
+  readonly standbyOf: (vpg: VpgId) => StandbyRecord | undefined
+  /** No chain is being advanced on return, and none is until what it gives is called. */
+  readonly suspendStandby: () => Promise<() => void>
   /** What people should know that no call's failure says. */
   readonly told: (vpg: VpgId, sentence: string) => void
 }
@@ -42,11 +56,12 @@ interface Thread {
 
 type Step = 'prepare' | 'commit' | 'remove'
 
-export class AwsTarget implements RecoveryTarget {
+export class AwsTarget implements RecoveryTarget, StandbyTarget {
   readonly kind = 'aws'
   readonly #tools: AwsTools
   /** Calls that are under way, by what the thread calls them. */
   readonly #contexts = new Map<number, TargetContext>()
+  readonly #standbys = new Map<number, StandbyContext>()
   #thread: Promise<Thread> | undefined
   #workCount = 0
 
@@ -58,8 +73,14 @@ export class AwsTarget implements RecoveryTarget {
     return await this.#work(signal, (thread, work) => thread.client.call('plan', { work, request }))
   }
 
+  /** Who is in a hurry has the rate to himself, and the links that he puts upon stay. */
   async prepare(context: TargetContext): Promise<void> {
-    await this.#carryOut('prepare', context)
+    const resume = await this.#tools.suspendStandby()
+    try {
+      await this.#carryOut('prepare', context)
+    } finally {
+      resume()
+    }
   }
 
   /** Nothing of it lives in the process. */
@@ -77,14 +98,28 @@ export class AwsTarget implements RecoveryTarget {
     return thingsOf(record, definition)
   }
 
-  /** The VPG's standby chains hold the checkpoint on return. It must stay retained, or the next advance, and a recovery, begin anew. */
-  async advanceChains(definition: VpgDefinition, checkpoint: Checkpoint, signal: AbortSignal): Promise<StandbyResult> {
-    return await this.#work(signal, (thread, work) => thread.client.call('advance', { work, definition, checkpoint }))
+  async advance(context: StandbyContext): Promise<StandbyAdvance> {
+    return await this.#standby(context, (thread, argument) => thread.client.call('advance', argument))
   }
 
-  /** Nothing of the VPG's standby chains is left on return. */
-  async removeChains(vpg: VpgId, signal: AbortSignal): Promise<void> {
-    await this.#work(signal, (thread, work) => thread.client.call('removeChains', { work, vpg }))
+  async end(context: StandbyContext): Promise<void> {
+    await this.#standby(context, (thread, argument) => thread.client.call('removeChains', argument))
+  }
+
+  copies({ memory }: StandbyRecord): readonly StandbyCopy[] {
+    return copiesOf(memory)
+  }
+
+  async #standby<T>(context: StandbyContext, call: (thread: Thread, argument: StandbyWork) => Promise<T>): Promise<T> {
+    const { record, definition, signal } = context
+    return await this.#work(signal, async (thread, work) => {
+      this.#standbys.set(work, context)
+      try {
+        return await call(thread, { work, record, definition })
+      } finally {
+        this.#standbys.delete(work)
+      }
+    })
   }
 
   async close(): Promise<void> {
@@ -138,11 +173,11 @@ export class AwsTarget implements RecoveryTarget {
       port1.close()
     })
     serveRpc<AwsAsks>(port1, {
-      remember: ({ work, memory }) => this.#context(work).remember(memory),
+      remember: ({ work, memory }) => (this.#standbys.get(work) ?? this.#context(work)).remember(memory),
       openPlan: ({ work }) => this.#context(work).openPlan(),
       openPlanAt: ({ vpg, checkpoint }) => this.#tools.openImage({ vpg, checkpoint, owner: 'standby chain' }),
       release: argument => this.#tools.closeImage(argument),
-      checkpointAt: ({ vpg, ordinal }) => this.#tools.checkpointAt(vpg, ordinal),
+      standbyOf: ({ vpg }) => Promise.resolve(this.#tools.standbyOf(vpg)),
     })
     try {
       await client.call('open', { aws: this.#tools.config, image: this.#tools.image })

@@ -1,28 +1,42 @@
 import type { ImagePlan } from '../aging/service.ts'
 import { Failure, failedWith, failureToRecord, type FailureRecord } from '../base/failure.ts'
-import { formatCheckpointId, ordinal, type Ordinal, type VpgId } from '../base/ids.ts'
-import { snapshotsWrittenAtOnceMax } from '../base/limits.ts'
+import { formatCheckpointId, type VpgId } from '../base/ids.ts'
+import { ebsBlockSizeBytes, snapshotsWrittenAtOnceMax } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
 import type { Image, VolumeRange } from '../image/image.ts'
+import type { StandbyAdvance, StandbyContext } from '../recovery/target.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
-import type { VpgDefinition } from '../timeline/definition.ts'
-import type { Snapshot } from './ec2-calls.ts'
-import { tokenOf, type SnapshotMemory } from './memory.ts'
-import { noTraces, removeTagged } from './removal.ts'
-import type { AwsConfig, StandbyResult } from './service.ts'
-import { deleteSnapshot, makeSnapshot, type Parent, type SnapshotTools } from './snapshots.ts'
+import type { StandbyRecord } from '../timeline/standby.ts'
+import {
+  chainsMemoryOf,
+  givenUp,
+  linksOf,
+  noChain,
+  tracesOfChains,
+  type ChainMemory,
+  type ChainsMemory,
+  type Link,
+} from './chain-memory.ts'
+import { errorNameOf } from './failures.ts'
+import { Remembering, tokenOf } from './memory.ts'
+import { removeTagged } from './removal.ts'
+import type { AwsConfig } from './service.ts'
+import { deleteSnapshot, isThere, makeSnapshot, type Parent, type SnapshotTools } from './snapshots.ts'
 import { ownKeys, tagTable, type TagTable } from './tags.ts'
 
 // Standby snapshot chains: of each volume a completed snapshot of some recent checkpoint S, so that a recovery to C puts only the blocks in diff(S, C),
 // whichever of the two is the older.
 //
-//   link n (S, completed) <── parent ── link n+1 (C, pending) ── completed ─> link n is deleted: AWS keeps the blocks that n+1 reads
+//   link n (S, completed) <── parent ── link n+1 (C, pending) ── completed, remembered ─> link n is deleted: AWS keeps the blocks that n+1 reads
 //
-// A chain is remembered nowhere but in the tags of its snapshots: what is there is found by them, at any time and by any process. A link that is pending
-// when nobody writes it is what a process left that died: its token follows from the checkpoint, so that the same link is gone on with, or, where
-// the chain moves on to a newer checkpoint, deleted.
+// A chain is never longer than the link that counts and the one that is being made. What has begun is remembered before the call that creates it
+// (chain-memory.ts): a process that died is followed by one that asks with the same token, and goes on. A link that is given up leaves its id, or at
+// least its tag, and goes with the next.
 //
 // S must be known, and what was written since must be, or there is no saying what changed: then the chain begins anew, with a whole snapshot.
+
+/** What the daemon knows of a VPG's chains at this moment. */
+export type KnownStandby = Pick<StandbyRecord, 'checkpoints' | 'memory' | 'state'>
 
 export interface ChainTools extends SnapshotTools {
   readonly config: AwsConfig
@@ -32,15 +46,18 @@ export interface ChainTools extends SnapshotTools {
     plans: { readonly from: ImagePlan; readonly to: ImagePlan; readonly volume: number },
     signal: AbortSignal,
   ) => Promise<readonly VolumeRange[]>
-  /** Undefined where it is not retained (any more). */
-  readonly checkpointAt: (vpg: VpgId, at: Ordinal) => Promise<Checkpoint | undefined>
+  /** Undefined where none are kept. */
+  readonly standbyOf: (vpg: VpgId) => Promise<KnownStandby | undefined>
   readonly openPlanAt: (vpg: VpgId, checkpoint: Checkpoint) => Promise<ImagePlan>
   readonly release: (vpg: VpgId, plan: ImagePlan) => Promise<void>
   readonly told: (vpg: VpgId, sentence: string, failure: FailureRecord | undefined) => void
 }
 
-interface Link extends Parent {
-  readonly isCompleted: boolean
+interface Advancing {
+  readonly context: StandbyContext
+  readonly checkpoint: Checkpoint
+  readonly held: Remembering<ChainsMemory>
+  readonly signal: AbortSignal
 }
 
 export class Chains {
@@ -50,23 +67,32 @@ export class Chains {
     this.#tools = tools
   }
 
-  /** Of a completed link; undefined where there is none. */
-  async newestLink(vpg: VpgId, volume: number, signal: AbortSignal): Promise<Parent | undefined> {
-    const links = await this.#links(vpg, volume, signal)
-    return links.filter(({ isCompleted }) => isCompleted).at(-1)
+  /** The link that something may be put upon; undefined where there is none. */
+  async newestLink(vpg: VpgId, volume: number): Promise<Parent | undefined> {
+    return (await this.#linkAndCheckpoint(vpg, volume))?.link
   }
 
-  /** How far the newest link is from the checkpoint, in the VPG's time. */
+  async #linkAndCheckpoint(
+    vpg: VpgId,
+    volume: number,
+  ): Promise<{ readonly link: Link; readonly held: Checkpoint } | undefined> {
+    const standby = await this.#tools.standbyOf(vpg)
+    if (standby === undefined || standby.state === 'ending') return undefined
+    const link = linksOf(standby.memory).get(volume)
+    const held = standby.checkpoints.find(({ ordinal }) => ordinal === link?.ordinal)
+    return link === undefined || held === undefined ? undefined : { link, held }
+  }
+
+  /** How far the link is from the checkpoint, in the VPG's time; undefined where there is none, or AWS does not know it. */
   async ageOf(
     vpg: VpgId,
     volume: number,
     checkpoint: Checkpoint,
     signal: AbortSignal,
   ): Promise<{ readonly behindMillis: number } | undefined> {
-    const link = await this.newestLink(vpg, volume, signal)
-    const held = link === undefined ? undefined : await this.#tools.checkpointAt(vpg, ordinal(link.ordinal))
-    if (held === undefined) return undefined
-    return { behindMillis: Math.abs(held.timestampMicros - checkpoint.timestampMicros) / 1000 }
+    const known = await this.#linkAndCheckpoint(vpg, volume)
+    if (known === undefined || !(await isThere(known.link.snapshot, this.#tools.ec2, signal))) return undefined
+    return { behindMillis: Math.abs(known.held.timestampMicros - checkpoint.timestampMicros) / 1000 }
   }
 
   /** What may differ between the link and the checkpoint; undefined where nobody can say. */
@@ -80,7 +106,8 @@ export class Chains {
     signal: AbortSignal,
   ): Promise<AsyncIterable<VolumeRange> | undefined> {
     const { vpg, volume, parent, checkpoint } = between
-    const held = await this.#tools.checkpointAt(vpg, ordinal(parent.ordinal))
+    const standby = await this.#tools.standbyOf(vpg)
+    const held = standby?.checkpoints.find(({ ordinal }) => ordinal === parent.ordinal)
     if (held === undefined || !includes(held, volume) || !includes(checkpoint, volume)) return undefined
     const plans: ImagePlan[] = []
     try {
@@ -96,60 +123,69 @@ export class Chains {
     }
   }
 
-  /** Each volume that the checkpoint includes has a completed link of it on return, and no other. */
-  async advance(definition: VpgDefinition, checkpoint: Checkpoint, signal: AbortSignal): Promise<StandbyResult> {
-    const permits = new Permits(snapshotsWrittenAtOnceMax)
+  /**
+   * Each volume that the record's next checkpoint includes has a link of it on return, and the links before it are gone; so are those of volumes that the VPG
+   * has no more. Where one fails for good none goes on; where it may pass, the others end what they have begun.
+   */
+  async advance(context: StandbyContext): Promise<StandbyAdvance> {
+    const { record, definition } = context
+    const checkpoint = record.checkpoints.find(({ ordinal }) => ordinal === record.next)
+    if (checkpoint === undefined) return { putSizeBytes: 0 }
+    const remember = context.remember.bind(context)
+    const held = new Remembering(chainsMemoryOf(record.memory), remember, this.#tools.clock)
     const failing = new AbortController()
-    const either = AbortSignal.any([signal, failing.signal])
+    const signal = AbortSignal.any([context.signal, failing.signal])
+    const advancing: Advancing = { context, checkpoint, held, signal }
+    await this.#forgetRemoved(advancing)
+    const permits = new Permits(snapshotsWrittenAtOnceMax)
+    let passing: Failure | undefined
+    let putBlockCount = 0
     const volumes = definition.volumes.filter(({ number }) => includes(checkpoint, number))
-    const advancing = volumes.map(({ number }) =>
+    const working = volumes.map(({ number }) =>
       permits.with(async () => {
         try {
-          return await this.#advanceVolume(definition, number, checkpoint, either)
+          putBlockCount += await this.#advanceVolume(advancing, number)
         } catch (error) {
-          failing.abort(error)
-          throw error
+          if (error instanceof Failure && error.reaction === 'retry') passing ??= error
+          else failing.abort(error)
         }
       }),
     )
-    const settled = await Promise.allSettled(advancing)
-    either.throwIfAborted()
-    return { volumes: settled.flatMap(result => (result.status === 'fulfilled' ? [result.value] : [])) }
+    await Promise.all(working)
+    signal.throwIfAborted()
+    if (passing !== undefined) throw passing
+    return { putSizeBytes: putBlockCount * ebsBlockSizeBytes }
   }
 
-  async #advanceVolume(
-    definition: VpgDefinition,
-    volume: number,
-    checkpoint: Checkpoint,
-    signal: AbortSignal,
-  ): Promise<StandbyResult['volumes'][number]> {
-    const { id: vpg } = definition
-    const { ec2 } = this.#tools
-    const before = await this.#links(vpg, volume, signal)
-    const completed = before.filter(({ isCompleted }) => isCompleted)
-    const done = completed.find(link => link.ordinal === checkpoint.ordinal)
-    const made = done ?? (await this.#newLink(definition, volume, checkpoint, completed.at(-1), signal))
-    for (const { snapshot } of await this.#links(vpg, volume, signal))
-      if (snapshot !== made.snapshot) await deleteSnapshot(snapshot, ec2, signal)
-    const { putBlockCount, isWhole } = 'putBlockCount' in made ? made : { putBlockCount: 0, isWhole: false }
-    return { volume, snapshot: made.snapshot, putBlockCount, isWhole }
+  /** Blocks that were put for it. */
+  async #advanceVolume(advancing: Advancing, volume: number): Promise<number> {
+    const { checkpoint, held, signal } = advancing
+    let putBlockCount = 0
+    if (chainOf(held, volume).link?.ordinal !== checkpoint.ordinal) {
+      const { making } = chainOf(held, volume)
+      if (making !== undefined && making.ordinal !== checkpoint.ordinal)
+        await setChain(held, volume, givenUp(chainOf(held, volume)))
+      const link = await this.#newLink(advancing, volume)
+      putBlockCount = link.putBlockCount
+      const { making: _, link: former, leaving = [], ...rest } = chainOf(held, volume)
+      const passed = former === undefined ? leaving : [...leaving, former.snapshot]
+      await setChain(held, volume, { ...rest, link, leaving: passed })
+    }
+    await this.#sweep(advancing, volume, signal)
+    return putBlockCount
   }
 
-  async #newLink(
-    definition: VpgDefinition,
-    volume: number,
-    checkpoint: Checkpoint,
-    newest: Link | undefined,
-    signal: AbortSignal,
-  ): Promise<{ readonly snapshot: string; readonly putBlockCount: number; readonly isWhole: boolean }> {
+  async #newLink({ context, checkpoint, held, signal }: Advancing, volume: number): Promise<Link> {
+    const { definition, record } = context
     const { id: vpg } = definition
+    const { link } = chainOf(held, volume)
+    const parent = record.checkpoints.some(({ ordinal }) => ordinal === link?.ordinal) ? link : undefined
+    const name = definition.volumes.find(({ number }) => number === volume)?.name ?? String(volume)
+    const serial = chainOf(held, volume).making === undefined ? chainOf(held, volume).serial + 1 : undefined
     const plan = await this.#tools.openPlanAt(vpg, checkpoint)
-    // The next attempt's number is taken from nowhere but here: a token of a link that was deleted names nothing any more, and is passed over.
-    let memory: SnapshotMemory | undefined
     try {
       const image = await this.#tools.openImage(plan, signal)
       const sizeBytes = image.volumes.find(({ number }) => number === volume)?.sizeBytes ?? 0
-      const name = definition.volumes.find(({ number }) => number === volume)?.name ?? String(volume)
       const snapshot = await makeSnapshot(
         {
           image,
@@ -157,21 +193,28 @@ export class Chains {
           sizeBytes,
           description: `standby of ${definition.name} ${name} as of checkpoint ${formatCheckpointId(checkpoint.ordinal)}`,
           tags: this.#tagsOf(vpg, volume, checkpoint, sizeBytes, `${definition.name} ${name} standby`),
-          memory: () => memory,
-          remember: async now => {
-            if (memory?.parent !== undefined && now.parent === undefined) this.#tellAnew(vpg, name)
-            memory = now
+          memory: () => chainOf(held, volume).making,
+          remember: async making => {
+            const before = chainOf(held, volume)
+            if (before.making?.parent !== undefined && making.parent === undefined) this.#tellAnew(vpg, name)
+            const begun = before.making === undefined && serial !== undefined ? { serial } : {}
+            await setChain(held, volume, { ...before, ...begun, making: { ...making, ordinal: checkpoint.ordinal } })
           },
-          token: attempt => tokenOf(vpg, volume, 'standby', checkpoint.ordinal, newest?.snapshot ?? '', attempt),
-          chooseParent: () => Promise.resolve(newest),
-          changes: parent => this.changes({ vpg, volume, parent, checkpoint }, signal),
+          token: attempt => tokenOf(record.id, volume, chainOf(held, volume).serial, attempt),
+          chooseParent: () => Promise.resolve(parent),
+          changes: each => this.changes({ vpg, volume, parent: each, checkpoint }, signal),
           onProgress: () => undefined,
         },
         this.#tools,
         signal,
       )
-      const now = memory as SnapshotMemory | undefined
-      return { snapshot, putBlockCount: now?.written?.blockCount ?? 0, isWhole: now?.parent === undefined }
+      const { making } = chainOf(held, volume)
+      return {
+        snapshot,
+        ordinal: checkpoint.ordinal,
+        putBlockCount: making?.written?.blockCount ?? 0,
+        isWhole: making?.parent === undefined,
+      }
     } finally {
       await this.#tools.release(vpg, plan)
     }
@@ -182,21 +225,62 @@ export class Chains {
     this.#tools.told(vpg, sentence, failureToRecord(new Failure('CHECKPOINT_MISSING', sentence)))
   }
 
-  async removeAll(vpg: VpgId, signal: AbortSignal): Promise<void> {
-    const { ec2, clock } = this.#tools
-    await removeTagged({ [ownKeys.standby]: vpg }, noTraces, ec2, clock, signal)
+  /** Chains of volumes that the VPG has no more. */
+  async #forgetRemoved({ context, held, signal }: Advancing): Promise<void> {
+    const { volumes } = context.definition
+    for (const key of Object.keys(held.now.volumes)) {
+      const volume = Number(key)
+      if (volumes.some(({ number }) => number === volume)) continue
+      const { link, leaving = [], ...rest } = givenUp(chainOf(held, volume))
+      const passed = link === undefined ? leaving : [...leaving, link.snapshot]
+      await setChain(held, volume, { ...rest, leaving: passed })
+      await this.#sweep({ context, held }, volume, signal)
+      const { [key]: left, ...others } = held.now.volumes
+      if (left?.leaving === undefined && left?.isUnnoted !== true) await held.set({ ...held.now, volumes: others })
+    }
   }
 
-  /** Oldest checkpoint first; those that failed are not among them, and go. */
-  async #links(vpg: VpgId, volume: number, signal: AbortSignal): Promise<Link[]> {
-    const tags = { [ownKeys.standby]: vpg, [ownKeys.volume]: String(volume) }
-    const found = await this.#tools.ec2.snapshots({ tags }, signal)
-    const failed = found.filter(({ State }) => State === 'error')
-    for (const { SnapshotId = '' } of failed) await deleteSnapshot(SnapshotId, this.#tools.ec2, signal)
-    return found
-      .filter(({ State }) => State !== 'error')
-      .map(linkOf)
-      .sort((a, b) => a.ordinal - b.ordinal)
+  /**
+   * What the chain has left behind goes: what is remembered, and what bears its tag, was given up before its id was known, and is listed by now. Snapshots of
+   * later checkpoints than the link's are another appliance's, which has taken the VPG over.
+   */
+  async #sweep(
+    { context, held }: Pick<Advancing, 'context' | 'held'>,
+    volume: number,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { ec2 } = this.#tools
+    const { link, making, leaving = [] } = chainOf(held, volume)
+    const tags = { [ownKeys.standby]: context.definition.id, [ownKeys.volume]: String(volume) }
+    const own = new Set([link?.snapshot, making?.snapshot])
+    const strays = (await ec2.snapshots({ tags }, signal))
+      .filter(({ Tags }) => Number(tagTable(Tags)[ownKeys.checkpoint]) <= (link?.ordinal ?? Infinity))
+      .flatMap(({ SnapshotId }) => (SnapshotId === undefined || own.has(SnapshotId) ? [] : [SnapshotId]))
+    const kept: string[] = []
+    for (const snapshot of new Set([...leaving, ...strays])) {
+      try {
+        await deleteSnapshot(snapshot, ec2, signal)
+      } catch (error) {
+        if (errorNameOf(error) !== 'InvalidSnapshot.InUse') throw error // somebody has made an image of it
+        if (leaving.includes(snapshot)) kept.push(snapshot)
+      }
+    }
+    if (leaving.length === kept.length) return
+    const { leaving: _, ...rest } = chainOf(held, volume)
+    await setChain(held, volume, kept.length === 0 ? rest : { ...rest, leaving: kept })
+  }
+
+  /** Nothing of the VPG's chains is left on return. */
+  async removeAll({ record, definition, signal }: StandbyContext): Promise<void> {
+    const { ec2, clock } = this.#tools
+    await removeTagged(
+      { [ownKeys.standby]: definition.id },
+      tracesOfChains(record.memory, clock),
+      { what: `all standby snapshots of ${definition.name} are gone` },
+      ec2,
+      clock,
+      signal,
+    )
   }
 
   #tagsOf(vpg: VpgId, volume: number, checkpoint: Checkpoint, sizeBytes: number, name: string): TagTable {
@@ -212,9 +296,12 @@ export class Chains {
   }
 }
 
-function linkOf({ SnapshotId = '', State, Tags }: Snapshot): Link {
-  const held = Number(tagTable(Tags)[ownKeys.checkpoint])
-  return { snapshot: SnapshotId, ordinal: Number.isSafeInteger(held) ? held : 0, isCompleted: State === 'completed' }
+function chainOf(held: Remembering<ChainsMemory>, volume: number): ChainMemory {
+  return held.now.volumes[volume] ?? noChain
+}
+
+async function setChain(held: Remembering<ChainsMemory>, volume: number, chain: ChainMemory): Promise<void> {
+  await held.set({ ...held.now, volumes: { ...held.now.volumes, [volume]: chain } })
 }
 
 /** Up to the volume's end as of the checkpoint: it may have been larger. */

@@ -56,52 +56,26 @@ export function memoryOf(json: Json): AwsMemory {
   return { ...nothing, ...(json as object) }
 }
 
-/** The memory while work goes on it, side by side: what is told is durable on return. */
-export class Memory {
-  #now: AwsMemory
+/** What is remembered while work goes on it, side by side: what is set is durable on return. */
+export class Remembering<T extends { readonly changedAtMicros?: number }> {
+  #now: T
   readonly #remember: (memory: Json) => Promise<void>
   readonly #clock: Clock
   #telling: Promise<void> = Promise.resolve()
   /** Set while a change waits for the one under way; all that come meanwhile go with it. */
   #next: Promise<void> | undefined
 
-  constructor(json: Json, remember: (memory: Json) => Promise<void>, clock: Clock) {
-    this.#now = memoryOf(json)
+  constructor(first: T, remember: (memory: Json) => Promise<void>, clock: Clock) {
+    this.#now = first
     this.#remember = remember
     this.#clock = clock
   }
 
-  get now(): AwsMemory {
+  get now(): T {
     return this.#now
   }
 
-  snapshot(volume: number): SnapshotMemory | undefined {
-    return this.#now.snapshots[volume]
-  }
-
-  volume(volume: number): VolumeMemory {
-    return this.#now.volumes[volume] ?? {}
-  }
-
-  machine(name: string): MachineMemory {
-    return this.#now.machines[name] ?? {}
-  }
-
-  async setSnapshots(changes: Readonly<Record<number, SnapshotMemory>>): Promise<void> {
-    await this.#set({ ...this.#now, snapshots: { ...this.#now.snapshots, ...changes } })
-  }
-
-  async setVolume(volume: number, change: VolumeMemory): Promise<void> {
-    const own = { ...this.volume(volume), ...change }
-    await this.#set({ ...this.#now, volumes: { ...this.#now.volumes, [volume]: own } })
-  }
-
-  async setMachine(name: string, change: MachineMemory): Promise<void> {
-    const own = { ...this.machine(name), ...change }
-    await this.#set({ ...this.#now, machines: { ...this.#now.machines, [name]: own } })
-  }
-
-  #set(memory: AwsMemory): Promise<void> {
+  set(memory: T): Promise<void> {
     this.#now = { ...memory, changedAtMicros: this.#clock.timestampMicros() }
     this.#next ??= this.#telling.then(() => {
       this.#next = undefined
@@ -109,6 +83,45 @@ export class Memory {
       return this.#telling
     })
     return this.#next
+  }
+}
+
+/** The memory of a recovery. */
+export class Memory {
+  readonly #held: Remembering<AwsMemory>
+
+  constructor(json: Json, remember: (memory: Json) => Promise<void>, clock: Clock) {
+    this.#held = new Remembering(memoryOf(json), remember, clock)
+  }
+
+  get now(): AwsMemory {
+    return this.#held.now
+  }
+
+  snapshot(volume: number): SnapshotMemory | undefined {
+    return this.now.snapshots[volume]
+  }
+
+  volume(volume: number): VolumeMemory {
+    return this.now.volumes[volume] ?? {}
+  }
+
+  machine(name: string): MachineMemory {
+    return this.now.machines[name] ?? {}
+  }
+
+  async setSnapshots(changes: Readonly<Record<number, SnapshotMemory>>): Promise<void> {
+    await this.#held.set({ ...this.now, snapshots: { ...this.now.snapshots, ...changes } })
+  }
+
+  async setVolume(volume: number, change: VolumeMemory): Promise<void> {
+    const own = { ...this.volume(volume), ...change }
+    await this.#held.set({ ...this.now, volumes: { ...this.now.volumes, [volume]: own } })
+  }
+
+  async setMachine(name: string, change: MachineMemory): Promise<void> {
+    const own = { ...this.machine(name), ...change }
+    await this.#held.set({ ...this.now, machines: { ...this.now.machines, [name]: own } })
   }
 }
 

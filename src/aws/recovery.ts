@@ -137,7 +137,7 @@ export class AwsRecoveries {
         memory: () => memory.snapshot(number),
         remember: own => memory.setSnapshots({ [number]: own }),
         token: attempt => tokenOf(record.id, number, 'snapshot', attempt),
-        chooseParent: () => chains.newestLink(definition.id, number, signal),
+        chooseParent: () => chains.newestLink(definition.id, number),
         changes: parent => chains.changes({ vpg: definition.id, volume: number, parent, checkpoint }, signal),
         onProgress: doneBytes => context.progress(number, Math.min(doneBytes, sizeBytes), sizeBytes),
       },
@@ -169,6 +169,7 @@ export class AwsRecoveries {
 
   async remove({ record, signal }: TargetContext): Promise<void> {
     const { ec2, clock } = this.#tools
-    await removeTagged(tagsOfRecovery(record), tracesOf(record, clock), ec2, clock, signal)
+    const what = `all of recovery ${record.id} is gone`
+    await removeTagged(tagsOfRecovery(record), tracesOf(record, clock), { what }, ec2, clock, signal)
   }
 }

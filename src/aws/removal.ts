@@ -47,6 +47,7 @@ interface Found {
 export async function removeTagged(
   tags: TagTable,
   traces: Traces,
+  { what }: { readonly what: string },
   ec2: Ec2Calls,
   clock: Clock,
   signal: AbortSignal,
@@ -64,7 +65,7 @@ export async function removeTagged(
     await removeFound(found, ec2, signal)
     return undefined
   }
-  await until('all of the recovery is gone', isGone, goneMillisMax, clock, signal)
+  await until(what, isGone, goneMillisMax, clock, signal)
 }
 
 /** By tag, and by id what has not been seen yet. */

@@ -1,11 +1,12 @@
 import type { ImagePlan } from '../aging/service.ts'
 import type { FailureRecord } from '../base/failure.ts'
-import type { Ordinal, VpgId } from '../base/ids.ts'
+import type { VpgId } from '../base/ids.ts'
 import type { ImageConfig } from '../image/service.ts'
-import type { TargetPlan, TargetRequest } from '../recovery/target.ts'
+import type { StandbyAdvance, TargetPlan, TargetRequest } from '../recovery/target.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { Json, RecoveryRecord } from '../timeline/recovery.ts'
+import type { StandbyRecord } from '../timeline/standby.ts'
 
 // The aws thread, seen from the daemon: the only one that loads the SDK's clients of EBS and EC2 and, with the threads that it starts itself,
 // the only one through which a block goes. The worker's file is aws-worker.ts; speak to it by RpcClient<AwsService>.
@@ -33,26 +34,18 @@ export interface AwsService {
     readonly record: RecoveryRecord
     readonly definition: VpgDefinition
   }): Promise<void>
-  /** One link more in the chain of each volume of the VPG that the checkpoint includes. */
-  advance(argument: {
-    readonly work: number
-    readonly definition: VpgDefinition
-    readonly checkpoint: Checkpoint
-  }): Promise<StandbyResult>
-  /** Nothing of the VPG's chains is left. */
-  removeChains(argument: { readonly work: number; readonly vpg: VpgId }): Promise<void>
+  /** As StandbyTarget has them. */
+  advance(argument: StandbyWork): Promise<StandbyAdvance>
+  removeChains(argument: StandbyWork): Promise<void>
   /** The call then fails CLOSING. */
   cancel(argument: { readonly work: number }): Promise<void>
   close(argument: undefined): Promise<void>
 }
 
-export interface StandbyResult {
-  readonly volumes: readonly {
-    readonly volume: number
-    readonly snapshot: string
-    readonly putBlockCount: number
-    readonly isWhole: boolean
-  }[]
+export interface StandbyWork {
+  readonly work: number
+  readonly record: StandbyRecord
+  readonly definition: VpgDefinition
 }
 
 /** What the thread asks back while it works. */
@@ -62,8 +55,10 @@ export interface AwsAsks {
   /** The same of another checkpoint of the VPG, which is pinned until release(). CHECKPOINT_MISSING where it is not retained. */
   openPlanAt(argument: { readonly vpg: VpgId; readonly checkpoint: Checkpoint }): Promise<ImagePlan>
   release(argument: { readonly vpg: VpgId; readonly pinId: string }): Promise<void>
-  /** Undefined where it is not retained (any more). */
-  checkpointAt(argument: { readonly vpg: VpgId; readonly ordinal: Ordinal }): Promise<Checkpoint | undefined>
+  /** What is remembered of the VPG's standby chains at this moment; undefined where none are kept. */
+  standbyOf(argument: {
+    readonly vpg: VpgId
+  }): Promise<Pick<StandbyRecord, 'checkpoints' | 'memory' | 'state'> | undefined>
 }
 
 /** Notices from the thread, by name. */

@@ -200,6 +200,11 @@ async function stateOf(snapshot: string, ec2: Ec2Calls, signal: AbortSignal): Pr
   }
 }
 
+/** False where AWS does not know it, or not as a completed one. */
+export async function isThere(snapshot: string, ec2: Ec2Calls, signal: AbortSignal): Promise<boolean> {
+  return (await stateOf(snapshot, ec2, signal)) === 'completed'
+}
+
 /** Nothing of it is left on return, or never was. */
 export async function deleteSnapshot(snapshot: string, ec2: Ec2Calls, signal: AbortSignal): Promise<void> {
   try {

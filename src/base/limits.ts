@@ -235,6 +235,9 @@ export const recoveriesKeptMax = 50
 export const recoveryAttemptsMax = 6
 export const commitPolicyMillisMax = 30 * 24 * 3_600_000
 export const commitPolicyMillisDefault = 60 * 60_000
+/** Standby copies are brought up to a newer checkpoint as often. */
+export const standbyIntervalMillisMin = 60_000
+export const standbyIntervalMillisMax = 7 * 24 * 3_600_000
 /** Of the target raw; each has buffers of its own. */
 export const rawVolumesAtOnce = 4
 
@@ -262,6 +265,8 @@ export const snapshotsWrittenAtOnceMax = 4
 /** At 100 ms a put this reaches the rate below. */
 export const putsAtOnceMaxDefault = 128
 export const putsPerSecondMaxDefault = 1000
+/** Of that rate, what is put for standby snapshots. */
+export const standbyPutsShare = 1 / 4
 
 assert(
   holdTimeoutMillisMin <= holdTimeoutMillisDefault && holdTimeoutMillisDefault <= holdTimeoutMillisMax,

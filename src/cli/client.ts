@@ -101,6 +101,11 @@ export function rateArgument(text: string): number {
   return rate
 }
 
+/** How often standby copies are brought up to a newer checkpoint; 0 for none. */
+export function standbyArgument(text: string): number {
+  return text === 'none' ? 0 : durationArgument(text)
+}
+
 /** A share of the disk ("20%") or bytes; 0 for no limit. */
 export function limitArgument(text: string): number | string {
   return /^\d+ ?%$/.test(text) ? text.replace(' ', '') : text === 'none' ? 0 : sizeArgument(text)

@@ -26,6 +26,8 @@ import {
   retentionInWords,
   scheduleInWords,
   sizeInWords,
+  standbyCopyInWords,
+  standbyInWords,
   syncInWords,
   lockedInWords,
   verifiedInWords,
@@ -38,6 +40,7 @@ import {
   limitArgument,
   rateArgument,
   retentionArgument,
+  standbyArgument,
   volumeArgument,
   type ClientOptions,
 } from './client.ts'
@@ -239,6 +242,8 @@ function printVpg(vpg: VpgStatus, nowMicros: number): void {
     ['drills', scheduleInWords(vpg.drills, nowMicros)],
     ['last drill', vpg.drills.last === undefined ? undefined : drillInWords(vpg.drills.last)],
     ['proven', provenInWords(vpg.drills, nowMicros)],
+    ['standby', standbyInWords(vpg.standby)],
+    ...(vpg.standby?.copies ?? []).map(copy => ['snapshot', standbyCopyInWords(copy, nowMicros)] as const),
     ...vpg.recoveries.map(recovery => ['recovery', recoveryInWords(recovery, nowMicros)] as const),
   ])
 }
@@ -284,6 +289,7 @@ interface ChangeOptions extends ClientOptions, LimitOptions, RetentionOptions {
   readonly syncOverLimit?: 'wait' | 'go-on'
   readonly syncRate?: number
   readonly interval?: number
+  readonly standby?: number
 }
 
 function changeCommand(): Command {
@@ -291,7 +297,7 @@ function changeCommand(): Command {
     withRetention(
       clientCommand(
         'change',
-        'another history, retention, checkpoint interval, journal limit or rate of synchronisations',
+        'another history, retention, checkpoint interval, journal limit, rate of synchronisations, or standby snapshots',
       ),
     ),
   )
@@ -303,6 +309,11 @@ function changeCommand(): Command {
         'what a synchronisation does for which the journal limit has no room beside the last checkpoint',
       ).choices(['wait', 'go-on']),
     )
+    .option(
+      '--standby <duration>',
+      'keep snapshots of its volumes in AWS, brought up to a newer checkpoint as often ("1h"), so that a recovery there puts only what has changed since; "none"',
+      standbyArgument,
+    )
     .option('--sync-rate <size>', 'what a synchronisation reads of disks at most in a second; "none"', rateArgument)
     .action(async (name: string, options: ChangeOptions) => {
       const changed = await clientOf(options).changeVpg(name, {
@@ -310,6 +321,7 @@ function changeCommand(): Command {
         ...(options.interval === undefined ? {} : { checkpointIntervalMillis: options.interval }),
         ...limitsIn(options),
         ...(options.syncOverLimit === undefined ? {} : { syncMayPassLimit: options.syncOverLimit === 'go-on' }),
+        ...(options.standby === undefined ? {} : { standbyIntervalMillis: options.standby }),
         ...(options.syncRate === undefined ? {} : { syncRateBytesPerSecond: options.syncRate }),
       })
       if (options.json) printJson(changed)

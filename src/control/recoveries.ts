@@ -35,6 +35,32 @@ export interface RecoveryRequest {
 }
 
 /** What a recovery would do, for whoever has to decide. */
+/** Copies of a VPG's volumes that are kept where it would be recovered, so that a recovery moves only what differs from them. */
+export interface StandbyFacts {
+  /** 0: none are wanted any more. */
+  readonly intervalMillis: number
+  readonly state: 'waiting' | 'advancing' | 'suspended' | 'ending'
+  /** Of the checkpoint of the oldest; undefined while a volume has none. */
+  readonly ageMillis: number | undefined
+  readonly copies: readonly {
+    readonly volume: string
+    /** The id of its snapshot. */
+    readonly place: string
+    readonly checkpoint: string
+    readonly checkpointTimestampMicros: number
+    /** For this copy. */
+    readonly putSizeBytes: number
+    /** It was not put upon the one before it. */
+    readonly isWhole: boolean
+  }[]
+  /** Since the daemon was started. */
+  readonly putSizeBytes: number
+  readonly advanceCount: number
+  readonly failureCount: number
+  /** Why it does not get on; it is tried again. */
+  readonly trouble: string | undefined
+}
+
 export interface RecoveryPlan {
   readonly vpg: string
   readonly kind: RecoveryKind

@@ -17,6 +17,8 @@ import {
   journalLimitSizeBytesMin,
   nameSizeCharactersMax,
   pageSizeMax,
+  standbyIntervalMillisMax,
+  standbyIntervalMillisMin,
   streamsPerVpgMax,
   tagKeepMillisMax,
   volumeSizeBytesMax,
@@ -156,6 +158,13 @@ export const requests = {
       }),
       paused: z.boolean().optional().meta({ description: 'Agents send nothing; they note what is written meanwhile.' }),
       drillSchedule: drillSchedule.nullable().optional().meta({ description: 'When it is drilled; null: no more.' }),
+      standbyIntervalMillis: z
+        .union([z.int().min(standbyIntervalMillisMin).max(standbyIntervalMillisMax), z.literal(0)])
+        .optional()
+        .meta({
+          description:
+            'Snapshots of all volumes are kept in AWS, and brought up to a newer checkpoint as often, so that a recovery there puts only what has changed since; 0 for none.',
+        }),
     })
     .refine(change => Object.keys(change).length > 0, 'changes nothing')
     .refine(oneOfTheTwo, notBoth),
@@ -517,6 +526,28 @@ const vpgStatus = z.object({
   ),
   holes: list(z.object({ fromCheckpoint: z.string(), reason: z.string() })),
   recoveries: list(recoveryFacts),
+  standby: z
+    .object({
+      intervalMillis: count,
+      state: z.enum(['waiting', 'advancing', 'suspended', 'ending']),
+      ageMillis: z.number().optional().meta({ description: 'Of the oldest; missing while a volume has none.' }),
+      copies: list(
+        z.object({
+          volume: z.string(),
+          place: z.string(),
+          checkpoint: z.string(),
+          checkpointTimestampMicros: micros,
+          putSizeBytes: count.meta({ description: 'For this copy.' }),
+          isWhole: z.boolean().meta({ description: 'It was not put upon the one before it.' }),
+        }),
+      ),
+      putSizeBytes: count.meta({ description: 'Since the daemon was started.' }),
+      advanceCount: count,
+      failureCount: count,
+      trouble: z.string().optional(),
+    })
+    .optional()
+    .meta({ description: 'Copies that are kept where it would be recovered.' }),
   lastRecovery: z.object({ readyAtMicros: micros, rtoMillis: z.number() }).optional(),
   drills: drillStatus,
   writesPerSecond: z.number(),

@@ -15,6 +15,7 @@ import type {
   RecoveryFacts,
   RecoveryPlan,
   RecoveryRequest,
+  StandbyFacts,
 } from './recoveries.ts'
 
 export type * from './mounts.ts'
@@ -229,6 +230,8 @@ export interface VpgStatus {
   readonly holes: readonly { readonly fromCheckpoint: string; readonly reason: string }[]
   /** Those under way, newest first. */
   readonly recoveries: readonly RecoveryFacts[]
+  /** Undefined where none are wanted, and none are there. */
+  readonly standby: StandbyFacts | undefined
   /** Of the newest recovery that was ready, whatever became of it. */
   readonly lastRecovery: { readonly readyAtMicros: number; readonly rtoMillis: number } | undefined
   readonly drills: DrillStatus
@@ -434,6 +437,8 @@ export interface ChangeVpgRequest extends JournalLimitsRequest, RetentionRequest
   readonly paused?: boolean
   /** null: no drills any more. */
   readonly drillSchedule?: DrillScheduleRequest | null
+  /** 0: no standby copies. */
+  readonly standbyIntervalMillis?: number
 }
 
 export interface AddVolumeRequest {

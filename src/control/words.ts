@@ -1,4 +1,12 @@
-import type { Density, DrillOutcome, DrillStatus, RecoveryFacts, SyncFacts, VpgStatus } from './service.ts'
+import type {
+  Density,
+  DrillOutcome,
+  DrillStatus,
+  RecoveryFacts,
+  StandbyFacts,
+  SyncFacts,
+  VpgStatus,
+} from './service.ts'
 
 // Facts in the words that people read: on the status page and the command line.
 
@@ -93,6 +101,30 @@ export function retentionInWords(densities: readonly Density[]): string {
       return `one in ${durationInWords(everyMillis)} up to ${durationInWords(forMillis)}`
     })
     .join(', ')
+}
+
+/** "one every 1 h, 12 min old, 1.2 GiB put in 7 times" */
+export function standbyInWords(standby: VpgStatus['standby']): string | undefined {
+  if (standby === undefined) return undefined
+  const { intervalMillis, state, ageMillis, putSizeBytes, advanceCount, failureCount, trouble } = standby
+  const why = trouble === undefined ? '' : `; it did not get on, and is tried again: ${trouble}`
+  if (state === 'ending') return `none is wanted any more, what there is goes${why}`
+  const age = ageMillis === undefined ? 'not of every volume yet' : `${durationInWords(ageMillis)} old`
+  const now = { waiting: '', advancing: ', being brought up to a newer one', suspended: ', waiting for a recovery' }[
+    state
+  ]
+  const failed = failureCount === 0 ? '' : `, ${countInWords(failureCount)} failures`
+  const put = `${sizeInWords(putSizeBytes)} put in ${countInWords(advanceCount)} times since the start`
+  return `one every ${durationInWords(intervalMillis)}, ${age}${now}, ${put}${failed}${why}`
+}
+
+/** "root: snap-0abc of 3.1204, 12 min ago, 34 MiB put for it" */
+export function standbyCopyInWords(
+  { volume, place, checkpoint, checkpointTimestampMicros, putSizeBytes, isWhole }: StandbyFacts['copies'][number],
+  nowMicros: number,
+): string {
+  const put = `${sizeInWords(putSizeBytes)} put for it${isWhole ? ', whole' : ''}`
+  return `${volume}: ${place} of ${checkpoint}, ${agoInWords(checkpointTimestampMicros, nowMicros)}, ${put}`
 }
 
 /** "failover r-0a1b2c3d4e5f to raw at 3.1204, preparing 43 %, 3 min 20 s left" */

@@ -1,3 +1,4 @@
+import { covers } from '../timeline/positions.ts'
 import { holeOver } from '../timeline/retention.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import { Failure } from '../base/failure.ts'
@@ -7,6 +8,10 @@ import type { CheckpointFacts, CheckpointList, CheckpointListQuery } from '../co
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VolumeDefinition } from '../timeline/definition.ts'
 import type { VpgEntry } from './vpg-table.ts'
+
+/** Between two segments there are some 60 checkpoints; where the store was away there are more. */
+const offloadedPageSize = 200
+const offloadedPagesMax = 50
 
 /** Finds the checkpoints of a VPG by what people call them. */
 export class Checkpoints {
@@ -112,6 +117,24 @@ export class Checkpoints {
       checkpoints: page.map(checkpoint => checkpointFacts(entry, checkpoint)),
       more: matching.length > page.length,
     }
+  }
+
+  /** The newest recoverable one that is offloaded, so that it survives the loss of this appliance; undefined where none of the last ones is. */
+  async newestOffloaded(entry: VpgEntry): Promise<Checkpoint | undefined> {
+    const query = { vpg: entry.definition.id, limit: offloadedPageSize, order: 'newest-first' } as const
+    let after: Ordinal | undefined
+    for (let page = 0; page < offloadedPagesMax; page++) {
+      const { checkpoints, more } = await this.#catalog.listCheckpoints({
+        ...query,
+        ...(after === undefined ? {} : { after }),
+      })
+      const found = checkpoints.find(
+        ({ ordinal: at, vector }) => covers(entry.offloaded, vector) && holeOver(entry.holes, at) === undefined,
+      )
+      if (found !== undefined || !more) return found
+      after = checkpoints.at(-1)?.ordinal
+    }
+    return undefined
   }
 
   async oldest(entry: VpgEntry): Promise<Checkpoint | undefined> {

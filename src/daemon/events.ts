@@ -9,7 +9,7 @@ import type { Ingest } from '../ingest/ingest.ts'
 import type { JournalEvents } from '../journal/events.ts'
 import type { Journal } from '../journal/journal.ts'
 import type { Metrics } from '../metrics/metrics.ts'
-import type { RecoveryEvents } from '../recovery/events.ts'
+import type { RecoveryEvents, StandbyEvents } from '../recovery/events.ts'
 import type { Log } from './log.ts'
 import type { Meter } from './meter.ts'
 import type { Pacer } from './pacer.ts'
@@ -185,6 +185,16 @@ export function recoveryEvents(table: VpgTable, log: Log): RecoveryEvents {
     },
     recoveryInTrouble: (vpg, { id, kind, state }, sentence) =>
       log.warn({ vpg: nameOf(vpg), id, kind, state, sentence }, 'recoveryInTrouble'),
+  }
+}
+
+export function standbyEvents(table: VpgTable, log: Log): StandbyEvents {
+  const nameOf = (vpg: VpgId): string => table.get(vpg)?.definition.name ?? vpg
+  return {
+    standbyAdvanced: (vpg, { ordinal, putSizeBytes, millis }) =>
+      log.info({ vpg: nameOf(vpg), checkpoint: formatCheckpointId(ordinal), putSizeBytes, millis }, 'standbyAdvanced'),
+    standbyFailed: (vpg, { code, message }) => log.warn({ vpg: nameOf(vpg), code, sentence: message }, 'standbyFailed'),
+    standbyEnded: vpg => log.info({ vpg: nameOf(vpg) }, 'standbyEnded'),
   }
 }
 

@@ -2,7 +2,7 @@ import type { Aging } from '../aging/aging.ts'
 import type { OpenedVpg } from '../aging/service.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure, failedWith } from '../base/failure.ts'
-import { formatCheckpointId, type VpgId } from '../base/ids.ts'
+import { formatCheckpointId, ordinal, type VpgId } from '../base/ids.ts'
 import type * as api from '../control/service.ts'
 import { durationInWords } from '../control/words.ts'
 import {
@@ -14,6 +14,7 @@ import {
   type Recoveries,
   type RecoveryOrder,
   type RecoveryView,
+  type Standbys,
 } from '../recovery/recovery.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import { hasEnded, type Drill } from '../timeline/recovery.ts'
@@ -25,6 +26,7 @@ export interface RecoveryControlParts {
   readonly checkpoints: Checkpoints
   readonly clock: Clock
   readonly recoveries: Recoveries
+  readonly standbys: Standbys
   readonly table: VpgTable
 }
 
@@ -103,9 +105,11 @@ export class RecoveryControl {
     return this.#facts(await this.#parts.recoveries.decide(id, decision))
   }
 
-  /** The VPG's recoveries are gone on with, as the store has them; nothing happens where they are already. */
-  serve(entry: VpgEntry, { recoveries }: Pick<OpenedVpg, 'recoveries'>): void {
-    this.#parts.recoveries.serve(entry.definition.id, recoveries, () => entry.definition)
+  /** The VPG's recoveries and standby copies are gone on with, as the store has them; nothing happens where they are already. */
+  serve(entry: VpgEntry, { recoveries, standby }: Pick<OpenedVpg, 'recoveries' | 'standby'>): void {
+    const { id } = entry.definition
+    this.#parts.standbys.serve(id, standby, () => entry.definition)
+    this.#parts.recoveries.serve(id, recoveries, () => entry.definition)
   }
 
   /** The same of all that are served. */
@@ -118,20 +122,59 @@ export class RecoveryControl {
 
   /** It is deleted, or another appliance's. */
   async forget(vpg: VpgId): Promise<void> {
+    await this.#parts.standbys.forget(vpg)
     await this.#parts.recoveries.forget(vpg)
   }
 
+  /** Its definition says something else. */
+  changed(vpg: VpgId): void {
+    this.#parts.standbys.changed(vpg)
+  }
+
+  /** Fails REQUEST_INVALID where none can be kept. */
+  requireStandbyTarget(): void {
+    this.#parts.standbys.requireTarget()
+  }
+
+  /** Nothing of the VPG is left elsewhere but what its recoveries made, on return. Fails as Standbys.end() does. */
+  async endStandby(vpg: VpgId): Promise<void> {
+    await this.#parts.standbys.end(vpg)
+  }
+
   /** What the status says of one VPG. */
-  ofVpg(entry: VpgEntry): Pick<api.VpgStatus, 'recoveries' | 'lastRecovery'> {
+  ofVpg(entry: VpgEntry): Pick<api.VpgStatus, 'recoveries' | 'lastRecovery' | 'standby'> {
     const views = this.#parts.recoveries.list(entry.definition.id)
     const ready = views.filter(({ record }) => record.readyAtMicros !== undefined)
     const last = ready.map(view => this.#facts(view)).sort((a, b) => (b.readyAtMicros ?? 0) - (a.readyAtMicros ?? 0))[0]
     return {
+      standby: this.#standby(entry),
       recoveries: views.filter(({ record }) => !hasEnded(record)).map(view => this.#facts(view)),
       lastRecovery:
         last?.readyAtMicros === undefined || last.rtoMillis === undefined
           ? undefined
           : { readyAtMicros: last.readyAtMicros, rtoMillis: last.rtoMillis },
+    }
+  }
+
+  #standby({ definition }: VpgEntry): api.StandbyFacts | undefined {
+    const { clock, standbys } = this.#parts
+    const view = standbys.view(definition.id)
+    if (view === undefined) return undefined
+    const { copies, ...rest } = view
+    const ages = definition.volumes.map(({ number }) => {
+      const copy = copies.find(({ volume }) => volume === number)
+      return copy === undefined ? Infinity : Math.max(0, clock.timestampMicros() - copy.timestampMicros) / 1000
+    })
+    const oldestMillis = Math.max(...ages)
+    const nameOf = namesIn({ definition })
+    return {
+      intervalMillis: definition.standbyIntervalMillis ?? 0,
+      ageMillis: Number.isFinite(oldestMillis) ? oldestMillis : undefined,
+      copies: copies.map(({ volume, place, ordinal: at, timestampMicros, putSizeBytes, isWhole }) => ({
+        ...{ volume: nameOf(volume), place, checkpoint: formatCheckpointId(ordinal(at)) },
+        ...{ checkpointTimestampMicros: timestampMicros, putSizeBytes, isWhole },
+      })),
+      ...rest,
     }
   }
 
@@ -257,7 +300,7 @@ function drillFacts({ by, check, checkedBy, result }: Drill): api.DrillFacts {
   return { by, check, checkedBy, outcome, exitStatus, output, checkMillis }
 }
 
-function namesIn(entry: VpgEntry | undefined): (volume: number) => string {
+function namesIn(entry: Pick<VpgEntry, 'definition'> | undefined): (volume: number) => string {
   const { volumes = [], removedVolumes = [] } = entry?.definition ?? {}
   return number => [...volumes, ...removedVolumes].find(volume => volume.number === number)?.name ?? `volume ${number}`
 }

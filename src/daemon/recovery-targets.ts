@@ -1,4 +1,3 @@
-import { AwsTarget, type AwsTools } from '../aws/aws.ts'
 import type { Clock } from '../base/clock.ts'
 import { realDisk, realFileCalls } from '../disk/disk.ts'
 import { RawTarget } from '../recovery/recovery.ts'
@@ -13,7 +12,7 @@ export interface RecoveryTargetParts {
   readonly exports: Pick<Exports, 'write'>
   readonly live: RecoveryTarget
   /** Undefined where no account is configured. */
-  readonly aws: AwsTools | undefined
+  readonly aws: RecoveryTarget | undefined
   readonly store: StoreConfig
 }
 
@@ -28,7 +27,7 @@ export function recoveryTargets({
 }: RecoveryTargetParts): RecoveryTarget[] {
   return [
     live,
-    ...(aws === undefined ? [] : [new AwsTarget(aws)]),
+    ...(aws === undefined ? [] : [aws]),
     new RawTarget({
       clock,
       calls: realFileCalls,

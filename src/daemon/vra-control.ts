@@ -91,8 +91,14 @@ export class DaemonControl implements api.VraControl {
     const vpg = entry.definition.id
     if (exports.isReading(vpg)) throw new Failure('BUSY', `an export reads ${name}: cancel it first, or wait for it`)
     if (mounts.isReading(vpg)) throw new Failure('BUSY', `a mount reads ${name}: end it first`)
-    // First the store, or a VPG that it could not delete would be neither served nor gone.
-    await aging.deleteVpg({ vpg }).catch(unlessDeleted)
+    try {
+      await recoveries.endStandby(vpg)
+      // First the store, or a VPG that it could not delete would be neither served nor gone.
+      await aging.deleteVpg({ vpg }).catch(unlessDeleted)
+    } catch (error) {
+      if (!failedWith(error, 'BUSY')) recoveries.changed(vpg)
+      throw error
+    }
     ingest.removeVpg(vpg)
     table.remove(vpg)
     await recoveries.forget(vpg)
@@ -101,14 +107,16 @@ export class DaemonControl implements api.VraControl {
 
   async changeVpg(name: string, request: api.ChangeVpgRequest): Promise<api.VpgStatus> {
     this.#parts.table.requireChangeable()
-    const { aging, drills: drilling, ingest, report, table } = this.#parts
+    const { aging, drills: drilling, ingest, recoveries, report, table } = this.#parts
     const entry = table.named(name)
+    if ((request.standbyIntervalMillis ?? 0) > 0) recoveries.requireStandbyTarget()
     const limits = this.#limitsOf(request, entry.definition)
     const { historyMillis, retention, drillSchedule, ...settings } = request
     const kept = retentionAsked({ historyMillis, retention })
     const drills = drillSchedule === undefined ? {} : { drillSchedule: await drilling.schedule(entry, drillSchedule) }
     entry.definition = await aging.changeVpg({ vpg: entry.definition.id, ...settings, ...kept, ...limits, ...drills })
     ingest.updateVpg(entry.definition)
+    recoveries.changed(entry.definition.id)
     return report.vpg(entry)
   }
 

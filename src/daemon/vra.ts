@@ -1,5 +1,5 @@
 import * as path from 'node:path'
-import type { AwsTools } from '../aws/aws.ts'
+import { AwsTarget } from '../aws/aws.ts'
 import { Aging, newPaceFlag, unpacked, type AgingHandlers } from '../aging/aging.ts'
 import type { PackedVpg } from '../aging/service.ts'
 import { Catalog } from '../catalog/catalog.ts'
@@ -16,7 +16,7 @@ import { Live, type LiveOptions } from '../live/live.ts'
 import type { LiveNotices } from '../live/service.ts'
 import { Metrics } from '../metrics/metrics.ts'
 import { runCheck } from '../recovery/check.ts'
-import { Recoveries } from '../recovery/recovery.ts'
+import { Recoveries, Standbys } from '../recovery/recovery.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { flushCompileCacheNow, useCompileCache } from './compile-cache.ts'
 import { DataDirectory } from './data-directory.ts'
@@ -28,6 +28,7 @@ import {
   ingestEvents,
   journalEvents,
   recoveryEvents,
+  standbyEvents,
   tellDamage,
 } from './events.ts'
 import { Drills } from './drills.ts'
@@ -212,18 +213,31 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     const checkpoints = new Checkpoints(catalog)
     const live = parts.own(new Live(liveOptions(config, data, clock, (name, value) => tellLive(log, name, value))))
     const mounts = new Mounts({ aging, checkpoints, clock, live })
+    // The recoveries' target asks after the copies that are kept for them, and these are kept by the same target.
+    const aws = awsTarget(config, { data, aging, table, log, standbys: () => standbys })
     const engine = parts.own(
       new Recoveries({
         ...{ aging, clock },
         targets: recoveryTargets({
           ...{ clock, dataDirectory: data.directory, exports, live, store: config.store },
-          aws: awsTools(config, { data, aging, catalog, table, log }),
+          aws,
         }),
         writers: new VpgWriters({ aging, clock, ingest, table }),
         events: recoveryEvents(table, log),
       }),
     )
-    const recoveries = parts.own(new RecoveryControl({ aging, checkpoints, clock, recoveries: engine, table }))
+    const standbys = parts.own(
+      new Standbys({
+        ...{ aging, clock, target: aws, events: standbyEvents(table, log) },
+        newestOffloaded: async vpg => {
+          const entry = table.get(vpg)
+          return entry === undefined ? undefined : await checkpoints.newestOffloaded(entry)
+        },
+      }),
+    )
+    const recoveries = parts.own(
+      new RecoveryControl({ aging, checkpoints, clock, recoveries: engine, standbys, table }),
+    )
     forgetRecoveries = vpg => void recoveries.forget(vpg)
     const drills = parts.own(
       new Drills({
@@ -377,27 +391,27 @@ function agingConfig(config: VraConfig, data: DataDirectory): Parameters<typeof 
 }
 
 /** Its thread reads each block once: the cache on the local disk is not for it. */
-function awsTools(
+function awsTarget(
   { aws, store }: VraConfig,
   parts: {
     readonly data: DataDirectory
     readonly aging: Aging
-    readonly catalog: Catalog
     readonly table: VpgTable
     readonly log: Log
+    readonly standbys: () => Standbys
   },
-): AwsTools | undefined {
+): AwsTarget | undefined {
   if (aws === undefined) return undefined
-  const { data, aging, catalog, table, log } = parts
-  return {
+  const { data, aging, table, log, standbys } = parts
+  return new AwsTarget({
     config: aws,
     image: { store, dataDirectory: data.directory, cacheSizeBytes: imageCacheSizeBytes },
     openImage: argument => aging.openImage(argument),
     closeImage: argument => aging.closeImage(argument),
-    checkpointAt: async (vpg, ordinal) =>
-      table.get(vpg)?.isRetained(ordinal) === true ? await catalog.checkpoint({ vpg, ordinal }) : undefined,
+    standbyOf: vpg => standbys().record(vpg),
+    suspendStandby: () => standbys().suspend(),
     told: (vpg, sentence) => log.warn({ vpg: table.get(vpg)?.definition.name ?? vpg, sentence }, 'awsSays'),
-  }
+  })
 }
 
 function storeInWords(store: VraStoreConfig): string {

@@ -322,6 +322,18 @@ export class Exposition {
         },
       })
     }
+    for (const [name, help, valueOf] of standbyCounters) {
+      new Counter({
+        name,
+        help,
+        labelNames: ['vpg'],
+        registers,
+        collect() {
+          this.reset()
+          for (const vpg of vpgs()) if (vpg.standby !== undefined) this.inc({ vpg: vpg.name }, valueOf(vpg.standby))
+        },
+      })
+    }
     for (const [name, help, valueOf] of volumeGauges) {
       new Gauge({
         name,
@@ -429,6 +441,15 @@ const volumeGauges: readonly (readonly [string, string, (volume: VolumeMetricsFa
   ],
 ]
 
+const standbyCounters: readonly (readonly [string, string, (standby: NonNullable<VpgFacts['standby']>) => number])[] = [
+  ['vra_standby_put_bytes_total', 'Put for standby snapshots.', standby => standby.putSizeBytes],
+  [
+    'vra_standby_failures_total',
+    'Times that standby snapshots could not be brought up to a newer checkpoint.',
+    standby => standby.failureCount,
+  ],
+]
+
 /** A VPG without a checkpoint of all its volumes has an RPO without end: an alert on it must not fall silent for want of a series. */
 const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number | undefined])[] = [
   [
@@ -476,6 +497,11 @@ const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number |
     'vra_history_seconds',
     'From the oldest checkpoint of the history to the newest, of those in the store.',
     vpg => vpg.mirror.historyMillis / 1000,
+  ],
+  [
+    'vra_standby_age_seconds',
+    'Age of what standby snapshots hold, of the volume whose is oldest; +Inf while one has none.',
+    vpg => (vpg.standby === undefined ? undefined : (seconds(vpg.standby.ageMillis) ?? Infinity)),
   ],
   [
     'vra_recovery_rto_seconds',

@@ -39,6 +39,8 @@ export interface VpgFacts {
   readonly mirror: MirrorFacts
   /** Those under way. */
   readonly recoveries: readonly { readonly state: string }[]
+  readonly standby:
+    { readonly ageMillis: number | undefined; readonly putSizeBytes: number; readonly failureCount: number } | undefined
   readonly lastRecovery: { readonly rtoMillis: number } | undefined
   readonly drills: {
     readonly nextAtMicros: number | undefined

@@ -32,6 +32,7 @@ import type { RecoveredThing, RecoveryTarget, TargetPlan } from './target.ts'
 
 export { changesVpg, policyEnd } from './decisions.ts'
 export { RawTarget, type RawTools } from './raw.ts'
+export { Standbys, type StandbyView } from './standby.ts'
 export { vmsOf, volumesMeant, type Selection } from './selection.ts'
 export type { Decision } from './decisions.ts'
 export type { VolumeProgress, Waiting, Writers } from './run.ts'

@@ -2,6 +2,7 @@ import type { ImagePlan } from '../aging/service.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { Json, RecoveryKind, RecoveryRecord, RecoveryTargetKind, RecoveryVm } from '../timeline/recovery.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
+import type { StandbyRecord } from '../timeline/standby.ts'
 import type { VolumeDataSize } from '../timeline/image-size.ts'
 
 // What a recovery brings the machines up on. The engine (recovery.ts) owns the record, its states, the pin and the order of things; a target owns what
@@ -59,6 +60,43 @@ export interface RecoveredThing {
   readonly volume: number | undefined
   readonly kind: string
   readonly place: string
+}
+
+/** Keeps copies of a VPG's volumes where it would recover them, as of some recent checkpoint, so that a recovery moves only what has changed since. */
+export interface StandbyTarget {
+  /**
+   * On return there is a copy as of the record's next checkpoint of each volume that it includes, and what it took the place of is gone. As with a recovery, a call
+   * may be the second after a process that was killed inside the one before, and the first of another `next` than the last one's.
+   */
+  advance(context: StandbyContext): Promise<StandbyAdvance>
+  /** Nothing of it is left on return, whatever state it was in. */
+  end(context: StandbyContext): Promise<void>
+  /** Reads nothing but the record. */
+  copies(record: StandbyRecord): readonly StandbyCopy[]
+}
+
+export interface StandbyContext {
+  /** As it is now: with the memory that was remembered last. */
+  readonly record: StandbyRecord
+  readonly definition: VpgDefinition
+  /** Durable in the object store on return, in the order of the calls. */
+  remember(memory: Json): Promise<void>
+  readonly signal: AbortSignal
+}
+
+export interface StandbyAdvance {
+  /** What was moved for it. */
+  readonly putSizeBytes: number
+}
+
+export interface StandbyCopy {
+  readonly volume: number
+  readonly place: string
+  /** The checkpoint that it holds. */
+  readonly ordinal: number
+  readonly putSizeBytes: number
+  /** It was not put upon the one before it. */
+  readonly isWhole: boolean
 }
 
 export interface RecoveryTarget {

@@ -27,6 +27,7 @@ export type VpgSettings = Partial<
     | 'journalLimitSizeBytes'
     | 'syncMayPassLimit'
     | 'drillSchedule'
+    | 'standbyIntervalMillis'
   >
 >
 

@@ -41,6 +41,8 @@ export interface VpgDefinition {
   readonly syncMayPassLimit?: boolean
   /** Absent or null: nobody asked for drills. */
   readonly drillSchedule?: DrillSchedule | null
+  /** Copies of its volumes are kept where it would be recovered, and brought up to a newer checkpoint as often; absent or 0: none are. */
+  readonly standbyIntervalMillis?: number
   readonly createdAtMicros: number
 }
 

@@ -2,7 +2,7 @@ import t from 'tap'
 import { memoryOf } from '../../src/aws/memory.ts'
 import { ownKeys } from '../../src/aws/tags.ts'
 import type { Json } from '../../src/timeline/recovery.ts'
-import { AwsWorld, bootableModel, bootSector, faultsOf, Model, modelVpg } from '../support/aws-world.ts'
+import { AwsWorld, bootableModel, bootSector, faultsOf, Model } from '../support/aws-world.ts'
 
 const { signal } = new AbortController()
 const sizes = { 1: 3 * 2 ** 20 + 512, 2: 2 ** 20 }
@@ -161,54 +161,3 @@ t.test('what does not exist, or does not fit, is found before anything is create
   await tools.close()
   await world.close()
 })
-
-t.test(
-  'a chain is advanced by what has changed, and a recovery puts what differs from it, in either direction',
-  async t => {
-    const model = new Model({ 1: 20 * 2 ** 20 })
-    for (let count = 0; count < 60; count++) model.writeRandomly(1, false)
-    model.write(1, 0, bootSector())
-    const world = await AwsWorld.start(model, { emptyPages: true, pageBlocksMax: 7, pageItemsMax: 1 })
-    const tools = world.tools()
-    const putsOf = async (work: () => Promise<unknown>): Promise<number> => {
-      const before = world.sim.callCount('PutSnapshotBlock')
-      await work()
-      return world.sim.callCount('PutSnapshotBlock') - before
-    }
-    const advance = async (): Promise<void> => {
-      const checkpoint = model.checkpoint()
-      const { volumes } = await tools.chains.advance(model.definition(), checkpoint, signal)
-      const links = world.sim.account.tagged(ownKeys.standby, modelVpg)
-      t.strictSame(links, [volumes[0]!.snapshot])
-      t.ok(world.snapshotBytes(links[0]!, 20 * 2 ** 20).equals(model.bytesAt(checkpoint, 1)))
-    }
-    const whole = await putsOf(advance)
-    t.ok(whole >= 30, `${whole}`)
-    const older = model.checkpoints[0]!
-    model.write(1, 5 * 2 ** 20, Buffer.alloc(2 ** 20))
-    model.write(1, 9 * 2 ** 20, Buffer.from('changed'))
-    const part = await putsOf(advance)
-    t.ok(part === 3 || part === 2, `${part}: two blocks of zeros where the parent may have had data, and one of data`)
-    model.write(1, 2 * 2 ** 20, Buffer.from('later'))
-    const latest = model.checkpoint()
-    for (const [checkpoint, most] of [
-      [latest, 1],
-      [older, 3],
-    ] as const) {
-      const held = { record: world.record(checkpoint, { machine }, `r-0000000000${checkpoint.ordinal}`) }
-      const count = await putsOf(() => world.recoveries(tools).prepare(world.context(held, signal)))
-      t.ok(count <= most, `${count} blocks were put to recover ${checkpoint.ordinal}`)
-      const id = memoryOf(held.record.memory).volumes[1]!.volume!
-      t.ok(world.volumeBytes(id, 20 * 2 ** 20).equals(model.bytesAt(checkpoint, 1)))
-      await world.recoveries(tools).remove(world.context(held, signal))
-    }
-    model.retained.delete(model.checkpoints[1]!.ordinal)
-    const anew = await putsOf(advance)
-    t.ok(anew >= 30, "where the link's checkpoint is gone the chain begins anew")
-    t.match(world.told, [/begins anew/])
-    await tools.chains.removeAll(modelVpg, signal)
-    t.strictSame(world.sim.account.tagged(ownKeys.standby, modelVpg), [])
-    await tools.close()
-    await world.close()
-  },
-)

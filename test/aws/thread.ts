@@ -20,7 +20,8 @@ t.test('through the threads a volume of a store becomes one of AWS, and what is 
     image: { store, dataDirectory: directory, cacheSizeBytes: 2 ** 20 } as never,
     openImage: () => Promise.resolve(plan),
     closeImage: () => Promise.resolve(),
-    checkpointAt: () => Promise.resolve(undefined),
+    standbyOf: () => undefined,
+    suspendStandby: () => Promise.resolve(() => undefined),
     told: () => undefined,
   })
   t.teardown(() => target.close())

@@ -98,7 +98,7 @@ function partsOf(
     meter: { rates: () => rates },
     metrics: { ackLatency: () => ({}) },
     drills: { ofVpg: () => ({ last: undefined, waitsBecause: undefined }) },
-    recoveries: { ofVpg: () => ({ recoveries: [], lastRecovery: undefined }) },
+    recoveries: { ofVpg: () => ({ recoveries: [], standby: undefined, lastRecovery: undefined }) },
   }
 }
 

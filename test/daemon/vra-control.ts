@@ -20,7 +20,7 @@ function deletable(failures: (Failure | undefined)[]) {
     table,
     exports: { isReading: () => false },
     mounts: { isReading: () => false },
-    recoveries: { forget: async () => undefined },
+    recoveries: { forget: async () => undefined, endStandby: async () => undefined, changed: () => undefined },
     ingest: { removeVpg: () => void steps.push('ingest') },
     catalog: { forgetVpg: async () => void steps.push('catalog') },
     aging: {

@@ -1,5 +1,6 @@
 import type { ImagePlan } from '../../src/aging/service.ts'
 import { Attempts } from '../../src/aws/attempts.ts'
+import { copiesOf } from '../../src/aws/chain-memory.ts'
 import { Chains } from '../../src/aws/chains.ts'
 import { newEbsClient, newEc2Client } from '../../src/aws/clients.ts'
 import { EbsCalls } from '../../src/aws/ebs-calls.ts'
@@ -7,6 +8,7 @@ import { Ec2Calls } from '../../src/aws/ec2-calls.ts'
 import { Pace } from '../../src/aws/pace.ts'
 import { putHere } from '../../src/aws/putters.ts'
 import { AwsRecoveries, type RecoveryTools } from '../../src/aws/recovery.ts'
+import { Standbys } from '../../src/recovery/standby.ts'
 import type { TargetContext } from '../../src/recovery/target.ts'
 import type { AwsConfig } from '../../src/aws/service.ts'
 import { ownerKeys, ownKeys } from '../../src/aws/tags.ts'
@@ -21,6 +23,7 @@ import type { Image, PieceSink, VolumeRange } from '../../src/image/image.ts'
 import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
 import type { VpgDefinition } from '../../src/timeline/definition.ts'
 import type { Json, RecoveryRecord } from '../../src/timeline/recovery.ts'
+import type { StandbyRecord } from '../../src/timeline/standby.ts'
 import { AwsSim, type AwsSimOptions } from './aws-sim/aws-sim.ts'
 import { seeded } from './mirror-history.ts'
 
@@ -202,12 +205,23 @@ export function bootSector(): Buffer {
 
 export const hurry = 200
 
+export interface StandbyProcess {
+  readonly engine: Standbys
+  /** Read anew at every step. */
+  readonly definition: { -readonly [K in keyof VpgDefinition]: VpgDefinition[K] }
+  /** Nothing of it goes on, and nothing of it is remembered any more, on return. */
+  kill(): Promise<void>
+}
+
 /** The target's own parts beside a simulated AWS, in one thread; each instance of `tools` is as a process of its own. */
 export class AwsWorld {
   readonly sim: AwsSim
   readonly model: Model
   readonly clock = new HurriedClock(hurry)
   readonly told: string[] = []
+  readonly advances: { readonly ordinal: number; readonly putSizeBytes: number }[] = []
+  /** As the store has it: it outlives processes. */
+  standby: StandbyRecord | undefined
 
   private constructor(sim: AwsSim, model: Model) {
     this.sim = sim
@@ -258,8 +272,7 @@ export class AwsWorld {
       config,
       openImage,
       changedRanges: ({ from, to, volume }) => Promise.resolve(model.changedRanges(from, to, volume)),
-      checkpointAt: (_, at) =>
-        Promise.resolve(model.retained.has(at) ? model.checkpoints.find(each => each.ordinal === at) : undefined),
+      standbyOf: () => Promise.resolve(this.standby),
       openPlanAt: (_, checkpoint) =>
         model.retained.has(checkpoint.ordinal)
           ? Promise.resolve(model.plan(checkpoint))
@@ -273,6 +286,51 @@ export class AwsWorld {
       ec2Client.destroy()
     }
     return { ...snapshotTools, config, chains, openImage, close }
+  }
+
+  /** Standby chains as a process keeps them: what it puts into the store outlives it, until it is dead. */
+  standbys(tools: RecoveryTools, changes: Partial<VpgDefinition> = {}): StandbyProcess {
+    const { clock, model } = this
+    const definition = { ...model.definition(), standbyIntervalMillis: 3_600_000, ...changes }
+    let isDead = false
+    const engine = new Standbys({
+      aging: {
+        putStandby: ({ standby }) => {
+          if (isDead) return Promise.reject(new Failure('CLOSING', 'this process is dead'))
+          const missing = standby?.checkpoints.filter(each => !model.retained.has(each.ordinal)) ?? []
+          if (missing.some(({ ordinal }) => this.standby?.checkpoints.every(each => each.ordinal !== ordinal) ?? true))
+            return Promise.reject(new Failure('CHECKPOINT_MISSING', 'it was dropped'))
+          this.standby = standby === undefined ? undefined : (JSON.parse(JSON.stringify(standby)) as StandbyRecord)
+          return Promise.resolve()
+        },
+      },
+      clock,
+      target: {
+        advance: context => tools.chains.advance(context),
+        end: context => tools.chains.removeAll(context),
+        copies: ({ memory }) => copiesOf(memory),
+      },
+      newestOffloaded: () => Promise.resolve(model.checkpoints.findLast(each => model.retained.has(each.ordinal))),
+      events: {
+        standbyAdvanced: (_, { ordinal, putSizeBytes }) => void this.advances.push({ ordinal, putSizeBytes }),
+        standbyFailed: (_, failure) => void this.told.push(failure.message),
+        standbyEnded: () => undefined,
+      },
+    })
+    engine.serve(modelVpg, this.standby, () => definition)
+    const kill = async (): Promise<void> => {
+      isDead = true
+      await engine.close()
+    }
+    return { engine, definition, kill }
+  }
+
+  /** Until it holds; hurried time goes on. */
+  async until(condition: () => boolean, signal = new AbortController().signal): Promise<void> {
+    for (let looks = 0; !condition(); looks++) {
+      if (looks > 20_000) throw new Error(`waited in vain; told: ${this.told.join('; ')}`)
+      await this.clock.sleep(200, signal)
+    }
   }
 
   record(checkpoint: Checkpoint, settings: Json, id = 'r-0123456789ab'): RecoveryRecord {

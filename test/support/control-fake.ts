@@ -579,6 +579,7 @@ export class FakeVra implements VraControl {
       bytesTotal: 0,
       mirror: emptyMirror,
       recoveries: [],
+      standby: undefined,
       lastRecovery: undefined,
       drills: noDrills,
       ...facts,
