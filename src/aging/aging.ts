@@ -97,6 +97,8 @@ export class Aging {
   readonly noteCompared: Call<'noteCompared'> = argument => this.#client.call('noteCompared', argument)
   readonly status: Call<'status'> = argument => this.#client.call('status', argument)
 
+  readonly queues: Call<'queues'> = argument => this.#client.call('queues', argument)
+
   /** The thread first reads the log up to what was durable when this was called. */
   readonly openImage: Call<'openImage'> = argument => {
     this.flush()

@@ -44,6 +44,9 @@ export function lockingStore(store: ObjectStore, vpgs: ReadonlyMap<VpgId, Locked
     list: (prefix, after, signal) => store.list(prefix, after, signal),
     remove: (key, signal) => store.remove(key, signal),
     locks: store.locks,
+    get loadFacts() {
+      return store.loadFacts
+    },
     close: () => store.close(),
   }
 }

@@ -38,7 +38,11 @@ export class LogTail {
 
   /** True while too much waits to be sealed: what is next in the log is read when some of it is. */
   get waits(): boolean {
-    return this.#unsealedCount() >= (this.#options.unsealedCountMax ?? unsealedCountMaxDefault)
+    return this.unsealedCount >= this.unsealedCountMax
+  }
+
+  get unsealedCountMax(): number {
+    return this.#options.unsealedCountMax ?? unsealedCountMaxDefault
   }
 
   /** The log is durable up to here. Never back. */
@@ -71,7 +75,8 @@ export class LogTail {
     }
   }
 
-  #unsealedCount(): number {
+  /** Of records that memory has a place of, and no segment. */
+  get unsealedCount(): number {
     let count = 0
     for (const { writer, unsealed } of this.#options.vpgs.values()) {
       if (writer.halted === undefined) count += unsealed.count

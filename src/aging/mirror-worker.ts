@@ -24,6 +24,7 @@ import { Scrub } from './scrub.ts'
 import { SegmentMemory } from './segment-memory.ts'
 import type {
   AgingConfig,
+  AgingQueues,
   AgingService,
   ImagePlan,
   LogMark,
@@ -360,6 +361,18 @@ export class MirrorWorker implements RpcMethods<AgingService> {
 
   async status({ vpg }: { readonly vpg: VpgId }): Promise<VpgMirrorStatus> {
     return { ...this.#known(vpg).status(), scrub: this.#scrub?.factsOf(vpg), locks: this.#locks?.factsOf(vpg) }
+  }
+
+  async queues(): Promise<AgingQueues> {
+    const facts = this.#ready().store.loadFacts
+    const waits = [...this.#vpgs.values()].map(({ writer }) => writer.patience.waits)
+    const load = facts && {
+      ...facts,
+      backedOffMillis: waits.reduce((sum, { millis }) => sum + millis, facts.backedOffMillis),
+      waitingCount: waits.reduce((sum, { count }) => sum + count, facts.waitingCount),
+    }
+    const { unsealedCount = 0, unsealedCountMax = 0 } = this.#tail ?? {}
+    return { load, unsealedRecordCount: unsealedCount, unsealedRecordCountMax: unsealedCountMax }
   }
 
   async seal({ vpg }: { readonly vpg: VpgId }): Promise<readonly StreamPosition[]> {

@@ -1,7 +1,7 @@
 import type { Ordinal, PositionVector, StreamPosition, VpgId } from '../base/ids.ts'
 import type { StoreAway } from './store-opening.ts'
 import type { PaceFlag } from './turns.ts'
-import type { StoreConfig } from '../store/object-store.ts'
+import type { LoadFacts, StoreConfig } from '../store/object-store.ts'
 import type { DurableMarker } from '../timeline/assembler.ts'
 import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
@@ -119,6 +119,8 @@ export interface AgingService {
   /** Drops the pin, where there is one, and the hold on objects and log files. */
   closeImage(argument: { readonly vpg: VpgId; readonly pinId: string }): Promise<void>
   status(argument: { readonly vpg: VpgId }): Promise<VpgMirrorStatus>
+  /** Of all VPGs together. */
+  queues(argument: undefined): Promise<AgingQueues>
   /**
    * Durable on return: the image in this file begins the volume's mirror. Gone on with where the same unchanged file was being read before. Fails
    * REQUEST_INVALID where its size is another than the volume's, or the agent has compared the volume already; CONFIG_INVALID where it cannot be read.
@@ -225,6 +227,15 @@ export interface ScrubFacts {
   readonly passCheckedSizeBytes: number
   /** Of all passes since this process began. */
   readonly checkedSizeBytes: number
+}
+
+/** What waits for the store, and whether that is because it has too much to do. */
+export interface AgingQueues {
+  /** Of a store that can put requests off; what waits includes what a VPG does not try again at once. */
+  readonly load: LoadFacts | undefined
+  /** Records that wait to be sealed: with as many as may be the log is not read any further. */
+  readonly unsealedRecordCount: number
+  readonly unsealedRecordCountMax: number
 }
 
 /** Of a store that locks objects. */

@@ -13,11 +13,18 @@ export interface PatienceHandlers {
 export class StorePatience {
   readonly #clock: Clock
   readonly #handlers: PatienceHandlers
+  #waitingCount = 0
+  #waitedMillis = 0
   #failing: { readonly sinceMicros: number; readonly sentence: string } | undefined
 
   constructor(clock: Clock, handlers: PatienceHandlers) {
     this.#clock = clock
     this.#handlers = handlers
+  }
+
+  /** Attempts that wait to be made again, and what was waited in all. */
+  get waits(): { readonly count: number; readonly millis: number } {
+    return { count: this.#waitingCount, millis: this.#waitedMillis }
   }
 
   /** Undefined while the store answers. */
@@ -44,8 +51,18 @@ export class StorePatience {
         if (!(error instanceof Failure) || !mayPass(error) || signal.aborted) throw error
         this.#tellFailing(error.message)
       }
-      await this.#clock.sleep(delayMillis * (0.5 + Math.random() / 2), signal)
+      await this.#wait(delayMillis * (0.5 + Math.random() / 2), signal)
       delayMillis = Math.min(2 * delayMillis, delayMillisMax)
+    }
+  }
+
+  async #wait(delayMillis: number, signal: AbortSignal): Promise<void> {
+    this.#waitingCount++
+    try {
+      await this.#clock.sleep(delayMillis, signal)
+      this.#waitedMillis += delayMillis
+    } finally {
+      this.#waitingCount--
     }
   }
 

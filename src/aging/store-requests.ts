@@ -81,6 +81,9 @@ export class StoreRequests {
       list: (prefix, after, signal) => listed(countsOf(prefix), store.list(prefix, after, signal)),
       remove: (key, signal) => store.remove(key, signal),
       locks: store.locks,
+      get loadFacts() {
+        return store.loadFacts
+      },
       close: () => store.close(),
     }
   }

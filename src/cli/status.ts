@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import type { VraStatus } from '../control/service.ts'
-import { countInWords, durationInWords, provenInWords, sizeInWords } from '../control/words.ts'
+import { countInWords, durationInWords, provenInWords, sizeInWords, throttlingInWords } from '../control/words.ts'
 import { clientCommand, clientOf, type ClientOptions } from './client.ts'
 import { printExportTable } from './export.ts'
 import { printFacts, printJson, printLine } from './output.ts'
@@ -31,6 +31,7 @@ async function printStatus(status: VraStatus): Promise<void> {
     ],
     ['data', status.dataDirectory],
     ['store', status.store],
+    ['store says', throttlingInWords(status.queues, status.nowMicros)],
     ['store fails', status.storeFailing === undefined ? undefined : failingInWords(status.storeFailing)],
     ['writes', `${countInWords(ingest.writesPerSecond)}/s, ${sizeInWords(ingest.bytesPerSecond)}/s`],
     ['ack latency', `p50 ${ingest.ackMillisP50.toFixed(1)} ms, p99 ${ingest.ackMillisP99.toFixed(1)} ms`],

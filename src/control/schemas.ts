@@ -694,6 +694,22 @@ const vraStatus = z.object({
   nowMicros: micros,
   dataDirectory: z.string(),
   store: z.string(),
+  queues: z
+    .object({
+      load: z
+        .object({
+          throttledCounts: z.record(z.enum(['create', 'read', 'list', 'remove', 'lock']), count),
+          throttledAtMicros: micros.optional(),
+          backedOffMillis: z.number(),
+          underWayCount: count,
+          waitingCount: count,
+        })
+        .optional()
+        .meta({ description: 'Of a store that can put requests off: how often it did, and what waits for it.' }),
+      unsealedRecordCount: count,
+      unsealedRecordCountMax: count,
+    })
+    .optional(),
   storeFailing: z
     .object({ sinceMicros: count, sentence: z.string() })
     .optional()

@@ -1,4 +1,4 @@
-import type { MirrorFacts, StoreRequestFacts } from '../aging/service.ts'
+import type { AgingQueues, MirrorFacts, StoreRequestFacts } from '../aging/service.ts'
 import type { FailureCode, FailureRecord } from '../base/failure.ts'
 import type { Refusal } from '../ingest/ingest.ts'
 import type { CacheFacts } from '../store/object-store.ts'
@@ -132,6 +132,8 @@ export interface VraStatus {
   readonly dataDirectory: string
   /** Where the store is, in words: a directory or s3://bucket/prefix. */
   readonly store: string
+  /** What waits for it, and whether it puts us off; undefined while it has not answered since the start. */
+  readonly queues: AgingQueues | undefined
   /** While it does not answer, for one VPG at least: since when, and why. Writes are taken all the same, until the journal is full. */
   readonly storeFailing: { readonly sinceMicros: number; readonly sentence: string } | undefined
   readonly listen: { readonly host: string; readonly port: number; readonly tls: boolean }

@@ -1,3 +1,4 @@
+import type { AgingQueues } from '../aging/service.ts'
 import type {
   Density,
   DrillOutcome,
@@ -245,4 +246,14 @@ export function lockedInWords({ locks }: VpgStatus['mirror']): string | undefine
   const { lockedUntilMicros = 0, failure } = locks
   const until = lockedUntilMicros === 0 ? 'not all of it yet' : `until ${instantInWords(lockedUntilMicros)}, at least`
   return failure === undefined ? until : `${until}; locks cannot be renewed: ${failure}`
+}
+
+/** "3 requests were put off, the last 4 s ago; 2 wait": of a store that had too much to do in the last minutes. */
+export function throttlingInWords(queues: AgingQueues | undefined, nowMicros: number): string | undefined {
+  const load = queues?.load
+  if (load?.throttledAtMicros === undefined || nowMicros - load.throttledAtMicros > 5 * 60e6) return undefined
+  const count = Object.values(load.throttledCounts).reduce((sum, each) => sum + each, 0)
+  const last = agoInWords(load.throttledAtMicros, nowMicros)
+  const said = `"slow down" to ${countInWords(count)} ${count === 1 ? 'request' : 'requests'}, the last ${last}`
+  return `${said}; ${countInWords(load.waitingCount)} wait to be tried again`
 }

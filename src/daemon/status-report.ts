@@ -82,6 +82,7 @@ export class StatusReport {
     return {
       ...this.#facts,
       nowMicros,
+      queues: await this.#parts.aging.queues(undefined).catch(() => undefined),
       storeFailing: this.#storeFailing(),
       ready: true,
       alerts: gravestFirst(alerts),

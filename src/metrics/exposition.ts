@@ -73,6 +73,7 @@ export class Exposition {
     registerProcessMetrics(this.#registry, counted.version, counted.loopDelay)
     registerCertificate(this.#registry, 'vra', counted.certificateEndSeconds)
     this.#registerStore()
+    this.#registerLoad()
     this.#registerCache()
     this.#registerIngest()
     this.#registerJournal()
@@ -93,6 +94,40 @@ export class Exposition {
         return facts?.storeFailing === undefined ? 0 : (facts.nowMicros - facts.storeFailing.sinceMicros) / 1e6
       },
     )
+  }
+
+  /** Of the requests of aging: what is put, folded, verified and removed. */
+  #registerLoad(): void {
+    const registry = this.#registry
+    const queues = () => this.#counted.scraped()?.queues
+    const load = () => queues()?.load
+    new Counter({
+      name: 'vra_store_throttled_total',
+      help: 'Requests that the object store put off because it had too much to do, by what was asked.',
+      labelNames: ['operation'],
+      registers: [registry],
+      collect() {
+        this.reset()
+        for (const [operation, count] of Object.entries(load()?.throttledCounts ?? {})) this.inc({ operation }, count)
+      },
+    })
+    counter(
+      registry,
+      'vra_store_backoff_seconds_total',
+      'What was waited before requests to the store were made again, all together.',
+      () => (load()?.backedOffMillis ?? 0) / 1000,
+    )
+    const gauges: readonly (readonly [string, string, () => number])[] = [
+      ['vra_store_requests_under_way', 'Requests to the store under way.', () => load()?.underWayCount ?? 0],
+      ['vra_store_requests_waiting', 'Those that wait to be made again.', () => load()?.waitingCount ?? 0],
+      ['vra_aging_records_waiting', 'Records that wait to be sealed.', () => queues()?.unsealedRecordCount ?? 0],
+      [
+        'vra_aging_records_waiting_limit',
+        'With so many the log is not read any further.',
+        () => queues()?.unsealedRecordCountMax ?? 0,
+      ],
+    ]
+    for (const [name, help, value] of gauges) gauge(registry, name, help, value)
   }
 
   #registerCache(): void {

@@ -1,4 +1,4 @@
-import type { MirrorFacts } from '../aging/service.ts'
+import type { AgingQueues, MirrorFacts } from '../aging/service.ts'
 import type { CacheFacts } from '../store/object-store.ts'
 
 /** What is asked at a scrape, because somebody else counts it: what the daemon's status says, seen from here. */
@@ -12,6 +12,8 @@ export interface MetricsFacts {
   }
   readonly ingest: { readonly sessionCount: number }
   readonly nowMicros: number
+  /** Undefined while the store has not answered since the start. */
+  readonly queues: AgingQueues | undefined
   /** Undefined while the store answers. */
   readonly storeFailing: { readonly sinceMicros: number } | undefined
   readonly vpgs: readonly VpgFacts[]

@@ -1,7 +1,15 @@
 import { cacheBlockSizeBytes } from '../base/limits.ts'
 import { MiB } from '../base/units.ts'
 import type { BlockCache } from './block-cache.ts'
-import type { ByteRange, CacheFacts, CreateOptions, ListedObject, ObjectLocks, ObjectStore } from './object-store.ts'
+import type {
+  ByteRange,
+  CacheFacts,
+  CreateOptions,
+  ListedObject,
+  LoadFacts,
+  ObjectLocks,
+  ObjectStore,
+} from './object-store.ts'
 
 /** A range that is shorter is read from the start of its first block on, so that neighbours find it. */
 const longSizeBytes = 1 * MiB
@@ -21,6 +29,10 @@ export class CachedStore implements ObjectStore {
 
   create(key: string, body: Uint8Array, signal: AbortSignal, options?: CreateOptions): Promise<void> {
     return this.#store.create(key, body, signal, options)
+  }
+
+  get loadFacts(): LoadFacts | undefined {
+    return this.#store.loadFacts
   }
 
   get locks(): ObjectLocks | undefined {

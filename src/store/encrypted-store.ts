@@ -3,7 +3,15 @@ import { Failure, failedWith } from '../base/failure.ts'
 import { checkKey } from './keys.ts'
 import { keyPrefix, KeyRing, storeKeyName } from './key-ring.ts'
 import type { KeyWrapper } from './key-wrapping.ts'
-import type { ByteRange, CreateOptions, ListedObject, ObjectLocks, ObjectStore, WholeStore } from './object-store.ts'
+import type {
+  ByteRange,
+  CreateOptions,
+  ListedObject,
+  LoadFacts,
+  ObjectLocks,
+  ObjectStore,
+  WholeStore,
+} from './object-store.ts'
 import { chunkDataSizeBytes, chunkSizeBytes, openChunks, plainSizeBytes, sealChunks } from './sealed-chunks.ts'
 
 const vpgKeyPattern = /^([0-9a-f]{32})\//
@@ -25,6 +33,10 @@ export class EncryptedStore implements ObjectStore {
     this.#wrapper = wrapper
     this.#ring = new KeyRing(store, wrapper)
     this.locks = store.locks && withKeys(store.locks)
+  }
+
+  get loadFacts(): LoadFacts | undefined {
+    return this.#store.loadFacts
   }
 
   async create(key: string, body: Uint8Array, signal: AbortSignal, options?: CreateOptions): Promise<void> {

@@ -14,6 +14,21 @@ export interface CreateOptions {
   readonly lockMillis?: number | undefined
 }
 
+export type StoreOperation = 'create' | 'read' | 'list' | 'remove' | 'lock'
+
+/** How a store that may put requests off is doing; of the requests of one thread. */
+export interface LoadFacts {
+  /** Answers that said "slow down", by what was asked for. */
+  readonly throttledCounts: Readonly<Record<StoreOperation, number>>
+  /** When the last of them came. */
+  readonly throttledAtMicros: number | undefined
+  /** What was waited before requests were tried again, all together. */
+  readonly backedOffMillis: number
+  readonly underWayCount: number
+  /** Requests that wait to be tried again. */
+  readonly waitingCount: number
+}
+
 /** Of a store that locks objects. */
 export interface ObjectLocks {
   /** Until when the object is locked, 0 where it is not. NOT_FOUND without it. */
@@ -43,6 +58,8 @@ export interface ObjectStore {
   remove(key: string, signal: AbortSignal): Promise<void>
   /** Absent where nothing is locked: then lockMillis says nothing either. */
   readonly locks?: ObjectLocks | undefined
+  /** Absent where nobody can put us off. */
+  readonly loadFacts?: LoadFacts | undefined
   /** Of the cache on the local disk through which ranges are read; absent where there is none. */
   readonly cacheFacts?: CacheFacts | undefined
   close(): Promise<void>

@@ -4,7 +4,9 @@ import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import { RetryBudget } from '../base/retry-budget.ts'
 import { KiB } from '../base/units.ts'
+import type { StoreOperation } from './object-store.ts'
 import { failureOfAttempt, surelyNeverSent } from './s3-failures.ts'
+import { StoreLoad } from './store-load.ts'
 
 // Every request is bounded in time and in tries.
 //
@@ -24,6 +26,13 @@ export interface SendOptions {
   readonly requestTimeout: number
 }
 
+export interface Request {
+  readonly operation: StoreOperation
+  readonly key: string
+  /** Of the body that is sent, or the range that is asked for. */
+  readonly sizeBytes: number
+}
+
 type Send<T> = (options: SendOptions) => Promise<T>
 
 export class Attempts {
@@ -31,6 +40,7 @@ export class Attempts {
   readonly #clock: Clock
   readonly #underWay = new Set<AbortController>()
   #closed = false
+  readonly load = new StoreLoad()
   readonly #budget = new RetryBudget(budgetMax)
 
   constructor(requestTimeoutMillis: number, clock: Clock) {
@@ -39,13 +49,13 @@ export class Attempts {
   }
 
   /** For what may be done twice. Tries again, with jitter, whatever may pass. */
-  async repeatable<T>(key: string, sizeBytes: number, signal: AbortSignal, send: Send<T>): Promise<T> {
-    return await this.#try(key, sizeBytes, signal, send, failure => failure.reaction === 'retry')
+  async repeatable<T>(request: Request, signal: AbortSignal, send: Send<T>): Promise<T> {
+    return await this.#try(request, signal, send, failure => failure.reaction === 'retry')
   }
 
   /** Tries again only what surely never reached a server. */
-  async create<T>(key: string, sizeBytes: number, signal: AbortSignal, send: Send<T>): Promise<T> {
-    return await this.#try(key, sizeBytes, signal, send, surelyNeverSent)
+  async create<T>(request: Request, signal: AbortSignal, send: Send<T>): Promise<T> {
+    return await this.#try(request, signal, send, surelyNeverSent)
   }
 
   /** Ends what is under way with CLOSING. */
@@ -55,27 +65,28 @@ export class Attempts {
   }
 
   async #try<T>(
-    key: string,
-    sizeBytes: number,
+    request: Request,
     signal: AbortSignal,
     send: Send<T>,
     mayRepeat: (failure: Failure) => boolean,
   ): Promise<T> {
     for (let attempt = 1, delayMillis = delayMillisFirst; ; attempt++, delayMillis *= 2) {
       try {
-        const result = await this.#once(key, sizeBytes, signal, send)
+        const result = await this.load.underWay(() => this.#once(request, signal, send))
         this.#budget.succeeded()
         return result
       } catch (error) {
-        if (!(error instanceof Failure) || !mayRepeat(error) || attempt === attemptsMax || !this.#budget.take())
-          throw error
+        if (!(error instanceof Failure)) throw error
+        this.load.note(request.operation, error, this.#clock.timestampMicros())
+        if (!mayRepeat(error) || attempt === attemptsMax || !this.#budget.take()) throw error
       }
-      await this.#clock.sleep(Math.random() * Math.min(delayMillis, delayMillisMax), signal)
+      const waitMillis = Math.random() * Math.min(delayMillis, delayMillisMax)
+      await this.load.waiting(waitMillis, () => this.#clock.sleep(waitMillis, signal))
     }
   }
 
   /** One request, body and all. A peer that goes silent at any point of it is given up when the time is over. */
-  async #once<T>(key: string, sizeBytes: number, signal: AbortSignal, send: Send<T>): Promise<T> {
+  async #once<T>({ key, sizeBytes }: Request, signal: AbortSignal, send: Send<T>): Promise<T> {
     signal.throwIfAborted()
     this.#checkOpen()
     const timeoutMillis = this.#requestTimeoutMillis + sizeBytes / transferBytesPerMilliMin

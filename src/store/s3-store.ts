@@ -21,7 +21,15 @@ import { assert } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure, failedWith } from '../base/failure.ts'
 import { checkKey, checkPrefix } from './keys.ts'
-import type { ByteRange, CreateOptions, ListedObject, ObjectLocks, PlaceConfig, WholeStore } from './object-store.ts'
+import type {
+  ByteRange,
+  CreateOptions,
+  ListedObject,
+  LoadFacts,
+  ObjectLocks,
+  PlaceConfig,
+  WholeStore,
+} from './object-store.ts'
 import { Attempts } from './s3-attempts.ts'
 import { failureOfResponse } from './s3-failures.ts'
 
@@ -67,6 +75,10 @@ export class S3Store implements WholeStore {
       }
   }
 
+  get loadFacts(): LoadFacts {
+    return this.#attempts.load.facts
+  }
+
   async create(key: string, body: Uint8Array, signal: AbortSignal, options: CreateOptions = {}): Promise<void> {
     checkKey(key)
     const command = new PutObjectCommand({
@@ -80,7 +92,7 @@ export class S3Store implements WholeStore {
     })
     // Sent again only if it surely did not arrive: after a lost answer a second try would meet our own object and
     // report it as somebody else's. The caller can tell; we cannot.
-    await this.#attempts.create(key, body.length, signal, async sending => {
+    await this.#attempts.create({ operation: 'create', key, sizeBytes: body.length }, signal, async sending => {
       await this.#client.send(command, sending)
     })
   }
@@ -116,7 +128,7 @@ export class S3Store implements WholeStore {
   async #lockedUntilMicros(key: string, signal: AbortSignal): Promise<number> {
     checkKey(key)
     const command = new GetObjectRetentionCommand(this.#place(key))
-    const answer = await this.#attempts.repeatable(key, 0, signal, async options => {
+    const answer = await this.#attempts.repeatable({ operation: 'lock', key, sizeBytes: 0 }, signal, async options => {
       return await this.#client.send(command, options).catch((error: unknown) => {
         if (isWithoutLock(error)) return { Retention: undefined }
         throw hiddenAsMissing(error, key)
@@ -131,7 +143,7 @@ export class S3Store implements WholeStore {
     const Retention = { Mode: this.#lockMode, RetainUntilDate: end }
     const command = new PutObjectRetentionCommand({ ...this.#place(key), Retention })
     try {
-      await this.#attempts.repeatable(key, 0, signal, async options => {
+      await this.#attempts.repeatable({ operation: 'lock', key, sizeBytes: 0 }, signal, async options => {
         await this.#client.send(command, options).catch((error: unknown) => {
           throw hiddenAsMissing(error, key)
         })
@@ -168,7 +180,7 @@ export class S3Store implements WholeStore {
       ...this.#place(key),
       Range: `bytes=${range.startBytes}-${range.endBytes - 1}`,
     })
-    return await this.#attempts.repeatable(key, sizeBytes, signal, async sending => {
+    return await this.#attempts.repeatable({ operation: 'read', key, sizeBytes }, signal, async sending => {
       const answer = await this.#client.send(command, sending)
       return await readBody(answer, key, options.mayEndEarly ? cutToObject(answer, range) : range)
     })
@@ -177,8 +189,10 @@ export class S3Store implements WholeStore {
   /** HTTP knows no empty range; what must hold all the same is that the object is there and reaches so far. */
   async #readNothing(key: string, range: ByteRange, signal: AbortSignal): Promise<Uint8Array> {
     const head = new HeadObjectCommand(this.#place(key))
-    const { ContentLength = 0 } = await this.#attempts.repeatable(key, 0, signal, options =>
-      this.#client.send(head, options),
+    const { ContentLength = 0 } = await this.#attempts.repeatable(
+      { operation: 'read', key, sizeBytes: 0 },
+      signal,
+      options => this.#client.send(head, options),
     )
     if (range.endBytes > ContentLength) throw shorterThan(key, range, ContentLength)
     return new Uint8Array(0)
@@ -221,7 +235,7 @@ export class S3Store implements WholeStore {
         ? { StartAfter: `${this.#config.prefix}${from.last}` }
         : {}),
     })
-    return await this.#attempts.repeatable(prefix, 0, signal, async options => {
+    return await this.#attempts.repeatable({ operation: 'list', key: prefix, sizeBytes: 0 }, signal, async options => {
       const page = await this.#client.send(command, options)
       // To the SDK an empty answer is an empty page. Here that would say "nobody has taken over": it must be said in full.
       if (page.IsTruncated !== undefined) return page
@@ -233,7 +247,7 @@ export class S3Store implements WholeStore {
   async remove(key: string, signal: AbortSignal): Promise<void> {
     checkKey(key)
     const command = new DeleteObjectCommand(this.#place(key))
-    await this.#attempts.repeatable(key, 0, signal, async options => {
+    await this.#attempts.repeatable({ operation: 'remove', key, sizeBytes: 0 }, signal, async options => {
       await this.#client.send(command, options).catch((error: unknown) => {
         if (failureOfResponse(error, key)?.code !== 'NOT_FOUND') throw error
       })

@@ -29,6 +29,7 @@ export type {
   CacheFacts,
   CreateOptions,
   ListedObject,
+  LoadFacts,
   ObjectLocks,
   ObjectStore,
   StoreConfig,

@@ -157,6 +157,31 @@ t.test('a store that fails is told once, waited for, and told again when it answ
   t.equal((await model.worker.status({ vpg: model.vpg })).storeFailure, undefined)
 })
 
+t.test('while the store puts everything off, what waits for it has a bound, however much is written', async t => {
+  const model = new AgingModel(randomFrom(8), t.testdir(), 60_000)
+  let puts = true
+  await model.restart(() => (puts ? 'works' : 'fails-before'), undefined, { unsealedCountMax: 50 })
+  await model.worker.createVpg(model.definition)
+  const write = async (count: number): Promise<number> => {
+    for (let index = 0; index < count; index++) model.write(1, 8)
+    model.worker.durable(model.log.mark)
+    await model.worker.readTail()
+    return (await model.worker.queues()).unsealedRecordCount
+  }
+  puts = false
+  const waiting = await write(200)
+  t.ok(waiting >= 50 && waiting < 200, 'it stops reading the log at the end of what it had begun to read')
+  const sealing = model.worker.seal({ vpg: model.vpg })
+  while ((await model.worker.status({ vpg: model.vpg })).storeFailure === undefined)
+    await new Promise(resolve => setImmediate(resolve))
+  for (let round = 0; round < 2; round++) t.equal(await write(100), waiting, 'not one more')
+  puts = true
+  await sealing
+  const newest = model.checkpoint()
+  await model.age()
+  t.equal(await model.difference(await model.open(newest)), undefined, 'the log had the rest')
+})
+
 t.test('a deleted VPG is gone from the store after the grace period, its registry object last', async t => {
   const model = await running(t, 7)
   const removed: string[] = []

@@ -1,5 +1,6 @@
 import t from 'tap'
-import { pause } from '../support/scenario-role.ts'
+import { pause, until } from '../support/scenario-role.ts'
+import { Scrape } from '../support/scenario-metrics.ts'
 import { Guest } from '../support/scenario-guest.ts'
 import { diskSizeBytes, Scenario } from '../support/scenario-site.ts'
 import { S3Simulator, type Fault, type Operation } from '../support/s3-sim.ts'
@@ -49,6 +50,26 @@ t.test(`an S3 store with faults: slower, never wrong (seed ${seed})`, async t =>
     await scenario.tag('web', `round-${round}`)
     references.set(`round-${round}`, agent.reference('root'))
   }
+
+  // The store has too much to do: what is written is acknowledged all the same, few requests wait, and people are told.
+  simulator.failWhere(() => ({ kind: 'refuse', status: 503, code: 'SlowDown' }))
+  const durable = async (): Promise<number> => (await scenario.vpg('web')).agents[0]?.durable.sequence ?? 0
+  const before = await durable()
+  await guest.runFor(500)
+  const queues = await until('the store puts us off', async () => {
+    const status = await scenario.control.status()
+    return (status.queues?.load?.throttledCounts.create ?? 0) >= 2 && status.queues
+  })
+  await until('it is acknowledged', async () => (await durable()) >= before + 200)
+  t.ok((queues.load?.waitingCount ?? 99) + (queues.load?.underWayCount ?? 99) <= 16, JSON.stringify(queues))
+  t.ok(queues.unsealedRecordCount <= queues.unsealedRecordCountMax)
+  t.match((await scenario.cli('status')).stdout, /store says\s+"slow down" to \d+ requests/)
+  t.match((await Scrape.of(scenario.controlUrl)).text, /^vra_store_throttled_total\{operation="create"\} [1-9]/m)
+  t.match((await scenario.cli('vpg', 'show', 'web')).stdout, /store\s+fails: .*SlowDown/)
+  simulator.mend()
+  await scenario.tag('web', 'throttled')
+  references.set('throttled', agent.reference('root'))
+
   t.same(guest.failures, [])
   await scenario.untilVpg('web', 'a delta', ({ mirror }) => mirror.deltaCount > 0)
   for (const [operation, fault] of faults) if (operation === 'GetObject') simulator.failNext(operation, fault)

@@ -237,6 +237,28 @@ t.test('a store that throttles is worked through', async t => {
     }
   }
   t.ok(refused > 0, 'it did throttle')
+  t.match(store.loadFacts, { throttledCounts: { create: refused, read: 0 }, underWayCount: 0, waitingCount: 0 })
+})
+
+t.test('what a store puts off is counted by what was asked, and what waits to be asked again is seen', async t => {
+  const simulator = await S3Simulator.start()
+  t.teardown(() => simulator.close())
+  const waits: (() => void)[] = []
+  const sleep = (): Promise<void> => new Promise(resolve => waits.push(resolve))
+  const store = await openStore(configOf(simulator.endpoint), { credentials, clock: { ...systemClock, sleep } })
+  t.teardown(() => store.close())
+  await store.create('k', Buffer.from('body'), signal)
+  simulator.failNext('GetObject', { kind: 'refuse', status: 503, code: 'SlowDown' })
+  simulator.failNext('ListObjectsV2', { kind: 'refuse', status: 500, code: 'InternalError' })
+  const before = Date.now() * 1000
+  const work = [store.readRange('k', { startBytes: 0, endBytes: 4 }, signal), keysOf(store.list('', undefined, signal))]
+  while (waits.length < 2) await new Promise(resolve => setImmediate(resolve))
+  t.match(store.loadFacts, { waitingCount: 2, underWayCount: 0, throttledCounts: { read: 1, list: 0, create: 0 } })
+  t.ok((store.loadFacts?.throttledAtMicros ?? 0) >= before, 'an error of the server is no throttling')
+  for (const wake of waits) wake()
+  await Promise.all(work)
+  t.match(store.loadFacts, { waitingCount: 0, underWayCount: 0 })
+  t.ok((store.loadFacts?.backedOffMillis ?? 0) > 0)
 })
 
 t.test('empty pages do not end a listing, and pages of any size make one', async t => {

@@ -91,6 +91,7 @@ export class FakeVra implements VraControl {
       nowMicros,
       dataDirectory: '/var/lib/vra',
       store: 's3://recovery-bucket/vra/',
+      queues: undefined,
       storeFailing: undefined,
       listen: { host: '10.20.0.5', port: 7420, tls: true },
       ready: this.ready,
