@@ -4,7 +4,7 @@ import type { StandbyCopy } from '../recovery/target.ts'
 import type { Json } from '../timeline/recovery.ts'
 import type { SnapshotMemory } from './memory.ts'
 import { unlistedMillisMax } from './polling.ts'
-import { noTraces, type Traces } from './removal.ts'
+import { noTraces, type Traces } from './traces.ts'
 
 // What is remembered of a VPG's standby chains, beside the checkpoints that their links hold. Listings of EC2 are late, both of what is new and of what is
 // gone: a link is what stands here, and whatever else bears the chain's tag is on its way out.

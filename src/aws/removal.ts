@@ -7,34 +7,13 @@ import { memoryOf, type AwsMemory } from './memory.ts'
 import { unlistedMillisMax, until } from './polling.ts'
 import { deleteSnapshot } from './snapshots.ts'
 import { ownKeys, type TagTable } from './tags.ts'
+import type { Traces } from './traces.ts'
 
 // Everything of a recovery goes: what bears its tag, and what the record remembers, for a thing just created may be in no listing for a while. What was
 // begun and not noted bears the tag. A look that finds nothing is believed of what was seen before; of anything else only when it would be listed by now.
 
 /** Instances that end, and the volumes that they hold. */
 const goneMillisMax = 30 * 60_000
-
-/** What a recovery may have left. */
-export interface Traces {
-  /** Ids that are remembered. */
-  readonly snapshots: readonly string[]
-  readonly volumes: readonly string[]
-  readonly images: readonly string[]
-  readonly instances: readonly string[]
-  /** A creation has begun of which the record does not have the end. */
-  readonly isSomethingUnnoted: boolean
-  /** From now on; then all that there is, is listed. */
-  readonly unlistedMillis: number
-}
-
-export const noTraces: Traces = {
-  snapshots: [],
-  volumes: [],
-  images: [],
-  instances: [],
-  isSomethingUnnoted: false,
-  unlistedMillis: 0,
-}
 
 interface Found {
   readonly instances: readonly Instance[]
