@@ -274,7 +274,9 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       if (definition === contents.state.definition) return undefined
       return { ...contents, state: { ...contents.state, definition } }
     })
-    await this.#bounded(decided)
+    await this.#bounded(decided, async () =>
+      this.#notify('redefined', { vpg: id, definition: vpg.contents.state.definition }),
+    )
     return vpg.contents.state.definition
   }
 
@@ -536,10 +538,10 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }
 
   /**
-   * What was asked goes on when the bound is over: a commit in doubt is finished before any other. `undo` then takes back what
-   * nobody would, for the caller has given up.
+   * What was asked goes on when the bound is over: a commit in doubt is finished before any other. `late` then tells, or takes
+   * back, what nobody would, for the caller has given up.
    */
-  async #bounded<T>(work: Promise<T>, undo?: (result: T) => Promise<void>): Promise<T> {
+  async #bounded<T>(work: Promise<T>, late?: (result: T) => Promise<void>): Promise<T> {
     let isLate = false
     const timer = new AbortController()
     const expired = this.#clock.sleep(callPatienceMillis, timer.signal).then(
@@ -553,7 +555,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       return await Promise.race([work, expired])
     } finally {
       timer.abort()
-      work.then(result => (isLate ? undo?.(result) : undefined)).catch(() => undefined)
+      work.then(result => (isLate ? late?.(result) : undefined)).catch(() => undefined)
     }
   }
 

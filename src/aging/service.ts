@@ -350,6 +350,8 @@ export interface AgingNotices {
   historyCutShort: { readonly vpg: VpgId; readonly isShort: boolean; readonly journalLimitSizeBytes: number }
   /** The journal's limit has no room for what a synchronisation sends, or has it again. */
   roomForSync: { readonly vpg: VpgId; readonly isHeld: boolean }
+  /** A change of the definition has taken effect after its caller had been told that it may. This is all of it now. */
+  redefined: { readonly vpg: VpgId; readonly definition: VpgDefinition }
   holeFound: { readonly vpg: VpgId; readonly hole: Hole }
   /** Some were repaired, or are history: these are left, in place of all before. */
   holesChanged: { readonly vpg: VpgId; readonly holes: readonly Hole[] }

@@ -279,6 +279,13 @@ export function agingHandlers({
       ingest()?.holdSyncs(vpg, isHeld ? noRoomForSync : undefined)
       log.warn({ vpg: nameOf(vpg), isHeld }, 'roomForSync')
     },
+    redefined: ({ vpg, definition }) => {
+      const entry = entryOf(vpg)
+      if (entry === undefined) return
+      entry.definition = definition
+      if (entry.fenced === undefined) ingest()?.updateVpg(definition)
+      log.info({ vpg: nameOf(vpg) }, 'redefined')
+    },
     holesChanged: ({ vpg, holes }) => {
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.holes = holes

@@ -163,6 +163,7 @@ export class Metrics {
       tagsExpired: () => undefined,
       historyCutShort: () => undefined,
       roomForSync: () => undefined,
+      redefined: () => undefined,
       checkpointsGivenUp: () => undefined,
       holesChanged: () => undefined,
       holeFound: ({ vpg }) => void this.#countsOf(vpg).damage++,

@@ -164,15 +164,7 @@ t.test('wherever the process dies while it removes a deleted VPG, the next one e
 t.test('an image that was opened after its caller gave up is closed again', async t => {
   const model = await running(t, 9)
   let failing = false
-  let expire = (): void => undefined
-  const sleep = model.clock.sleep.bind(model.clock)
-  model.clock.sleep = async (delayMillis, signal) => {
-    if (delayMillis <= 15_000) return await sleep(delayMillis, signal)
-    await new Promise<void>((resolve, reject) => {
-      expire = resolve
-      signal.addEventListener('abort', () => reject(new Error('woken')))
-    })
-  }
+  const expire = impatient(model)
   await model.restart((_, key) => (failing && key.includes('/commit/') ? 'fails-before' : 'works'))
   for (let index = 0; index < 40; index++) model.write(1, 6)
   const wanted = model.checkpoint()
@@ -189,6 +181,25 @@ t.test('an image that was opened after its caller gave up is closed again', asyn
   const { contents } = await loadVpg(model.memory, model.vpg, 'appliance-one', never)
   t.strictSame(contents.state.pins, [], 'its pin is dropped')
   t.ok(told(model, 'logFileFree').length > 0, 'and the log’s files are free')
+})
+
+t.test('a change of the definition that takes effect after its caller gave up is told of', async t => {
+  const model = await running(t, 11)
+  let failing = false
+  const expire = impatient(model)
+  await model.restart((_, key) => (failing && key.includes('/commit/') ? 'fails-before' : 'works'))
+  failing = true
+  const changing = model.worker.changeVpg({ vpg: model.vpg, paused: true })
+  const refused = t.rejects(changing, { code: 'STORE_UNAVAILABLE' })
+  while (told(model, 'storeFailing').length === 0) await new Promise(resolve => setImmediate(resolve))
+  expire()
+  await refused
+  t.same(told(model, 'redefined'), [], 'it has not taken effect yet')
+  failing = false
+  while (told(model, 'redefined').length === 0) await new Promise(resolve => setImmediate(resolve))
+  t.match(told(model, 'redefined'), [{ vpg: model.vpg, definition: { paused: true } }])
+  await model.worker.changeVpg({ vpg: model.vpg, paused: false })
+  t.equal(told(model, 'redefined').length, 1, 'who hears it by the answer is not told')
 })
 
 t.test('a fold says up to which commit no segment is left', async t => {
@@ -273,3 +284,17 @@ t.test('garbage is removed in company: commits of their own would double what a 
   const { garbageCount } = await model.worker.status({ vpg: model.vpg })
   t.ok(garbageCount < 5, `${garbageCount} are left at rest`)
 })
+
+/** The caller's patience ends when what is returned is called, and no sooner. */
+function impatient(model: AgingModel): () => void {
+  let expire = (): void => undefined
+  const sleep = model.clock.sleep.bind(model.clock)
+  model.clock.sleep = async (delayMillis, signal) => {
+    if (delayMillis <= 15_000) return await sleep(delayMillis, signal)
+    await new Promise<void>((resolve, reject) => {
+      expire = resolve
+      signal.addEventListener('abort', () => reject(new Error('woken')))
+    })
+  }
+  return () => expire()
+}
