@@ -1,4 +1,5 @@
 import { Agent, silentAgentEvents, type AgentStatusReport } from '../../../src/agent/agent.ts'
+import { Failure } from '../../../src/base/failure.ts'
 import { checkpointOrdinal, type Ordinal } from '../../../src/base/ids.ts'
 import type { VolumeFile } from '../../../src/disk/disk.ts'
 import { SimulatedDisk } from './disk.ts'
@@ -45,8 +46,11 @@ export interface MarkedMoment {
 export class SimulatedAgent {
   readonly host: Host
   readonly stateDisk: SimulatedDisk
-  readonly volumes: readonly SimulatedVolume[]
-  readonly guests: readonly Guests[]
+  /** That the agent is to serve. */
+  volumes: readonly SimulatedVolume[] = []
+  /** All that it ever was to serve, and their guests. */
+  readonly everyVolume: SimulatedVolume[] = []
+  readonly guests: Guests[] = []
   /** Every change of every disk, in order. */
   readonly changes: SectorChange[] = []
   readonly moments = new Map<Ordinal, MarkedMoment[]>()
@@ -70,27 +74,71 @@ export class SimulatedAgent {
     this.#settings = settings
     this.host = new Host(world, settings.id)
     this.stateDisk = new SimulatedDisk(world)
-    this.volumes = settings.volumeSizesBytes.map(
-      (sizeBytes, index) =>
-        new SimulatedVolume(
-          world,
-          { number: settings.firstVolume + index, name: `disk${settings.firstVolume + index}`, sizeBytes },
-          change => this.changes.push(change),
-        ),
+    for (const [index, sizeBytes] of settings.volumeSizesBytes.entries())
+      this.addVolume(settings.firstVolume + index, sizeBytes)
+  }
+
+  /** A disk, with something on it maybe, that the agent is to serve from its next start, or reload, on. */
+  addVolume(number: number, sizeBytes: number): SimulatedVolume {
+    const [world, settings] = [this.#world, this.#settings]
+    const volume = new SimulatedVolume(world, { number, name: `disk${number}`, sizeBytes }, change =>
+      this.changes.push(change),
     )
-    for (const volume of this.volumes) {
-      volume.delayMillisMax = settings.volumeDelayMillisMax
-      for (let count = world.random.integer(0, settings.foundSectorCountMax); count > 0; count--) {
-        const sector = world.random.integer(0, volume.sizeBytes / sectorBytes - 1)
-        volume.changeBehind(sector, Buffer.alloc(sectorBytes, world.random.integer(1, 255)))
-      }
+    volume.delayMillisMax = settings.volumeDelayMillisMax
+    for (let count = world.random.integer(0, settings.foundSectorCountMax); count > 0; count--) {
+      const sector = world.random.integer(0, volume.sizeBytes / sectorBytes - 1)
+      volume.changeBehind(sector, Buffer.alloc(sectorBytes, world.random.integer(1, 255)))
     }
-    this.guests = this.volumes.map(volume => {
-      const guests = new Guests(world, volume, settings.guests)
-      guests.mayFail = () =>
-        this.stateDisk.isFull || volume.failureShare > 0 || this.#refusedUntilMillis > world.nowMillis
-      return guests
-    })
+    const guests = new Guests(world, volume, settings.guests)
+    guests.mayFail = () =>
+      this.stateDisk.isFull || volume.failureShare > 0 || this.#refusedUntilMillis > world.nowMillis
+    this.guests.push(guests)
+    this.everyVolume.push(volume)
+    this.volumes = [...this.volumes, volume]
+    return volume
+  }
+
+  /** It is to be served no more, from the next start, or reload, on. */
+  removeVolume(volume: SimulatedVolume): void {
+    this.volumes = this.volumes.filter(each => each !== volume)
+  }
+
+  get id(): string {
+    return this.#settings.id
+  }
+
+  /** It serves the volumes that it is to serve, all of each. */
+  get isAsConfigured(): boolean {
+    const served = this.#agent?.status().volumes ?? []
+    return (
+      served.length === this.volumes.length &&
+      this.volumes.every(({ name, sizeBytes }) =>
+        served.some(volume => volume.name === name && volume.sizeBytes === sizeBytes),
+      )
+    )
+  }
+
+  /** As by SIGHUP: the agent reads the list of its volumes again, and how large they are. */
+  async reload(): Promise<void> {
+    const [agent, life] = [this.#agent, this.#life]
+    if (agent === undefined || life === undefined || this.#closing) return
+    this.#tell(life, 'reloads')
+    this.#refusedUntilMillis = this.#world.nowMillis + 1_000
+    try {
+      await agent.changeVolumes(this.#configured())
+    } catch (error) {
+      if (!life.isAlive) return
+      this.#tell(life, `has not done all of it: ${String(error)}`)
+      if (!(error instanceof Failure)) throw error
+    }
+  }
+
+  #configured(): { readonly name: string; readonly path: string }[] {
+    return this.volumes.map(({ name }) => ({ name, path: `/dev/${name}` }))
+  }
+
+  #guestsOf(name: string): Guests {
+    return this.guests.find(({ volume }) => volume.name === name)!
   }
 
   get stream(): number {
@@ -125,7 +173,7 @@ export class SimulatedAgent {
     this.#world.after(forMillis, () => this.mendVolumes([volume]))
   }
 
-  mendVolumes(volumes: readonly SimulatedVolume[] = this.volumes): void {
+  mendVolumes(volumes: readonly SimulatedVolume[] = this.everyVolume): void {
     this.#refusedUntilMillis = this.#world.nowMillis + 1_000
     for (const volume of volumes) volume.failureShare = 0
   }
@@ -153,7 +201,7 @@ export class SimulatedAgent {
   changeBehind(): void {
     if (!this.#isStoppedInOrder) return
     const world = this.#world
-    const guests = world.pick(this.guests)
+    const guests = this.#guestsOf(world.pick(this.volumes).name)
     const isCopied = world.random.chance(0.3)
     if (isCopied) guests.volume.replace()
     if (!isCopied || world.random.chance(0.5)) guests.changeBehind()
@@ -175,7 +223,7 @@ export class SimulatedAgent {
         vpg: 'orders',
         vra: { host: '10.0.0.2', port: 7420 },
         stateDirectory: '/var/lib/agent',
-        volumes: this.volumes.map(({ name }) => ({ name, path: `/dev/${name}` })),
+        volumes: this.#configured(),
         nbd: { listen: { host: '127.0.0.1', port: 10_809 } },
         ...(peers === undefined ? {} : { peers: { listen: { host: peers.host, port: peerPort } } }),
         queueSizeBytesMax: this.#settings.queueSizeBytesMax,
@@ -189,18 +237,18 @@ export class SimulatedAgent {
         ...(peers === undefined ? {} : { peerNetwork: peers.network.of(life) }),
         disk: this.stateDisk.of(life),
         openVolumeFile: path =>
-          this.volumes.find(({ name }) => path === `/dev/${name}`)?.of(life) ?? this.#openMap(life, path),
+          this.everyVolume.find(({ name }) => path === `/dev/${name}`)?.of(life) ?? this.#openMap(life, path),
         lockDirectory: () => Promise.resolve({ close: () => Promise.resolve() }),
         openGuestServer: options => {
           guestsGo = () => {
-            for (const [index, guests] of this.guests.entries()) guests.use(options.exports[index]!, life)
+            for (const exported of options.exports) this.#guestsOf(exported.name).use(exported, life)
           }
           return Promise.resolve({
             address: () => options.listen,
             connectionCount: () => 1,
-            addExport: () => undefined,
-            removeExport: () => Promise.resolve(),
-            close: () => this.#endGuests(life),
+            addExport: exported => this.#guestsOf(exported.name).use(exported, life),
+            removeExport: name => this.#endGuests(life, [this.#guestsOf(name)]),
+            close: () => this.#endGuests(life, this.guests),
           })
         },
         events: {
@@ -305,7 +353,7 @@ export class SimulatedAgent {
   }
 
   #settle(cause: 'kill' | 'power'): void {
-    for (const volume of this.volumes) {
+    for (const volume of this.everyVolume) {
       if (cause === 'power') volume.losePower()
       else volume.settle()
     }
@@ -313,11 +361,11 @@ export class SimulatedAgent {
   }
 
   /** No more requests, and those that run are answered, as the NBD server's close() does. */
-  #endGuests(life: Life): Promise<void> {
-    for (const guests of this.guests) guests.isPaused = true
+  #endGuests(life: Life, ended: readonly Guests[]): Promise<void> {
+    for (const guests of ended) guests.isPaused = true
     return new Promise(resolve => {
       const look = (): void => {
-        if (this.isIdle) resolve()
+        if (ended.every(guests => guests.isIdle)) resolve()
         else life.after(5, look)
       }
       look()

@@ -26,7 +26,7 @@ class Comparison {
 
   constructor(agent: SimulatedAgent) {
     this.#agent = agent
-    for (const { number } of agent.volumes) {
+    for (const { number } of agent.everyVolume) {
       this.#images.set(number, new Map())
       this.#disks.set(number, new Map())
       this.#different.set(number, new Set())
@@ -52,7 +52,7 @@ class Comparison {
   /** Where an image is not what the disks in the checkpoint were at that moment; undefined where they are equal. */
   differenceAt(moment: MarkedMoment, included: ReadonlySet<number>): string | undefined {
     this.#goTo(moment.changeCount)
-    for (const { number, name } of this.#agent.volumes) {
+    for (const { number, name } of this.#agent.everyVolume) {
       if (!included.has(number)) continue
       const uncertain = moment.uncertain.get(number)
       for (const sector of this.#different.get(number)!) {
@@ -149,7 +149,7 @@ export function imageDifference(
   agents: readonly SimulatedAgent[],
 ): string | undefined {
   for (const agent of agents) {
-    const own = agent.volumes.filter(({ number }) => volumes.has(number))
+    const own = agent.everyVolume.filter(({ number }) => volumes.has(number))
     const moments = agent.moments.get(ordinal) ?? []
     if (own.length === 0) continue
     const differences = moments.map(moment => {
@@ -168,7 +168,7 @@ export function imageDifference(
 }
 
 function disksAt(agent: SimulatedAgent, { changeCount }: MarkedMoment): ReadonlyMap<number, Sectors> {
-  const disks = new Map<number, Sectors>(agent.volumes.map(({ number }) => [number, new Map()]))
+  const disks = new Map<number, Sectors>(agent.everyVolume.map(({ number }) => [number, new Map()]))
   for (let index = 0; index < changeCount; index++) {
     const { volume, sector, bytes } = agent.changes[index]!
     disks.get(volume)!.set(sector, bytes)

@@ -180,6 +180,25 @@ export class Faults {
       case "the VRA's disk fails once":
         vra.disk.failsNextSync = true
         return
+      case 'a disk grows': {
+        const volume = world.pick(agent.volumes)
+        volume.grow(volume.sizeBytes + random.integer(1, 64) * 512)
+        later(0, 5_000, () => world.background(agent.reload()))
+        later(0, 5_000, () => world.background(vra.keepVolumes(agents)))
+        return
+      }
+      case 'a volume is added':
+        if (!vra.hasVolumes(agents) || agent.volumes.length >= 4) return
+        agent.addVolume(vra.nextVolume, random.integer(8, 256) * 512)
+        later(0, 5_000, () => world.background(agent.reload()))
+        later(0, 5_000, () => world.background(vra.keepVolumes(agents)))
+        return
+      case 'a volume is removed':
+        if (!vra.hasVolumes(agents) || agent.volumes.length < 2) return
+        agent.removeVolume(world.pick(agent.volumes))
+        later(0, 5_000, () => world.background(agent.reload()))
+        later(0, 5_000, () => world.background(vra.keepVolumes(agents)))
+        return
       case 'the agent stops':
         agent.stop()
         later(500, 30_000, () => {
@@ -304,6 +323,9 @@ const vraFaults = [
   'the store fails now and then',
 ] as const
 const agentFaults = [
+  'a disk grows',
+  'a volume is added',
+  'a volume is removed',
   'the agent stops',
   'the agent stops',
   'the agent is killed',

@@ -51,6 +51,10 @@ export class Guests {
   readonly #values = new Map<number, Value[]>()
   readonly #writes = new Set<Write>()
   #writeCount = 0
+  /** Counts the servings of the disk; the guests of an earlier one are gone. */
+  #serving = 0
+  /** Of the disk as it is served. */
+  #sizeBytes = 0
   /** When a flush was refused last. */
   #lostAt = 0
   /** Of the disk's failed syncs, also those that were no request of a guest: of each the next flush is to tell. */
@@ -69,7 +73,9 @@ export class Guests {
   /** The agent serves the disk: the guests go on until its process ends. */
   use(exported: NbdExport, life: Life): void {
     this.isPaused = false
-    for (let guest = 0; guest < this.#settings.guestCount; guest++) this.#next(exported, life)
+    this.#sizeBytes = exported.sizeBytes
+    const serving = ++this.#serving
+    for (let guest = 0; guest < this.#settings.guestCount; guest++) this.#next(exported, life, serving)
   }
 
   /** Of every sector that is being written: what it may hold by now. Of all others, what the disk holds is what they hold. */
@@ -122,12 +128,12 @@ export class Guests {
     }
   }
 
-  #next(exported: NbdExport, life: Life): void {
+  #next(exported: NbdExport, life: Life, serving: number): void {
     life.after(this.#world.delay(0, this.isHurried ? 2 : this.#settings.thinkMillisMax), () => {
-      if (this.isStopped || this.isPaused) return
+      if (this.isStopped || this.isPaused || serving !== this.#serving) return
       this.#world.background(
         this.#act(exported, life).then(() => {
-          if (life.isAlive) this.#next(exported, life)
+          if (life.isAlive) this.#next(exported, life, serving)
         }),
       )
     })
@@ -282,7 +288,7 @@ export class Guests {
 
   #range(): { readonly firstSector: number; readonly count: number } {
     const { random } = this.#world
-    const sectorCount = this.volume.sizeBytes / sectorBytes
+    const sectorCount = Math.max(1, Math.min(this.#sizeBytes, this.volume.sizeBytes) / sectorBytes)
     const firstSector = random.chance(0.7)
       ? random.integer(0, Math.min(this.#settings.hotSectors, sectorCount) - 1)
       : random.integer(0, sectorCount - 1)

@@ -219,7 +219,11 @@ class History {
     const deadlineMillis = world.nowMillis + healMillisMax
     const keepStarting = (): void => {
       vra.start()
-      for (const agent of agents) agent.start()
+      for (const agent of agents) {
+        agent.start()
+        if (agent.isServing && !agent.isAsConfigured) world.background(agent.reload())
+      }
+      world.background(vra.keepVolumes(agents))
       // Nobody has left it paused, or slow, for ever.
       if (!vra.isAsDefined) world.background(vra.change({ paused: false, syncRateBytesPerSecond: 0 }))
       world.after(1_000, keepStarting)
@@ -242,6 +246,12 @@ class History {
     if (!vra.isRunning || !vra.isAlone || !agents.every(agent => agent.isServing && agent.isIdle)) return false
     const newest = vra.lastComplete
     if (newest === undefined || !newest.volumes.every(volume => volume.included)) return false
+    if (!vra.hasVolumes(agents) || !agents.every(agent => agent.isAsConfigured)) return false
+    const volumes = agents.flatMap(agent => agent.volumes)
+    const isWhole = volumes.every(({ number, sizeBytes }) =>
+      newest.volumes.some(volume => volume.number === number && volume.sizeBytes === sizeBytes),
+    )
+    if (!isWhole || newest.volumes.length !== volumes.length) return false
     return agents.every(agent =>
       (agent.moments.get(newest.ordinal) ?? []).some(
         moment => moment.atMillis > stoppedMillis && moment.changeCount === agent.changes.length && isCertain(moment),

@@ -29,6 +29,7 @@ import { openedVpg } from '../opened-vpg.ts'
 import { SimulatedDisk } from './disk.ts'
 import { SimulatedImages } from './images.ts'
 import { SimulatedJournal } from './journal.ts'
+import type { SimulatedAgent } from './agent.ts'
 import type { Network } from './network.ts'
 import { SimulatedStore } from './store.ts'
 import type { Sectors } from './volume.ts'
@@ -114,6 +115,8 @@ export class SimulatedVra {
   readonly #formers: Former[] = []
   /** The furthest of each stream that was named offloaded: it outlives the appliance. */
   readonly #toldOffloaded = new Map<number, StreamPosition>()
+  /** Of volumes that were removed: the newest checkpoint that was told of before. Up to there they are read. */
+  readonly #removedAfter = new Map<number, number>()
   /** Checkpoints below may be gone. */
   #edge = 0
   /** Every record that was ever durable, in the log's order, up to where the log's files have been freed. */
@@ -464,6 +467,9 @@ export class SimulatedVra {
       case 'historyEdgeMoved':
         this.#edge = (notice as AgingNotices['historyEdgeMoved']).edge
         return
+      case 'redefined':
+        this.#takeDefinition(running, (notice as AgingNotices['redefined']).definition)
+        return
       case 'logFileFree':
         this.#archiveLog()
         running?.journal.freeFile((notice as AgingNotices['logFileFree']).fileIdentity)
@@ -525,7 +531,14 @@ export class SimulatedVra {
     if (plan.state.regions.some(region => region.asOfOrdinal <= ordinal))
       this.#world.count('an image is read from the mirror')
     try {
-      return await running.images.read(plan)
+      const volumes = await running.images.read(plan)
+      for (const { number, included } of checkpoint.volumes) {
+        if (!included || volumes.has(number)) continue
+        this.#world.count('a removed volume is not in an image any more')
+        if (ordinal <= (this.#removedAfter.get(number) ?? Infinity))
+          throw new Error(`the image of checkpoint ${ordinal} lacks volume ${number}`)
+      }
+      return volumes
     } finally {
       await running.worker.closeImage({ vpg, pinId: plan.pinId }).catch(() => undefined)
     }
@@ -536,8 +549,43 @@ export class SimulatedVra {
     await this.#redefine(({ worker }) => worker.changeVpg({ vpg, ...settings }))
   }
 
-  async changeVolumes(change: VolumeChange): Promise<void> {
+  /** Every volume that the agents are to serve is defined, and no other; sizes may differ. */
+  hasVolumes(agents: readonly SimulatedAgent[]): boolean {
+    const wanted = agents.flatMap(agent => agent.volumes.map(({ number }) => number))
+    return wanted.length === this.volumes.length && this.volumes.every(({ number }) => wanted.includes(number))
+  }
+
+  /** The number of the next volume. */
+  get nextVolume(): number {
+    const { volumes, removedVolumes } = this.#definition
+    return Math.max(...[...volumes, ...removedVolumes].map(({ number }) => number)) + 1
+  }
+
+  /** What a person does until the volumes are defined as the agents have them. */
+  async keepVolumes(agents: readonly SimulatedAgent[]): Promise<void> {
+    for (const agent of agents)
+      for (const { number, name, sizeBytes } of agent.volumes) {
+        const defined = this.volumes.find(volume => volume.number === number)
+        if (defined === undefined) await this.#changeVolumes({ kind: 'add', name, sizeBytes, agent: agent.id })
+        else if (defined.sizeBytes < sizeBytes) await this.#changeVolumes({ kind: 'grow', name, sizeBytes })
+      }
+    const wanted = new Set(agents.flatMap(agent => agent.volumes.map(({ number }) => number)))
+    for (const { number, name } of this.volumes) {
+      if (wanted.has(number)) continue
+      const newest = Math.max(0, ...this.announced.keys())
+      if (!this.#removedAfter.has(number)) this.#removedAfter.set(number, newest)
+      await this.#changeVolumes({ kind: 'remove', name })
+    }
+  }
+
+  async #changeVolumes(change: VolumeChange): Promise<void> {
     await this.#redefine(({ worker }) => worker.changeVolumes({ vpg, change }))
+    if (this.#running !== undefined) this.#world.count(`a volume: ${change.kind}`)
+  }
+
+  #takeDefinition(running: Running | undefined, definition: VpgDefinition): void {
+    this.#definition = definition
+    running?.ingest.updateVpg(definition)
   }
 
   async #redefine(decide: (running: Running) => Promise<VpgDefinition>): Promise<void> {
@@ -545,9 +593,7 @@ export class SimulatedVra {
     if (running === undefined) return
     try {
       const definition = await decide(running)
-      if (!running.life.isAlive) return
-      this.#definition = definition
-      running.ingest.updateVpg(definition)
+      if (running.life.isAlive && running === this.#running) this.#takeDefinition(running, definition)
     } catch (error) {
       if (running.life.isAlive && !(error instanceof Failure)) throw error
     }
