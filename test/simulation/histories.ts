@@ -7,7 +7,7 @@ import { firstBroken, sharesOf } from '../support/simulation/runs.ts'
 // longer than a test file may.
 
 const asked = process.env['SEED']
-const seeds = asked === undefined ? { first: 1, count: 500 } : { first: Number(asked), count: 1 }
+const seeds = asked === undefined ? { first: 1, count: 400 } : { first: Number(asked), count: 1 }
 
 for (const share of sharesOf(seeds, 100))
   t.test(
