@@ -1,5 +1,6 @@
 import { isSystemError } from '../base/failure.ts'
 import { type VpgId, vpgId } from '../base/ids.ts'
+import { scrubDamagedMax } from '../base/limits.ts'
 import { readWholeFile, replaceFile, type Disk } from '../disk/disk.ts'
 
 // How far the verification in the background is: <dataDirectory>/scrub.json. Whatever is wrong with the file costs one pass, nothing else.
@@ -9,6 +10,8 @@ export interface ScrubRecord {
   last: { readonly atMicros: number; readonly damagedCount: number } | undefined
   /** The one under way: the objects up to this key are done. */
   pass: ScrubPass | undefined
+  /** Keys of objects that were damaged when they were looked at last; bounded. */
+  damagedKeys: readonly string[]
   /** Of all passes of this process. */
   checkedSizeBytes: number
 }
@@ -25,20 +28,24 @@ const formatVersion = 1
 
 interface ScrubFile {
   readonly formatVersion: number
-  readonly vpgs: Readonly<Record<string, Pick<ScrubRecord, 'last' | 'pass'>>>
+  readonly vpgs: Readonly<Record<string, Pick<ScrubRecord, 'last' | 'pass'> & { readonly damagedKeys?: unknown }>>
 }
 
 export function readScrubFile(disk: Disk, file: string): Map<VpgId, ScrubRecord> {
   const records = new Map<VpgId, ScrubRecord>()
   const bytes = readWholeFile(disk, file)
   if (bytes === undefined) return records
-  for (const [vpg, { last, pass }] of Object.entries(parse(bytes)?.vpgs ?? {}))
-    if (/^[0-9a-f]{32}$/.test(vpg)) records.set(vpgId(vpg), { last, pass, checkedSizeBytes: 0 })
+  for (const [vpg, { last, pass, damagedKeys }] of Object.entries(parse(bytes)?.vpgs ?? {})) {
+    const keys = Array.isArray(damagedKeys) ? damagedKeys.map(String).slice(0, scrubDamagedMax) : []
+    if (/^[0-9a-f]{32}$/.test(vpg)) records.set(vpgId(vpg), { last, pass, damagedKeys: keys, checkedSizeBytes: 0 })
+  }
   return records
 }
 
 export function writeScrubFile(disk: Disk, file: string, records: ReadonlyMap<VpgId, ScrubRecord>): void {
-  const vpgs = Object.fromEntries([...records].map(([vpg, { last, pass }]) => [vpg, { last, pass }]))
+  const vpgs = Object.fromEntries(
+    [...records].map(([vpg, { last, pass, damagedKeys }]) => [vpg, { last, pass, damagedKeys }]),
+  )
   const contents: ScrubFile = { formatVersion, vpgs }
   try {
     replaceFile(disk, file, Buffer.from(JSON.stringify(contents)))

@@ -1,9 +1,10 @@
 import { Failure } from '../base/failure.ts'
 import type { VpgId } from '../base/ids.ts'
-import { scrubLineMax, scrubNoteMillis } from '../base/limits.ts'
+import { scrubDamagedMax, scrubLineMax, scrubNoteMillis } from '../base/limits.ts'
 import { checksOf, damageIn, manifestCheck, type ObjectCheck } from '../manifest/manifest.ts'
 import { verifySegment } from '../segment/segment.ts'
 import type { ObjectStore } from '../store/object-store.ts'
+import { needingOf, type Needing } from '../timeline/needing.ts'
 import { readScrubFile, writeScrubFile, type ScrubRecord } from './scrub-file.ts'
 import type { ScrubConfig, ScrubFacts } from './service.ts'
 import { mayPass } from './store-patience.ts'
@@ -44,7 +45,13 @@ export class Scrub {
     const record = this.#records.get(vpg)
     if (record === undefined) return undefined
     const { last, pass } = record
+    const damaged = this.#damaged(vpg, record)
     return {
+      damaged: damaged.map(({ key, needing: { checkpoints, laterOnes } }) => {
+        const [firstOrdinal, lastOrdinal] = [checkpoints[0], checkpoints.at(-1)]
+        return { key, checkpointCount: checkpoints.length, firstOrdinal, lastOrdinal, laterOnes }
+      }),
+      damagedCheckpointCount: new Set(damaged.flatMap(({ needing }) => needing.checkpoints)).size,
       verifiedAtMicros: last?.atMicros,
       damagedCount: Math.max(last?.damagedCount ?? 0, pass?.damagedCount ?? 0),
       passSinceMicros: pass?.sinceMicros,
@@ -52,6 +59,16 @@ export class Scrub {
       passCheckedSizeBytes: pass?.checkedSizeBytes ?? 0,
       checkedSizeBytes: record.checkedSizeBytes,
     }
+  }
+
+  /** What is damaged, as far as it is still needed, and by which checkpoints. */
+  #damaged(id: VpgId, { damagedKeys }: ScrubRecord): { readonly key: string; readonly needing: Needing }[] {
+    const vpg = this.#vpgs.get(id)
+    if (damagedKeys.length === 0 || vpg === undefined) return []
+    const ordinals = vpg.writer.points(vpg.contents).map(({ ordinal }) => ordinal)
+    const referredTo = new Set(allChecks(vpg).map(({ object }) => object.key))
+    const present = damagedKeys.filter(key => referredTo.has(key))
+    return present.map(key => ({ key, needing: needingOf(vpg.contents.state, ordinals, key) }))
   }
 
   /** Verifies one object, or ends a pass; false when nothing is due. Waits while the store is away. */
@@ -75,6 +92,8 @@ export class Scrub {
     pass.afterKey = check.object.key
     pass.checkedCount++
     pass.damagedCount += damagedCount
+    const others = record.damagedKeys.filter(key => key !== check.object.key)
+    record.damagedKeys = damagedCount === 0 ? others : [...others, check.object.key].slice(-scrubDamagedMax)
     for (const counted of [pass, record]) counted.checkedSizeBytes += check.object.sizeBytes
     if (this.#tools.clock.monotonicMillis() - this.#notedMillis >= scrubNoteMillis) this.#note()
     return true
@@ -127,7 +146,7 @@ export class Scrub {
   #recordOf(vpg: VpgId): ScrubRecord {
     const known = this.#records.get(vpg)
     if (known !== undefined) return known
-    const begun: ScrubRecord = { last: undefined, pass: undefined, checkedSizeBytes: 0 }
+    const begun: ScrubRecord = { last: undefined, pass: undefined, damagedKeys: [], checkedSizeBytes: 0 }
     this.#records.set(vpg, begun)
     return begun
   }

@@ -215,12 +215,26 @@ export interface LogRecordRef {
   readonly lastSequence: number
 }
 
+export interface DamagedObject {
+  readonly key: string
+  /** None: it is no data, but what a start reads. */
+  readonly checkpointCount: number
+  readonly firstOrdinal: Ordinal | undefined
+  readonly lastOrdinal: Ordinal | undefined
+  /** Those that are not in the store yet, and all that come, read it as well. */
+  readonly laterOnes: boolean
+}
+
 /** How far the verification of the VPG's objects is. */
 export interface ScrubFacts {
   /** When all of it was verified last; undefined before the first time. */
   readonly verifiedAtMicros: number | undefined
   /** Objects that are damaged, as far as is known. */
   readonly damagedCount: number
+  /** Those of them that are still needed, and the retained checkpoints whose images read them; bounded. */
+  readonly damaged: readonly DamagedObject[]
+  /** Retained checkpoints that need one of these at least. */
+  readonly damagedCheckpointCount: number
   /** Of the pass under way; undefined when none is. */
   readonly passSinceMicros: number | undefined
   readonly passCheckedCount: number

@@ -165,6 +165,8 @@ export const scrubIntervalMillisDefault = 7 * 24 * 3_600_000
 export const scrubNoteMillis = 60_000
 /** Objects that are in line to be verified, of one VPG. */
 export const scrubLineMax = 256
+/** Damaged objects of a VPG that are named with what they cost; of more the count is known. */
+export const scrubDamagedMax = 64
 /** The locks of what a VPG needs are renewed not more often than that: each costs a request. */
 export const lockRenewalMillisMin = 24 * 3_600_000
 

@@ -29,6 +29,7 @@ import {
   standbyCopyInWords,
   standbyInWords,
   syncInWords,
+  damagedInWords,
   lockedInWords,
   verifiedInWords,
 } from '../control/words.ts'
@@ -226,6 +227,7 @@ function printVpg(vpg: VpgStatus, nowMicros: number): void {
     ['deltas', `${countInWords(mirror.deltaCount)}, ${sizeInWords(mirror.deltaSizeBytes)}`],
     ['base', `${countInWords(mirror.regionCount)} regions, ${sizeInWords(mirror.baseSizeBytes)}`],
     ['verified', verifiedInWords(mirror, nowMicros)],
+    ...damagedInWords(mirror).map(sentence => ['damaged', sentence] as const),
     ['locked', lockedInWords(mirror)],
     ['store', mirror.storeFailure === undefined ? undefined : `fails: ${mirror.storeFailure}`],
     [

@@ -299,6 +299,16 @@ const mirror = z.object({
     .object({
       verifiedAtMicros: micros.optional().meta({ description: 'When all of it was verified last.' }),
       damagedCount: count.meta({ description: 'Objects that are damaged, as far as is known.' }),
+      damaged: list(
+        z.object({
+          key: z.string(),
+          checkpointCount: count,
+          firstOrdinal: count.optional(),
+          lastOrdinal: count.optional(),
+          laterOnes: z.boolean(),
+        }),
+      ).meta({ description: 'The first of them that are still needed, and the checkpoints that read them.' }),
+      damagedCheckpointCount: count.meta({ description: 'Checkpoints that cannot be read whole for that.' }),
       passSinceMicros: micros.optional(),
       passCheckedCount: count,
       passCheckedSizeBytes: count,

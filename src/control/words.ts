@@ -1,4 +1,5 @@
 import type { AgingQueues } from '../aging/service.ts'
+import { formatCheckpointId } from '../base/ids.ts'
 import type {
   Density,
   DrillOutcome,
@@ -256,4 +257,15 @@ export function throttlingInWords(queues: AgingQueues | undefined, nowMicros: nu
   const last = agoInWords(load.throttledAtMicros, nowMicros)
   const said = `"slow down" to ${countInWords(count)} ${count === 1 ? 'request' : 'requests'}, the last ${last}`
   return `${said}; ${countInWords(load.waitingCount)} wait to be tried again`
+}
+
+/** "…/base/1-ab: 12 checkpoints read it, 3.1 to 3.12, and all that come": each object that the verification found damaged. */
+export function damagedInWords({ scrub }: VpgStatus['mirror']): string[] {
+  return (scrub?.damaged ?? []).map(({ key, checkpointCount, firstOrdinal, lastOrdinal, laterOnes }) => {
+    const later = laterOnes ? ', and all that come' : ''
+    if (firstOrdinal === undefined || lastOrdinal === undefined)
+      return `${key}: no checkpoint in the store reads it${later}`
+    const span = `${formatCheckpointId(firstOrdinal)} to ${formatCheckpointId(lastOrdinal)}`
+    return `${key}: ${countInWords(checkpointCount)} checkpoints read it, ${span}${later}`
+  })
 }

@@ -602,6 +602,11 @@ const vpgGauges: readonly (readonly [string, string, (vpg: VpgFacts) => number |
     'Until when all that the VPG needs is locked in the store at least, since 1970; 0 while that is not known. Only where objects are locked.',
     vpg => vpg.mirror.locks && (vpg.mirror.locks.lockedUntilMicros ?? 0) / 1e6,
   ],
+  [
+    'vra_scrub_damaged_checkpoints',
+    'Retained checkpoints that read an object which the verification in the background found damaged.',
+    vpg => vpg.mirror.scrub?.damagedCheckpointCount,
+  ],
   ['vra_garbage_objects', 'Objects that wait for their grace period to end.', vpg => vpg.mirror.garbageCount],
   [
     'vra_aging_lag_bytes',
