@@ -3,7 +3,7 @@ import * as os from 'node:os'
 import * as path from 'node:path'
 import { parseArgs } from 'node:util'
 import type { Aim, Bench, BenchResult, LatencyCurve, ResultTable } from './bench.ts'
-import { aging, agingToS3 } from './aging.ts'
+import { aging, agingEncrypted, agingToS3 } from './aging.ts'
 import { image } from './image.ts'
 import { holds } from './holds.ts'
 import { ingest } from './ingest.ts'
@@ -21,7 +21,18 @@ import { formatAims, formatTable } from './report.ts'
 // Nothing is asserted: what is aimed at stands beside what was measured. Results go to bench/results as JSON and SVG.
 // --rows: of the ingest bench, those whose names hold the text, "100 streams, 4 KiB" for one.
 
-const benches: readonly Bench[] = [ingest, restart, image, aging, agingToS3, holds, sync, recover, scale]
+const benches: readonly Bench[] = [
+  ingest,
+  restart,
+  image,
+  aging,
+  agingToS3,
+  agingEncrypted,
+  holds,
+  sync,
+  recover,
+  scale,
+]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
