@@ -28,6 +28,7 @@ import { thingsOf } from './things.ts'
 // Recovery to AWS, as the daemon has it: every call goes to a thread, which is started with the first one, and which asks back what only the daemon
 // can do. README.md has the settings, the tags, and what is where in which thread.
 
+export { checkPermissions, type PermissionFinding } from './check.ts'
 export { policyDocument, callsUsed } from './policy.ts'
 export type { AwsConfig } from './service.ts'
 

@@ -83,6 +83,11 @@ function failureOfAnswer(error: ServiceError, call: string): Failure {
   return new Failure('CLOUD_REFUSED', `AWS refuses ${call} (${said})`, details, cause)
 }
 
+/** It is not allowed to whoever asks. */
+export function isDenied(failure: Failure): boolean {
+  return permissionNames.has(errorNameOf(failure))
+}
+
 /** AWS's name of the error; empty where there was no answer. */
 export function errorNameOf(error: unknown): string {
   return error instanceof Failure ? String(error.details['errorCode'] ?? '') : ''

@@ -2,11 +2,12 @@ import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import * as http from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { Account, type AccountOptions } from './account.ts'
+import { Account, type AccountOptions, type Tags } from './account.ts'
 import { Ebs, ebsOperationOf, type EbsOptions } from './ebs.ts'
 import { Ec2, type Ec2Options } from './ec2.ts'
 import { Faults, type Fault } from './faults.ts'
-import { parseQuery, text, xmlOf } from './query.ts'
+import { isAllowed, type Policy } from './policy.ts'
+import { list, parseQuery, text, texts, xmlOf, type Value } from './query.ts'
 import { Refusal } from './refusal.ts'
 
 // The EBS direct APIs and the EC2 query API of one account and region, over HTTP, as strict as AWS is known to be, for whatever client has an
@@ -62,6 +63,8 @@ export class AwsSim {
   /** Told when a call was carried out, or refused, before it is answered. */
   afterCall: (number: number, operation: string) => void = () => undefined
   denied: readonly string[]
+  /** What the credentials may do; everything while there is none. */
+  policy: Policy | undefined
   readonly #options: AwsSimOptions
   readonly #ebs: Ebs
   readonly #ec2: Ec2
@@ -180,6 +183,10 @@ export class AwsSim {
         throw isEc2
           ? new Refusal(403, 'UnauthorizedOperation', `You are not authorized to perform: ec2:${operation}.`)
           : new Refusal(403, 'AccessDeniedException', `not authorized to perform: ebs:${operation}`)
+      if (this.policy !== undefined && !this.#isAllowed(this.policy, operation, query, url.pathname, body))
+        throw isEc2
+          ? new Refusal(403, 'UnauthorizedOperation', `You are not authorized to perform: ec2:${operation}.`)
+          : new Refusal(403, 'AccessDeniedException', `not authorized to perform: ebs:${operation}`)
       if (isEc2) {
         const inside = xmlOf(this.#ec2.perform(operation, query))
         const namespace = 'http://ec2.amazonaws.com/doc/2016-11-15/'
@@ -204,6 +211,34 @@ export class AwsSim {
     const headers = { 'content-type': 'application/json', 'content-length': answer.body.length, ...answer.headers }
     response.writeHead(answer.status, headers)
     response.end(answer.body)
+  }
+
+  /** The call itself, and the tags that it gives to what it makes. */
+  #isAllowed(policy: Policy, operation: string, query: Record<string, Value>, pathname: string, body: Buffer): boolean {
+    const { account } = this
+    const { region } = this.#options
+    const isEc2 = pathname === '/'
+    const tagsOf = (id: string): Tags | undefined =>
+      [account.snapshots, account.volumes, account.images, account.instances]
+        .map(all => all.get(id)?.tags)
+        .find(Boolean)
+    const idNames = ['SnapshotId', 'VolumeId', 'ImageId', 'InstanceId', 'ResourceId']
+    const ids = isEc2
+      ? idNames.flatMap(name => [...texts(query[name]), ...[text(query[name])].filter(id => id !== undefined)])
+      : [/^\/snapshots\/(?:completion\/)?([^/]+)/.exec(pathname)?.[1]].filter(id => id !== undefined)
+    const given = isEc2
+      ? list(query['TagSpecification']).flatMap(({ Tag }) => list(Tag))
+      : operation === 'StartSnapshot'
+        ? ((JSON.parse(body.toString()) as { readonly Tags?: readonly { Key: string; Value: string }[] }).Tags ?? [])
+        : []
+    const requestTags = new Map(given.map(({ Key, Value }) => [text(Key) ?? '', text(Value) ?? '']))
+    const resources = ids.map(tagsOf)
+    const action = `${isEc2 ? 'ec2' : 'ebs'}:${operation}`
+    const tagging = { action: 'ec2:CreateTags', region, requestTags, resources: [], createAction: operation }
+    return (
+      isAllowed(policy, { action, region, requestTags, resources }) &&
+      (requestTags.size === 0 || isAllowed(policy, tagging))
+    )
   }
 
   #checkSigned(headers: http.IncomingHttpHeaders, body: Buffer, service: string, isCorrupted: boolean): void {

@@ -1,0 +1,64 @@
+import type { Tags } from './account.ts'
+
+// Whether a policy of IAM allows a call: what IAM knows of it, as far as policies here need it. Whatever else stands in one is refused, not passed over.
+
+export interface Statement {
+  readonly Effect: 'Allow' | 'Deny'
+  readonly Action: readonly string[]
+  readonly Resource: string
+  readonly Condition?: unknown
+}
+
+export interface Policy {
+  readonly Statement: readonly Statement[]
+}
+
+export interface Asked {
+  /** "ec2:DeleteSnapshot" */
+  readonly action: string
+  readonly region: string
+  /** Of what is made. */
+  readonly requestTags: Tags
+  /** Of each thing that is there, and that the call is about; undefined for one that is not there. */
+  readonly resources: readonly (Tags | undefined)[]
+  /** Of tags that are given in a call that makes something. */
+  readonly createAction?: string
+}
+
+export function isAllowed({ Statement }: Policy, asked: Asked): boolean {
+  const holding = Statement.filter(statement => {
+    if (statement.Resource !== '*') throw new Error(`the resource ${statement.Resource} is not known here`)
+    return statement.Action.includes(asked.action) && holds(statement.Condition ?? {}, asked)
+  })
+  return holding.some(({ Effect }) => Effect === 'Allow') && !holding.some(({ Effect }) => Effect === 'Deny')
+}
+
+function holds(condition: unknown, asked: Asked): boolean {
+  for (const [operator, keys] of Object.entries(condition as Record<string, Record<string, string | string[]>>)) {
+    if (operator !== 'StringEquals') throw new Error(`the operator ${operator} is not known here`)
+    for (const [key, wanted] of Object.entries(keys)) {
+      const values = Array.isArray(wanted) ? wanted : [wanted]
+      const found = valuesOf(key, asked)
+      if (found.length === 0 || !found.every(value => value !== undefined && values.includes(value))) return false
+    }
+  }
+  return true
+}
+
+function valuesOf(key: string, { region, requestTags, resources, createAction }: Asked): (string | undefined)[] {
+  const [kind, tag = ''] = key.split('/')
+  switch (kind) {
+    case 'aws:RequestedRegion':
+      return [region]
+    case 'aws:RequestTag':
+      return [requestTags.get(tag)]
+    case 'aws:ResourceTag':
+      return resources.map(tags => tags?.get(tag))
+    case 'ec2:CreateAction':
+      return [createAction]
+    case 'iam:PassedToService':
+      return ['ec2.amazonaws.com']
+    default:
+      throw new Error(`the condition ${key} is not known here`)
+  }
+}
