@@ -21,6 +21,7 @@ import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { RecoveryRecord } from '../timeline/recovery.ts'
 import type { StandbyRecord } from '../timeline/standby.ts'
+import type { PermissionFinding } from './check.ts'
 import { copiesOf } from './chain-memory.ts'
 import type { AwsAsks, AwsConfig, AwsNotices, AwsService, StandbyWork } from './service.ts'
 import { thingsOf } from './things.ts'
@@ -28,7 +29,6 @@ import { thingsOf } from './things.ts'
 // Recovery to AWS, as the daemon has it: every call goes to a thread, which is started with the first one, and which asks back what only the daemon
 // can do. README.md has the settings, the tags, and what is where in which thread.
 
-export { checkPermissions, type PermissionFinding } from './check.ts'
 export { policyDocument, callsUsed } from './policy.ts'
 export type { AwsConfig } from './service.ts'
 
@@ -48,6 +48,12 @@ export interface AwsTools {
   readonly suspendStandby: () => Promise<() => void>
   /** What people should know that no call's failure says. */
   readonly told: (vpg: VpgId, sentence: string) => void
+}
+
+/** As check.ts has it, which is loaded only when it is asked: the main thread never loads the SDK. */
+export async function checkPermissions(config: AwsConfig, signal: AbortSignal): Promise<readonly PermissionFinding[]> {
+  const check = await import('./check.ts')
+  return await check.checkPermissions(config, signal)
 }
 
 interface Thread {
