@@ -267,6 +267,7 @@ export class SimulatedVra {
     for (const { stream, ...position } of offloaded) {
       this.#archivedThrough.set(stream, position)
       this.#told.set(stream, position)
+      this.#toldOffloaded.set(stream, { stream, ...position }) // up to here the former owner may say so yet
     }
     const found = new Set(checkpoints.map(({ ordinal }) => ordinal))
     for (const [ordinal, { vector }] of this.announced) {
