@@ -32,7 +32,7 @@ type Call<K extends keyof AgingService> = (
 
 export class Aging {
   /** Every VPG that the store holds and this appliance owns, as it was when the thread opened it; while the store is away those that are remembered. */
-  readonly vpgs: readonly OpenedVpg[]
+  readonly vpgs: readonly (OpenedVpg & { forgetCheckpoints(): void })[]
   /** True where the store did not answer: storeOpened tells when it has. */
   readonly isStoreAway: boolean
   /** Resolves when the thread ends, with the error that ended it, or undefined after close(). */
@@ -179,12 +179,16 @@ export class Aging {
   }
 }
 
-/** Its checkpoints are objects only while somebody looks at them, VPG by VPG. */
-export function unpacked({ checkpointPage, ...vpg }: PackedVpg): OpenedVpg {
+/** Its checkpoints are objects only while somebody looks at them, VPG by VPG; none are left after forgetCheckpoints. */
+export function unpacked({ checkpointPage, ...vpg }: PackedVpg): OpenedVpg & { forgetCheckpoints(): void } {
+  let page: Uint8Array | undefined = checkpointPage
   return {
     ...vpg,
     get checkpoints() {
-      return decodeCheckpoints('the aging thread’s answer', checkpointPage)
+      return page === undefined ? [] : decodeCheckpoints('the aging thread’s answer', page)
+    },
+    forgetCheckpoints() {
+      page = undefined
     },
   }
 }

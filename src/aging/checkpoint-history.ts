@@ -21,6 +21,14 @@ export class CheckpointHistory {
     }
   }
 
+  /** Forgets all of them, and gives back their memory. */
+  clear(): void {
+    this.#ordinals = new Float64Array(64)
+    this.#historyMillis = new Float64Array(64)
+    this.#includedCount = new Uint16Array(64)
+    this.#count = 0
+  }
+
   /** Forgets those that are not retained any more. */
   keep(isRetained: (ordinal: number) => boolean): void {
     let kept = 0

@@ -12,7 +12,7 @@ import type { Exclusive, VpgWriter } from './vpg-writer.ts'
 // What keeps a VPG's history and its objects in bounds, beside the merges.
 
 /** The edge alone is committed only when it moves by this share of the history: a manifest every few seconds would cost more than it frees. */
-const edgeShare = 1 / 16
+export const edgeShare = 1 / 16
 const removalsAtOnce = 8
 const removalsPerCommitMax = 1000
 
@@ -41,18 +41,24 @@ const ownChurn = new WeakMap<VpgWriter, ReadonlySet<string>>()
 
 const garbageAges = new WeakMap<VpgWriter, GarbageAges>()
 
+/** How long ago things left, as far as this process knows. */
+export function garbageAgesOf({ clock }: AgingTools, writer: VpgWriter): GarbageAges {
+  const known = garbageAges.get(writer) ?? new GarbageAges(clock)
+  garbageAges.set(writer, known)
+  return known
+}
+
 /** Removes what left the manifest longer ago than the grace period and no open image reads. */
 export async function collectGarbage(
   tools: AgingTools,
   writer: VpgWriter,
   isRead: (key: string) => boolean,
 ): Promise<boolean> {
-  const { clock, config, notify } = tools
+  const { config, notify } = tools
   const graceMillis = config.garbageGraceMillis
   const churn = ownChurn.get(writer) ?? new Set<string>()
   const { state } = writer.contents
-  const ages = garbageAges.get(writer) ?? new GarbageAges(clock)
-  garbageAges.set(writer, ages)
+  const ages = garbageAgesOf(tools, writer)
   const isOld = ({ leftAtMicros }: GarbageObject): boolean => ages.ageMillis(leftAtMicros) >= graceMillis
   const left = state.garbage.filter(object => isOld(object) && !isRead(object.key))
   // Nothing that left comes back; were it otherwise, a lost object would be for ever, one too many is only in the way.

@@ -28,7 +28,7 @@ function lockMillisOf(historyMillis: number): number {
   return historyMillis + 2 * renewalMillis(historyMillis)
 }
 
-type Locked = Pick<VpgAging, 'vpg' | 'contents' | 'isDeleted' | 'writer'>
+type Locked = Pick<VpgAging, 'vpg' | 'isDeleted' | 'writer'>
 
 /** The store, where it locks objects: whatever is created for a VPG is locked. For one that nobody knows yet it is as for the shortest history. */
 export function lockingStore(store: ObjectStore, vpgs: ReadonlyMap<VpgId, Locked>): ObjectStore {
@@ -36,7 +36,7 @@ export function lockingStore(store: ObjectStore, vpgs: ReadonlyMap<VpgId, Locked
   const lockMillis = (key: string): number => {
     const vpg = vpgOfKey(key)
     const known = vpg === undefined ? undefined : vpgs.get(vpg as VpgId)
-    return lockMillisOf(known?.contents.state.definition.historyMillis ?? 0)
+    return lockMillisOf(known?.writer.brief.state.definition.historyMillis ?? 0)
   }
   return {
     create: (key, body, signal) => store.create(key, body, signal, { lockMillis: lockMillis(key) }),
@@ -107,11 +107,11 @@ export class Locks {
     return first
   }
 
-  #isDue({ contents, isDeleted, writer }: Locked, { lockedUntilMicros, afterMillis, renewal }: Known): boolean {
+  #isDue({ isDeleted, writer }: Locked, { lockedUntilMicros, afterMillis, renewal }: Known): boolean {
     const { clock } = this.#tools
     if (isDeleted || writer.halted !== undefined || clock.monotonicMillis() < afterMillis) return false
     if (lockedUntilMicros === undefined || renewal !== undefined) return true
-    const { historyMillis } = contents.state.definition
+    const { historyMillis } = writer.brief.state.definition
     return lockedUntilMicros < clock.timestampMicros() + (historyMillis + renewalMillis(historyMillis)) * 1000
   }
 
@@ -122,7 +122,8 @@ export class Locks {
       else await this.#renewSome(vpg, known)
       known.failure = undefined
     } catch (error) {
-      if (!(error instanceof Failure) || !mayPass(error) || signal.aborted) throw error
+      const isOfVpg = failedWith(error, 'BUSY') || failedWith(error, 'EPOCH_SUPERSEDED') // it cannot be woken: that is told where it happened
+      if (!(error instanceof Failure) || signal.aborted || !(isOfVpg || mayPass(error))) throw error
       known.failure = error.message
       known.afterMillis = clock.monotonicMillis() + (error.reaction === 'retry' ? awayMillis : refusedMillis)
     }
@@ -135,10 +136,10 @@ export class Locks {
 
   async #renewSome(vpg: Locked, known: Known): Promise<void> {
     const { clock, turns } = this.#tools
-    const lockMillis = lockMillisOf(vpg.contents.state.definition.historyMillis)
+    const lockMillis = lockMillisOf(vpg.writer.brief.state.definition.historyMillis)
     const renewal = (known.renewal ??= {
       untilMicros: clock.timestampMicros() + lockMillis * 1000,
-      keys: neededBy(vpg),
+      keys: await neededBy(vpg),
       doneCount: 0,
     })
     const keys = renewal.keys.slice(renewal.doneCount, renewal.doneCount + keysPerStep)
@@ -157,13 +158,13 @@ export class Locks {
     const { store, notify, signal } = this.#tools
     const isThere = await store.locks?.extend(key, lockMillis, signal).then(() => true, missingIs(false))
     // It may have left since.
-    if (isThere !== false || (key !== registryKey(vpg.vpg) && !neededBy(vpg).includes(key))) return
+    if (isThere !== false || (key !== registryKey(vpg.vpg) && !(await neededBy(vpg)).includes(key))) return
     notify('damageFound', { vpg: vpg.vpg, sentence: `${key}: it is missing, and its lock was to be renewed` })
   }
 }
 
-function neededBy({ contents, writer }: Locked): string[] {
-  return [...objectKeys(contents.state), ...writer.commits.manifestKeys()]
+async function neededBy({ writer }: Locked): Promise<string[]> {
+  return await writer.awake(async () => [...objectKeys(writer.contents.state), ...writer.commits.manifestKeys()])
 }
 
 function missingIs<T>(value: T): (error: unknown) => T {

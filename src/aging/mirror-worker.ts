@@ -1,7 +1,7 @@
 import { Failure } from '../base/failure.ts'
 import type { Clock } from '../base/clock.ts'
 import type { PositionVector, StreamPosition, VpgId } from '../base/ids.ts'
-import { frameSizeBytesMax, logFileSizeBytes } from '../base/limits.ts'
+import { contentsSizeBytesMax, frameSizeBytesMax, logFileSizeBytes } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
 import type { RpcMethods } from '../base/rpc.ts'
 import { MiB } from '../base/units.ts'
@@ -16,6 +16,7 @@ import type { VpgDefinition } from '../timeline/definition.ts'
 import { withRemovalNoted } from '../timeline/removed-volumes.ts'
 import { withVolumeChange, withWriting } from '../timeline/definition-change.ts'
 import type { VolumeDataSize } from '../timeline/image-size.ts'
+import { AwakeVpgs } from './awake-vpgs.ts'
 import { LogFiles } from './log-files.ts'
 import { LogTail } from './log-tail.ts'
 import { beginPreseed, endPreseed, noteCompared, preseedRegion } from './preseed.ts'
@@ -65,6 +66,7 @@ export interface WorkerSurroundings {
   readonly openStore?: (config: StoreConfig) => Promise<ObjectStore>
   readonly openLog?: (directory: string) => TailedLog
   readonly unsealedCountMax?: number
+  readonly contentsSizeBytesMax?: number
   readonly workspace?: Workspace
   readonly segmentMemory?: SegmentMemory
 }
@@ -164,6 +166,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       segmentMemory: this.#surroundings.segmentMemory ?? new SegmentMemory(),
       mergePermit: new Permits(1),
       workspace: this.#surroundings.workspace ?? new Workspace(),
+      awake: new AwakeVpgs(this.#surroundings.contentsSizeBytesMax ?? contentsSizeBytesMax),
       memos,
       signal: this.#closing.signal,
     }
@@ -226,7 +229,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     })
     const undo = (): Promise<void> => vpg.delete(this.#clock.timestampMicros())
     await this.#bounded(created, undo)
-    return { ...openedOf(vpg), checkpoints: [] }
+    return await vpg.writer.awake(async () => ({ ...openedOf(vpg.contents), checkpoints: [] }))
   }
 
   async deleteVpg({ vpg }: { readonly vpg: VpgId }): Promise<void> {
@@ -275,9 +278,9 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       return { ...contents, state: { ...contents.state, definition } }
     })
     await this.#bounded(decided, async () =>
-      this.#notify('redefined', { vpg: id, definition: vpg.contents.state.definition }),
+      this.#notify('redefined', { vpg: id, definition: vpg.writer.brief.state.definition }),
     )
-    return vpg.contents.state.definition
+    return vpg.writer.brief.state.definition
   }
 
   async tag({ ordinal, name, keepMillis, ...at }: Parameters<AgingService['tag']>[0]): Promise<Tag> {
@@ -296,7 +299,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       return { ...contents, state: { ...state, tags: [...state.tags.filter(other => other !== same), tag] } }
     })
     await this.#bounded(decided)
-    const tagged = vpg.contents.state.tags.find(tag => tag.name === name)
+    const tagged = vpg.writer.brief.state.tags.find(tag => tag.name === name)
     if (tagged === undefined) throw new Failure('NOT_FOUND', `the tag "${name}" was taken away again`, { name })
     return tagged
   }
@@ -490,6 +493,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     const worked = await vpg.mergeStep()
     if (vpg.isGone) {
       this.#vpgs.delete(vpg.vpg)
+      this.#ready().awake.forget(vpg)
       this.#ready().requests.forget(vpg.vpg)
     }
     return worked

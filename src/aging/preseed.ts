@@ -17,6 +17,11 @@ import type { VpgAging } from './vpg-aging.ts'
 // before its agent has compared all of it.
 
 /** Where in which volume. */
+interface SeededRegion {
+  readonly dataBytes: number
+  readonly definition: VpgDefinition
+}
+
 export interface PreseedPlace {
   readonly volume: number
   readonly region: number
@@ -51,18 +56,18 @@ export async function beginPreseed(
   } finally {
     await image.close()
   }
-  return vpg.contents.state.definition
+  return vpg.writer.brief.state.definition
 }
 
 /**
  * The region of the image is in the mirror on return, in the place of what an earlier image had there. Returns how many of its bytes are no zeros.
  * Fails as beginPreseed does, and CLOSING where the preseed was ended meanwhile.
  */
-export async function preseedRegion(
-  tools: AgingTools,
-  vpg: VpgAging,
-  at: PreseedPlace,
-): Promise<{ readonly dataBytes: number; readonly definition: VpgDefinition }> {
+export async function preseedRegion(tools: AgingTools, vpg: VpgAging, at: PreseedPlace): Promise<SeededRegion> {
+  return await vpg.writer.awake(() => seedAwake(tools, vpg, at))
+}
+
+async function seedAwake(tools: AgingTools, vpg: VpgAging, at: PreseedPlace): Promise<SeededRegion> {
   const { writer } = vpg
   const { preseed } = underWay(writer.contents, at.volume)
   const image = tools.openImageFile(preseed.file)
@@ -111,7 +116,7 @@ export async function endPreseed(vpg: VpgAging, { volume }: { readonly volume: n
     if (preseed?.state !== 'under-way') return undefined
     return withVolume(contents, { ...defined, preseed: { ...preseed, state: 'ended' } })
   })
-  return vpg.contents.state.definition
+  return vpg.writer.brief.state.definition
 }
 
 /**

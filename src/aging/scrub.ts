@@ -20,7 +20,12 @@ import type { VpgAging } from './vpg-aging.ts'
 /** While the store does not answer. */
 const awayMillis = 15_000
 
-type Scrubbed = Pick<VpgAging, 'vpg' | 'contents' | 'isDeleted' | 'writer'>
+type Scrubbed = Pick<VpgAging, 'vpg' | 'isDeleted' | 'writer'>
+
+interface Needed {
+  readonly key: string
+  readonly needing: Needing
+}
 
 export class Scrub {
   readonly #tools: Pick<AgingTools, 'store' | 'clock' | 'disk' | 'turns' | 'notify' | 'signal'>
@@ -30,6 +35,7 @@ export class Scrub {
   readonly #store: ObjectStore
   /** Of the VPG that is being verified. */
   #line: { readonly vpg: VpgId; readonly checks: ObjectCheck[] } | undefined
+  readonly #needed = new Map<VpgId, readonly Needed[]>()
   #notedMillis: number
 
   constructor(tools: AgingTools, config: ScrubConfig, vpgs: ReadonlyMap<VpgId, Scrubbed>) {
@@ -61,26 +67,40 @@ export class Scrub {
     }
   }
 
-  /** What is damaged, as far as it is still needed, and by which checkpoints. */
-  #damaged(id: VpgId, { damagedKeys }: ScrubRecord): { readonly key: string; readonly needing: Needing }[] {
+  /** What is damaged, as far as it is still needed, and by which checkpoints; of a VPG that sleeps, as it was when it was asked last. */
+  #damaged(id: VpgId, { damagedKeys }: ScrubRecord): readonly Needed[] {
     const vpg = this.#vpgs.get(id)
     if (damagedKeys.length === 0 || vpg === undefined) return []
-    const ordinals = vpg.writer.points(vpg.contents).map(({ ordinal }) => ordinal)
-    const referredTo = new Set(allChecks(vpg).map(({ object }) => object.key))
+    const { writer } = vpg
+    if (!writer.isAwake) return this.#needed.get(id) ?? []
+    const ordinals = writer.points(writer.contents).map(({ ordinal }) => ordinal)
+    const referredTo = new Set(checksAwake(vpg).map(({ object }) => object.key))
     const present = damagedKeys.filter(key => referredTo.has(key))
-    return present.map(key => ({ key, needing: needingOf(vpg.contents.state, ordinals, key) }))
+    const needed = present.map(key => ({ key, needing: needingOf(writer.contents.state, ordinals, key) }))
+    this.#needed.set(id, needed)
+    return needed
   }
 
   /** Verifies one object, or ends a pass; false when nothing is due. Waits while the store is away. */
   async step(): Promise<boolean> {
     const vpg = this.#due()
     if (vpg === undefined) return false
+    try {
+      return await this.#step(vpg)
+    } catch (error) {
+      // It could not be woken, or was taken over: that is told where it happened.
+      if (!(error instanceof Failure) || this.#tools.signal.aborted) throw error
+      return false
+    }
+  }
+
+  async #step(vpg: Scrubbed): Promise<boolean> {
     const record = this.#recordOf(vpg.vpg)
     const pass = (record.pass ??= {
       ...{ sinceMicros: this.#tools.clock.timestampMicros(), afterKey: '' },
       ...{ checkedCount: 0, checkedSizeBytes: 0, damagedCount: 0 },
     })
-    const check = this.#next(vpg, pass.afterKey)
+    const check = await this.#next(vpg, pass.afterKey)
     if (check === undefined) {
       record.last = { atMicros: this.#tools.clock.timestampMicros(), damagedCount: pass.damagedCount }
       record.pass = undefined
@@ -104,7 +124,7 @@ export class Scrub {
     const { clock, notify, signal } = this.#tools
     try {
       const findings = await damageIn(check, this.#store, signal)
-      if (findings.length === 0 || !this.#isReferredTo(vpg, check.object.key)) return 0
+      if (findings.length === 0 || !(await this.#isReferredTo(vpg, check.object.key))) return 0
       for (const { key, sentence, affects } of findings)
         notify('damageFound', { vpg: vpg.vpg, sentence: `${key}: ${sentence}; affects ${affects}` })
       return 1
@@ -122,7 +142,10 @@ export class Scrub {
       const record = this.#records.get(vpg.vpg)
       return record?.pass === undefined ? (record?.last?.atMicros ?? -Number.MAX_VALUE) : -Infinity
     }
-    const open = [...this.#vpgs.values()].filter(vpg => !vpg.isDeleted && vpg.writer.halted === undefined)
+    // Where a manifest is damaged, that has been told.
+    const isReadable = ({ isDeleted, writer }: Scrubbed): boolean =>
+      !isDeleted && writer.halted === undefined && (writer.isAwake || writer.mergingHalted === undefined)
+    const open = [...this.#vpgs.values()].filter(isReadable)
     const due = open.filter(vpg => order(vpg) <= before)
     return due.reduce<Scrubbed | undefined>(
       (first, vpg) => (first === undefined || order(vpg) < order(first) ? vpg : first),
@@ -130,17 +153,17 @@ export class Scrub {
     )
   }
 
-  #next(vpg: Scrubbed, afterKey: string): ObjectCheck | undefined {
+  async #next(vpg: Scrubbed, afterKey: string): Promise<ObjectCheck | undefined> {
     if (this.#line?.vpg !== vpg.vpg || this.#line.checks.length === 0) {
-      const checks = allChecks(vpg).filter(({ object }) => object.key > afterKey)
+      const checks = (await allChecks(vpg)).filter(({ object }) => object.key > afterKey)
       checks.sort((a, b) => (a.object.key < b.object.key ? -1 : 1))
       this.#line = { vpg: vpg.vpg, checks: checks.slice(0, scrubLineMax) }
     }
     return this.#line.checks.shift()
   }
 
-  #isReferredTo(vpg: Scrubbed, key: string): boolean {
-    return allChecks(vpg).some(({ object }) => object.key === key)
+  async #isReferredTo(vpg: Scrubbed, key: string): Promise<boolean> {
+    return (await allChecks(vpg)).some(({ object }) => object.key === key)
   }
 
   #recordOf(vpg: VpgId): ScrubRecord {
@@ -153,13 +176,21 @@ export class Scrub {
 
   #note(): void {
     this.#notedMillis = this.#tools.clock.monotonicMillis()
-    for (const vpg of this.#records.keys()) if (!this.#vpgs.has(vpg)) this.#records.delete(vpg)
+    for (const vpg of this.#records.keys()) {
+      if (this.#vpgs.has(vpg)) continue
+      this.#records.delete(vpg)
+      this.#needed.delete(vpg)
+    }
     writeScrubFile(this.#tools.disk, this.#config.file, this.#records)
   }
 }
 
-function allChecks({ contents, writer }: Scrubbed): ObjectCheck[] {
-  return [...checksOf(contents.state, faultsOfSegment), ...writer.commits.manifestObjects().map(manifestCheck)]
+async function allChecks(vpg: Scrubbed): Promise<ObjectCheck[]> {
+  return await vpg.writer.awake(async () => checksAwake(vpg))
+}
+
+function checksAwake({ writer }: Scrubbed): ObjectCheck[] {
+  return [...checksOf(writer.contents.state, faultsOfSegment), ...writer.commits.manifestObjects().map(manifestCheck)]
 }
 
 /** Reads no more than so many bytes a second on the average, and stands back when aging has to. */

@@ -44,7 +44,7 @@ export class SegmentCommit implements PendingSegment {
     const startMillis = clock.monotonicMillis()
     const builder = new SegmentBuilder({
       vpg: this.#commits.vpg,
-      epoch: this.#commits.contents.state.epoch,
+      epoch: this.#commits.brief.state.epoch,
       commitNumber,
       nonce: Buffer.from(this.nonce, 'hex'),
       createdAtMicros: clock.timestampMicros(),

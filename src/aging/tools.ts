@@ -5,6 +5,7 @@ import type { Disk, OpenVolumeFile } from '../disk/disk.ts'
 import type { LogReader } from '../journal/log-reader.ts'
 import type { Workspace } from '../mirror/mirror.ts'
 import type { ObjectStore } from '../store/object-store.ts'
+import type { AwakeVpgs } from './awake-vpgs.ts'
 import type { LogFiles } from './log-files.ts'
 import type { SegmentMemory } from './segment-memory.ts'
 import type { StoreRequests } from './store-requests.ts'
@@ -43,6 +44,8 @@ export interface AgingTools {
   /** One fold or region rewrite at a time, in the one workspace. */
   readonly mergePermit: Permits
   readonly workspace: Workspace
+  /** Which VPGs hold the contents of their manifests. */
+  readonly awake: AwakeVpgs
   /** Undefined where nothing is remembered. */
   readonly memos: VpgMemos | undefined
   readonly signal: AbortSignal

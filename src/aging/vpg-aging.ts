@@ -28,11 +28,14 @@ import { isGoneAt } from '../timeline/removed-volumes.ts'
 import { isPinOfRecord, withStandby, type StandbyRecord } from '../timeline/standby.ts'
 import type { Hole } from '../timeline/state.ts'
 import { storeUseOf, type FormSize } from '../timeline/store-use.ts'
-import { collectGarbage, dropFormerProcess, moveEdge, removeDeleted } from './housekeeping.ts'
+import type { Sleeper } from './awake-vpgs.ts'
+import { collectGarbage, dropFormerProcess, garbageAgesOf, moveEdge, removeDeleted } from './housekeeping.ts'
 import { keepJournalLimit, mergeHistory } from './merge-history.ts'
 import { foldWaiting, rewriteRegions } from './merging.ts'
 import { SegmentCommit, unreadableDetail } from './sealing.ts'
+import { withSegments, type MirrorSums } from './mirror-sums.ts'
 import type { ImagePlan, LogRecordRef, VpgMirrorStatus } from './service.ts'
+import { mayHaveWork, sleepTerms, type SleepTerms } from './sleep.ts'
 import { damagedRecord, StreamTail } from './stream-tail.ts'
 import { expireTags, thin } from './thinning.ts'
 import type { AgingTools } from './tools.ts'
@@ -45,7 +48,17 @@ interface TailAge {
   readonly firstWriteMillis: number | undefined
 }
 
+/** What one that slept does at most before others have their turn. */
+const stepsPerWakingMax = 32
+
 const merges = [thin, foldWaiting, rewriteRegions, mergeHistory, keepJournalLimit] as const
+
+/** What a VPG that sleeps remembers beside its brief. */
+interface Resting {
+  readonly terms: SleepTerms | undefined
+  readonly sums: MirrorSums
+  readonly newestHistoryMillis: number
+}
 
 interface OpenImage {
   /** What its reader was told: these objects stay, whatever the manifest says meanwhile. */
@@ -54,7 +67,7 @@ interface OpenImage {
 }
 
 /** One VPG's way from the log's tail to the mirror. `seal…` and `merge…` steps are called by loops of their own. */
-export class VpgAging {
+export class VpgAging implements Sleeper {
   readonly writer: VpgWriter
   readonly #tools: AgingTools
   readonly #unsealed: UnsealedRecords
@@ -75,14 +88,17 @@ export class VpgAging {
   /** True while the tail holds a marker that may close a hole: nobody should wait for a full segment to see that. */
   #closesHole = false
   #isSyncHeld = false
+  /** While it sleeps: until when, and what its status was. Without terms it wakes at once. */
+  #resting: Resting | undefined
   /** Of these contents: who watches asks far more often than they change. */
   #storeUse: { readonly contents: VpgContents; readonly forms: readonly FormSize[] } | undefined
 
   constructor(tools: AgingTools, commits: VpgCommits, folded: readonly Checkpoint[]) {
     this.#tools = tools
-    this.writer = new VpgWriter(tools, commits, folded)
+    this.writer = new VpgWriter(tools, commits, folded, this)
     this.#unsealed = new UnsealedRecords(commits.vpg)
     const { recent, state } = commits.contents
+    tools.awake.used(this)
     this.#tail = new StreamTail(state.offloaded, recent.at(-1)?.ordinal ?? lastDeltaEnd(state))
   }
 
@@ -96,13 +112,15 @@ export class VpgAging {
 
   /** Of all markers that the log and the store are known to hold, the newest's. */
   get newestOrdinal(): Ordinal {
-    const { state, recent, pendingMarkers } = this.contents
+    const { recent, pendingMarkers } = this.writer.brief
     const pending = pendingMarkers.map(({ term, counter }) => checkpointOrdinal(term, counter))
-    return ordinal(Math.max(lastDeltaEnd(state), recent.at(-1)?.ordinal ?? 0, this.#tail.newestMarker, ...pending))
+    return ordinal(
+      Math.max(this.writer.commits.lastDeltaEnd, recent.at(-1)?.ordinal ?? 0, this.#tail.newestMarker, ...pending),
+    )
   }
 
   get isDeleted(): boolean {
-    return this.contents.deletedAtMicros !== undefined
+    return this.writer.brief.deletedAtMicros !== undefined
   }
 
   /** True when nothing of the VPG is in the store any more. */
@@ -122,7 +140,7 @@ export class VpgAging {
       this.#tools.logFiles.hold(place.fileIdentity)
       return
     }
-    if (header.epoch !== this.contents.state.epoch && !this.#tail.knows(header)) {
+    if (header.epoch !== this.writer.brief.state.epoch && !this.#tail.knows(header)) {
       this.#quarantine(header, place)
       return
     }
@@ -179,8 +197,9 @@ export class VpgAging {
 
   /** The oldest unsealed records as one segment, after the holes that were found among them. */
   async sealOne(): Promise<void> {
-    await this.writer.exclusively(async turn => {
+    await this.writer.exclusivelyAsleep(async turn => {
       if (this.isDeleted) return
+      if (this.#newHoles.length > 0 || this.writer.brief.state.holes.length > 0) await turn.wake()
       await this.#commitHoles(turn)
       if (this.#unsealed.count === 0) return
       const { clock, notify, logFiles } = this.#tools
@@ -192,7 +211,7 @@ export class VpgAging {
         const files = Array.from({ length: segment.recordCount }, (_, at) => this.#unsealed.at(at).place.fileIdentity)
         this.#unsealed.dropFirst(segment.recordCount)
         this.#restartAge()
-        const { offloaded } = turn.contents.state
+        const { offloaded } = this.writer.brief.state
         notify('segmentCommitted', {
           vpg: this.vpg,
           segment: span,
@@ -201,27 +220,84 @@ export class VpgAging {
           putMillis,
         })
         for (const file of files) logFiles.release(file)
-        await this.#closeHoles(turn)
+        if (this.writer.isAwake) await this.#closeHoles(turn)
         this.#closesHole &&= this.#tailAwaitsRepair()
       } catch (error) {
         if (!failedWith(error, 'RECORD_CORRUPT') || segment.wasBuilt) throw error
         await this.#leaveOut(turn, error)
       }
-      if (this.writer.commits.manifestIsDue) await turn.commitManifest(this.writer.trimmed(turn.contents))
+      if (!this.writer.commits.manifestIsDue) return
+      // A manifest that is damaged is told, and replaced by no other; segments are committed all the same.
+      if (!this.writer.isAwake && this.writer.mergingHalted !== undefined) return
+      await turn.wake()
+      await turn.commitManifest(this.writer.trimmed(turn.contents))
     })
   }
 
   /** Seals all that the tail holds now. */
   async sealAll(): Promise<readonly StreamPosition[]> {
     const through = this.#tail.positions
-    while (this.#unsealed.count > 0 && !covers(this.contents.state.offloaded, through)) await this.sealOne()
-    return this.contents.state.offloaded
+    while (this.#unsealed.count > 0 && !covers(this.writer.brief.state.offloaded, through)) await this.sealOne()
+    return this.writer.brief.state.offloaded
   }
 
   /** One step of everything that turns segments into the mirror; false when nothing was due. */
   async mergeStep(): Promise<boolean> {
     if (this.writer.halted !== undefined) return false
     if (this.isDeleted) return await this.#removeStep()
+    if (this.writer.isAwake) return await this.writer.awake(() => this.#mergeAwake())
+    if (this.writer.mergingHalted !== undefined || !this.#mayHaveWork()) return false
+    try {
+      return await this.#tools.awake.inTurn(() => this.writer.awake(() => this.#mergeSome()))
+    } catch (error) {
+      if (this.writer.isAwake || this.writer.mergingHalted === undefined) throw error
+      return false // that has been told
+    }
+  }
+
+  /** While it sleeps. */
+  #mayHaveWork(): boolean {
+    const terms = this.#resting?.terms
+    if (terms === undefined) return true
+    const { commits, brief } = this.writer
+    return mayHaveWork(terms, commits.sinceAsleep, brief, this.#tools.clock.monotonicMillis())
+  }
+
+  /** All that is due, or much of it: others wait to be awake. */
+  async #mergeSome(): Promise<boolean> {
+    for (let step = 0; step < stepsPerWakingMax; step++) if (!(await this.#mergeAwake())) return step > 0
+    return true
+  }
+
+  get awakeSizeBytes(): number {
+    return this.writer.commits.manifestSizeBytes
+  }
+
+  /** Lets go of the contents, where nobody needs them. */
+  sleep(): boolean {
+    if (!this.writer.canSleep || this.isDeleted || this.#newHoles.length > 0 || this.#isSyncHeld) return false
+    const { contents, writer } = this
+    const { clock, config } = this.#tools
+    const ages = garbageAgesOf(this.#tools, writer)
+    const newestHistoryMillis = writer.newest?.historyMillis ?? 0
+    const terms = sleepTerms(contents, {
+      limits: config,
+      pointCount: writer.points(contents).length,
+      newestHistoryMillis,
+      graceMillis: config.garbageGraceMillis,
+      ageMillis: at => ages.ageMillis(at),
+      nowMillis: clock.monotonicMillis(),
+    })
+    if (terms === undefined) return false
+    const isSettled = contents === this.#settled && this.#formerProcessDropped
+    this.#resting = { terms: isSettled ? terms : undefined, sums: this.#sums(), newestHistoryMillis }
+    this.#settled = undefined
+    this.#storeUse = undefined
+    writer.sleep()
+    return true
+  }
+
+  async #mergeAwake(): Promise<boolean> {
     if (!this.#formerProcessDropped) {
       await dropFormerProcess(this.#tools, this.writer, pinId => this.#images.has(pinId))
       this.#formerProcessDropped = true
@@ -321,7 +397,7 @@ export class VpgAging {
 
   /** True when the log was read up to the cut. */
   hasReadUpTo(cut: PositionVector): boolean {
-    return covers(this.#tail.positions, cut) || covers(this.contents.state.offloaded, cut)
+    return covers(this.#tail.positions, cut) || covers(this.writer.brief.state.offloaded, cut)
   }
 
   /** About how much data there is as of the checkpoint. */
@@ -393,7 +469,7 @@ export class VpgAging {
     if (image === undefined) return
     this.#images.delete(pinId)
     for (const file of image.files) this.#tools.logFiles.release(file)
-    if (!this.contents.state.pins.some(pin => pin.id === pinId)) return
+    if (!this.writer.brief.state.pins.some(pin => pin.id === pinId)) return
     await this.decide(contents => {
       const pins = contents.state.pins.filter(pin => pin.id !== pinId)
       return { ...contents, state: { ...contents.state, pins } }
@@ -457,12 +533,11 @@ export class VpgAging {
     return names.length === 0 ? 'there is none' : `the nearest that are kept: ${names.join(' and ')}`
   }
 
-  status(): Omit<VpgMirrorStatus, 'scrub' | 'locks'> {
+  #sums(): MirrorSums {
     const { state } = this.contents
     const segmentBytes = state.segments.map(segment => segment.object.sizeBytes)
     const packs = state.deltas.flatMap(delta => delta.packs.map(pack => pack.object.sizeBytes))
     const regions = state.regions.map(version => version.pack?.object.sizeBytes ?? 0)
-    const failing = this.writer.patience.failing
     return {
       segmentCount: segmentBytes.length,
       segmentSizeBytes: sum(segmentBytes),
@@ -471,18 +546,35 @@ export class VpgAging {
       regionCount: regions.length,
       baseSizeBytes: sum(regions),
       garbageCount: state.garbage.length,
-      unsealedSizeBytes: this.#unsealed.sizeBytes,
       unfoldedRawSizeBytes: sum(state.segments.map(segment => segment.rawSizeBytes)),
-      offloaded: state.offloaded,
-      historyEdge: state.historyEdge,
       historyMillis: this.#historyMillis(),
       historySizeBytes: historySizeBytes(state),
       agedEarlySinceMicros: state.agedEarly?.sinceMicros,
       forms: this.#forms(),
+    }
+  }
+
+  #restingSums(): MirrorSums {
+    const { commits, newest } = this.writer
+    assert(this.#resting !== undefined, 'a VPG that sleeps remembers what it had')
+    const { sums, newestHistoryMillis } = this.#resting
+    const grownMillis = Math.max(0, (newest?.historyMillis ?? 0) - newestHistoryMillis)
+    return withSegments(sums, commits.sinceAsleep, grownMillis)
+  }
+
+  status(): Omit<VpgMirrorStatus, 'scrub' | 'locks'> {
+    const { brief, patience, halted } = this.writer
+    const { state } = brief
+    const failing = patience.failing
+    return {
+      ...(this.writer.isAwake ? this.#sums() : this.#restingSums()),
+      unsealedSizeBytes: this.#unsealed.sizeBytes,
+      offloaded: state.offloaded,
+      historyEdge: state.historyEdge,
       requests: this.#tools.requests.factsOf(this.vpg),
       commitNumber: state.commitNumber,
       storeFailingSince: failing?.sinceMicros,
-      storeFailure: failing?.sentence ?? this.writer.halted?.message,
+      storeFailure: failing?.sentence ?? halted?.message,
     }
   }
 
@@ -541,7 +633,7 @@ export class VpgAging {
   #addHole(hole: Hole): void {
     const same = (other: Hole): boolean =>
       other.stream === hole.stream && other.generation === hole.generation && other.firstSequence === hole.firstSequence
-    if (this.contents.state.holes.some(same) || this.#newHoles.some(same)) return
+    if (this.writer.brief.state.holes.some(same) || this.#newHoles.some(same)) return
     this.#newHoles.push(hole)
     this.#tools.notify('holeFound', { vpg: this.vpg, hole })
   }
@@ -569,6 +661,7 @@ export class VpgAging {
 
   /** A record that was whole when the tail was read and is not any more: a hole instead of it. */
   async #leaveOut(turn: Exclusive, failure: Failure): Promise<void> {
+    await turn.wake()
     const index = failure.details[unreadableDetail]
     assert(typeof index === 'number', 'the failure names the record')
     const { header, place, afterOrdinal } = this.#unsealed.at(index)
@@ -580,7 +673,7 @@ export class VpgAging {
   }
 
   #awaitsRepair({ stream, generation }: RecordHeader): boolean {
-    return this.contents.state.holes.some(
+    return this.writer.brief.state.holes.some(
       ({ repair, repairedFromOrdinal }) =>
         repairedFromOrdinal === undefined && repair?.stream === stream && generation >= repair.generation,
     )

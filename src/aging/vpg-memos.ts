@@ -3,7 +3,7 @@ import { Failure } from '../base/failure.ts'
 import { type VpgId, vpgId } from '../base/ids.ts'
 import { crc32c } from '../codec/crc32c.ts'
 import { readWholeFile, replaceFile, type Disk } from '../disk/disk.ts'
-import { encodeCheckpoints, type VpgContents } from '../manifest/manifest.ts'
+import { encodeCheckpoints, type VpgBrief } from '../manifest/manifest.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { OpenedVpg, PackedVpg } from './service.ts'
 
@@ -78,7 +78,7 @@ export class VpgMemos {
   }
 
   /** Remembers the VPG as its newest commit says. A disk that does not take it keeps the memory as it was: older, and true then. */
-  keep({ state, pendingMarkers, segmentsFrom: foldedThrough }: VpgContents, newest: Checkpoint | undefined): void {
+  keep({ state, pendingMarkers, segmentsFrom: foldedThrough }: VpgBrief, newest: Checkpoint | undefined): void {
     const { definition, epoch, offloaded, historyEdge, tags, recoveries, holes, commitNumber } = state
     this.#write(definition.id, {
       commitNumber,

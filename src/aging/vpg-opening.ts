@@ -1,6 +1,13 @@
 import { Failure, failedWith } from '../base/failure.ts'
 import type { VpgId } from '../base/ids.ts'
-import { encodeCheckpoints, listVpgs, removeRemains, VpgCommits, type WriterIdentity } from '../manifest/manifest.ts'
+import {
+  encodeCheckpoints,
+  listVpgs,
+  removeRemains,
+  VpgCommits,
+  type VpgContents,
+  type WriterIdentity,
+} from '../manifest/manifest.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import type { OpenedVpg, PackedVpg } from './service.ts'
 import { mayPass } from './store-patience.ts'
@@ -45,11 +52,12 @@ export class VpgOpening {
         if (!failedWith(error, 'OBJECT_CORRUPT')) throw error
         return load()
       })
-      requireNotOlder(memos?.get(vpg), commits.contents.state.commitNumber)
+      const { contents } = commits
+      requireNotOlder(memos?.get(vpg), contents.state.commitNumber)
       const aging = new VpgAging(this.#tools, commits, folded)
       this.#vpgs.set(vpg, aging)
       if (aging.isDeleted) return undefined
-      return { ...openedOf(aging), checkpointPage: encodeCheckpoints([...folded, ...aging.contents.recent]) }
+      return { ...openedOf(contents), checkpointPage: encodeCheckpoints([...folded, ...contents.recent]) }
     } catch (reason) {
       const isUnknown = failedWith(reason, 'NOT_FOUND') && memos?.get(vpg) === undefined
       const error = isUnknown ? await this.#removeRemains(vpg, signal) : reason
@@ -109,8 +117,11 @@ async function requireOwnKeys(store: ObjectStore, signal: AbortSignal): Promise<
   }
 }
 
-export function openedOf(vpg: VpgAging): Omit<OpenedVpg, 'checkpoints'> {
-  const { state, pendingMarkers, segmentsFrom: foldedThrough } = vpg.contents
+export function openedOf({
+  state,
+  pendingMarkers,
+  segmentsFrom: foldedThrough,
+}: VpgContents): Omit<OpenedVpg, 'checkpoints'> {
   return {
     foldedThrough,
     pendingMarkers,

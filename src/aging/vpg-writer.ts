@@ -1,7 +1,7 @@
-import { Failure } from '../base/failure.ts'
+import { Failure, failedWith } from '../base/failure.ts'
 import { sequence, type Ordinal, type PositionVector, type VpgId } from '../base/ids.ts'
 import { Permits } from '../base/permits.ts'
-import { createOnce, type VpgCommits, type VpgContents } from '../manifest/manifest.ts'
+import { createOnce, type VpgBrief, type VpgCommits, type VpgContents } from '../manifest/manifest.ts'
 import { liesWithin } from '../timeline/positions.ts'
 import { historyEdge, holeOver, isCovered, keptOrdinals, retention, type HistoryPoint } from '../timeline/retention.ts'
 import { unread } from '../timeline/reach.ts'
@@ -9,6 +9,7 @@ import { withVolumesGone } from '../timeline/removed-volumes.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { Hole, SegmentSpan, VpgState } from '../timeline/state.ts'
 import type { ThinningPoint } from '../timeline/thinning.ts'
+import type { Sleeper } from './awake-vpgs.ts'
 import { CheckpointHistory, pointOf } from './checkpoint-history.ts'
 import type { SegmentCommit } from './sealing.ts'
 import { StorePatience } from './store-patience.ts'
@@ -37,7 +38,10 @@ export interface Trim {
 
 /** Changes and reads under the VPG's one permit: what `contents` says here nobody else is changing. */
 export interface Exclusive {
+  /** Only of a VPG that is awake. */
   readonly contents: VpgContents
+  /** Fails BUSY, and is to be asked again when that is mended, where the manifest is damaged. */
+  wake(): Promise<void>
   commitManifest(change: Change): Promise<void>
   commitSegment(segment: SegmentCommit): Promise<SegmentSpan>
 }
@@ -57,10 +61,15 @@ export class VpgWriter {
   #mergingHalted: Failure | undefined
   /** The newest checkpoint that is in the store. */
   #newest: Checkpoint | undefined
+  /** Who needs the contents just now. */
+  #userCount = 0
+  readonly #sleeper: Sleeper
   #ownershipCheckedMillis: number
 
-  constructor(tools: AgingTools, commits: VpgCommits, folded: readonly Checkpoint[]) {
+  /** `sleeper` is told of where the contents were in use. */
+  constructor(tools: AgingTools, commits: VpgCommits, folded: readonly Checkpoint[], sleeper: Sleeper) {
     this.#tools = tools
+    this.#sleeper = sleeper
     this.#commits = commits
     this.history.add(folded)
     this.#newest = folded.at(-1)
@@ -76,8 +85,32 @@ export class VpgWriter {
     return this.#commits.vpg
   }
 
+  /** Only of a VPG that is awake: see awake(). */
   get contents(): VpgContents {
     return this.#commits.contents
+  }
+
+  get brief(): VpgBrief {
+    return this.#commits.brief
+  }
+
+  get isAwake(): boolean {
+    return this.#commits.isAwake
+  }
+
+  /** The newest checkpoint that is in the store, as far as was seen. */
+  get newest(): Checkpoint | undefined {
+    return this.#newest
+  }
+
+  /** False where somebody needs the contents, or a commit is in doubt. */
+  get canSleep(): boolean {
+    return this.#userCount === 0 && this.#commits.canSleep
+  }
+
+  sleep(): void {
+    this.#commits.sleep()
+    this.history.clear()
   }
 
   get commits(): VpgCommits {
@@ -98,12 +131,62 @@ export class VpgWriter {
     return this.#ownershipCheckedMillis
   }
 
-  /** Runs `work` in its turn. What it fails with stops the VPG, unless it is a refusal or the thread is closing. */
+  /** Runs `work` in its turn, awake. What it fails with stops the VPG, unless it is a refusal or the thread is closing. */
   async exclusively<T>(work: (turn: Exclusive) => Promise<T>): Promise<T> {
-    return await this.#permit.with(async () => {
-      if (this.#halted !== undefined) throw this.#halted
-      return await this.#guarded(() => work(this.#turn()))
+    return await this.exclusivelyAsleep(async turn => {
+      await turn.wake()
+      return await work(turn)
     })
+  }
+
+  /** The same, asleep or awake; work that needs the contents wakes the VPG for the rest of its turn. */
+  async exclusivelyAsleep<T>(work: (turn: Exclusive) => Promise<T>): Promise<T> {
+    return await this.#inUse(() =>
+      this.#permit.with(async () => {
+        if (this.#halted !== undefined) throw this.#halted
+        return await this.#guarded(() => work(this.#turn()))
+      }),
+    )
+  }
+
+  /** Runs `work`, during which the VPG does not sleep; other changes come in between. */
+  async awake<T>(work: () => Promise<T>): Promise<T> {
+    return await this.#inUse(async () => {
+      if (!this.isAwake) await this.exclusively(async () => undefined)
+      return await work()
+    })
+  }
+
+  async #inUse<T>(work: () => Promise<T>): Promise<T> {
+    const before = this.#commits.brief
+    this.#userCount++
+    try {
+      return await work()
+    } finally {
+      this.#userCount--
+      if (this.isAwake && this.#commits.brief !== before) this.#tools.awake.used(this.#sleeper)
+    }
+  }
+
+  /** What is damaged is believed when it is there again. It ends the merging, and whatever asked for the contents, not the sealing. */
+  async #wake(): Promise<void> {
+    if (this.isAwake) return
+    const { awake, signal } = this.#tools
+    const load = (): Promise<readonly Checkpoint[]> => this.patience.attempt(each => this.#commits.wake(each), signal)
+    const twice = (): Promise<readonly Checkpoint[]> =>
+      load().catch((error: unknown) => {
+        if (!failedWith(error, 'OBJECT_CORRUPT')) throw error
+        return load()
+      })
+    const folded = await awake.waking(twice).catch((error: unknown) => {
+      if (!(error instanceof Failure) || error.reaction !== 'quarantine') throw error
+      if (this.#mergingHalted === undefined) {
+        this.#mergingHalted = error
+        this.#tellDamage(error, 'is not merged any further')
+      }
+      throw new Failure('BUSY', error.message, error.details, { cause: error })
+    })
+    this.history.add(folded)
   }
 
   /** Stops the VPG for what says that it cannot go on: a takeover, or damage. Rethrows. */
@@ -137,7 +220,7 @@ export class VpgWriter {
   }
 
   async checkOwnership(): Promise<void> {
-    await this.exclusively(async () => {
+    await this.exclusivelyAsleep(async () => {
       await this.patience.attempt(signal => this.#commits.checkOwnership(signal), this.#tools.signal)
       this.#ownershipCheckedMillis = this.#tools.clock.monotonicMillis()
     })
@@ -205,6 +288,7 @@ export class VpgWriter {
       get contents() {
         return commits.contents
       },
+      wake: () => this.#wake(),
       commitManifest: change => this.#commitManifest(change),
       commitSegment: segment => this.#commitSegment(segment),
     }
@@ -252,10 +336,10 @@ export class VpgWriter {
   /** Before anything is given up that the commit stands for. A VPG that has no commit yet is nothing to remember. */
   #remember(): void {
     const { memos } = this.#tools
-    const { contents } = this
-    this.#newest = contents.recent.at(-1) ?? this.#newest
-    if (contents.deletedAtMicros !== undefined) memos?.forget(this.vpg)
-    else if (contents.state.commitNumber > 0) memos?.keep(contents, this.#newest)
+    const { brief } = this
+    this.#newest = brief.recent.at(-1) ?? this.#newest
+    if (brief.deletedAtMicros !== undefined) memos?.forget(this.vpg)
+    else if (brief.state.commitNumber > 0) memos?.keep(brief, this.#newest)
   }
 
   #haltFor(failure: Failure): void {
@@ -271,7 +355,7 @@ export class VpgWriter {
   }
 
   #tellDamage(failure: Failure, consequence: string): void {
-    const name = this.contents.state.definition.name
+    const name = this.brief.state.definition.name
     const sentence = `${failure.message}; VPG "${name}" ${consequence} until that is mended`
     this.#tools.notify('damageFound', { vpg: this.vpg, sentence })
   }

@@ -123,6 +123,8 @@ export const manifestRootSizeBytesMax = 64 * KiB
 export const segmentsBetweenManifestsMax = 64
 
 // The aging thread.
+/** Of the manifests that it holds, all VPGs together, as they are in the store; those of VPGs that somebody needs stay beyond it. */
+export const contentsSizeBytesMax = 64 * MiB
 /** How often it is told how far the log is durable. */
 export const durableNoticeIntervalMillis = 100
 /** The share of the time that the aging thread takes while acknowledgements are slow. */

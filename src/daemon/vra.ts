@@ -124,6 +124,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     )
     if (notPrepared !== undefined) log.error({ error: notPrepared.message }, 'termsNotWritten')
     await (aging.isStoreAway ? loadRemembered(catalog, vpgs) : loadHistory(catalog, vpgs))
+    for (const vpg of aging.vpgs) vpg.forgetCheckpoints() // they are in the index
     const unknownInLog = recoveredOfOthers(journal.recovered, served)
     const { untoldCount } = journal.recovered
     if (untoldCount > 0) log.warn({ count: untoldCount }, 'indexRowsDropped')

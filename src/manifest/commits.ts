@@ -46,6 +46,11 @@ export class CommitSequence {
     this.#number = commitNumber
   }
 
+  /** True while an attempt has left open whether its commit counts. */
+  get isInDoubt(): boolean {
+    return this.#pending !== undefined
+  }
+
   /** The last number that counts. */
   get number(): number {
     return this.#number

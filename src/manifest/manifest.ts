@@ -19,6 +19,8 @@ export {
   VpgCommits,
   type PendingManifest,
   type PendingSegment,
+  type SinceAsleep,
+  type VpgBrief,
   type WriterIdentity,
 } from './vpg-commits.ts'
 export { decodeCheckpoints, encodeCheckpoints } from './checkpoint-page.ts'

@@ -1,14 +1,15 @@
 import { assert } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure, failedWith } from '../base/failure.ts'
-import type { VpgId } from '../base/ids.ts'
+import type { Ordinal, VpgId } from '../base/ids.ts'
 import { segmentsBetweenManifestsMax } from '../base/limits.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import type { DurableMarker, CheckpointAssembler } from '../timeline/assembler.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
+import { lastDeltaEnd } from '../timeline/deltas.ts'
 import { isPinOfRecord } from '../timeline/standby.ts'
-import type { ObjectRef, SegmentSpan } from '../timeline/state.ts'
+import type { ObjectRef, SegmentSpan, VpgState } from '../timeline/state.ts'
 import { CommitSequence, newNonce, type PendingCommit } from './commits.ts'
 import type { Takeover, VpgContents } from './contents.ts'
 import { commitKey, newObjectKey, registryKey, type ObjectKind } from './keys.ts'
@@ -35,12 +36,42 @@ export interface WriterIdentity {
   readonly applianceId: string
 }
 
+/** What stays in memory of a VPG that sleeps: it does not grow with the history. */
+export interface VpgBrief extends Pick<VpgContents, 'pendingMarkers' | 'segmentsFrom' | 'deletedAtMicros'> {
+  readonly state: Pick<
+    VpgState,
+    'definition' | 'epoch' | 'commitNumber' | 'offloaded' | 'historyEdge' | 'tags' | 'pins' | 'recoveries' | 'holes'
+  >
+  /** The last of them is the newest that is in the store; a VPG that sleeps has no other. */
+  readonly recent: readonly Checkpoint[]
+}
+
+/** What was committed while the VPG slept. */
+export interface SinceAsleep {
+  readonly segmentCount: number
+  readonly sizeBytes: number
+  /** Of these, footers. */
+  readonly indexSizeBytes: number
+  readonly rawSizeBytes: number
+  readonly checkpointCount: number
+}
+
+const nothingSince: SinceAsleep = {
+  segmentCount: 0,
+  sizeBytes: 0,
+  indexSizeBytes: 0,
+  rawSizeBytes: 0,
+  checkpointCount: 0,
+}
+
 export class VpgCommits {
   readonly vpg: VpgId
   readonly #identity: WriterIdentity
   readonly #sequence: CommitSequence
   #assembler: CheckpointAssembler
+  /** While the VPG sleeps, what is left of them. */
   #contents: VpgContents
+  #since: SinceAsleep | undefined
   #pageSet: PageSet
   #manifestNumber: number | undefined
   #rootSizeBytes: number
@@ -139,12 +170,76 @@ export class VpgCommits {
   }
 
   get contents(): VpgContents {
+    assert(this.isAwake, 'the contents of a VPG that sleeps are in the store alone')
     return this.#contents
+  }
+
+  /** Of a VPG that sleeps, too. */
+  get brief(): VpgBrief {
+    return this.#contents
+  }
+
+  /** See lastDeltaEnd. Of a VPG that sleeps, too. */
+  get lastDeltaEnd(): Ordinal {
+    return lastDeltaEnd(this.#contents.state)
+  }
+
+  get isAwake(): boolean {
+    return this.#since === undefined
+  }
+
+  /** What was committed since the VPG sleeps. */
+  get sinceAsleep(): SinceAsleep {
+    return this.#since ?? nothingSince
+  }
+
+  /** False while a commit is in doubt, and before the first. */
+  get canSleep(): boolean {
+    return this.isAwake && !this.#sequence.isInDoubt && this.#sequence.number > 0
+  }
+
+  /** Lets go of the contents: all of them are in the store. Segments can be committed all the same. */
+  sleep(): void {
+    assert(this.canSleep, 'what sleeps has no commit in doubt')
+    this.#contents = restOf(this.#contents)
+    this.#pageSet = noPages
+    this.#since = nothingSince
+  }
+
+  /**
+   * Reads the contents again, and returns the retained checkpoints that deltas hold. Fails as loadVpg does, and EPOCH_SUPERSEDED where another
+   * writer has gone on from here meanwhile.
+   */
+  async wake(signal: AbortSignal): Promise<readonly Checkpoint[]> {
+    assert(!this.isAwake && !this.#sequence.isInDoubt, 'who wakes has slept')
+    const { store, applianceId } = this.#identity
+    const loaded = await loadVpg(store, this.vpg, applianceId, signal).catch(async (error: unknown) => {
+      // Of another writer's commits nothing need be readable: that there are any says enough.
+      if (error instanceof Failure && error.reaction !== 'retry') await this.#sequence.checkOwnership(signal)
+      throw error
+    })
+    const { contents, folded, manifest } = loaded
+    const found = contents.state.commitNumber
+    if (found > this.#sequence.number) await this.#sequence.checkOwnership(signal)
+    if (found !== this.#sequence.number) throw listingLies(this.vpg, this.#sequence.number, found)
+    this.#contents = contents
+    this.#assembler = assemblerOf(contents)
+    this.#pageSet = manifest.pageSet
+    this.#manifestNumber = manifest.rootObject.commitNumber
+    this.#rootSizeBytes = manifest.rootObject.sizeBytes
+    this.#since = undefined
+    return folded
   }
 
   /** True when the next commit should be a manifest: a start reads every segment's footer after the newest. */
   get manifestIsDue(): boolean {
     return this.#sequence.number - (this.#manifestNumber ?? 0) >= segmentsBetweenManifestsMax
+  }
+
+  /** Bytes of the newest manifest with the checkpoint pages that it refers to: about what the contents take in memory. */
+  get manifestSizeBytes(): number {
+    const pages = this.#contents.state.deltas.reduce((sum, { checkpoints }) => sum + checkpoints.sizeBytes, 0)
+    return this.manifestObjects().reduce((sum, { sizeBytes }) => sum + sizeBytes, pages)
   }
 
   /** Keys of the newest manifest itself: its root and its pages. */
@@ -171,6 +266,7 @@ export class VpgCommits {
 
   /** Puts together the manifest that says `contents`. `leftKeys` are the objects that leave with it. */
   prepareManifest(contents: VpgContents, leftKeys: readonly string[]): PendingManifest {
+    assert(this.isAwake, 'a manifest says all that there is')
     const { applianceId, clock } = this.#identity
     const former = this.#manifestNumber === undefined ? [] : [commitKey(this.vpg, this.#manifestNumber)]
     const identity = { applianceId, nowMicros: clock.timestampMicros() }
@@ -202,7 +298,19 @@ export class VpgCommits {
     assert(span.commitNumber === commitNumber, 'a segment knows its number')
     const sizeBytes = span.footerOffsetBytes + span.footerSizeBytes
     const segment = { ...span, object: { key: commitKey(this.vpg, commitNumber), sizeBytes } }
-    this.#contents = withSegment(this.#contents, this.#assembler, segment, markers)
+    const before = this.#contents
+    this.#contents = withSegment(before, this.#assembler, segment, markers)
+    if (this.#since !== undefined) {
+      const { segmentCount, indexSizeBytes, rawSizeBytes, checkpointCount } = this.#since
+      this.#since = {
+        segmentCount: segmentCount + 1,
+        sizeBytes: this.#since.sizeBytes + sizeBytes,
+        indexSizeBytes: indexSizeBytes + segment.footerSizeBytes,
+        rawSizeBytes: rawSizeBytes + segment.rawSizeBytes,
+        checkpointCount: checkpointCount + this.#contents.recent.length - before.recent.length,
+      }
+      this.#contents = restOf(this.#contents)
+    }
     return segment
   }
 
@@ -254,6 +362,17 @@ function listingLies(vpg: VpgId, existing: number, listed: number): Failure {
     `commit ${existing} of VPG ${vpg} exists, and the store lists none above ${listed}: its listing lies, so nobody can tell ` +
     'who owns the VPG. `vra store check` says more.'
   return new Failure('OBJECT_CORRUPT', sentence, { vpg, key: commitKey(vpg, existing) })
+}
+
+/** Contents without what grows with the history; what is left still says where the last delta ends. */
+function restOf(contents: VpgContents): VpgContents {
+  const { state, recent } = contents
+  const deltas = state.deltas.slice(-1).map(delta => ({ ...delta, packs: [] }))
+  return {
+    ...contents,
+    state: { ...state, deltas, regions: [], segments: [], garbage: [] },
+    recent: recent.slice(-1),
+  }
 }
 
 function emptyContents(definition: VpgDefinition): VpgContents {

@@ -49,6 +49,8 @@ export class AgingModel {
   readonly definition: VpgDefinition
   readonly random: () => number
   worker: MirrorWorker
+  /** Of every process that opens from now on: see WorkerSurroundings. With 0 VPGs sleep whenever they can. */
+  contentsSizeBytesMax = Infinity
   store: FatefulStore
   /** Whence images are read, and where strays are looked for. */
   images: ObjectStore = this.memory
@@ -394,6 +396,7 @@ export class AgingModel {
     const worker = new MirrorWorker(this.clock, notify, {
       openStore: async () => store,
       openLog: () => this.log.reader(),
+      contentsSizeBytesMax: this.contentsSizeBytesMax,
       ...surroundings,
     })
     return worker

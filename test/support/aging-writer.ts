@@ -1,6 +1,7 @@
 import type { Ordinal } from '../../src/base/ids.ts'
 import { regionSizeBytes } from '../../src/base/limits.ts'
 import { Permits } from '../../src/base/permits.ts'
+import { AwakeVpgs } from '../../src/aging/awake-vpgs.ts'
 import type { AgingTools } from '../../src/aging/tools.ts'
 import { VpgWriter } from '../../src/aging/vpg-writer.ts'
 import { VpgCommits } from '../../src/manifest/manifest.ts'
@@ -17,9 +18,10 @@ export async function openWriter(directory: string) {
     ...{ store, clock, config, signal, memos: undefined, notify: () => undefined },
     segmentPermit: new Permits(1),
     mergePermit: new Permits(1),
+    awake: new AwakeVpgs(Infinity),
   } as unknown as AgingTools
   const commits = await VpgCommits.create({ store, clock, applianceId: config.applianceId }, definition, signal)
-  const writer = new VpgWriter(tools, commits, [])
+  const writer = new VpgWriter(tools, commits, [], { awakeSizeBytes: 0, sleep: () => false })
   await writer.exclusively(turn => turn.commitManifest({ contents: turn.contents }))
   return { tools, writer, store, clock, config }
 }

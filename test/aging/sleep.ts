@@ -1,0 +1,115 @@
+import * as path from 'node:path'
+import t, { type Test } from 'tap'
+import type { AgingNotices } from '../../src/aging/service.ts'
+import { AgingModel } from '../support/aging-model.ts'
+import { randomFrom } from '../support/segment-records.ts'
+
+/** A VPG with deltas and segments, that has nothing to do and sleeps; `read` tells the keys that were read since the last call. */
+async function asleep(t: Pick<Test, 'testdir'>, seed: number) {
+  const model = new AgingModel(randomFrom(seed), t.testdir(), 60_000)
+  const keys: string[] = []
+  const restart = () =>
+    model.restart((_, key) => {
+      keys.push(key)
+      return 'works'
+    })
+  model.contentsSizeBytesMax = 0
+  await restart()
+  await model.worker.createVpg(model.definition)
+  // A fold has just been, so the next is not due soon.
+  while (told(model, 'folded').length < 3) {
+    model.write(1, 8)
+    model.checkpoint()
+    model.clock.advance(11_000)
+    await model.age()
+  }
+  const read = (): string[] => keys.splice(0)
+  return { model, read, restart }
+}
+
+/** Sealed because it is old; too little for a fold. */
+async function sealSomething(model: AgingModel): Promise<void> {
+  model.write(1, 2)
+  await model.age()
+  model.clock.advance(11_000)
+  await model.age()
+}
+
+function told(model: AgingModel, name: keyof AgingNotices): unknown[] {
+  return model.notices.filter(notice => notice.name === name)
+}
+
+t.test('a VPG that sleeps is sealed without its manifest, and says of itself what it would say awake', async t => {
+  const { model, read, restart } = await asleep(t, 1)
+  read()
+  const { vpg } = model
+  const before = (await model.worker.status({ vpg })).segmentCount
+  await sealSomething(model)
+  const status = await model.worker.status({ vpg })
+  t.equal(status.segmentCount, before + 1)
+  t.notOk(
+    read().some(key => key.includes('/page/')),
+    'no page of the manifest was read',
+  )
+  model.contentsSizeBytesMax = Infinity
+  await restart()
+  t.ok(
+    read().some(key => key.includes('/page/')),
+    'there are some',
+  )
+  const awake = await model.worker.status({ vpg })
+  t.strictSame({ ...awake, requests: 0 }, { ...status, requests: 0 })
+})
+
+t.test('it wakes for whoever asks, and when something may be due', async t => {
+  const { model } = await asleep(t, 2)
+  await sealSomething(model)
+  const { checkpoint } = model.checkpoints.at(-1)!
+  await model.worker.tag({ vpg: model.vpg, ordinal: checkpoint.ordinal, name: 'kept' })
+  t.equal(await model.difference(await model.open(model.checkpoints.at(-1)!)), undefined)
+  const folded = told(model, 'folded').length
+  for (let index = 0; index < 60; index++) model.write(1, 8)
+  model.checkpoint()
+  await model.age()
+  t.ok(told(model, 'folded').length > folded, 'a fold')
+  const removed = told(model, 'garbageRemoved').length
+  model.clock.advance(70_000)
+  await model.age()
+  t.ok(told(model, 'garbageRemoved').length > removed, 'garbage')
+})
+
+t.test('another appliance that took it over while it slept fences it, whatever it is asked', async t => {
+  for (const ask of ['seal', 'tag'] as const) {
+    const { model } = await asleep(t, 3)
+    const thief = new AgingModel(randomFrom(9), path.join(t.testdirName, 'thief'), 60_000)
+    for (const [key, body] of model.memory.objects) thief.memory.objects.set(key, body)
+    await thief.restart(undefined, { ...thief.config, applianceId: 'appliance-two', adopt: true })
+    for (const [key, body] of thief.memory.objects) model.memory.objects.set(key, body)
+    const { ordinal } = model.checkpoints.at(-1)!.checkpoint
+    const asked = async (): Promise<void> => {
+      if (ask === 'seal') await sealSomething(model)
+      else await model.worker.tag({ vpg: model.vpg, ordinal, name: 'late' })
+    }
+    await t.rejects(asked(), { code: 'EPOCH_SUPERSEDED' })
+    t.equal(told(model, 'fenced').length, 1)
+  }
+})
+
+t.test(
+  'a manifest that is damaged while it sleeps is told and mended, and its segments are committed all the same',
+  async t => {
+    const { model } = await asleep(t, 4)
+    const pages = [...model.memory.objects].filter(([key]) => key.includes('/page/'))
+    const { vpg } = model
+    const { ordinal } = model.checkpoints.at(-1)!.checkpoint
+    for (const [key] of pages) model.memory.objects.delete(key)
+    await t.rejects(model.worker.tag({ vpg, ordinal, name: 'kept' }), { code: 'BUSY', message: /page.* is missing/ })
+    t.equal(told(model, 'damageFound').length, 1)
+    const sealed = told(model, 'segmentCommitted').length
+    await sealSomething(model)
+    t.equal(told(model, 'segmentCommitted').length, sealed + 1)
+    t.equal(told(model, 'damageFound').length, 1, 'told once')
+    for (const [key, body] of pages) model.memory.objects.set(key, body)
+    t.equal((await model.worker.tag({ vpg, ordinal, name: 'kept' })).name, 'kept')
+  },
+)
