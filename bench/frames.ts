@@ -16,6 +16,8 @@ export interface Workload {
   readonly writeSizeBytes: number
   readonly writesPerBatch: number
   readonly data: DataKind
+  /** Random writes go from here on to the end of the volume. */
+  readonly fromBytes?: number
 }
 
 const headerSizeBytes = 16
@@ -50,11 +52,11 @@ export class FramePool {
   ): readonly [Buffer, Buffer, Buffer] {
     const template = this.#templates[this.#next++ % this.#templates.length]
     if (template === undefined) throw new Error('no frames')
-    const { pattern, writeSizeBytes } = this.#workload
-    const placeCount = Math.floor(volumeSizeBytes / writeSizeBytes)
+    const { pattern, writeSizeBytes, fromBytes = 0 } = this.#workload
+    const placeCount = Math.floor((volumeSizeBytes - fromBytes) / writeSizeBytes)
     return template.instance(position.sequence, index =>
       pattern === 'random'
-        ? this.#random.below(placeCount) * writeSizeBytes
+        ? fromBytes + this.#random.below(placeCount) * writeSizeBytes
         : ((position.cursor + index) % placeCount) * writeSizeBytes,
     )
   }

@@ -28,6 +28,8 @@ export interface SenderJob {
   readonly writeCountMax: number | undefined
   /** Checkpoint markers at this interval in every stream, and one at the end; undefined: none. */
   readonly markerMillis: number | undefined
+  /** A file that is written first, at the beginning of each volume, but for its zeros. */
+  readonly imageFile?: string
 }
 
 export interface SenderResult {

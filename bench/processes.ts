@@ -76,6 +76,7 @@ export interface VraOptions {
   readonly journal?: Readonly<Record<string, unknown>>
   readonly tls?: Readonly<Record<string, string>>
   readonly environment?: Readonly<Record<string, string>>
+  readonly aws?: Readonly<Record<string, unknown>>
 }
 
 /** The real daemon, started as an operator starts it. */
@@ -105,6 +106,7 @@ export class VraProcess {
       ...(options.store === undefined ? {} : { store: options.store }),
       ...(options.aging === undefined ? {} : { aging: options.aging }),
       ...(options.journal === undefined ? {} : { journal: options.journal }),
+      ...(options.aws === undefined ? {} : { aws: options.aws }),
       log: { level: 'warn', format: 'json' },
     }
     mkdirSync(options.directory, { recursive: true })

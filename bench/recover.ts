@@ -1,52 +1,107 @@
-import { execFile, execFileSync, spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import * as http from 'node:http'
+import type { AddressInfo } from 'node:net'
 import * as path from 'node:path'
-import { promisify } from 'node:util'
-import { GiB, KiB } from '../src/base/units.ts'
+import { setTimeout as delay } from 'node:timers/promises'
+import { GiB, KiB, MiB } from '../src/base/units.ts'
+import type { RecoveryRequest } from '../src/control/service.ts'
+import { AwsSim } from '../test/support/aws-sim/aws-sim.ts'
 import { NbdClient } from '../test/support/nbd-client.ts'
 import { missing } from '../test/support/nbd-tools.ts'
 import { cannotMount, mustRun, ServedDisk, unmount } from '../test/support/scenario-mount.ts'
-import { atMost, type Bench, type BenchContext, type Cell } from './bench.ts'
-import { AgentProcess, NbdkitServer } from './disk-servers.ts'
-import { volumeName, VraProcess } from './processes.ts'
+import { atLeast, atMost, type Aim, type Bench, type BenchContext, type BenchResult, type Cell } from './bench.ts'
+import { everywhere, makeDisk, NbdkitServer } from './disk-servers.ts'
+import { Histogram } from './histogram.ts'
+import type { SenderResult } from './job.ts'
+import { agentName, send, volumeName, VraProcess } from './processes.ts'
 
-// From a command to the first byte of a checkpoint over NBD, and to a mounted ext4; and how fast it is read, beside nbdkit's own server of a raw file.
+// What a recovery takes, in parts of their own (--rows NAME of one):
 //
-// Expectation: a command starts in 0.2 s. Opening reads the footers of what is not folded, 16 bytes a write: of 256 MiB of 4 KiB writes 1 MB.
+//   open   from a command to the first byte of a checkpoint over NBD, and to a mounted ext4; how fast it is read, beside nbdkit's own server of a raw file
+//   put    blocks put a second into a simulator of EBS, and into a server that looks at nothing; bytes put against bytes of data
+//   ack    acknowledgements with and without a recovery that is read as fast as it goes
+//
+// Expectation: a command starts in 0.2 s. Opening reads the footers of what is not folded, 16 bytes a write: of 1,000,000 writes 16 MB.
 // The first read resolves one region: an index of some 10,000 extents a layer, milliseconds. A mount reads some dozen places in a handful of regions. Then
 // reading is decompression and copies: some 300 MB/s where blocks lie by place (deltas, base), and a tenth of it where each
-// 4 KiB lie in a batch of their own (segments, log).
+// 4 KiB lie in a batch of their own (segments, log). A put is a SHA-256 of 512 KiB (1.2 ms a core) and an HTTP request: some 600 a second a core, of two that the
+// simulator needs as much of.
 
 const diskSizeBytes = 5 * GiB
 /** The file system takes the first of it, and random writes all the rest. */
-const fileSystemSizeBytes = 1 * GiB
+const fileSystemSizeBytes = 256 * MiB
+/** So much of it is read, from its middle on. */
+const readSizeBytes = 512 * MiB
 const repetitions = 3
+const putDiskSizeBytes = 768 * MiB
+const ackRawBytesPerSecond = 20e6
+/** So long the log may take to be in segments before it is measured all the same. */
+const sealMillisMax = 20_000
 const vraProgram = path.resolve(import.meta.dirname, '../src/cli/vra.js')
-const run = promisify(execFile)
 
 export const recover: Bench = {
   name: 'recover',
   describes:
-    'command to first byte and to a mounted ext4 over NBD; NBD reads beside nbdkit file; --full: 10,000,000 writes',
+    'command to first byte and to a mounted ext4 over NBD; NBD reads beside nbdkit file; puts to AWS; acks meanwhile. --rows open | put | ack; --full: 10,000,000 writes of 512 bytes',
   async run(context) {
-    const skip = missing('fio', 'nbdcopy', 'nbdkit', 'nbdfuse') || cannotMount()
-    if (skip !== false) throw new Error(`it cannot be measured here: ${skip}`)
-    const writeCount = context.full ? 10_000_000 : context.quick ? 100_000 : 1_000_000
-    const found = await measure(context, writeCount)
+    const parts = [
+      ['open', openPart],
+      ['put', putPart],
+      ['ack', ackPart],
+    ] as const
+    const results: BenchResult[] = []
+    for (const [name, part] of parts) if (name.includes(context.rows)) results.push(await part(context))
+    return {
+      tables: results.flatMap(({ tables }) => tables),
+      aims: results.flatMap(({ aims }) => aims),
+      curves: [],
+    }
+  },
+}
+
+/** How many writes of how many bytes there are below the checkpoint. */
+function sizeOf({ full, quick }: BenchContext): { readonly writeCount: number; readonly writeSizeBytes: number } {
+  if (full) return { writeCount: 10_000_000, writeSizeBytes: 512 }
+  return { writeCount: quick ? 100_000 : 1_000_000, writeSizeBytes: 4 * KiB }
+}
+
+async function openPart(context: BenchContext): Promise<BenchResult> {
+  const skip = missing('nbdkit', 'nbdfuse') || cannotMount()
+  if (skip !== false) throw new Error(`it cannot be measured here: ${skip}`)
+  const { directory, say } = context
+  const vra = await VraProcess.start({ directory: path.join(directory, 'vra-open') })
+  try {
+    await filled(context, vra)
+    const [byApis, byCommands, mounts]: [number[], number[], number[]] = [[], [], []]
+    for (let count = 0; count < repetitions; count++) {
+      byApis.push(await byApi(vra))
+      byCommands.push(await byCommand(vra, readFirst))
+      mounts.push(await byCommand(vra, uri => mountAt(path.join(directory, `fuse-${count}`), uri)))
+      const [first, mounted] = [byCommands.at(-1), mounts.at(-1)].map(seconds => seconds?.toFixed(3))
+      say(`first byte ${first} s (by the API ${byApis.at(-1)?.toFixed(3)} s), mounted ${mounted} s`)
+    }
+    const [firstByte, mounted] = [median(byCommands), median(mounts)]
+    const found = context.full ? undefined : await rates(vra, directory, say)
     const rows: Cell[][] = [
-      ['first byte, by the API, s', found.firstByteByApi],
-      ['first byte, by `vra mount`, s', found.firstByte],
-      ['ext4 mounted, by `vra mount`, s', found.mounted],
-      ['NBD read, first pass, MB/s', found.coldRate],
-      ['NBD read, second pass, MB/s', found.warmRate],
-      ['nbdkit file, first pass, MB/s', found.referenceColdRate],
-      ['nbdkit file, second pass, MB/s', found.referenceWarmRate],
+      ['first byte, by the API, s', median(byApis)],
+      ['first byte, by `vra mount`, s', firstByte],
+      ['ext4 mounted, by `vra mount`, s', mounted],
+      ...(found === undefined
+        ? []
+        : ([
+            ['NBD read, first pass, MB/s', found.coldRate],
+            ['NBD read, second pass, MB/s', found.warmRate],
+            ['nbdkit file, first pass, MB/s', found.referenceColdRate],
+            ['nbdkit file, second pass, MB/s', found.referenceWarmRate],
+          ] satisfies Cell[][])),
     ]
+    const { writeCount, writeSizeBytes } = sizeOf(context)
     return {
       tables: [
         {
-          title: `A checkpoint over ${writeCount.toLocaleString('en')} journaled writes of 4 KiB, over NBD`,
+          title: `A checkpoint over ${writeCount.toLocaleString('en')} journaled writes of ${writeSizeBytes} bytes, over NBD`,
           columns: [
             { name: '', digits: 0 },
             { name: 'measured', digits: 3 },
@@ -54,69 +109,306 @@ export const recover: Bench = {
           rows,
           notes: [
             `Times are medians of ${repetitions}, each of a new mount; the daemon's caches in memory are new each time, the page cache is not.`,
-            'NBD read: nbdcopy of all 5 GiB to null:, bytes of the disk that are data a second. nbdkit serves the raw file that an export gave; its first pass is after the file left the page cache.',
+            'NBD read: 512 MiB from the middle of the disk, random writes over most of it, in requests of 256 KiB, eight at once, by the same client. nbdkit serves a raw file; its first pass is after the file left the page cache.',
           ],
         },
       ],
       aims: [
-        atMost('command to first readable byte', 1, found.firstByte, 's'),
-        atMost('command to mounted ext4', 3, found.mounted, 's'),
+        atMost('command to first readable byte', 1, firstByte, 's'),
+        atMost('command to mounted ext4', 3, mounted, 's'),
       ],
       curves: [],
     }
-  },
-}
-
-async function measure({ directory, say }: BenchContext, writeCount: number) {
-  const vra = await VraProcess.start({ directory: path.join(directory, 'vra') })
-  const disk = path.join(directory, 'disk.raw')
-  makeFileSystem(directory, disk)
-  try {
-    await vra.createVpgs(1, diskSizeBytes)
-    const agent = await AgentProcess.start(path.join(directory, 'agent'), disk, vra.port)
-    try {
-      await agent.untilSynced()
-      say(`${writeCount} writes`)
-      await run('fio', [
-        ...['--name=writes', '--ioengine=nbd', `--uri=${agent.uri}`, '--rw=randwrite', '--bs=4k', '--iodepth=32'],
-        ...[`--offset=${fileSystemSizeBytes}`, `--size=${diskSizeBytes - fileSystemSizeBytes}`, '--norandommap'],
-        ...[`--number_ios=${writeCount}`, `--io_size=${writeCount * 4 * KiB}`, '--buffer_compress_percentage=50'],
-        ...['--refill_buffers', `--aux-path=${directory}`],
-      ])
-      await agent.untilSynced()
-      await vra.control.tagCheckpoint({ vpg: 'bench-0', tag: 'measured' })
-    } finally {
-      await agent.stop()
-    }
-    const firstBytesByApi: number[] = []
-    const firstBytes: number[] = []
-    const mounts: number[] = []
-    for (let count = 0; count < repetitions; count++) {
-      firstBytesByApi.push(await byApi(vra))
-      firstBytes.push(await byCommand(vra, readFirst))
-      mounts.push(await byCommand(vra, uri => mountAt(path.join(directory, `fuse-${count}`), uri)))
-      say(`first byte ${firstBytes.at(-1)!.toFixed(3)} s, mounted ${mounts.at(-1)!.toFixed(3)} s`)
-    }
-    return {
-      firstByteByApi: median(firstBytesByApi),
-      firstByte: median(firstBytes),
-      mounted: median(mounts),
-      ...(await rates(vra, directory, say)),
-    }
   } finally {
     await vra.kill()
-    rmSync(disk, { force: true })
+    rmSync(path.join(directory, 'vra-open'), { recursive: true, force: true })
   }
 }
 
-/** An ext4 with a file in it, in the first part of the disk. */
-function makeFileSystem(directory: string, disk: string): void {
+/** A file system, and random writes behind it, in the journal of the first VPG; tagged "measured". */
+async function filled(
+  context: BenchContext,
+  vra: VraProcess,
+  { writeCount, writeSizeBytes } = sizeOf(context),
+  sizeBytes = diskSizeBytes,
+): Promise<void> {
+  const { directory, say } = context
+  const imageFile = path.join(directory, 'file-system.raw')
+  makeFileSystem(directory, imageFile)
+  const vpgs = await vra.createVpgs(1, sizeBytes)
+  const writesPerBatch = (256 * KiB) / writeSizeBytes
+  const sent = await sendTo(vra, vpgs, sizeBytes, {
+    imageFile,
+    workload: { pattern: 'random', writeSizeBytes, writesPerBatch, data: 'zipf-text', fromBytes: fileSystemSizeBytes },
+    writeCountMax: writeCount,
+  })
+  say(`${sent.writeCountTotal} writes in ${sent.elapsedSeconds.toFixed(1)} s`)
+  const endMillis = performance.now() + sealMillisMax
+  while ((await vra.control.showVpg('bench-0')).mirror.unsealedSizeBytes > 0 && performance.now() < endMillis)
+    await delay(100)
+  await vra.control.tagCheckpoint({ vpg: 'bench-0', tag: 'measured', checkpoint: 'latest' })
+}
+
+async function sendTo(
+  vra: VraProcess,
+  vpgs: Awaited<ReturnType<VraProcess['createVpgs']>>,
+  volumeSizeBytes: number,
+  job: Pick<Parameters<typeof send>[0], 'workload' | 'imageFile'> & {
+    readonly writeCountMax?: number
+    readonly rawBytesPerSecond?: number
+    readonly measureMillis?: number
+  },
+): Promise<SenderResult> {
+  return await send({
+    target: 'vra',
+    port: vra.port,
+    tls: undefined,
+    agent: agentName,
+    vpgs,
+    volumeName,
+    volumeSizeBytes,
+    windowBytes: 8 * MiB,
+    warmupMillis: 0,
+    measureMillis: 600_000,
+    markerMillis: 1_000,
+    rawBytesPerSecond: undefined,
+    writeCountMax: undefined,
+    ...job,
+  })
+}
+
+/** An ext4 with a file in it. */
+function makeFileSystem(directory: string, file: string): void {
   const contents = path.join(directory, 'contents')
-  mkdirSync(contents)
+  mkdirSync(contents, { recursive: true })
   writeFileSync(path.join(contents, 'file'), 'what was written')
-  writeFileSync(disk, '')
-  truncateSync(disk, diskSizeBytes)
-  execFileSync('mkfs.ext4', ['-q', '-F', '-d', contents, disk, `${fileSystemSizeBytes / KiB}k`])
+  writeFileSync(file, '')
+  truncateSync(file, fileSystemSizeBytes)
+  execFileSync('mkfs.ext4', ['-q', '-F', '-d', contents, file])
+}
+
+const credentials = { AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'secret' }
+const putOptions = { region: 'eu-central-1', siteId: 'bench', putsPerSecondMax: 10_000 } as const
+
+async function putPart(context: BenchContext): Promise<BenchResult> {
+  const directory = path.join(context.directory, 'vra-put')
+  const sim = await AwsSim.start()
+  const gate = await PutGate.open(sim)
+  const endpoints = { ebs: gate.endpoint, ec2: sim.endpoint }
+  const vra = await VraProcess.start({ directory, environment: credentials, aws: { ...putOptions, endpoints } })
+  try {
+    // The simulator keeps all of it in memory.
+    await filled(context, vra, { writeCount: 100_000, writeSizeBytes: 4 * KiB }, putDiskSizeBytes)
+    const first = await put(vra, gate, 'checked')
+    context.say(`${first.count} blocks in ${first.seconds.toFixed(1)} s`)
+    const nothing = await put(vra, gate, 'taken')
+    context.say(`${nothing.count} blocks in ${nothing.seconds.toFixed(1)} s by a server that looks at nothing`)
+    const dataBytes = first.dataSizeBytes
+    const rows: Cell[][] = [
+      ['blocks/s put, simulator', first.count / first.seconds],
+      ['blocks/s put, null server', nothing.count / nothing.seconds],
+      ['MB put', (first.count * 512 * KiB) / 1e6],
+      ['MB put for each MB of data', (first.count * 512 * KiB) / dataBytes],
+    ]
+    return {
+      tables: [
+        {
+          title: 'A failover to EBS: blocks of 512 KiB put into a simulator of it on the same two cores',
+          columns: [
+            { name: '', digits: 0 },
+            { name: 'measured', digits: 2 },
+          ],
+          rows,
+          notes: ['From the first put to the last. The quota of an account is 1,000 blocks/s unless AWS raises it.'],
+        },
+      ],
+      aims: [atLeast('blocks put a second, null server', 1000, nothing.count / nothing.seconds, '')],
+      curves: [],
+    }
+  } finally {
+    await vra.kill()
+    await gate.close()
+    await sim.close()
+    rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+/** A test to AWS that is stopped when it is ready, or undone, for the simulator misses what the gate has taken. */
+async function put(vra: VraProcess, gate: PutGate, mode: 'checked' | 'taken') {
+  gate.begin(mode)
+  const request: RecoveryRequest = {
+    ...{ vpg: 'bench-0', kind: 'test', checkpoint: 'measured', target: 'aws' },
+    settings: { availabilityZone: 'eu-central-1a', machine: { start: 'nothing' } },
+    commitPolicy: { kind: 'none', afterMillis: 60_000 },
+  }
+  const plan = await vra.control.planRecovery(request)
+  const { id } = await vra.control.startRecovery(request)
+  for (;;) {
+    const { state } = await vra.control.recovery(id)
+    if (state === 'ready') await vra.control.decideRecovery(id, 'stop')
+    if (state === 'removed' || (mode === 'taken' && gate.isCompleted)) break
+    await delay(20)
+  }
+  const dataSizeBytes = plan.vms.flatMap(vm => vm.volumes).reduce((sum, volume) => sum + volume.dataSizeBytes, 0)
+  return { ...gate.counted(), dataSizeBytes }
+}
+
+/** Before the simulator's EBS: counts puts, and takes them itself where they are not to be looked at. */
+class PutGate {
+  readonly endpoint: string
+  isCompleted = false
+  readonly #server: http.Server
+  #mode: 'checked' | 'taken' = 'checked'
+  #count = 0
+  #firstMillis = 0
+  #lastMillis = 0
+
+  static async open(sim: AwsSim): Promise<PutGate> {
+    const agent = new http.Agent({ keepAlive: true, maxSockets: 256 })
+    const target = new URL(sim.endpoint)
+    const made: { gate?: PutGate } = {}
+    const server = http.createServer((request, response) => {
+      if (made.gate?.took(request, response) === true) return
+      const { method, url: path, headers } = request
+      const onward = http.request(
+        { host: target.hostname, port: target.port, method, path, headers, agent },
+        answer => {
+          response.writeHead(answer.statusCode ?? 500, answer.headers)
+          answer.pipe(response)
+        },
+      )
+      onward.on('error', () => response.destroy())
+      request.pipe(onward)
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    made.gate = new PutGate(server)
+    return made.gate
+  }
+
+  private constructor(server: http.Server) {
+    this.#server = server
+    this.endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  }
+
+  begin(mode: 'checked' | 'taken'): void {
+    this.#mode = mode
+    this.#count = 0
+    this.isCompleted = false
+  }
+
+  took(request: http.IncomingMessage, response: http.ServerResponse): boolean {
+    if (request.url?.includes('/completion/') === true) this.isCompleted = true
+    if (request.method !== 'PUT') return false
+    response.on('finish', () => {
+      this.#lastMillis = performance.now()
+      if (this.#count++ === 0) this.#firstMillis = this.#lastMillis
+    })
+    if (this.#mode === 'checked') return false
+    const checksum = request.headers['x-amz-checksum'] ?? ''
+    request.resume().on('end', () => {
+      const headers = { 'x-amz-checksum': checksum, 'x-amz-checksum-algorithm': 'SHA256' }
+      response.writeHead(201, headers).end('{}')
+    })
+    return true
+  }
+
+  counted(): { readonly count: number; readonly seconds: number } {
+    return { count: this.#count, seconds: Math.max(0.001, (this.#lastMillis - this.#firstMillis) / 1000) }
+  }
+
+  async close(): Promise<void> {
+    this.#server.closeAllConnections()
+    this.#server.close()
+    await once(this.#server, 'close')
+  }
+}
+
+async function ackPart(context: BenchContext): Promise<BenchResult> {
+  const directory = path.join(context.directory, 'vra-ack')
+  const vra = await VraProcess.start({ directory })
+  try {
+    await filled(context, vra)
+    const measureMillis = context.quick ? 8_000 : 20_000
+    const workload = { pattern: 'random', writeSizeBytes: 4 * KiB, writesPerBatch: 16, data: 'zipf-text' } as const
+    // Each of a new group: a sender begins a stream, and goes on with none.
+    const paced = async (name: string): Promise<number> => {
+      await vra.control.createVpg({
+        ...{ name, volumes: [{ name: volumeName, sizeBytes: diskSizeBytes }], agents: [agentName] },
+        ...{ historyMillis: 3_600_000, checkpointIntervalMillis: 5_000 },
+      })
+      const vpgs = [{ name, durable: { generation: 0, sequence: 0 } }]
+      const sent = await sendTo(vra, vpgs, diskSizeBytes, {
+        workload,
+        rawBytesPerSecond: ackRawBytesPerSecond,
+        measureMillis,
+      })
+      return new Histogram(sent.latencyCounts).quantileMillis(0.99) ?? 0
+    }
+    const alone = await paced('alone')
+    context.say(`p99 ${alone.toFixed(1)} ms alone`)
+    const { stop, readBytes } = await readForEver(vra)
+    const beside = await paced('beside').finally(stop)
+    context.say(`p99 ${beside.toFixed(1)} ms beside a recovery`)
+    const rows: Cell[][] = [
+      ['p99 alone, ms', alone],
+      ['p99 beside a recovery, ms', beside],
+      ['ratio', beside / alone],
+      ['MB read of the recovery', readBytes() / 1e6],
+    ]
+    const aims: Aim[] = [atMost('ack p99 beside a recovery, of that without', 1.5, beside / alone, 'times')]
+    return {
+      tables: [
+        {
+          title:
+            'Acknowledgements at 20 MB/s of 4 KiB writes, alone and beside a failover test of another group that is read over and over',
+          columns: [
+            { name: '', digits: 0 },
+            { name: 'measured', digits: 2 },
+          ],
+          rows,
+          notes: ['The sender, the reader and the daemon share two cores.'],
+        },
+      ],
+      aims,
+      curves: [],
+    }
+  } finally {
+    await vra.kill()
+    rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+/** A failover test over NBD that is read from its beginning to its end, again and again. */
+async function readForEver(vra: VraProcess) {
+  const { id } = await vra.control.startRecovery({
+    ...{ vpg: 'bench-0', kind: 'test', checkpoint: 'measured', target: 'nbd', settings: {} },
+    commitPolicy: { kind: 'none', afterMillis: 60_000 },
+  })
+  let facts = await vra.control.recovery(id)
+  while (facts.state === 'preparing') {
+    await delay(20)
+    facts = await vra.control.recovery(id)
+  }
+  const { hostname: host, port, pathname } = new URL(facts.things[0]!.place)
+  const client = await NbdClient.open({ host, port: Number(port) }, decodeURIComponent(pathname.slice(1)))
+  let isWanted = true
+  let bytes = 0
+  const reading = (async () => {
+    for (let at = 0; isWanted; at = (at + MiB) % diskSizeBytes) {
+      await client.read(at, MiB)
+      bytes += MiB
+    }
+  })()
+  return {
+    readBytes: () => bytes,
+    stop: async () => {
+      isWanted = false
+      await reading
+      await client.close()
+      await vra.control.decideRecovery(id, 'stop')
+    },
+  }
 }
 
 async function byApi(vra: VraProcess): Promise<number> {
@@ -174,39 +466,54 @@ async function mountAt(directory: string, uri: string): Promise<() => Promise<vo
 
 async function rates(vra: VraProcess, directory: string, say: (line: string) => void) {
   const mount = await vra.control.startMount({ vpg: 'bench-0', checkpoint: 'measured' })
-  const file = path.join(directory, 'exported.raw')
-  const request = { vpg: 'bench-0', volume: volumeName, checkpoint: 'measured', file, overwrite: true }
+  const file = path.join(directory, 'reference.raw')
+  makeDisk(file, readSizeBytes, 'zipf-text', everywhere(readSizeBytes))
+  const nbdkit = await NbdkitServer.start(directory, file)
   try {
     const { uri } = mount.volumes[0]!
-    let job = await vra.control.startExport(request)
-    while (job.state === 'running') job = await vra.control.export(job.id)
-    const { dataBytes } = job
-    say(`${(dataBytes / 1e9).toFixed(2)} GB of data; reading all of it`)
-    const [coldRate, warmRate] = [await copyRate(uri, dataBytes), await copyRate(uri, dataBytes)]
-    const nbdkit = await NbdkitServer.start(directory, file)
-    execFileSync('dd', [
-      `of=${file}`,
-      'if=/dev/null',
-      'oflag=nocache',
-      'conv=notrunc,fdatasync',
-      'count=0',
-      'status=none',
-    ])
-    const referenceColdRate = await copyRate(nbdkit.uri, dataBytes)
-    const referenceWarmRate = await copyRate(nbdkit.uri, dataBytes)
-    await nbdkit.stop()
+    const from = { fromBytes: 2 * GiB }
+    const [coldRate, warmRate] = [await readRate(uri, from), await readRate(uri, from)]
+    say(`read at ${coldRate.toFixed(0)} and ${warmRate.toFixed(0)} MB/s`)
+    dropFromPageCache(file)
+    const referenceColdRate = await readRate(nbdkit.uri, { fromBytes: 0 })
+    const referenceWarmRate = await readRate(nbdkit.uri, { fromBytes: 0 })
     return { coldRate, warmRate, referenceColdRate, referenceWarmRate }
   } finally {
+    await nbdkit.stop()
     await vra.control.endMount(mount.id)
     rmSync(file, { force: true })
   }
 }
 
-/** MB/s. */
-async function copyRate(uri: string, dataBytes: number): Promise<number> {
+function dropFromPageCache(file: string): void {
+  execFileSync('dd', [
+    `of=${file}`,
+    'if=/dev/null',
+    'oflag=nocache',
+    'conv=notrunc,fdatasync',
+    'count=0',
+    'status=none',
+  ])
+}
+
+/** MB/s of the disk, from one place on, by requests of 256 KiB, eight of them at once. */
+async function readRate(uri: string, { fromBytes }: { readonly fromBytes: number }): Promise<number> {
+  const { hostname: host, port, pathname } = new URL(uri)
+  const client = await NbdClient.open({ host, port: Number(port) }, decodeURIComponent(pathname.slice(1)))
+  const pieceBytes = 256 * KiB
   const startMillis = performance.now()
-  await run('nbdcopy', [uri, 'null:'])
-  return dataBytes / 1e3 / (performance.now() - startMillis)
+  let at = fromBytes
+  const reader = async (): Promise<void> => {
+    while (at < fromBytes + readSizeBytes) {
+      const mine = at
+      at += pieceBytes
+      await client.read(mine, pieceBytes)
+    }
+  }
+  await Promise.all(Array.from({ length: 8 }, reader))
+  const rate = readSizeBytes / 1e3 / (performance.now() - startMillis)
+  await client.close()
+  return rate
 }
 
 function median(values: readonly number[]): number {

@@ -1,8 +1,18 @@
 import { once } from 'node:events'
+import { open } from 'node:fs/promises'
 import * as net from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import * as tls from 'node:tls'
-import type { Position } from '../src/base/ids.ts'
-import { decodeFrame, encodeFrame, FrameReader, type Coordinator, type Welcome } from '../src/wire/wire.ts'
+import { sequence, type Position } from '../src/base/ids.ts'
+import { KiB } from '../src/base/units.ts'
+import {
+  BatchBuilder,
+  decodeFrame,
+  encodeFrame,
+  FrameReader,
+  type Coordinator,
+  type Welcome,
+} from '../src/wire/wire.ts'
 import type { FramePool } from './frames.ts'
 import type { PlainPosition, SenderJob } from './job.ts'
 
@@ -24,6 +34,8 @@ export interface SenderStream {
   readonly isBusy: boolean
   readonly failure: Error | undefined
   send(pool: FramePool, dueMillis: number): void
+  /** The file's bytes that are not zeros, at the places that they have in it. */
+  sendImage(file: string): Promise<void>
   /** What is due by the clock beside the data: heartbeats and markers. */
   tick(nowMillis: number): void
   close(): Promise<void>
@@ -31,6 +43,7 @@ export interface SenderStream {
 
 /** What waits in this process for the kernel to take it; beyond that the window would be counted twice. */
 const unsentBytesMax = 2 * 1024 * 1024
+const imagePieceSizeBytes = 64 * KiB
 
 abstract class Stream implements SenderStream {
   failure: Error | undefined
@@ -66,6 +79,7 @@ abstract class Stream implements SenderStream {
 
   protected abstract mayStillSend(): boolean
   abstract send(pool: FramePool, dueMillis: number): void
+  abstract sendImage(file: string): Promise<void>
   abstract tick(nowMillis: number): void
   abstract close(): Promise<void>
 
@@ -158,6 +172,10 @@ export class SinkStream extends Stream {
   }
 
   tick(): void {}
+
+  async sendImage(): Promise<void> {
+    throw new Error('a sink knows no places')
+  }
 
   async close(): Promise<void> {
     this.socket.destroy()
@@ -256,6 +274,30 @@ export class VraStream extends Stream {
     this.#streamBytes += sizeBytes
     this.#frameSizeBytes = Math.max(this.#frameSizeBytes, sizeBytes)
     this.track({ sizeBytes, dueMillis, upTo: this.#sequence })
+  }
+
+  async sendImage(file: string): Promise<void> {
+    const image = await open(file)
+    const piece = Buffer.alloc(imagePieceSizeBytes)
+    const zeros = Buffer.alloc(imagePieceSizeBytes)
+    for (let offsetBytes = 0; ; offsetBytes += piece.length) {
+      const { bytesRead } = await image.read(piece, 0, piece.length, offsetBytes)
+      if (bytesRead === 0) break
+      const data = piece.subarray(0, bytesRead)
+      if (data.equals(zeros.subarray(0, bytesRead))) continue
+      while (!this.hasRoom) await delay(1)
+      if (this.failure !== undefined) throw this.failure
+      const builder = new BatchBuilder()
+      builder.add({ volume: 1, offsetBytes, data })
+      const firstSequence = sequence(++this.#sequence)
+      const sizeBytes = this.write([
+        builder.finish({ generation: 1, firstSequence, timestampMicros: Date.now() * 1000 }),
+      ])
+      this.#streamBytes += sizeBytes
+      this.#frameSizeBytes = Math.max(this.#frameSizeBytes, sizeBytes)
+      this.track({ sizeBytes, dueMillis: performance.now(), upTo: this.#sequence })
+    }
+    await image.close()
   }
 
   tick(nowMillis: number): void {

@@ -24,6 +24,8 @@ async function run(job: SenderJob): Promise<SenderResult> {
       return job.target === 'sink' ? await SinkStream.open(job, hooks) : await VraStream.open(job, vpg, hooks)
     }),
   )
+  const { imageFile } = job
+  if (imageFile !== undefined) await Promise.all(streams.map(async stream => await stream.sendImage(imageFile)))
   await run.measure(streams)
   await Promise.all(streams.map(async stream => await stream.close()))
   return run.result()
