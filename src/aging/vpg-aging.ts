@@ -373,6 +373,7 @@ export class VpgAging implements Sleeper {
   }
 
   async delete(atMicros: number): Promise<void> {
+    refuseRecoveries(this.contents) // they have images open, and say what to do about it
     if (this.#images.size > 0) {
       const sentence = `${this.#images.size} images of the VPG are open; close them first`
       throw new Failure('BUSY', sentence, { vpg: this.vpg, openImages: this.#images.size })

@@ -5,6 +5,8 @@ import { MiB } from '../../src/base/units.ts'
 import type { RecoveryFacts, RecoveryRequest, RecoveryState } from '../../src/control/service.ts'
 import { AwsSim } from '../support/aws-sim/aws-sim.ts'
 import { NbdClient } from '../support/nbd-client.ts'
+import { missing } from '../support/nbd-tools.ts'
+import { boot, bootSectors } from '../support/scenario-boot.ts'
 import { Guest } from '../support/scenario-guest.ts'
 import { freePort, until } from '../support/scenario-role.ts'
 import { Scenario, type AgentSite } from '../support/scenario-site.ts'
@@ -34,9 +36,9 @@ async function protectedSite(t: Test, more: readonly string[], environment: Node
   await untilSynced(agent)
   const guest = new Guest(await agent.client('root'), { seed, spanBytes: 4 * MiB, pauseMillis: 5 })
   await guest.runFor(100)
-  const boot = await agent.client('root')
-  await boot.write(510, Buffer.from('\x55\xaaEFI PART', 'latin1')) // or it is recovered as data
-  await boot.close()
+  const start = await agent.client('root')
+  await start.write(0, bootSectors()) // or it is recovered as data
+  await start.close()
   await scenario.tag('web', 'then')
   const reference = fs.readFileSync(agent.disk('root'))
   guest.start()
@@ -128,6 +130,13 @@ t.test('a test over NBD can be used at once, written to, and is the same after a
   let client = scenario.adopt(await connect())
   t.equal(client.sizeBytes, sizeBytes)
   const expected = Buffer.from(reference)
+  await t.test('a machine boots from it, and writes to it', { skip: missing('qemu-system-x86_64') }, async t => {
+    await client.close()
+    const { hasRun, output } = await boot(ready.things[0]?.place ?? '')
+    t.ok(hasRun, output)
+    expected.copyWithin(512, 0, 512)
+    client = scenario.adopt(await connect())
+  })
   t.ok((await client.read(0, sizeBytes)).equals(expected), 'it is the checkpoint')
   for (const offsetBytes of [0, 3 * MiB + 512, sizeBytes - 1024]) {
     const data = Buffer.alloc(1024, offsetBytes % 251)
@@ -144,6 +153,11 @@ t.test('a test over NBD can be used at once, written to, and is the same after a
   await scenario.control.decideRecovery(begun.id, 'stop')
   await untilState(scenario, begun, 'removed')
   await t.rejects(connect(), 'it is served no more')
+  const check = 'test -n "$VRA_NBD_root" && test "$VRA_VPG" = web'
+  const drilled = await scenario.cli('drill', 'web', '--checkpoint', 'then', '--check', check)
+  t.equal(drilled.status, 0, drilled.stderr)
+  const { proven } = (await scenario.vpg('web')).drills
+  t.equal(proven?.checkpoint, ready.checkpoint, 'it is proven')
   await guest.rest()
   t.same(guest.failures, [])
 })

@@ -19,11 +19,12 @@ const commit = database.transaction((number: number) => {
   add.run(number)
 })
 
+const pauseMillis = Number(process.argv[3])
 let running = true
 process.stdin.on('end', () => (running = false)).resume()
 for (let number = 1; running; number++) {
   commit(number)
   fs.writeSync(3, `${number}\n`)
-  await new Promise(resolve => setTimeout(resolve, 3))
+  await new Promise(resolve => setTimeout(resolve, pauseMillis))
 }
 database.close()

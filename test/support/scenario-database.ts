@@ -29,9 +29,10 @@ export class DatabaseLoad {
     })
   }
 
-  static start(mountPoint: string): DatabaseLoad {
-    const file = path.join(mountPoint, databaseName)
-    return new DatabaseLoad(spawn(process.execPath, [writer, file], { stdio: ['pipe', 'ignore', 'pipe', 'pipe'] }))
+  /** `pauseMillis` after each transaction. */
+  static start(mountPoint: string, pauseMillis = 3): DatabaseLoad {
+    const argv = [writer, path.join(mountPoint, databaseName), String(pauseMillis)]
+    return new DatabaseLoad(spawn(process.execPath, argv, { stdio: ['pipe', 'ignore', 'pipe', 'pipe'] }))
   }
 
   /** Returns when so many more transactions have been acknowledged. */
