@@ -373,15 +373,14 @@ export class VpgAging implements Sleeper {
   }
 
   async delete(atMicros: number): Promise<void> {
-    refuseRecoveries(this.contents) // they have images open, and say what to do about it
-    if (this.#images.size > 0) {
-      const sentence = `${this.#images.size} images of the VPG are open; close them first`
-      throw new Failure('BUSY', sentence, { vpg: this.vpg, openImages: this.#images.size })
-    }
     await this.writer.exclusively(async turn => {
       this.#refuseDeleted()
       const { contents } = turn
-      refuseRecoveries(contents)
+      refuseRecoveries(contents) // they have images open, and say what to do about it
+      if (this.#images.size > 0) {
+        const sentence = `${this.#images.size} images of the VPG are open; close them first`
+        throw new Failure('BUSY', sentence, { vpg: this.vpg, openImages: this.#images.size })
+      }
       refuseStandby(contents)
       const empty = { deltas: [], segments: [], regions: [], tags: [], pins: [], recoveries: [], holes: [] }
       const leftKeys = objectKeys(contents.state)
