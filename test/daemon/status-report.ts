@@ -81,7 +81,10 @@ function partsOf(
   return {
     table,
     clock,
-    aging: { status: async () => ({ segmentCount: 0, historyMillis: 0, historySizeBytes: 0, ...mirror }) },
+    aging: {
+      status: async () => ({ segmentCount: 0, historyMillis: 0, historySizeBytes: 0, ...mirror }),
+      queues: async () => ({ load: undefined, unsealedRecordCount: 0, unsealedRecordCountMax: 0 }),
+    },
     catalog: { statistics: async () => ({ checkpointCount: 0, fileSizeBytes: 0 }) },
     checkpoints: {
       latest: async () => history.latest,
