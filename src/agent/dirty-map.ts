@@ -220,10 +220,14 @@ export class DirtyMap {
     await this.flush()
   }
 
-  /** The whole volume is to be sent to a VRA that has offloaded up to `cleared`; durable on return. */
+  /**
+   * The whole volume is to be sent to a VRA that has offloaded up to `cleared`; durable on return, and pending also where it had a mark already: a
+   * start that is killed leaves the clean stop before it as it was, and what that left pending is believed.
+   */
   addAllPending(cleared: MapHeader['cleared'] = this.cleared): Promise<void> {
     this.#header = { ...this.#header, cleared: { generation: cleared.generation, sequence: cleared.sequence } }
     this.#stalePages.add(headerPage)
+    for (let page = 0; page < pageCountOf(this.#header); page++) this.#stalePages.add(page)
     return this.addPending(0, this.#header.volumeSizeBytes)
   }
 

@@ -213,6 +213,22 @@ t.test('after a clean stop what is pending is told from what is only marked', as
   t.equal(found.dirtyBytes, 3 * MiB)
 })
 
+t.test('what a start makes pending is so at the next, though it had a mark and the start was killed', async t => {
+  const disk = new FaultyDisk()
+  const map = createMap(disk)
+  map.attach()
+  const mark = map.begin(0, sizeBytes)
+  await mark.durable
+  map.end(mark)
+  await map.close()
+  const killed = openMap(disk)
+  t.equal(killed?.pendingCount, 0)
+  await killed?.addAllPending()
+  const next = openMap(disk)
+  t.equal(next?.pendingCount, sizeBytes / MiB)
+  t.ok(next?.isPending(7))
+})
+
 t.test('a damaged page is everything it could say, a damaged header no map', async t => {
   const disk = new FaultyDisk()
   await createMap(disk).close()

@@ -110,6 +110,7 @@ export class SimulatedVra {
   #applianceId = 'appliance-1'
   #applianceCount = 1
   #epoch = 1
+  #isStopping = false
   /** The present appliance is to take the VPG over, from the last of these. */
   #isAdopting = false
   readonly #formers: Former[] = []
@@ -200,7 +201,7 @@ export class SimulatedVra {
     readonly former: 'is killed' | 'loses its power' | 'goes on'
   }): void {
     const running = this.#running
-    if (running === undefined || this.#isAdopting || !this.isAlone) return
+    if (running === undefined || this.#isStopping || this.#isAdopting || !this.isAlone) return
     this.#world.count(`another appliance takes over, its disk ${disk}; the former one ${former}`)
     this.#archiveLog()
     const used = disk === 'used' ? this.#formers.pop() : undefined
@@ -664,6 +665,7 @@ export class SimulatedVra {
   stop(): void {
     const running = this.#running
     if (running === undefined) return
+    this.#isStopping = true
     const stopped = running.ingest.close().then(async () => {
       if (!running.life.isAlive) return
       await running.worker.close()
@@ -679,6 +681,7 @@ export class SimulatedVra {
     if (life === undefined || !life.isAlive) return
     const worker = this.#worker
     this.#life = this.#running = this.#worker = undefined
+    this.#isStopping = false
     life.kill()
     this.#network.killed(life)
     // Its loops have died with it; should one be in the middle of a step, that ends quietly.
