@@ -67,7 +67,7 @@ export class Faults {
     if (kind < 3) return [...link, ...vraFaults]
     if (kind < 4) return [...link, ...vraFaults, 'the agent stops']
     if (kind < 5) return [...link, ...agentFaults]
-    return [...link, ...vraFaults, ...agentFaults, ...(asksForNew ? newFaults : [])]
+    return [...link, ...vraFaults, ...agentFaults]
   }
 
   #strike(name: FaultName): void {
@@ -310,21 +310,22 @@ const peerFaults = [
   'the agents reach each other slowly',
   'the guests hurry',
 ] as const
-/** Of which some histories are broken yet, seeds 1101 and 1171: only where they are asked for. */
-const newFaults = ['another appliance takes over', 'a disk grows', 'a volume is added', 'a volume is removed'] as const
-const asksForNew = process.argv.includes('--new-faults')
 const vraFaults = [
   'the VRA is killed',
   'the VRA is killed',
   'the VRA loses its power',
   'the VRA loses its power',
   'the VRA stops',
+  'another appliance takes over',
   "the VRA's disk is full",
   "the VRA's disk fails once",
   'the store is down',
   'the store fails now and then',
 ] as const
 const agentFaults = [
+  'a disk grows',
+  'a volume is added',
+  'a volume is removed',
   'the agent stops',
   'the agent stops',
   'the agent is killed',
@@ -336,8 +337,4 @@ const agentFaults = [
   'a volume fails',
 ] as const
 type FaultName =
-  | (typeof newFaults)[number]
-  | (typeof linkFaults)[number]
-  | (typeof peerFaults)[number]
-  | (typeof vraFaults)[number]
-  | (typeof agentFaults)[number]
+  (typeof linkFaults)[number] | (typeof peerFaults)[number] | (typeof vraFaults)[number] | (typeof agentFaults)[number]

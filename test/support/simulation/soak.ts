@@ -8,7 +8,6 @@ const { values } = parseArgs({
     seeds: { type: 'string', default: '10000' },
     from: { type: 'string', default: '1' },
     trace: { type: 'boolean', default: false },
-    'new-faults': { type: 'boolean', default: false },
   },
 })
 const from = Number(values.from)
