@@ -135,7 +135,7 @@ for (const seed of [1, 4]) {
 }
 
 t.test('and so it is of a VPG that sleeps whenever it can, seed 2', async t => {
-  await randomHistory(t, 2, 420, { sleeps: true })
+  await randomHistory(t, 2, 180, { sleeps: true })
 })
 
 t.test('of a synchronisation that lasts few open deltas are left, however often it is begun again', async t => {

@@ -64,7 +64,10 @@ export async function makeRemains(
   if (aging === everythingAges) {
     const hasSegment = async () => (await dumpMirror()).lines.some(({ line }) => String(line).startsWith('segment '))
     // Where the last fold took all of them, some small writes make another, too small for a fold.
-    if (!(await hasSegment())) raw.write(3)
+    if (!(await hasSegment())) {
+      raw.write(3)
+      raw.mark() // somebody needs them
+    }
     await raw.untilAcked()
     await until('a segment', hasSegment)
   }
