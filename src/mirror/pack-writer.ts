@@ -72,6 +72,7 @@ export class PackWriter {
   #last: LastExtent | undefined
   #compresses = true
   #newestSector = 0
+  #newestOrdinalIndex = 0
   /** An extent of the region under construction begins before the one added before it. */
   #disordered = false
   /** The bytes to write to; as large as what is reserved, and fetched again when that has grown. */
@@ -98,7 +99,7 @@ export class PackWriter {
     this.#ordinalIndexes = new Map(this.#ordinals.map((ordinal, index) => [ordinal, index]))
     this.#last = undefined
     this.#disordered = false
-    this.#newestSector = 0
+    this.#newestSector = this.#newestOrdinalIndex = 0
     const blockCountMax = Math.min(hints.extentCount, (2 * hints.rawSizeBytes) / blockRawSizeBytesMax)
     const indexSizeBytes = extentEntrySizeBytes * hints.extentCount + blockEntrySizeBytes * blockCountMax
     const tailBytesMax = blockRawSizeBytesMax + ordinalEntrySizeBytes * this.#ordinals.length
@@ -177,8 +178,11 @@ export class PackWriter {
     const at = this.#extentCount++ * extentEntrySizeBytes
     if (at + extentEntrySizeBytes > this.#extentsView.byteLength)
       this.#extentsView = viewOf(this.#extents.reserve(at + extentEntrySizeBytes, at))
-    this.#disordered ||= startSector < this.#newestSector
+    this.#disordered ||=
+      startSector < this.#newestSector ||
+      (startSector === this.#newestSector && ordinalIndex < this.#newestOrdinalIndex)
     this.#newestSector = startSector
+    this.#newestOrdinalIndex = ordinalIndex
     const regionSectors = this.#identity.regionSizeBytes / sectorSizeBytes
     const entry = { ...place, startSector: startSector % regionSectors, ordinalIndex }
     encodeExtent(this.#extentsView, at, entry)
@@ -205,7 +209,7 @@ export class PackWriter {
   #orderExtents(): void {
     const isOrdered = !this.#disordered
     this.#disordered = false
-    this.#newestSector = 0
+    this.#newestSector = this.#newestOrdinalIndex = 0
     const region = this.#regions.at(-1)
     if (isOrdered || region === undefined) return
     const start = region.firstExtent * extentEntrySizeBytes
