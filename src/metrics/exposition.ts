@@ -1,10 +1,10 @@
-import { Counter, Gauge, Registry } from 'prom-client'
+import { Registry } from 'prom-client'
 import type { IntervalHistogram } from 'node:perf_hooks'
 import type { MirrorFacts } from '../aging/service.ts'
 import { reactionTo, type FailureCode } from '../base/failure.ts'
 import type { MetricsFacts, VolumeMetricsFacts, VpgFacts } from './facts.ts'
 import type { FastHistogram } from './histogram.ts'
-import { counter, gauge, registerCertificate, registerProcessMetrics } from './process.ts'
+import { counter, counters, gauge, gauges, registerCertificate, registerProcessMetrics } from './process.ts'
 import type { VpgCounts } from './vpg-counts.ts'
 
 /** What Metrics counts, and what the last scrape was told by others. */
@@ -101,23 +101,21 @@ export class Exposition {
     const registry = this.#registry
     const queues = () => this.#counted.scraped()?.queues
     const load = () => queues()?.load
-    new Counter({
+    const throttled = {
       name: 'vra_store_throttled_total',
       help: 'Requests that the object store put off because it had too much to do, by what was asked.',
       labelNames: ['operation'],
-      registers: [registry],
-      collect() {
-        this.reset()
-        for (const [operation, count] of Object.entries(load()?.throttledCounts ?? {})) this.inc({ operation }, count)
-      },
-    })
+    }
+    counters(registry, throttled, () =>
+      Object.entries(load()?.throttledCounts ?? {}).map(([operation, count]) => [{ operation }, count]),
+    )
     counter(
       registry,
       'vra_store_backoff_seconds_total',
       'What was waited before requests to the store were made again, all together.',
       () => (load()?.backedOffMillis ?? 0) / 1000,
     )
-    const gauges: readonly (readonly [string, string, () => number])[] = [
+    const waiting: readonly (readonly [string, string, () => number])[] = [
       ['vra_store_requests_under_way', 'Requests to the store under way.', () => load()?.underWayCount ?? 0],
       ['vra_store_requests_waiting', 'Those that wait to be made again.', () => load()?.waitingCount ?? 0],
       ['vra_aging_records_waiting', 'Records that wait to be sealed.', () => queues()?.unsealedRecordCount ?? 0],
@@ -127,7 +125,7 @@ export class Exposition {
         () => queues()?.unsealedRecordCountMax ?? 0,
       ],
     ]
-    for (const [name, help, value] of gauges) gauge(registry, name, help, value)
+    for (const [name, help, value] of waiting) gauge(registry, name, help, value)
   }
 
   #registerCache(): void {
@@ -154,7 +152,6 @@ export class Exposition {
 
   #registerIngest(): void {
     const registry = this.#registry
-    const registers = [registry]
     this.#counted.ackLatency.register(
       registry,
       'vra_ingest_ack_latency_seconds',
@@ -179,26 +176,20 @@ export class Exposition {
       () => this.#counted.totals.pauses,
     )
     const [refused, ended] = [this.#counted.refused, this.#counted.ended]
-    new Counter({
+    const refusedFrames = {
       name: 'vra_ingest_refused_frames_total',
       help: 'Frames, handshakes and connections that were refused, by failure code.',
       labelNames: ['code', 'reaction'],
-      registers,
-      collect() {
-        this.reset()
-        for (const [code, count] of refused) this.inc({ code, reaction: reactionTo[code] }, count)
-      },
-    })
-    new Counter({
+    }
+    counters(registry, refusedFrames, () =>
+      Array.from(refused, ([code, count]) => [{ code, reaction: reactionTo[code] }, count]),
+    )
+    const sessionsClosed = {
       name: 'vra_ingest_sessions_closed_total',
       help: 'Sessions that ended, by how: GOODBYE is in order.',
       labelNames: ['code'],
-      registers,
-      collect() {
-        this.reset()
-        for (const [code, count] of ended) this.inc({ code }, count)
-      },
-    })
+    }
+    counters(registry, sessionsClosed, () => Array.from(ended, ([code, count]) => [{ code }, count]))
   }
 
   #registerJournal(): void {
@@ -273,119 +264,47 @@ export class Exposition {
   }
 
   #registerVpgs(): void {
-    const registers = [this.#registry]
-    const nameOf = (id: string): string => this.#counted.scraped()?.vpgs.find(vpg => vpg.id === id)?.name ?? id
+    const registry = this.#registry
+    const vpgs = (): readonly VpgFacts[] => this.#counted.scraped()?.vpgs ?? []
+    const nameOf = (id: string): string => vpgs().find(vpg => vpg.id === id)?.name ?? id
     for (const [key, [name, help]] of Object.entries(vpgCounterHelp) as [
       keyof VpgCounts,
       readonly [string, string],
     ][]) {
-      const byVpg = this.#counted.byVpg
-      new Counter({
-        name,
-        help,
-        labelNames: ['vpg'],
-        registers,
-        collect() {
-          this.reset()
-          for (const [id, counts] of byVpg) this.inc({ vpg: nameOf(id) }, counts[key])
-        },
-      })
+      counters(registry, { name, help, labelNames: ['vpg'] }, () =>
+        Array.from(this.#counted.byVpg, ([id, counts]) => [{ vpg: nameOf(id) }, counts[key]]),
+      )
     }
-    const vpgs = (): readonly VpgFacts[] => this.#counted.scraped()?.vpgs ?? []
-    for (const [name, help, valueOf] of vpgGauges) {
-      new Gauge({
-        name,
-        help,
-        labelNames: ['vpg'],
-        registers,
-        collect() {
-          this.reset()
-          for (const vpg of vpgs()) {
-            const value = valueOf(vpg)
-            if (value !== undefined) this.set({ vpg: vpg.name }, value)
-          }
-        },
-      })
-    }
-    for (const [name, help, valuesOf] of formGauges) {
-      new Gauge({
-        name,
-        help,
-        labelNames: ['vpg', 'form'],
-        registers,
-        collect() {
-          this.reset()
-          for (const vpg of vpgs())
-            for (const [form, value] of valuesOf(vpg.mirror)) this.set({ vpg: vpg.name, form }, value)
-        },
-      })
-    }
-    new Gauge({
+    const byVpg = (valueOf: (vpg: VpgFacts) => number | undefined) => () =>
+      vpgs().map(vpg => [{ vpg: vpg.name }, valueOf(vpg)] as const)
+    const byForm = (valuesOf: ByForm) => () =>
+      vpgs().flatMap(vpg => valuesOf(vpg.mirror).map(([form, value]) => [{ vpg: vpg.name, form }, value] as const))
+    for (const [name, help, valueOf] of vpgGauges) gauges(registry, { name, help, labelNames: ['vpg'] }, byVpg(valueOf))
+    for (const [name, help, valueOf] of vpgCounters)
+      counters(registry, { name, help, labelNames: ['vpg'] }, byVpg(valueOf))
+    for (const [name, help, valuesOf] of formGauges)
+      gauges(registry, { name, help, labelNames: ['vpg', 'form'] }, byForm(valuesOf))
+    for (const [name, help, valuesOf] of requestCounters)
+      counters(registry, { name, help, labelNames: ['vpg', 'form'] }, byForm(valuesOf))
+    for (const [name, help, valueOf] of volumeGauges)
+      gauges(registry, { name, help, labelNames: ['vpg', 'volume'] }, () =>
+        vpgs().flatMap(vpg =>
+          vpg.volumes.map(volume => [{ vpg: vpg.name, volume: volume.name }, valueOf(volume)] as const),
+        ),
+      )
+    const recoveries = {
       name: 'vra_recoveries',
       help: 'Recoveries under way, by state; 0 for a state that none is in.',
       labelNames: ['vpg', 'state'],
-      registers,
-      collect() {
-        this.reset()
-        for (const { name: vpg, recoveries } of vpgs())
-          for (const state of recoveryStates)
-            this.set({ vpg, state }, recoveries.filter(recovery => recovery.state === state).length)
-      },
-    })
-    for (const [name, help, valuesOf] of requestCounters) {
-      new Counter({
-        name,
-        help,
-        labelNames: ['vpg', 'form'],
-        registers,
-        collect() {
-          this.reset()
-          for (const vpg of vpgs())
-            for (const [form, value] of valuesOf(vpg.mirror)) this.inc({ vpg: vpg.name, form }, value)
-        },
-      })
     }
-    for (const [name, help, valuesOf] of requestTotals) {
-      new Counter({
-        name,
-        help,
-        labelNames: ['vpg'],
-        registers,
-        collect() {
-          this.reset()
-          for (const vpg of vpgs()) this.inc({ vpg: vpg.name }, valuesOf(vpg.mirror))
-        },
-      })
-    }
-    for (const [name, help, valueOf] of standbyCounters) {
-      new Counter({
-        name,
-        help,
-        labelNames: ['vpg'],
-        registers,
-        collect() {
-          this.reset()
-          for (const vpg of vpgs()) if (vpg.standby !== undefined) this.inc({ vpg: vpg.name }, valueOf(vpg.standby))
-        },
-      })
-    }
-    for (const [name, help, valueOf] of volumeGauges) {
-      new Gauge({
-        name,
-        help,
-        labelNames: ['vpg', 'volume'],
-        registers,
-        collect() {
-          this.reset()
-          for (const vpg of vpgs()) {
-            for (const volume of vpg.volumes) {
-              const value = valueOf(volume)
-              if (value !== undefined) this.set({ vpg: vpg.name, volume: volume.name }, value)
-            }
-          }
-        },
-      })
-    }
+    gauges(registry, recoveries, () =>
+      vpgs().flatMap(vpg =>
+        recoveryStates.map(state => {
+          const count = vpg.recoveries.filter(recovery => recovery.state === state).length
+          return [{ vpg: vpg.name, state }, count] as const
+        }),
+      ),
+    )
   }
 }
 
@@ -422,16 +341,26 @@ const requestCounters: readonly (readonly [string, string, ByForm])[] = [
   ],
 ]
 
-const requestTotals: readonly (readonly [string, string, (mirror: MirrorFacts) => number])[] = [
+const vpgCounters: readonly (readonly [string, string, (vpg: VpgFacts) => number | undefined])[] = [
   [
     'vra_segments_raw_bytes_total',
     'Guest bytes in the segments put, uncompressed.',
-    ({ requests }) => requests.rawSizeBytes,
+    ({ mirror }) => mirror.requests.rawSizeBytes,
   ],
-  ['vra_store_gets_total', 'Ranges that aging read from the store.', ({ requests }) => requests.gets.count],
-  ['vra_store_get_bytes_total', 'Bytes of these ranges.', ({ requests }) => requests.gets.sizeBytes],
-  ['vra_scrub_checked_bytes_total', 'Bytes verified in the background.', ({ scrub }) => scrub?.checkedSizeBytes ?? 0],
-  ['vra_store_lists_total', 'Pages of listings of the store.', ({ requests }) => requests.listCount],
+  ['vra_store_gets_total', 'Ranges that aging read from the store.', ({ mirror }) => mirror.requests.gets.count],
+  ['vra_store_get_bytes_total', 'Bytes of these ranges.', ({ mirror }) => mirror.requests.gets.sizeBytes],
+  [
+    'vra_scrub_checked_bytes_total',
+    'Bytes verified in the background.',
+    ({ mirror }) => mirror.scrub?.checkedSizeBytes ?? 0,
+  ],
+  ['vra_store_lists_total', 'Pages of listings of the store.', ({ mirror }) => mirror.requests.listCount],
+  ['vra_standby_put_bytes_total', 'Put for standby snapshots.', ({ standby }) => standby?.putSizeBytes],
+  [
+    'vra_standby_failures_total',
+    'Times that standby snapshots could not be brought up to a newer checkpoint.',
+    ({ standby }) => standby?.failureCount,
+  ],
 ]
 
 /** Those of a synchronisation are there while one runs or waits. Volumes are as many as people have defined. */
@@ -473,15 +402,6 @@ const volumeGauges: readonly (readonly [string, string, (volume: VolumeMetricsFa
     'vra_sync_eta_seconds',
     'Until the synchronisation is over, at its present rate.',
     volume => seconds(volume.sync?.etaMillis),
-  ],
-]
-
-const standbyCounters: readonly (readonly [string, string, (standby: NonNullable<VpgFacts['standby']>) => number])[] = [
-  ['vra_standby_put_bytes_total', 'Put for standby snapshots.', standby => standby.putSizeBytes],
-  [
-    'vra_standby_failures_total',
-    'Times that standby snapshots could not be brought up to a newer checkpoint.',
-    standby => standby.failureCount,
   ],
 ]
 
