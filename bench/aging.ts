@@ -6,8 +6,8 @@ import { foldSizeBytesMinDefault, segmentSizeBytesTarget } from '../src/base/lim
 import { GiB, MiB } from '../src/base/units.ts'
 import { atLeast, type Aim, type Bench, type BenchContext, type BenchResult, type Cell } from './bench.ts'
 import { Histogram } from './histogram.ts'
-import type { SenderJob } from './job.ts'
-import { agentName, cpuSecondsOf, rssMaxBytesOf, send, startSimulator, volumeName, VraProcess } from './processes.ts'
+import type { Workload } from './frames.ts'
+import { cpuSecondsOf, rssMaxBytesOf, sendTo, startSimulator, VraProcess } from './processes.ts'
 
 // Aging while ingest runs: a backlog is made at full speed, then guests go on writing at an even pace. What was offloaded and what
 // was folded are positions of the stream, looked at all the time. A fold is seen when it is committed, so the rate of folding is
@@ -105,31 +105,14 @@ async function measure(
     // A quarter of what comes in meanwhile, and what a fold and a half leave: aging that is fast enough is never without work.
     const backlogBytes = MiB * Math.ceil((rawBytesPerSecond * measureMillis * 0.00035 + caughtUpBytes) / MiB)
     context.say(`${kind}: a backlog of ${backlogBytes / MiB} MiB of guest data`)
-    const job: SenderJob = {
-      target: 'vra',
-      port: vra.port,
-      tls: undefined,
-      agent: agentName,
-      vpgs,
-      volumeName,
-      volumeSizeBytes,
-      workload: { pattern: 'random', writeSizeBytes, writesPerBatch: 64, data: 'zipf-text' },
-      windowBytes: 8 * MiB,
-      rawBytesPerSecond: undefined,
-      warmupMillis: 0,
-      measureMillis: 600_000,
-      writeCountMax: backlogBytes / writeSizeBytes,
-      markerMillis: 1_000,
-    }
-    await send(job)
+    const workload: Workload = { pattern: 'random', writeSizeBytes, writesPerBatch: 64, data: 'zipf-text' }
+    await sendTo(vra, vpgs, { volumeSizeBytes, workload, writeCountMax: backlogBytes / writeSizeBytes })
     const durable = (await vra.control.showVpg('bench-0')).agents[0]?.durable ?? { generation: 0, sequence: 0 }
     context.say(`${kind}: ${rawBytesPerSecond / 1e6} MB/s beside it`)
-    const sending = send({
-      ...job,
-      vpgs: [{ name: 'bench-0', durable }],
+    const sending = sendTo(vra, [{ name: 'bench-0', durable }], {
+      ...{ volumeSizeBytes, workload },
       rawBytesPerSecond,
       measureMillis,
-      writeCountMax: undefined,
     })
     await delay(1_000)
     const samples = await watch(vra, measureMillis - 2_000)

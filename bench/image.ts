@@ -7,7 +7,7 @@ import type { ExportJob } from '../src/control/service.ts'
 import { listVpgs, loadVpg } from '../src/manifest/manifest.ts'
 import { openStore } from '../src/store/store.ts'
 import { atLeast, atMost, type Bench, type BenchContext, type Cell } from './bench.ts'
-import { agentName, send, volumeName, VraProcess } from './processes.ts'
+import { sendTo, volumeName, VraProcess } from './processes.ts'
 
 // An image of the newest checkpoint over a million writes that were journaled, its export, and what the index of them takes.
 //
@@ -105,21 +105,10 @@ async function measure(
   try {
     const vpgs = await vra.createVpgs(1, volumeSizeBytes)
     say(`${writeCount} writes, ${writesPerBatch} a batch`)
-    const sent = await send({
-      target: 'vra',
-      port: vra.port,
-      tls: undefined,
-      agent: agentName,
-      vpgs,
-      volumeName,
+    const sent = await sendTo(vra, vpgs, {
       volumeSizeBytes,
       workload: { pattern: 'random', writeSizeBytes: 4096, writesPerBatch, data: 'zipf-text' },
-      windowBytes: 8 * 1024 * 1024,
-      rawBytesPerSecond: undefined,
-      warmupMillis: 0,
-      measureMillis: 600_000,
       writeCountMax: writeCount,
-      markerMillis: 1_000,
     })
     await sealed(vra) // as much at rest as for the copy beside it
     const opened = await openAndExport(vra, path.join(own, 'exported.raw'), say)

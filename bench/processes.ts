@@ -4,6 +4,7 @@ import { mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import * as net from 'node:net'
 import * as path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { MiB } from '../src/base/units.ts'
 import { ControlClient } from '../src/control/client.ts'
 import type { SenderJob, SenderResult } from './job.ts'
 
@@ -66,6 +67,29 @@ export async function send(job: SenderJob): Promise<SenderResult> {
   await ended(sender)
   if (answer.result === undefined) throw new Error(answer.error ?? 'the sender said nothing')
   return answer.result
+}
+
+/** To a VRA of this bench, over plain TCP: as fast as it goes and with markers, unless the job says otherwise. */
+export async function sendTo(
+  vra: VraProcess,
+  vpgs: SenderJob['vpgs'],
+  job: Pick<SenderJob, 'volumeSizeBytes' | 'workload'> & Partial<SenderJob>,
+): Promise<SenderResult> {
+  return await send({
+    target: 'vra',
+    port: vra.port,
+    tls: undefined,
+    agent: agentName,
+    vpgs,
+    volumeName,
+    windowBytes: 8 * MiB,
+    rawBytesPerSecond: undefined,
+    warmupMillis: 0,
+    measureMillis: 600_000,
+    writeCountMax: undefined,
+    markerMillis: 1_000,
+    ...job,
+  })
 }
 
 export interface VraOptions {

@@ -14,8 +14,7 @@ import { cannotMount, mustRun, ServedDisk, unmount } from '../test/support/scena
 import { atLeast, atMost, type Aim, type Bench, type BenchContext, type BenchResult, type Cell } from './bench.ts'
 import { everywhere, makeDisk, NbdkitServer } from './disk-servers.ts'
 import { Histogram } from './histogram.ts'
-import type { SenderResult } from './job.ts'
-import { agentName, send, volumeName, VraProcess } from './processes.ts'
+import { agentName, sendTo, volumeName, VraProcess } from './processes.ts'
 
 // What a recovery takes, in parts of their own (--rows NAME of one):
 //
@@ -137,7 +136,8 @@ async function filled(
   makeFileSystem(directory, imageFile)
   const vpgs = await vra.createVpgs(1, sizeBytes)
   const writesPerBatch = (256 * KiB) / writeSizeBytes
-  const sent = await sendTo(vra, vpgs, sizeBytes, {
+  const sent = await sendTo(vra, vpgs, {
+    volumeSizeBytes: sizeBytes,
     imageFile,
     workload: { pattern: 'random', writeSizeBytes, writesPerBatch, data: 'zipf-text', fromBytes: fileSystemSizeBytes },
     writeCountMax: writeCount,
@@ -147,34 +147,6 @@ async function filled(
   while ((await vra.control.showVpg('bench-0')).mirror.unsealedSizeBytes > 0 && performance.now() < endMillis)
     await delay(100)
   await vra.control.tagCheckpoint({ vpg: 'bench-0', tag: 'measured', checkpoint: 'latest' })
-}
-
-async function sendTo(
-  vra: VraProcess,
-  vpgs: Awaited<ReturnType<VraProcess['createVpgs']>>,
-  volumeSizeBytes: number,
-  job: Pick<Parameters<typeof send>[0], 'workload' | 'imageFile'> & {
-    readonly writeCountMax?: number
-    readonly rawBytesPerSecond?: number
-    readonly measureMillis?: number
-  },
-): Promise<SenderResult> {
-  return await send({
-    target: 'vra',
-    port: vra.port,
-    tls: undefined,
-    agent: agentName,
-    vpgs,
-    volumeName,
-    volumeSizeBytes,
-    windowBytes: 8 * MiB,
-    warmupMillis: 0,
-    measureMillis: 600_000,
-    markerMillis: 1_000,
-    rawBytesPerSecond: undefined,
-    writeCountMax: undefined,
-    ...job,
-  })
 }
 
 /** An ext4 with a file in it. */
@@ -338,7 +310,8 @@ async function ackPart(context: BenchContext): Promise<BenchResult> {
         ...{ historyMillis: 3_600_000, checkpointIntervalMillis: 5_000 },
       })
       const vpgs = [{ name, durable: { generation: 0, sequence: 0 } }]
-      const sent = await sendTo(vra, vpgs, diskSizeBytes, {
+      const sent = await sendTo(vra, vpgs, {
+        volumeSizeBytes: diskSizeBytes,
         workload,
         rawBytesPerSecond: ackRawBytesPerSecond,
         measureMillis,

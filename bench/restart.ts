@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { GiB, MiB } from '../src/base/units.ts'
 import { atMost, type Bench } from './bench.ts'
-import { agentName, rssMaxBytesOf, send, volumeName, VraProcess } from './processes.ts'
+import { rssMaxBytesOf, sendTo, VraProcess } from './processes.ts'
 
 // From the start of a daemon that was killed, with a full journal, to "ready".
 //
@@ -21,21 +21,11 @@ export const restart: Bench = {
     const emptyMillis = vra.readyMillis
     const vpgs = await vra.createVpgs(streams, 16 * GiB)
     say(`filling ${journalBytes / MiB} MiB of journal`)
-    await send({
-      target: 'vra',
-      port: vra.port,
-      tls: undefined,
-      agent: agentName,
-      vpgs,
-      volumeName,
+    await sendTo(vra, vpgs, {
       volumeSizeBytes: 16 * GiB,
       workload: { pattern: 'random', writeSizeBytes: 4096, writesPerBatch: 64, data: 'random' },
       windowBytes: 1 * MiB,
-      rawBytesPerSecond: undefined,
-      warmupMillis: 0,
-      measureMillis: 600_000,
       writeCountMax: journalBytes / 4096,
-      markerMillis: 1_000,
     })
     await vra.kill()
     await vra.start()

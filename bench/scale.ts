@@ -13,7 +13,7 @@ import { openStore } from '../src/store/store.ts'
 import type { ObjectRef } from '../src/timeline/state.ts'
 import { atMost, type Aim, type Bench, type BenchContext, type ResultTable } from './bench.ts'
 import { HistoryModel, kinds, perGiB, type Written } from './history-model.ts'
-import { agentName, rssMaxBytesOf, send, volumeName, VraProcess } from './processes.ts'
+import { rssMaxBytesOf, sendTo, VraProcess } from './processes.ts'
 
 // A month of history of many terabytes, without its bytes: what it costs to keep (puts, bytes written again, bytes a recovery reads), and what it costs to
 // hold (start, memory, time to open an image). Manifests are real and are read by the real daemon; packs and segments are only named.
@@ -119,24 +119,12 @@ async function sampleOfBytes(context: BenchContext): Promise<ResultTable> {
   try {
     const vpgs = await vra.createVpgs(1, 1 * GiB)
     context.say(`a sample of ${rawSizeBytes / MiB} MiB with bytes`)
-    await send({
-      ...{
-        target: 'vra',
-        port: vra.port,
-        tls: undefined,
-        agent: agentName,
-        vpgs,
-        volumeName,
-        volumeSizeBytes: 1 * GiB,
-      },
+    await sendTo(vra, vpgs, {
+      volumeSizeBytes: 1 * GiB,
       workload: { pattern: 'random', writeSizeBytes: 4096, writesPerBatch: 64, data: 'random' },
-      ...{
-        windowBytes: 1 * MiB,
-        rawBytesPerSecond: 60e6,
-        warmupMillis: 0,
-        measureMillis: (rawSizeBytes / 60e6) * 1000,
-      },
-      ...{ writeCountMax: undefined, markerMillis: 1_000 },
+      windowBytes: 1 * MiB,
+      rawBytesPerSecond: 60e6,
+      measureMillis: (rawSizeBytes / 60e6) * 1000,
     })
     const { requests, forms } = (await vra.control.showVpg('bench-0')).mirror
     const puts = (['segments', 'deltas', 'base', 'manifests'] as const).map(form => requests.puts[form])
