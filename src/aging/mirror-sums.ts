@@ -1,22 +1,5 @@
 import type { SinceAsleep } from '../manifest/manifest.ts'
-import type { VpgMirrorStatus } from './service.ts'
-
-/** What of a VPG's status is a sum over its manifest: a VPG that sleeps remembers it. */
-export type MirrorSums = Pick<
-  VpgMirrorStatus,
-  | 'segmentCount'
-  | 'segmentSizeBytes'
-  | 'deltaCount'
-  | 'deltaSizeBytes'
-  | 'regionCount'
-  | 'baseSizeBytes'
-  | 'garbageCount'
-  | 'unfoldedRawSizeBytes'
-  | 'historyMillis'
-  | 'historySizeBytes'
-  | 'agedEarlySinceMicros'
-  | 'forms'
->
+import type { MirrorSums } from './service.ts'
 
 /** The sums with the segments that were committed since, and the checkpoints in them. */
 export function withSegments(sums: MirrorSums, since: SinceAsleep, historyGrownMillis: number): MirrorSums {

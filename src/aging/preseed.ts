@@ -17,14 +17,14 @@ import type { VpgAging } from './vpg-aging.ts'
 // before its agent has compared all of it.
 
 /** Where in which volume. */
-interface SeededRegion {
-  readonly dataBytes: number
-  readonly definition: VpgDefinition
-}
-
 export interface PreseedPlace {
   readonly volume: number
   readonly region: number
+}
+
+interface SeededRegion {
+  readonly dataBytes: number
+  readonly definition: VpgDefinition
 }
 
 /**

@@ -293,8 +293,8 @@ export interface VpgMirrorStatus {
   readonly storeFailure: string | undefined
 }
 
-/** What people and their tools are told of it. */
-export type MirrorFacts = Pick<
+/** What of it is a sum over the manifest: a VPG that sleeps remembers it. */
+export type MirrorSums = Pick<
   VpgMirrorStatus,
   | 'segmentCount'
   | 'segmentSizeBytes'
@@ -303,17 +303,16 @@ export type MirrorFacts = Pick<
   | 'regionCount'
   | 'baseSizeBytes'
   | 'garbageCount'
-  | 'unsealedSizeBytes'
   | 'unfoldedRawSizeBytes'
   | 'historyMillis'
   | 'historySizeBytes'
   | 'agedEarlySinceMicros'
   | 'forms'
-  | 'requests'
-  | 'scrub'
-  | 'locks'
-  | 'storeFailure'
 >
+
+/** What people and their tools are told of it. */
+export type MirrorFacts = MirrorSums &
+  Pick<VpgMirrorStatus, 'unsealedSizeBytes' | 'requests' | 'scrub' | 'locks' | 'storeFailure'>
 
 /** Notices from the thread, by name. */
 export interface AgingNotices {
