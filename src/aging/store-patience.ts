@@ -1,5 +1,6 @@
 import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
+import { Waits } from '../base/waits.ts'
 
 const delayMillisFirst = 200
 const delayMillisMax = 15_000
@@ -13,18 +14,13 @@ export interface PatienceHandlers {
 export class StorePatience {
   readonly #clock: Clock
   readonly #handlers: PatienceHandlers
-  #waitingCount = 0
-  #waitedMillis = 0
+  /** Of attempts that wait to be made again. */
+  readonly waits = new Waits()
   #failing: { readonly sinceMicros: number; readonly sentence: string } | undefined
 
   constructor(clock: Clock, handlers: PatienceHandlers) {
     this.#clock = clock
     this.#handlers = handlers
-  }
-
-  /** Attempts that wait to be made again, and what was waited in all. */
-  get waits(): { readonly count: number; readonly millis: number } {
-    return { count: this.#waitingCount, millis: this.#waitedMillis }
   }
 
   /** Undefined while the store answers. */
@@ -51,18 +47,9 @@ export class StorePatience {
         if (!(error instanceof Failure) || !mayPass(error) || signal.aborted) throw error
         this.#tellFailing(error.message)
       }
-      await this.#wait(delayMillis * (0.5 + Math.random() / 2), signal)
+      const waitMillis = delayMillis * (0.5 + Math.random() / 2)
+      await this.waits.during(waitMillis, this.#clock.sleep(waitMillis, signal))
       delayMillis = Math.min(2 * delayMillis, delayMillisMax)
-    }
-  }
-
-  async #wait(delayMillis: number, signal: AbortSignal): Promise<void> {
-    this.#waitingCount++
-    try {
-      await this.#clock.sleep(delayMillis, signal)
-      this.#waitedMillis += delayMillis
-    } finally {
-      this.#waitingCount--
     }
   }
 

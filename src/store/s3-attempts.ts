@@ -81,7 +81,7 @@ export class Attempts {
         if (!mayRepeat(error) || attempt === attemptsMax || !this.#budget.take()) throw error
       }
       const waitMillis = Math.random() * Math.min(delayMillis, delayMillisMax)
-      await this.load.waiting(waitMillis, () => this.#clock.sleep(waitMillis, signal))
+      await this.load.waits.during(waitMillis, this.#clock.sleep(waitMillis, signal))
     }
   }
 

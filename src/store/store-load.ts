@@ -1,21 +1,22 @@
 import type { Failure } from '../base/failure.ts'
+import { Waits } from '../base/waits.ts'
 import type { LoadFacts, StoreOperation } from './object-store.ts'
 
 /** What is under way at a store, what waits to be tried again, and what was put off. */
 export class StoreLoad {
   readonly #throttled: Record<StoreOperation, number> = { create: 0, read: 0, list: 0, remove: 0, lock: 0 }
   #throttledAtMicros: number | undefined
-  #backedOffMillis = 0
   #underWay = 0
-  #waiting = 0
+  /** Of requests that wait to be tried again. */
+  readonly waits = new Waits()
 
   get facts(): LoadFacts {
     return {
       throttledCounts: { ...this.#throttled },
       throttledAtMicros: this.#throttledAtMicros,
-      backedOffMillis: this.#backedOffMillis,
+      backedOffMillis: this.waits.millis,
       underWayCount: this.#underWay,
-      waitingCount: this.#waiting,
+      waitingCount: this.waits.count,
     }
   }
 
@@ -25,16 +26,6 @@ export class StoreLoad {
       return await work()
     } finally {
       this.#underWay--
-    }
-  }
-
-  async waiting(delayMillis: number, wait: () => Promise<void>): Promise<void> {
-    this.#waiting++
-    try {
-      await wait()
-      this.#backedOffMillis += delayMillis
-    } finally {
-      this.#waiting--
     }
   }
 
