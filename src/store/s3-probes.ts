@@ -17,6 +17,33 @@ import { encryptionAsked, newS3Client, type S3Config, type S3Credentials } from 
 /** The CRC32 of no bytes: wrong for any object that holds some. */
 const wrongChecksum = 'AAAAAA=='
 
+interface Asking {
+  readonly client: S3Client
+  readonly options: { readonly abortSignal: AbortSignal; readonly requestTimeout: number }
+}
+
+/** With a client that lives as long as the question. Fails as an attempt of a store does, and says so of `name`. */
+async function asked<T>(
+  { config, credentials, signal, name }: Question,
+  ask: (asking: Asking) => Promise<T>,
+): Promise<T> {
+  const client = newS3Client(config, credentials)
+  try {
+    return await ask({ client, options: { abortSignal: signal, requestTimeout: config.requestTimeoutMillis } })
+  } catch (error) {
+    throw failureOfAttempt(error, name)
+  } finally {
+    client.destroy()
+  }
+}
+
+interface Question {
+  readonly config: S3Config
+  readonly credentials: S3Credentials | undefined
+  readonly signal: AbortSignal
+  readonly name: string
+}
+
 /** Puts an object whose checksum is wrong. True where the server refuses it, as it should; false where it took the object. */
 export async function refusesWrongChecksum(
   config: S3Config,
@@ -24,7 +51,6 @@ export async function refusesWrongChecksum(
   object: { readonly key: string; readonly body: Uint8Array },
   signal: AbortSignal,
 ): Promise<boolean> {
-  const client = newS3Client(config, credentials)
   const { key, body } = object
   const command = new PutObjectCommand({
     Bucket: config.bucket,
@@ -35,15 +61,9 @@ export async function refusesWrongChecksum(
     ChecksumCRC32: wrongChecksum,
     ...encryptionAsked(config),
   })
-  try {
-    await client.send(command, { abortSignal: signal, requestTimeout: config.requestTimeoutMillis })
-    return false
-  } catch (error) {
-    if (error instanceof S3ServiceException && error.$metadata.httpStatusCode === 400) return true
-    throw failureOfAttempt(error, key)
-  } finally {
-    client.destroy()
-  }
+  return await asked({ config, credentials, signal, name: key }, ({ client, options }) =>
+    client.send(command, options).then(() => false, ifStatus([400], true)),
+  )
 }
 
 /** Fails CONFIG_INVALID where the object is not encrypted as the configuration asks; else says how it is. */
@@ -53,21 +73,16 @@ export async function encryptionOf(
   key: string,
   signal: AbortSignal,
 ): Promise<string> {
-  const client = newS3Client(config, credentials)
   const command = new HeadObjectCommand({ Bucket: config.bucket, Key: `${config.prefix}${key}` })
-  try {
-    const head = await client.send(command, { abortSignal: signal, requestTimeout: config.requestTimeoutMillis })
+  return await asked({ config, credentials, signal, name: key }, async ({ client, options }) => {
+    const head = await client.send(command, options)
     const found = head.ServerSideEncryption
     const wanted = encryptionAsked(config).ServerSideEncryption
     const inWords = found === undefined ? 'without encryption' : `with ${found}`
     if (wanted !== undefined && found !== wanted)
       throw new Failure('CONFIG_INVALID', `an object that asked for ${wanted} was stored ${inWords}`)
     return `objects are stored ${inWords}${head.SSEKMSKeyId === undefined ? '' : ` (${head.SSEKMSKeyId})`}`
-  } catch (error) {
-    throw failureOfAttempt(error, key)
-  } finally {
-    client.destroy()
-  }
+  })
 }
 
 /** What becomes of what is removed in a bucket with versions. */
@@ -83,32 +98,20 @@ export async function versionsOf(
   credentials: S3Credentials | undefined,
   signal: AbortSignal,
 ): Promise<Versions | undefined> {
-  const client = newS3Client(config, credentials)
-  const options = { abortSignal: signal, requestTimeout: config.requestTimeoutMillis }
-  try {
+  const look = async (asking: Asking): Promise<Versions> => {
+    const { client, options } = asking
     const { Status } = await client.send(new GetBucketVersioningCommand({ Bucket: config.bucket }), options)
     if (Status === undefined) return { isVersioned: false, expire: false }
-    return { isVersioned: true, expire: (await rulesOf(client, config, options)).some(rule => expires(rule, config)) }
-  } catch (error) {
-    if (hasStatus(error, [403, 405, 501])) return undefined
-    throw failureOfAttempt(error, config.bucket)
-  } finally {
-    client.destroy()
+    return { isVersioned: true, expire: (await rulesOf(asking, config)).some(rule => expires(rule, config)) }
   }
+  return await asked({ config, credentials, signal, name: config.bucket }, asking =>
+    look(asking).catch(ifStatus([403, 405, 501], undefined)),
+  )
 }
 
-async function rulesOf(
-  client: S3Client,
-  { bucket }: S3Config,
-  options: { readonly abortSignal: AbortSignal; readonly requestTimeout: number },
-): Promise<readonly LifecycleRule[]> {
-  try {
-    const command = new GetBucketLifecycleConfigurationCommand({ Bucket: bucket })
-    return (await client.send(command, options)).Rules ?? []
-  } catch (error) {
-    if (hasStatus(error, [404])) return []
-    throw error
-  }
+async function rulesOf({ client, options }: Asking, { bucket }: S3Config): Promise<readonly LifecycleRule[]> {
+  const command = new GetBucketLifecycleConfigurationCommand({ Bucket: bucket })
+  return await client.send(command, options).then(({ Rules }) => Rules ?? [], ifStatus([404], []))
 }
 
 function expires(rule: LifecycleRule, { prefix }: S3Config): boolean {
@@ -126,10 +129,8 @@ export async function refusesToDestroy(
   key: string,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const client = newS3Client(config, credentials)
-  const options = { abortSignal: signal, requestTimeout: config.requestTimeoutMillis }
   const place = { Bucket: config.bucket, Key: `${config.prefix}${key}` }
-  try {
+  const destroy = async ({ client, options }: Asking): Promise<boolean> => {
     const { VersionId } = await client.send(new HeadObjectCommand(place), options)
     if (VersionId === undefined)
       throw new Failure('CONFIG_INVALID', 'the bucket takes a lock and keeps no versions: nothing is locked in it', {
@@ -137,14 +138,14 @@ export async function refusesToDestroy(
       })
     await client.send(new DeleteObjectCommand({ ...place, VersionId }), options)
     return false
-  } catch (error) {
-    if (hasStatus(error, [403])) return true
-    throw failureOfAttempt(error, key)
-  } finally {
-    client.destroy()
   }
+  return await asked({ config, credentials, signal, name: key }, asking => destroy(asking).catch(ifStatus([403], true)))
 }
 
-function hasStatus(error: unknown, statuses: readonly number[]): boolean {
-  return error instanceof S3ServiceException && statuses.includes(error.$metadata.httpStatusCode ?? 0)
+/** What an answer of one of these statuses stands for; any other error stays one. */
+function ifStatus<T>(statuses: readonly number[], value: T): (error: unknown) => T {
+  return error => {
+    if (error instanceof S3ServiceException && statuses.includes(error.$metadata.httpStatusCode ?? 0)) return value
+    throw error
+  }
 }
