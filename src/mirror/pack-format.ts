@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
-import { crc32c } from '../codec/crc32c.ts'
-import type { ObjectRef } from '../timeline/state.ts'
 import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
 import { extentSizeBytesMax, regionSizeBytes } from '../base/limits.ts'
 import { sectorSizeBytes } from '../base/units.ts'
+import { crc32c } from '../codec/crc32c.ts'
+import type { ObjectRef } from '../timeline/state.ts'
 
 // A pack holds sorted extents of one volume: a part of a delta, or one region of the base. Little-endian.
 //

@@ -45,7 +45,7 @@ interface LastExtent {
   /** In the volume. */
   readonly startSector: number
   readonly ordinal: number
-  readonly entry: ExtentEntry
+  readonly entry: Omit<ExtentEntry, 'sectors'> & { sectors: number }
 }
 
 /**
@@ -140,9 +140,8 @@ export class PackWriter {
   #extendLast(sectors: number): void {
     const last = this.#last
     assert(last !== undefined, 'there is an extent to extend')
-    const entry = { ...last.entry, sectors: last.entry.sectors + sectors }
-    encodeExtent(this.#extentsView, last.at, entry)
-    this.#last = { ...last, entry }
+    last.entry.sectors += sectors
+    encodeExtent(this.#extentsView, last.at, last.entry)
   }
 
   #addExtent(startSector: number, ordinal: number, data: Uint8Array): void {
