@@ -10,6 +10,7 @@ import type { RpcClient } from '../base/rpc.ts'
 import { changedExtents, ImageSources, openImage, type Image, type VolumeRange } from '../image/image.ts'
 import type { ImageConfig } from '../image/service.ts'
 import type { StandbyAdvance, StandbyContext, TargetPlan } from '../recovery/target.ts'
+import type { Json } from '../timeline/recovery.ts'
 import { Attempts } from './attempts.ts'
 import { Chains } from './chains.ts'
 import { newEbsClient, newEc2Client } from './clients.ts'
@@ -89,17 +90,14 @@ export class AwsServer implements AwsService {
   }
 
   async carryOut({ work, step, record, definition }: Parameters<AwsService['carryOut']>[0]): Promise<void> {
-    let now = record
+    const remembering = this.#remembering(work, record)
     await this.#run(work, signal =>
       this.#parts.recoveries[step]({
         get record() {
-          return now
+          return remembering.record
         },
         definition,
-        remember: async memory => {
-          await this.#asks.call('remember', { work, memory })
-          now = { ...now, memory }
-        },
+        remember: remembering.remember,
         openPlan: () => this.#asks.call('openPlan', { work }),
         release: plan => this.#asks.call('release', { vpg: definition.id, pinId: plan.pinId }),
         progress: (volume, doneBytes, totalBytes) => this.#notify('progress', { work, volume, doneBytes, totalBytes }),
@@ -117,18 +115,27 @@ export class AwsServer implements AwsService {
   }
 
   #standbyContext({ work, record, definition }: StandbyWork, signal: AbortSignal): StandbyContext {
-    let now = record
+    const remembering = this.#remembering(work, record)
     return {
       get record() {
-        return now
+        return remembering.record
       },
       definition,
-      remember: async memory => {
-        await this.#asks.call('remember', { work, memory })
-        now = { ...now, memory }
-      },
+      remember: remembering.remember,
       signal,
     }
+  }
+
+  /** The record as it is once the daemon has made durable what is to be remembered. */
+  #remembering<R extends { readonly memory: Json }>(work: number, record: R) {
+    const remembering = {
+      record,
+      remember: async (memory: Json): Promise<void> => {
+        await this.#asks.call('remember', { work, memory })
+        remembering.record = { ...remembering.record, memory }
+      },
+    }
+    return remembering
   }
 
   cancel({ work }: { readonly work: number }): Promise<void> {

@@ -6,7 +6,6 @@ import { Permits } from '../base/permits.ts'
 import type { Image, VolumeRange } from '../image/image.ts'
 import type { StandbyAdvance, StandbyContext } from '../recovery/target.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
-import type { StandbyRecord } from '../timeline/standby.ts'
 import {
   chainsMemoryOf,
   givenUp,
@@ -20,7 +19,7 @@ import {
 import { errorNameOf } from './failures.ts'
 import { Remembering, tokenOf } from './memory.ts'
 import { removeTagged } from './removal.ts'
-import type { AwsConfig } from './service.ts'
+import type { AwsConfig, KnownStandby } from './service.ts'
 import { deleteSnapshot, isThere, makeSnapshot, type Parent, type SnapshotTools } from './snapshots.ts'
 import { ownKeys, tagTable, type TagTable } from './tags.ts'
 
@@ -34,9 +33,6 @@ import { ownKeys, tagTable, type TagTable } from './tags.ts'
 // least its tag, and goes with the next.
 //
 // S must be known, and what was written since must be, or there is no saying what changed: then the chain begins anew, with a whole snapshot.
-
-/** What the daemon knows of a VPG's chains at this moment. */
-export type KnownStandby = Pick<StandbyRecord, 'checkpoints' | 'memory' | 'state'>
 
 export interface ChainTools extends SnapshotTools {
   readonly config: AwsConfig

@@ -56,10 +56,11 @@ export interface AwsAsks {
   openPlanAt(argument: { readonly vpg: VpgId; readonly checkpoint: Checkpoint }): Promise<ImagePlan>
   release(argument: { readonly vpg: VpgId; readonly pinId: string }): Promise<void>
   /** What is remembered of the VPG's standby chains at this moment; undefined where none are kept. */
-  standbyOf(argument: {
-    readonly vpg: VpgId
-  }): Promise<Pick<StandbyRecord, 'checkpoints' | 'memory' | 'state'> | undefined>
+  standbyOf(argument: { readonly vpg: VpgId }): Promise<KnownStandby | undefined>
 }
+
+/** What the daemon knows of a VPG's standby chains at this moment. */
+export type KnownStandby = Pick<StandbyRecord, 'checkpoints' | 'memory' | 'state'>
 
 /** Notices from the thread, by name. */
 export interface AwsNotices {

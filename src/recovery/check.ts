@@ -116,9 +116,7 @@ async function outcomeOf(child: ChildProcess): Promise<Ended> {
 
 async function endGroup(child: ChildProcess, ended: Promise<Ended>, clock: Clock): Promise<void> {
   killGroup(child, 'SIGTERM')
-  const patience = new AbortController()
-  await Promise.race([ended, clock.sleep(endMillisMax, patience.signal).catch(() => undefined)])
-  patience.abort()
+  await inPatience(clock, () => ended)
   killGroup(child, 'SIGKILL')
 }
 
@@ -126,9 +124,13 @@ async function endGroup(child: ChildProcess, ended: Promise<Ended>, clock: Clock
 async function drained(child: ChildProcess, clock: Clock): Promise<void> {
   if (child.stdout?.closed === true && child.stderr?.closed === true) return
   killGroup(child, 'SIGKILL')
+  await inPatience(clock, signal => once(child, 'close', { signal }).catch(() => undefined))
+}
+
+/** Waits for it, or until patience is at its end; then the signal says that nobody waits any more. */
+async function inPatience(clock: Clock, wait: (signal: AbortSignal) => Promise<unknown>): Promise<void> {
   const patience = new AbortController()
-  const closed = once(child, 'close', { signal: patience.signal }).catch(() => undefined)
-  await Promise.race([closed, clock.sleep(endMillisMax, patience.signal).catch(() => undefined)])
+  await Promise.race([wait(patience.signal), clock.sleep(endMillisMax, patience.signal).catch(() => undefined)])
   patience.abort()
 }
 
