@@ -15,7 +15,6 @@ const volume = { agent: 'sender', volume: 'disk', sizeBytes: 1 * MiB }
 const checkpointCount = 12
 /** The seventh is the one whose marker is damaged. */
 export const countersLooked = [1, 4, 7, 10, checkpointCount]
-export const countersAll = Array.from({ length: checkpointCount }, (_, index) => index + 1)
 export const everythingAges =
   '{ segmentSizeBytesTarget: 256 KiB, segmentAgeMillisMax: 200, foldSizeBytesMin: 256 KiB, deltaShareMax: 0.05, garbageGraceMillis: 3600000 }'
 /** The log keeps all. */

@@ -70,22 +70,20 @@ export interface Stage {
   left(facts: RecoveryFacts): Promise<readonly string[]>
 }
 
-export class RawStage implements Stage {
-  readonly target = 'raw'
-  readonly #scenario: Scenario
+/** What it makes is below a directory of the host. */
+abstract class HostStage implements Pick<Stage, 'settings' | 'left'> {
+  protected readonly scenario: Scenario
+  readonly #name: string
 
-  constructor(scenario: Scenario) {
-    this.#scenario = scenario
+  constructor(scenario: Scenario, name: string) {
+    this.scenario = scenario
+    this.#name = name
   }
 
   settings(): Json {
-    const directory = this.#scenario.file('raw')
+    const directory = this.scenario.file(this.#name)
     fs.mkdirSync(directory)
     return { directory }
-  }
-
-  async content(facts: RecoveryFacts, volume: string): Promise<Buffer> {
-    return fs.readFileSync(placeOf(facts, volume, 'file'))
   }
 
   async left({ settings }: RecoveryFacts): Promise<readonly string[]> {
@@ -93,24 +91,29 @@ export class RawStage implements Stage {
   }
 }
 
-export class NbdStage implements Stage {
-  readonly target = 'nbd'
-  readonly #scenario: Scenario
+export class RawStage extends HostStage implements Stage {
+  readonly target = 'raw'
 
   constructor(scenario: Scenario) {
-    this.#scenario = scenario
+    super(scenario, 'raw')
   }
 
-  settings(): Json {
-    const directory = this.#scenario.file('live')
-    fs.mkdirSync(directory)
-    return { directory }
+  async content(facts: RecoveryFacts, volume: string): Promise<Buffer> {
+    return fs.readFileSync(placeOf(facts, volume, 'file'))
+  }
+}
+
+export class NbdStage extends HostStage implements Stage {
+  readonly target = 'nbd'
+
+  constructor(scenario: Scenario) {
+    super(scenario, 'live')
   }
 
   async connect(facts: RecoveryFacts, volume: string): Promise<NbdClient> {
     const { hostname: host, port, pathname } = new URL(placeOf(facts, volume, 'nbd'))
     const name = decodeURIComponent(pathname.slice(1))
-    return this.#scenario.adopt(await NbdClient.open({ host, port: Number(port) }, name))
+    return this.scenario.adopt(await NbdClient.open({ host, port: Number(port) }, name))
   }
 
   async content(facts: RecoveryFacts, volume: string): Promise<Buffer> {
@@ -119,10 +122,6 @@ export class NbdStage implements Stage {
     const bytes = await client.read(0, client.sizeBytes)
     await client.close()
     return bytes
-  }
-
-  async left({ settings }: RecoveryFacts): Promise<readonly string[]> {
-    return fs.readdirSync((settings as { directory: string }).directory)
   }
 }
 
