@@ -183,7 +183,7 @@ async function holding(
   const store = { kind: 'directory', directory: path.join(data, 'store') } as const
   const opened = await openStore(store)
   const held: Held[] = []
-  const counts = context.full ? [0, volumeCountAim] : context.quick ? [0, 4, 12] : [0, 8, 24]
+  const counts = context.full ? [0, volumeCountAim] : context.quick ? [0, 2, 6] : [0, 4, 12]
   let volumeCount = 0
   for (const count of counts) {
     for (; volumeCount < count; volumeCount++) {
