@@ -85,9 +85,13 @@ export const ingest: Bench = {
       context.say(name)
       const measured = await measureVra(context, vra, agentTls, one)
       const reference = 'program' in sink ? await measureSink(context, one, sink.program) : undefined
+      const referenceHalf =
+        'program' in sink && measured.half !== undefined
+          ? await halfOfSink(context, one, sink.program, measured.full)
+          : undefined
       const ratio = reference === undefined ? undefined : rateOf(measured.full) / storedRateOf(reference.result)
       found.set(name, { measured, ratio })
-      rows.push(rowOf(one, measured, reference, ratio))
+      rows.push(rowOf(one, measured, { full: reference, half: referenceHalf }, ratio))
       if (measured.half !== undefined && one.workload.data === 'zipf-text' && one.workload.writeSizeBytes === 4096)
         curves.push({ name: `${name}, half load`, counts: measured.half.latencyCounts })
     }
@@ -105,7 +109,7 @@ export const ingest: Bench = {
             'ratio: guest MB/s over the bytes/s of the reference. sender: the sending process, on the same cores.',
             'p50, p99 at full load are the depth of the queue (16 MiB); half p99 is at half the rate that is aimed at (of 4 KiB: 200,000',
             'writes/s, 100,000 over TLS; half of what was measured, if less), from when a frame was due, so it holds what the sender, on',
-            'the same cores, was late with it: sent late.',
+            'the same cores, was late with it: sent late. reference half: the sink at that rate.',
           ],
         },
       ],
@@ -127,6 +131,7 @@ const columns = [
   { name: 'p99 ms', digits: 1 },
   { name: 'half p99 ms', digits: 1 },
   { name: 'sent late p99 ms', digits: 1 },
+  { name: 'reference half p99 ms', digits: 1 },
   { name: 'vra CPU s/GiB', digits: 2 },
   { name: 'sender CPU s/GiB', digits: 2 },
   { name: 'RSS max MiB', digits: 0 },
@@ -143,7 +148,7 @@ function nameOf({ streams, workload, tls }: Case): string {
 function rowOf(
   { streams, workload, tls }: Case,
   { full, half, daemonCpuSeconds, rssMaxBytes }: Measured,
-  reference: Reference | undefined,
+  { full: reference, half: referenceHalf }: { full: Reference | undefined; half: SenderResult | undefined },
   ratio: number | undefined,
 ): Cell[] {
   const latency = new Histogram(full.latencyCounts)
@@ -158,8 +163,9 @@ function rowOf(
     storedRateOf(full) / 1e6,
     latency.quantileMillis(0.5),
     latency.quantileMillis(0.99),
-    half === undefined ? undefined : new Histogram(half.latencyCounts).quantileMillis(0.99),
-    half === undefined ? undefined : new Histogram(half.latenessCounts).quantileMillis(0.99),
+    half && new Histogram(half.latencyCounts).quantileMillis(0.99),
+    half && new Histogram(half.latenessCounts).quantileMillis(0.99),
+    referenceHalf && new Histogram(referenceHalf.latencyCounts).quantileMillis(0.99),
     daemonCpuSeconds / guestGiB,
     full.cpuSeconds / guestGiB,
     rssMaxBytes / MiB,
@@ -280,9 +286,16 @@ async function sendHalf(vra: VraProcess, job: SenderJob, full: SenderResult): Pr
       return { name, durable: agents[0]?.durable ?? { generation: 0, sequence: 0 } }
     }),
   )
+  return await send({ ...job, vpgs, ...halfLoad(job, full) })
+}
+
+function halfLoad(
+  job: Pick<SenderJob, 'tls' | 'workload'>,
+  full: SenderResult,
+): Pick<SenderJob, 'rawBytesPerSecond' | 'warmupMillis'> {
   const aimedWritesPerSecond = job.tls === undefined ? writesPerSecondAim.plain : writesPerSecondAim.tls
   const aimedRate = aimedWritesPerSecond * job.workload.writeSizeBytes
-  return await send({ ...job, vpgs, rawBytesPerSecond: Math.min(rateOf(full), aimedRate) / 2, warmupMillis: 500 })
+  return { rawBytesPerSecond: Math.min(rateOf(full), aimedRate) / 2, warmupMillis: 500 }
 }
 
 /** Durable writes of 4 KiB that are aimed at; what is promised of latency is promised at half of that. */
@@ -294,14 +307,39 @@ interface Reference {
 }
 
 async function measureSink(context: BenchContext, one: Case, program: string): Promise<Reference> {
+  return await withSink(context, program, async sink => {
+    const result = await send(toSink(context, one, sink))
+    const { sizeBytes, cpuSeconds } = await sink.stop()
+    return { result, cpuSeconds: cpuSeconds * (result.frameSizeBytes / sizeBytes) }
+  })
+}
+
+/** What an acknowledgement of the sink waits for at the rate at which the daemon's was measured. */
+async function halfOfSink(
+  context: BenchContext,
+  one: Case,
+  program: string,
+  full: SenderResult,
+): Promise<SenderResult> {
+  return await withSink(context, program, async sink => {
+    const job = toSink(context, one, sink)
+    const result = await send({ ...job, ...halfLoad(job, full) })
+    await sink.stop()
+    return result
+  })
+}
+
+async function withSink<T>(context: BenchContext, program: string, use: (sink: SinkProcess) => Promise<T>): Promise<T> {
   const file = path.join(context.directory, 'sink-file')
   const sink = await SinkProcess.start(program, { file, fileMiB: 1024, groupMiB })
-  const job = jobOf(context, one)
-  const vpgs = Array.from({ length: one.streams }, () => ({ name: '', durable: { generation: 0, sequence: 0 } }))
-  const result = await send({ ...job, target: 'sink', port: sink.port, vpgs, tls: undefined })
-  const { sizeBytes, cpuSeconds } = await sink.stop()
+  const result = await use(sink)
   rmSync(file, { force: true })
-  return { result, cpuSeconds: cpuSeconds * (result.frameSizeBytes / sizeBytes) }
+  return result
+}
+
+function toSink(context: BenchContext, one: Case, sink: SinkProcess): SenderJob {
+  const vpgs = Array.from({ length: one.streams }, () => ({ name: '', durable: { generation: 0, sequence: 0 } }))
+  return { ...jobOf(context, one), target: 'sink', port: sink.port, vpgs, tls: undefined }
 }
 
 function jobOf(context: BenchContext, one: Case): Omit<SenderJob, 'target' | 'port' | 'vpgs' | 'tls'> {
