@@ -17,6 +17,8 @@ export interface Link {
   /** Of the link before it only these blocks were put; of a whole one all that are no zeros. */
   readonly putBlockCount: number
   readonly isWhole: boolean
+  /** It is encrypted with, and so is whatever is put upon it; absent: nobody named one. */
+  readonly kmsKey?: string
 }
 
 export interface ChainMemory {

@@ -6,6 +6,7 @@ import { Permits } from '../base/permits.ts'
 import type { Image, VolumeRange } from '../image/image.ts'
 import type { StandbyAdvance, StandbyContext } from '../recovery/target.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
+import { snapshotKeyOf } from '../timeline/definition.ts'
 import {
   chainsMemoryOf,
   givenUp,
@@ -49,6 +50,9 @@ export interface ChainTools extends SnapshotTools {
   readonly told: (vpg: VpgId, sentence: string, failure: FailureRecord | undefined) => void
 }
 
+/** 'other-key': nothing of the key that is wanted can be put upon it. */
+export type ChainAge = { readonly behindMillis: number } | 'other-key'
+
 interface Advancing {
   readonly context: StandbyContext
   readonly checkpoint: Checkpoint
@@ -63,9 +67,10 @@ export class Chains {
     this.#tools = tools
   }
 
-  /** The link that something may be put upon; undefined where there is none. */
-  async newestLink(vpg: VpgId, volume: number): Promise<Parent | undefined> {
-    return (await this.#linkAndCheckpoint(vpg, volume))?.link
+  /** The link that something of this key may be put upon; undefined where there is none. */
+  async newestLink(vpg: VpgId, volume: number, kmsKey: string | undefined): Promise<Parent | undefined> {
+    const link = (await this.#linkAndCheckpoint(vpg, volume))?.link
+    return link?.kmsKey === kmsKey ? link : undefined
   }
 
   async #linkAndCheckpoint(
@@ -79,15 +84,16 @@ export class Chains {
     return link === undefined || held === undefined ? undefined : { link, held }
   }
 
-  /** How far the link is from the checkpoint, in the VPG's time; undefined where there is none, or AWS does not know it. */
+  /** Of the link with this key, how far it is from the checkpoint, in the VPG's time; undefined where there is none, or AWS does not know it. */
   async ageOf(
-    vpg: VpgId,
-    volume: number,
+    { vpg, volume, kmsKey }: { readonly vpg: VpgId; readonly volume: number; readonly kmsKey: string | undefined },
     checkpoint: Checkpoint,
     signal: AbortSignal,
-  ): Promise<{ readonly behindMillis: number } | undefined> {
+  ): Promise<ChainAge | undefined> {
     const known = await this.#linkAndCheckpoint(vpg, volume)
-    if (known === undefined || !(await isThere(known.link.snapshot, this.#tools.ec2, signal))) return undefined
+    if (known === undefined) return undefined
+    if (known.link.kmsKey !== kmsKey) return 'other-key'
+    if (!(await isThere(known.link.snapshot, this.#tools.ec2, signal))) return undefined
     return { behindMillis: Math.abs(known.held.timestampMicros - checkpoint.timestampMicros) / 1000 }
   }
 
@@ -140,7 +146,8 @@ export class Chains {
     const working = volumes.map(({ number }) =>
       permits.with(async () => {
         try {
-          putBlockCount += await this.#advanceVolume(advancing, number)
+          const count = await this.#advanceVolume(advancing, number)
+          putBlockCount += count // not in one: what others have added meanwhile would be lost
         } catch (error) {
           if (error instanceof Failure && error.reaction === 'retry') passing ??= error
           else failing.abort(error)
@@ -155,12 +162,13 @@ export class Chains {
 
   /** Blocks that were put for it. */
   async #advanceVolume(advancing: Advancing, volume: number): Promise<number> {
-    const { checkpoint, held, signal } = advancing
+    const { context, checkpoint, held, signal } = advancing
     let putBlockCount = 0
     if (chainOf(held, volume).link?.ordinal !== checkpoint.ordinal) {
       const { making } = chainOf(held, volume)
-      if (making !== undefined && making.ordinal !== checkpoint.ordinal)
-        await setChain(held, volume, givenUp(chainOf(held, volume)))
+      const isOther =
+        making?.ordinal !== checkpoint.ordinal || making.kmsKey !== snapshotKeyOf(context.definition, volume)
+      if (making !== undefined && isOther) await setChain(held, volume, givenUp(chainOf(held, volume)))
       const link = await this.#newLink(advancing, volume)
       putBlockCount = link.putBlockCount
       const { making: _, link: former, leaving = [], ...rest } = chainOf(held, volume)
@@ -175,7 +183,9 @@ export class Chains {
     const { definition, record } = context
     const { id: vpg } = definition
     const { link } = chainOf(held, volume)
-    const parent = record.checkpoints.some(({ ordinal }) => ordinal === link?.ordinal) ? link : undefined
+    const kmsKey = snapshotKeyOf(definition, volume)
+    const isKnown = record.checkpoints.some(({ ordinal }) => ordinal === link?.ordinal)
+    const parent = isKnown && link?.kmsKey === kmsKey ? link : undefined
     const name = definition.volumes.find(({ number }) => number === volume)?.name ?? String(volume)
     const serial = chainOf(held, volume).making === undefined ? chainOf(held, volume).serial + 1 : undefined
     const plan = await this.#tools.openPlanAt(vpg, checkpoint)
@@ -197,6 +207,7 @@ export class Chains {
             await setChain(held, volume, { ...before, ...begun, making: { ...making, ordinal: checkpoint.ordinal } })
           },
           token: attempt => tokenOf(record.id, volume, chainOf(held, volume).serial, attempt),
+          kmsKey,
           chooseParent: () => Promise.resolve(parent),
           changes: each => this.changes({ vpg, volume, parent: each, checkpoint }, signal),
           onProgress: () => undefined,
@@ -210,6 +221,7 @@ export class Chains {
         ordinal: checkpoint.ordinal,
         putBlockCount: making?.written?.blockCount ?? 0,
         isWhole: making?.parent === undefined,
+        ...(kmsKey === undefined ? {} : { kmsKey }),
       }
     } finally {
       await this.#tools.release(vpg, plan)

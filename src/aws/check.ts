@@ -87,7 +87,7 @@ function idOf({ own }: Site, kind: keyof Own): string {
 
 const DryRun = true
 
-/** One for every call in the table. */
+/** One for every call in the table, but for those of KMS, which AWS makes in our name. */
 export const probes: Readonly<Record<string, Probe>> = {
   'ebs:StartSnapshot': {
     with: 'ec2:CreateTags',
@@ -193,6 +193,8 @@ export const probes: Readonly<Record<string, Probe>> = {
   'ec2:DescribeVolumes': readProbe(DescribeVolumesCommand),
 }
 
+const onKeys = 'only a snapshot, or a machine, that is encrypted with the key shows it'
+
 type Sendable = Parameters<EC2Client['send']>[0]
 
 function readProbe(Command: new (input: { readonly DryRun: boolean }) => unknown): Probe {
@@ -233,7 +235,7 @@ export async function checkPermissions(config: AwsConfig, signal: AbortSignal): 
     const findings: PermissionFinding[] = []
     for (const { action, why } of callsUsed) {
       const probe = probes[action]
-      if (probe === undefined) findings.push({ action, why, outcome: 'untried', sentence: 'no harmless call tries it' })
+      if (probe === undefined) findings.push({ action, why, outcome: 'untried', sentence: onKeys })
       else
         findings.push({
           action,

@@ -15,7 +15,9 @@ export interface NewSnapshot {
   /** At most 64 characters. The same gives the same snapshot, however often. */
   readonly token: string
   readonly sizeGiB: number
+  /** Its key is that of the snapshot, too: AWS takes no other one beside a parent. */
   readonly parent: string | undefined
+  readonly kmsKey: string | undefined
   readonly description: string
   readonly tags: TagTable
 }
@@ -36,10 +38,11 @@ export class EbsCalls {
 
   /** The snapshot's id. NOT_FOUND where it, or its parent, is gone. */
   async start(snapshot: NewSnapshot, signal: AbortSignal): Promise<string> {
-    const { token, sizeGiB, parent, description, tags } = snapshot
+    const { token, sizeGiB, parent, kmsKey, description, tags } = snapshot
     const command = new StartSnapshotCommand({
       VolumeSize: sizeGiB,
       ...(parent === undefined ? {} : { ParentSnapshotId: parent }),
+      ...(parent !== undefined || kmsKey === undefined ? {} : { Encrypted: true, KmsKeyArn: kmsKey }),
       Description: description,
       Tags: tagList(tags),
       ClientToken: token,

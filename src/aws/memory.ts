@@ -12,6 +12,8 @@ export interface SnapshotMemory {
   readonly parent?: string
   /** Of that link. */
   readonly parentOrdinal?: number
+  /** It is encrypted with: that of its parent, where it has one. */
+  readonly kmsKey?: string
   readonly snapshot?: string
   /** All of it is put, and these are to complete it. */
   readonly written?: { readonly blockCount: number; readonly checksum: string }

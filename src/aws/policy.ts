@@ -4,9 +4,10 @@ import type { AwsConfig } from './service.ts'
 
 /**
  * own: allowed only on what bears the owner's tag. making: only where what is made gets it. tagging: only in a call that makes something, and on what bears
- * the owner's tag: who may tag anything may make anything his own. any: AWS knows no such condition for it.
+ * the owner's tag: who may tag anything may make anything his own. any: AWS knows no such condition for it. key: of a key of KMS, which AWS uses in the caller's
+ * name; granting: the same, and only as a grant for AWS itself.
  */
-export type Scope = 'any' | 'making' | 'own' | 'tagging'
+export type Scope = 'any' | 'making' | 'own' | 'tagging' | 'key' | 'granting'
 
 interface CallUse {
   readonly action: string
@@ -51,6 +52,13 @@ export const callsUsed: readonly CallUse[] = [
   { action: 'ec2:DescribeSnapshots', scope: 'any', why: 'what there is' },
   { action: 'ec2:DescribeSubnets', scope: 'any', why: 'plans' },
   { action: 'ec2:DescribeVolumes', scope: 'any', why: 'what there is' },
+  { action: 'kms:CreateGrant', scope: 'granting', why: 'machines with encrypted volumes' },
+  { action: 'kms:Decrypt', scope: 'key', why: 'encrypted snapshots and volumes' },
+  { action: 'kms:DescribeKey', scope: 'key', why: 'encrypted snapshots and volumes' },
+  { action: 'kms:GenerateDataKey', scope: 'key', why: 'encrypted snapshots' },
+  { action: 'kms:GenerateDataKeyWithoutPlaintext', scope: 'key', why: 'encrypted snapshots and volumes' },
+  { action: 'kms:ReEncryptFrom', scope: 'key', why: 'encrypted volumes' },
+  { action: 'kms:ReEncryptTo', scope: 'key', why: 'encrypted volumes' },
 ]
 
 /** As ec2:CreateAction has them. */
@@ -97,6 +105,14 @@ export function policyDocument({
       statement('OwnMachines', [...actions('own', 'ec2'), ...actions('tagging')], {
         [`aws:ResourceTag/${tagKeys.ec2}`]: siteId,
       }),
+      statement('UseKeys', actions('key'), {}),
+      {
+        Sid: 'GrantKeys',
+        Effect: 'Allow',
+        Action: actions('granting'),
+        Resource: '*',
+        Condition: { ...here, Bool: { 'kms:GrantIsForAWSResource': 'true' } },
+      },
       {
         Sid: 'PassRoles',
         Effect: 'Allow',

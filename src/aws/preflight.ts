@@ -2,7 +2,9 @@ import { ebsBlockSizeBytes } from '../base/limits.ts'
 import { Failure, failedWith } from '../base/failure.ts'
 import { GiB } from '../base/units.ts'
 import type { TargetPlan, TargetRequest } from '../recovery/target.ts'
+import { snapshotKeyOf, type VpgDefinition } from '../timeline/definition.ts'
 import type { Ec2Calls, Image, Subnet } from './ec2-calls.ts'
+import type { ChainAge } from './chains.ts'
 import { errorNameOf } from './failures.ts'
 import type { AwsConfig } from './service.ts'
 import { parseSettings, settingsToJson, type AwsSettings, type MachineSettings, type VolumeType } from './settings.ts'
@@ -22,18 +24,18 @@ const iopsPerGiBMax: Readonly<Partial<Record<VolumeType, number>>> = { gp3: 500,
 const iopsOfItself: Readonly<Partial<Record<VolumeType, number>>> = { gp3: 3000, io1: 100, io2: 100 }
 const gibibytesMax = 65_536
 
-/** For each VM, of what a standby chain has: undefined where there is none. */
-export type ChainAge = (volume: number) => Promise<{ readonly behindMillis: number } | undefined>
+/** Of a volume that is to be encrypted with the key what its standby chain has: undefined where there is none. */
+export type LookAtChain = (volume: number, kmsKey: string | undefined) => Promise<ChainAge | undefined>
 
 export async function planRecovery(
   request: TargetRequest,
   config: AwsConfig,
   ec2: Ec2Calls,
-  chainAge: ChainAge,
+  chainAge: LookAtChain,
   signal: AbortSignal,
 ): Promise<TargetPlan> {
-  const settings = parseSettings(request.settings, request.vms, request.definition)
-  const faults = addressFaults(settings)
+  const settings = withKeys(parseSettings(request.settings, request.vms, request.definition), request.definition)
+  const faults = [...addressFaults(settings), ...keyFaults(settings, config)]
   const remarks: string[] = []
   const { availabilityZone } = settings
   if (availabilityZone !== undefined)
@@ -45,10 +47,10 @@ export async function planRecovery(
   for (const machine of settings.machines) await checkMachine(machine, settings, ec2, { faults, remarks }, signal)
   const sizes = settings.machines
     .flatMap(({ volumes }) => volumes)
-    .map(({ number, name, type, iops }) => {
+    .map(({ number, name, type, iops, kmsKey }) => {
       const known = request.sizes.find(({ volume }) => volume === number)
       const sizeBytes = known?.sizeBytes ?? 0
-      return { number, name, type, iops, sizeBytes, dataSizeBytes: known?.dataSizeBytes ?? sizeBytes }
+      return { number, name, type, iops, kmsKey, sizeBytes, dataSizeBytes: known?.dataSizeBytes ?? sizeBytes }
     })
   for (const { name, sizeBytes, type, iops } of sizes) {
     const sizeGiB = Math.max(1, Math.ceil(sizeBytes / GiB))
@@ -62,10 +64,12 @@ export async function planRecovery(
     throw new Failure('REQUEST_INVALID', `AWS cannot do this: ${faults.join('; ')}`, { faultCount: faults.length })
 
   let copySizeBytes = 0
-  for (const { number, name, sizeBytes, dataSizeBytes } of sizes) {
-    const chain = await chainAge(number)
-    if (chain === undefined) copySizeBytes += dataSizeBytes
-    else
+  for (const { number, name, kmsKey, sizeBytes, dataSizeBytes } of sizes) {
+    const chain = await chainAge(number, kmsKey)
+    if (chain === undefined || chain === 'other-key') copySizeBytes += dataSizeBytes
+    if (chain === 'other-key')
+      remarks.push(`${name}: its standby snapshot is not encrypted with the key that is wanted: all of it is put`)
+    else if (chain !== undefined)
       remarks.push(`${name}: only what differs from its standby snapshot, ${minutes(chain.behindMillis)} away, is put`)
     if (sizeBytes % GiB !== 0)
       remarks.push(
@@ -79,12 +83,32 @@ export async function planRecovery(
     `about ${Math.ceil(blocks)} blocks are put at least (more where data lies thinly spread; zeros are left out), at ${Math.floor(putsPerSecond)} a second or what the account's quota allows`,
     `puts cost about ${usd(blocks * putPriceUsdPerBlock)}, storing the snapshots about ${usd((copySizeBytes / GiB) * storagePriceUsdPerGiBMonth)} a month; volumes and instances cost as everywhere (prices of us-east-1)`,
   )
+  for (const key of new Set(sizes.flatMap(({ kmsKey }) => kmsKey ?? [])))
+    remarks.push(`whether the key ${key} exists, and may be used by the VRA, shows when the first snapshot begins`)
   if (sizes.length > pendingSnapshotsMax / 2)
     remarks.push(
       `an account may have ${pendingSnapshotsMax} snapshots pending; this recovery has ${sizes.length} volumes, a few at a time`,
     )
   const expectedMillis = putMillis + completionMillis + machineMillis
   return { settings: settingsToJson(settings), copySizeBytes, expectedMillis, remarks }
+}
+
+/** Whoever names no key for this recovery has named it for the VPG: what the record keeps is what was planned, whatever is named later. */
+function withKeys(settings: AwsSettings, definition: VpgDefinition): AwsSettings {
+  const machines = settings.machines.map(machine => {
+    const volumes = machine.volumes.map(volume => ({
+      ...volume,
+      kmsKey: volume.kmsKey ?? snapshotKeyOf(definition, volume.number),
+    }))
+    return { ...machine, volumes }
+  })
+  return { ...settings, machines }
+}
+
+function keyFaults({ machines }: AwsSettings, { region }: AwsConfig): string[] {
+  const keys = new Set(machines.flatMap(({ volumes }) => volumes.flatMap(({ kmsKey }) => kmsKey ?? [])))
+  const elsewhere = [...keys].filter(key => key.split(':')[3] !== region)
+  return elsewhere.map(key => `the key ${key} is not of ${region}, and encrypts nothing there`)
 }
 
 /** An address is one machine's; in subnets of different networks it may be of two. */

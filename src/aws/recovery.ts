@@ -29,6 +29,13 @@ export interface RecoveryTools extends SnapshotTools {
   readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<Image>
 }
 
+interface VolumeOfMachine {
+  readonly machine: MachineSettings
+  readonly number: number
+  readonly name: string
+  readonly kmsKey: string | undefined
+}
+
 export class AwsRecoveries {
   readonly #tools: RecoveryTools
 
@@ -38,7 +45,8 @@ export class AwsRecoveries {
 
   async plan(request: TargetRequest, signal: AbortSignal): Promise<TargetPlan> {
     const { config, ec2, chains } = this.#tools
-    const chainAge = (volume: number) => chains.ageOf(request.definition.id, volume, request.checkpoint, signal)
+    const chainAge = (volume: number, kmsKey: string | undefined) =>
+      chains.ageOf({ vpg: request.definition.id, volume, kmsKey }, request.checkpoint, signal)
     return await planRecovery(request, config, ec2, chainAge, signal)
   }
 
@@ -73,7 +81,7 @@ export class AwsRecoveries {
     memory: Memory,
   ): Promise<ReadonlyMap<number, string>> {
     const volumes = settings.machines.flatMap(machine =>
-      machine.volumes.map(({ number, name }) => ({ machine, number, name })),
+      machine.volumes.map(({ number, name, kmsKey }) => ({ machine, number, name, kmsKey })),
     )
     const permits = new Permits(snapshotsWrittenAtOnceMax)
     const made = new Map<number, string>()
@@ -112,7 +120,7 @@ export class AwsRecoveries {
 
   async #makeSnapshot(
     context: TargetContext,
-    { machine, number, name }: { readonly machine: MachineSettings; readonly number: number; readonly name: string },
+    { machine, number, name, kmsKey }: VolumeOfMachine,
     memory: Memory,
     image: Image,
     signal: AbortSignal,
@@ -137,7 +145,8 @@ export class AwsRecoveries {
         memory: () => memory.snapshot(number),
         remember: own => memory.setSnapshots({ [number]: own }),
         token: attempt => tokenOf(record.id, number, 'snapshot', attempt),
-        chooseParent: () => chains.newestLink(definition.id, number),
+        kmsKey,
+        chooseParent: () => chains.newestLink(definition.id, number, kmsKey),
         changes: parent => chains.changes({ vpg: definition.id, volume: number, parent, checkpoint }, signal),
         onProgress: doneBytes => context.progress(number, Math.min(doneBytes, sizeBytes), sizeBytes),
       },

@@ -1,5 +1,5 @@
 import { Failure } from '../base/failure.ts'
-import type { VpgDefinition } from '../timeline/definition.ts'
+import { kmsKeyArnPattern, type VpgDefinition } from '../timeline/definition.ts'
 import type { Json, RecoveryVm } from '../timeline/recovery.ts'
 
 // What a person says about machines and volumes in AWS: README.md lists the keys. `machine` and `volumes` at the top hold for every machine and volume;
@@ -14,6 +14,8 @@ export interface VolumeSettings {
   readonly throughput: number | undefined
   /** MiB a second at which AWS reads the volume in ahead of use; it costs by the snapshot's size. */
   readonly initializationRate: number | undefined
+  /** ARN of the key of KMS with which it is encrypted, and its snapshot. */
+  readonly kmsKey: string | undefined
 }
 
 /**
@@ -105,7 +107,7 @@ export function settingsToJson({ availabilityZone, machines }: AwsSettings): Jso
   })
 }
 
-const volumeKeys = ['type', 'iops', 'throughput', 'initializationRate']
+const volumeKeys = ['type', 'iops', 'throughput', 'initializationRate', 'kmsKey']
 const machineKeys = [
   'start',
   'instanceType',
@@ -194,7 +196,8 @@ function parseVolume(table: Table, place: string, faults: Faults): VolumeSetting
     faults.add(
       `${place}.throughput: gp3 has at most ${throughputPerIops} MiB/s for each of its ${iops ?? iopsMin} IOPS`,
     )
-  return { type, iops, throughput, initializationRate: faults.number(table, 'initializationRate', place, 100, 300) }
+  const initializationRate = faults.number(table, 'initializationRate', place, 100, 300)
+  return { type, iops, throughput, initializationRate, kmsKey: faults.text(table, 'kmsKey', place, kmsKeyArnPattern) }
 }
 
 const textCharactersMax = 24_000

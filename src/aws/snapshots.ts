@@ -38,8 +38,10 @@ export interface SnapshotJob {
   /** Durable on return. */
   readonly remember: (memory: SnapshotMemory) => Promise<void>
   readonly token: (attempt: number) => string
-  /** A completed snapshot that this one may be put upon; asked once. */
+  /** A completed snapshot, encrypted with the same key, that this one may be put upon; asked once. */
   readonly chooseParent: () => Promise<Parent | undefined>
+  /** With which it is to be encrypted, and the parent is. */
+  readonly kmsKey: string | undefined
   /** What may differ between the parent's checkpoint and the image, ascending; undefined where that cannot be said (any more). */
   readonly changes: (parent: Parent) => Promise<AsyncIterable<VolumeRange> | undefined>
   readonly onProgress: (doneBytes: number) => void
@@ -70,9 +72,13 @@ export async function makeSnapshot(job: SnapshotJob, tools: SnapshotTools, signa
 }
 
 async function firstAttempt(job: SnapshotJob): Promise<SnapshotMemory> {
-  const memory = { attempt: 1, ...parentMemory(await job.chooseParent()) }
+  const memory = { attempt: 1, ...parentMemory(await job.chooseParent()), ...keyMemory(job) }
   await job.remember(memory)
   return memory
+}
+
+function keyMemory({ kmsKey }: SnapshotJob): Pick<SnapshotMemory, 'kmsKey'> {
+  return kmsKey === undefined ? {} : { kmsKey }
 }
 
 function parentMemory(parent: Parent | undefined): Pick<SnapshotMemory, 'parent' | 'parentOrdinal'> {
@@ -92,7 +98,11 @@ async function attemptSnapshot(
     if (snapshot !== undefined) await deleteSnapshot(snapshot, tools.ec2, signal)
     const chosen = upon === 'same' ? parent : await job.chooseParent()
     const isOther = upon === 'same' || chosen?.snapshot !== memory.parent
-    await job.remember({ attempt: memory.attempt + 1, ...parentMemory(isOther ? chosen : undefined) })
+    await job.remember({
+      attempt: memory.attempt + 1,
+      ...parentMemory(isOther ? chosen : undefined),
+      ...keyMemory(job),
+    })
   }
   const parent =
     memory.parent === undefined ? undefined : { snapshot: memory.parent, ordinal: memory.parentOrdinal ?? 0 }
@@ -107,13 +117,14 @@ async function attemptSnapshot(
           token: job.token(memory.attempt),
           sizeGiB: Math.max(1, Math.ceil(job.sizeBytes / GiB)),
           parent: parent?.snapshot,
+          kmsKey: memory.kmsKey,
           description: job.description,
           tags: job.tags,
         },
         signal,
       )
     } catch (error) {
-      if (isStale(error)) return await next('other')
+      if (isStale(error) && !isRefusedByItself(error, parent)) return await next('other')
       throw error
     }
     await job.remember({ ...memory, snapshot })
@@ -230,6 +241,11 @@ const staleNames = new Set(['ResourceNotFoundException', 'ValidationException', 
 /** The snapshot, or its parent, is not what it was taken for. */
 function isStale(error: unknown): boolean {
   return staleNames.has(errorNameOf(error))
+}
+
+/** Nothing that it is put upon can be wrong: another attempt asks for the same, a key that AWS does not take. */
+function isRefusedByItself(error: unknown, parent: Parent | undefined): boolean {
+  return parent === undefined && errorNameOf(error) === 'ValidationException'
 }
 
 function isAbout(error: unknown, parent: string | undefined): boolean {

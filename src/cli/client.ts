@@ -93,6 +93,16 @@ export function volumeArgument(text: string): {
   }
 }
 
+export type SnapshotKeyArgument = 'none' | { readonly volume?: string; readonly key: string }
+
+/** "[volume=]ARN" */
+export function snapshotKeyArgument(text: string): SnapshotKeyArgument {
+  if (text === 'none') return 'none'
+  if (!text.includes('=')) return { key: text }
+  const [volume, key] = pairArgument(text)
+  return { volume, key }
+}
+
 /** Bytes a second; 0 for no limit. */
 export function rateArgument(text: string): number {
   if (text === 'none') return 0

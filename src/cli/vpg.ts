@@ -9,6 +9,7 @@ import type {
   JournalLimitsRequest,
   Refusal,
   RetentionRequest,
+  SnapshotKeyFacts,
   TagFacts,
   VolumeFacts,
   VpgStatus,
@@ -26,6 +27,7 @@ import {
   retentionInWords,
   scheduleInWords,
   sizeInWords,
+  snapshotKeysInWords,
   standbyCopyInWords,
   standbyInWords,
   syncInWords,
@@ -41,9 +43,11 @@ import {
   limitArgument,
   rateArgument,
   retentionArgument,
+  snapshotKeyArgument,
   standbyArgument,
   volumeArgument,
   type ClientOptions,
+  type SnapshotKeyArgument,
 } from './client.ts'
 import { onTerminal, printFacts, printJson, printLine, printTable, say } from './output.ts'
 import { volumeCommands } from './vpg-volumes.ts'
@@ -244,6 +248,7 @@ function printVpg(vpg: VpgStatus, nowMicros: number): void {
     ['drills', scheduleInWords(vpg.drills, nowMicros)],
     ['last drill', vpg.drills.last === undefined ? undefined : drillInWords(vpg.drills.last)],
     ['proven', provenInWords(vpg.drills, nowMicros)],
+    ...snapshotKeysInWords(vpg.snapshotKeys).map(sentence => ['snapshot key', sentence] as const),
     ['standby', standbyInWords(vpg.standby)],
     ...(vpg.standby?.copies ?? []).map(copy => ['snapshot', standbyCopyInWords(copy, nowMicros)] as const),
     ...vpg.recoveries.map(recovery => ['recovery', recoveryInWords(recovery, nowMicros)] as const),
@@ -292,6 +297,22 @@ interface ChangeOptions extends ClientOptions, LimitOptions, RetentionOptions {
   readonly syncRate?: number
   readonly interval?: number
   readonly standby?: number
+  readonly snapshotKey?: readonly SnapshotKeyArgument[]
+}
+
+/** Fails REQUEST_INVALID for "none" beside others, and where one is named twice. */
+function snapshotKeysIn(all: readonly SnapshotKeyArgument[]): SnapshotKeyFacts {
+  const named = all.flatMap(each => (each === 'none' ? [] : [each]))
+  if (named.length < all.length && all.length > 1)
+    throw new Failure(
+      'REQUEST_INVALID',
+      '--snapshot-key none stands alone: all keys that are to be used are named at once',
+    )
+  const ofVolumes = named.flatMap(({ volume, key }) => (volume === undefined ? [] : [[volume, key] as const]))
+  const [ofAll, second] = named.filter(({ volume }) => volume === undefined)
+  if (second !== undefined || new Set(ofVolumes.map(([volume]) => volume)).size < ofVolumes.length)
+    throw new Failure('REQUEST_INVALID', '--snapshot-key: there is one key for all volumes, and one for each at most')
+  return { ...(ofAll === undefined ? {} : { all: ofAll.key }), volumes: Object.fromEntries(ofVolumes) }
 }
 
 function changeCommand(): Command {
@@ -316,6 +337,11 @@ function changeCommand(): Command {
       'keep snapshots of its volumes in AWS, brought up to a newer checkpoint as often ("1h"), so that a recovery there puts only what has changed since; "none"',
       standbyArgument,
     )
+    .option(
+      '--snapshot-key <[volume=]arn>',
+      'the key of KMS with which its snapshots in AWS are encrypted, by ARN; once for all volumes, or for each; in place of those named before; "none"',
+      collected(snapshotKeyArgument),
+    )
     .option('--sync-rate <size>', 'what a synchronisation reads of disks at most in a second; "none"', rateArgument)
     .action(async (name: string, options: ChangeOptions) => {
       const changed = await clientOf(options).changeVpg(name, {
@@ -325,6 +351,7 @@ function changeCommand(): Command {
         ...(options.syncOverLimit === undefined ? {} : { syncMayPassLimit: options.syncOverLimit === 'go-on' }),
         ...(options.standby === undefined ? {} : { standbyIntervalMillis: options.standby }),
         ...(options.syncRate === undefined ? {} : { syncRateBytesPerSecond: options.syncRate }),
+        ...(options.snapshotKey === undefined ? {} : { snapshotKeys: snapshotKeysIn(options.snapshotKey) }),
       })
       if (options.json) printJson(changed)
       else printVpg(changed, Date.now() * 1000)

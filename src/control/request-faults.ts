@@ -10,6 +10,7 @@ const optionOf: Readonly<Record<string, string>> = {
   journalWarnSizeBytes: '--journal-warn',
   journalLimitSizeBytes: '--journal-limit',
   syncMayPassLimit: '--sync-over-limit',
+  snapshotKeys: '--snapshot-key',
   keepMillis: '--keep',
   afterMillis: '--after',
   sizeBytes: 'the size of a volume',

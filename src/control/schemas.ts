@@ -25,6 +25,7 @@ import {
   volumesPerVpgMax,
 } from '../base/limits.ts'
 import { sectorSizeBytes } from '../base/units.ts'
+import { kmsKeyArnPattern } from '../timeline/definition.ts'
 import { faultOf } from '../timeline/densities.ts'
 import { isTagName } from './reference.ts'
 import type * as service from './service.ts'
@@ -103,6 +104,15 @@ const targetSettings = json
   .default({})
   .meta({ description: "The target's own: of `raw` {directory}, on the daemon's host." })
 
+const kmsKeyArn = z
+  .string()
+  .regex(kmsKeyArnPattern, 'must be the ARN of a key of KMS: "arn:aws:kms:REGION:ACCOUNT:key/ID", not an alias')
+
+const snapshotKeys = z.strictObject({
+  all: kmsKeyArn.optional(),
+  volumes: z.record(z.string(), kmsKeyArn).readonly(),
+})
+
 const drillSchedule = z
   .strictObject({
     everyMillis: z.int().min(drillIntervalMillisMin).max(drillIntervalMillisMax).optional(),
@@ -165,6 +175,10 @@ export const requests = {
           description:
             'Snapshots of all volumes are kept in AWS, and brought up to a newer checkpoint as often, so that a recovery there puts only what has changed since; 0 for none.',
         }),
+      snapshotKeys: snapshotKeys.optional().meta({
+        description:
+          'ARNs of the keys of KMS with which snapshots of its volumes in AWS are encrypted, in place of those that were named before; a standby chain of another key begins anew when it is advanced.',
+      }),
     })
     .refine(change => Object.keys(change).length > 0, 'changes nothing')
     .refine(oneOfTheTwo, notBoth),
@@ -511,6 +525,7 @@ const vpgStatus = z.object({
   journalWarnSizeBytes: count,
   journalLimitSizeBytes: count,
   syncMayPassLimit: z.boolean(),
+  snapshotKeys,
   paused: z.boolean(),
   quiescedBy: z.string().optional(),
   volumes: list(volumeFacts),

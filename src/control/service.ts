@@ -203,6 +203,8 @@ export interface VpgStatus {
   readonly journalLimitSizeBytes: number
   /** False: a synchronisation that the limit has no room for waits. */
   readonly syncMayPassLimit: boolean
+  /** With which snapshots of its volumes in AWS are encrypted. */
+  readonly snapshotKeys: SnapshotKeyFacts
   readonly paused: boolean
   /** The recovery for which its machines write no more. */
   readonly quiescedBy: string | undefined
@@ -431,6 +433,13 @@ export interface CreateVpgRequest extends JournalLimitsRequest, RetentionRequest
   readonly checkpointIntervalMillis: number
 }
 
+/** ARNs of keys of KMS. */
+export interface SnapshotKeyFacts {
+  readonly all?: string | undefined
+  /** By name; goes before. */
+  readonly volumes: Readonly<Record<string, string>>
+}
+
 export interface ChangeVpgRequest extends JournalLimitsRequest, RetentionRequest {
   readonly checkpointIntervalMillis?: number
   /** 0: no limit. */
@@ -441,6 +450,8 @@ export interface ChangeVpgRequest extends JournalLimitsRequest, RetentionRequest
   readonly drillSchedule?: DrillScheduleRequest | null
   /** 0: no standby copies. */
   readonly standbyIntervalMillis?: number
+  /** In place of what was said before. */
+  readonly snapshotKeys?: SnapshotKeyFacts
 }
 
 export interface AddVolumeRequest {

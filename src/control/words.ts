@@ -5,6 +5,7 @@ import type {
   DrillOutcome,
   DrillStatus,
   RecoveryFacts,
+  SnapshotKeyFacts,
   StandbyFacts,
   SyncFacts,
   VpgStatus,
@@ -118,6 +119,12 @@ export function standbyInWords(standby: VpgStatus['standby']): string | undefine
   const failed = failureCount === 0 ? '' : `, ${countInWords(failureCount)} failures`
   const put = `${sizeInWords(putSizeBytes)} put in ${countInWords(advanceCount)} times since the start`
   return `one every ${durationInWords(intervalMillis)}, ${age}${now}, ${put}${failed}${why}`
+}
+
+/** "arn:aws:kms:...", "data: arn:aws:kms:..." */
+export function snapshotKeysInWords({ all, volumes }: SnapshotKeyFacts): string[] {
+  const own = Object.entries(volumes).map(([name, key]) => `${name}: ${key}`)
+  return all === undefined ? own : [all, ...own]
 }
 
 /** "root: snap-0abc of 3.1204, 12 min ago, 34 MiB put for it" */

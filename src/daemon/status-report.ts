@@ -13,7 +13,7 @@ import type { Ingest, Refusal, StreamStatus, VpgIngestStatus } from '../ingest/i
 import type { Journal } from '../journal/journal.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
-import { vmOf, type VolumeDefinition } from '../timeline/definition.ts'
+import { vmOf, type VolumeDefinition, type VpgDefinition } from '../timeline/definition.ts'
 import { densitiesOf } from '../timeline/densities.ts'
 import type { VolumeStatus } from '../wire/messages.ts'
 import { checkpointFacts, type Checkpoints } from './checkpoints.ts'
@@ -132,6 +132,7 @@ export class StatusReport {
       journalWarnSizeBytes: definition.journalWarnSizeBytes,
       journalLimitSizeBytes: definition.journalLimitSizeBytes,
       syncMayPassLimit: definition.syncMayPassLimit ?? false,
+      snapshotKeys: snapshotKeyFacts(definition),
       paused: definition.paused,
       quiescedBy: definition.quiescedBy === '' ? undefined : definition.quiescedBy,
       volumes,
@@ -491,4 +492,14 @@ function noMirror(error: unknown): MirrorFacts {
     locks: undefined,
     storeFailure: error.message,
   }
+}
+
+/** Those of volumes that it has no more are of nobody's concern. */
+function snapshotKeyFacts({ snapshotKeys, volumes }: VpgDefinition): api.SnapshotKeyFacts {
+  const own = volumes.flatMap(({ number, name }) => {
+    const key = snapshotKeys?.ofVolumes[number]
+    return key === undefined ? [] : [[name, key] as const]
+  })
+  const all = snapshotKeys?.ofAll
+  return { ...(all === undefined ? {} : { all }), volumes: Object.fromEntries(own) }
 }

@@ -8,7 +8,7 @@ import type { VraConfig } from '../config/config.ts'
 import type * as api from '../control/service.ts'
 import type { Ingest } from '../ingest/ingest.ts'
 import type { StoreConfig } from '../store/object-store.ts'
-import type { StreamDefinition, VpgDefinition } from '../timeline/definition.ts'
+import type { SnapshotKeys, StreamDefinition, VpgDefinition } from '../timeline/definition.ts'
 import { densitiesDefault, retentionOf, type Density } from '../timeline/densities.ts'
 import type { VolumeChange } from '../timeline/definition-change.ts'
 import { checkpointFacts, Checkpoints } from './checkpoints.ts'
@@ -111,10 +111,12 @@ export class DaemonControl implements api.VraControl {
     const entry = table.named(name)
     if ((request.standbyIntervalMillis ?? 0) > 0) recoveries.requireStandbyTarget()
     const limits = this.#limitsOf(request, entry.definition)
-    const { historyMillis, retention, drillSchedule, ...settings } = request
+    const { historyMillis, retention, drillSchedule, snapshotKeys, ...settings } = request
     const kept = retentionAsked({ historyMillis, retention })
     const drills = drillSchedule === undefined ? {} : { drillSchedule: await drilling.schedule(entry, drillSchedule) }
-    entry.definition = await aging.changeVpg({ vpg: entry.definition.id, ...settings, ...kept, ...limits, ...drills })
+    const keys = snapshotKeys === undefined ? {} : { snapshotKeys: snapshotKeysOf(entry.definition, snapshotKeys) }
+    const changes = { ...settings, ...kept, ...limits, ...drills, ...keys }
+    entry.definition = await aging.changeVpg({ vpg: entry.definition.id, ...changes })
     ingest.updateVpg(entry.definition)
     recoveries.changed(entry.definition.id)
     return report.vpg(entry)
@@ -430,4 +432,14 @@ function streamFor(volume: string, agent: string | undefined, streams: readonly 
       ? `say which agent writes the volume "${volume}": one of ${names}`
       : `the volume "${volume}" is said to be the agent "${agent}"'s, which the VPG does not have: ${names}`
   throw new Failure('REQUEST_INVALID', sentence)
+}
+
+/** Fails UNKNOWN_VOLUME. */
+function snapshotKeysOf({ name, volumes }: VpgDefinition, keys: api.SnapshotKeyFacts): SnapshotKeys {
+  const ofVolumes = Object.entries(keys.volumes).map(([volume, key]) => {
+    const found = volumes.find(each => each.name === volume)
+    if (found === undefined) throw new Failure('UNKNOWN_VOLUME', `${name} has no volume "${volume}"`)
+    return [found.number, key] as const
+  })
+  return { ...(keys.all === undefined ? {} : { ofAll: keys.all }), ofVolumes: Object.fromEntries(ofVolumes) }
 }

@@ -99,7 +99,8 @@ export class RawTarget implements RecoveryTarget {
     const bring = async (file: VolumeFile): Promise<void> => {
       try {
         signal.throwIfAborted()
-        writtenBytes += await this.#bring(file, { context, plan, memory, signal })
+        const ownBytes = await this.#bring(file, { context, plan, memory, signal })
+        writtenBytes += ownBytes // not in one: what others have added meanwhile would be lost
       } catch (error) {
         failed.abort(new Failure('CLOSING', 'another volume could not be written'))
         throw error

@@ -28,6 +28,7 @@ export type VpgSettings = Partial<
     | 'syncMayPassLimit'
     | 'drillSchedule'
     | 'standbyIntervalMillis'
+    | 'snapshotKeys'
   >
 >
 

@@ -43,7 +43,26 @@ export interface VpgDefinition {
   readonly drillSchedule?: DrillSchedule | null
   /** Copies of its volumes are kept where it would be recovered, and brought up to a newer checkpoint as often; absent or 0: none are. */
   readonly standbyIntervalMillis?: number
+  /** Absent: what is made of its volumes in AWS is encrypted as the account does it by itself. */
+  readonly snapshotKeys?: SnapshotKeys
   readonly createdAtMicros: number
+}
+
+/** Of a key of KMS itself: an alias may be another key's tomorrow. */
+export const kmsKeyArnPattern = /^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key\/[A-Za-z0-9-]+$/
+
+/** ARNs of keys of KMS, with which snapshots of the volumes are encrypted. */
+export interface SnapshotKeys {
+  readonly ofAll?: string | undefined
+  /** By volume number; goes before. */
+  readonly ofVolumes: Readonly<Record<number, string>>
+}
+
+export function snapshotKeyOf(
+  { snapshotKeys }: Pick<VpgDefinition, 'snapshotKeys'>,
+  volume: number,
+): string | undefined {
+  return snapshotKeys?.ofVolumes[volume] ?? snapshotKeys?.ofAll
 }
 
 /** Volume numbers start at 1 and are never reused inside a VPG. */

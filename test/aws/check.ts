@@ -7,6 +7,11 @@ import { AwsWorld, bootableModel, faultsOf, modelVpg } from '../support/aws-worl
 const { signal } = new AbortController()
 const machine = { instanceType: 'm7i.large', subnet: 'subnet-1' }
 
+/** AWS asks KMS for them in the name of whoever calls it: nobody tries them alone. */
+function isOfKeys({ action }: { readonly action: string }): boolean {
+  return action.startsWith('kms:')
+}
+
 /** What there is in the account, whatever state it is in. */
 function inventory({ sim: { account } }: AwsWorld): string {
   const all = [account.snapshots, account.volumes, account.images, account.instances]
@@ -28,6 +33,8 @@ t.test(
       check: () => checkPermissions(world.config({ requestTimeoutMillis: 20_000 }), signal),
     }
     world.sim.policy = policy
+    const key = `arn:aws:kms:${world.sim.region}:111122223333:key/0a1b`
+    world.sim.account.kmsKeys.add(key)
     const before = await check()
     t.strictSame(
       before.filter(({ outcome }) => outcome === 'missing'),
@@ -38,13 +45,15 @@ t.test(
 
     const tools = world.tools()
     t.teardown(() => tools.close())
-    const standby = world.standbys(tools)
+    const standby = world.standbys(tools, { snapshotKeys: { ofAll: key, ofVolumes: {} } })
     const checkpoint = model.checkpoint()
     standby.engine.changed(modelVpg)
     await world.until(() => world.advances.length === 1)
     const swapped = { ...machine, start: 'root-swap', helperImage: world.sim.addStockImage('windows') }
     for (const [index, settings] of [swapped, machine].entries()) {
-      const held = { record: world.record(checkpoint, { machine: settings }, `r-00000000000${index}`) }
+      const held = {
+        record: world.record(checkpoint, { machine: settings, volumes: { kmsKey: key } }, `r-00000000000${index}`),
+      }
       await world.recoveries(tools).prepare(world.context(held, signal))
       t.strictSame(faultsOf(world, held.record), [])
       if (settings === machine) break
@@ -54,9 +63,10 @@ t.test(
 
     const there = inventory(world)
     const untried = (await check()).filter(({ outcome }) => outcome !== 'allowed').map(({ action }) => action)
-    t.strictSame(untried, ['iam:PassRole'], 'what needs something of its own to be tried on has it now')
+    const ofKeys = callsUsed.filter(isOfKeys).map(({ action }) => action)
+    t.strictSame(untried, [...ofKeys, 'iam:PassRole'], 'what needs something of its own to be tried on has it now')
     // Those that read are tried in the same way, all of them; one of them is below.
-    for (const { action } of callsUsed.filter(each => !each.action.startsWith('ec2:Describe'))) {
+    for (const { action } of callsUsed.filter(each => !each.action.startsWith('ec2:Describe') && !isOfKeys(each))) {
       const without = policy.Statement.map(each => ({ ...each, Action: each.Action.filter(other => other !== action) }))
       world.sim.policy = { Statement: without }
       const missing = (await check()).filter(({ outcome }) => outcome === 'missing')
@@ -66,6 +76,10 @@ t.test(
       )
     }
     t.equal(inventory(world), there, 'nothing has come of it')
+    const withoutKeys = policy.Statement.filter(({ Action }) => !Action.some(action => action.startsWith('kms:')))
+    world.sim.policy = { Statement: withoutKeys }
+    const refused = { record: world.record(checkpoint, { machine, volumes: { kmsKey: key } }, 'r-000000000009') }
+    await t.rejects(world.recoveries(tools).prepare(world.context(refused, signal)), { code: 'CLOUD_REFUSED' })
     world.sim.policy = undefined
     world.sim.denied = ['DescribeSubnets']
     t.match(
@@ -79,7 +93,13 @@ t.test(
 t.test(
   'every call in the table has a way to be tried; credentials that nobody knows are no missing permission',
   async t => {
-    t.strictSame(Object.keys(probes).sort(), callsUsed.map(({ action }) => action).sort())
+    t.strictSame(
+      Object.keys(probes).sort(),
+      callsUsed
+        .filter(each => !isOfKeys(each))
+        .map(({ action }) => action)
+        .sort(),
+    )
     const world = await AwsWorld.start(bootableModel(), { accessKeyId: 'another' })
     await t.rejects(checkPermissions(world.config({ requestTimeoutMillis: 20_000 }), signal), {
       code: 'CLOUD_REFUSED',

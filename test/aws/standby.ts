@@ -2,6 +2,7 @@ import t from 'tap'
 import { chainsMemoryOf } from '../../src/aws/chain-memory.ts'
 import { memoryOf } from '../../src/aws/memory.ts'
 import { ownKeys } from '../../src/aws/tags.ts'
+import type { Json } from '../../src/timeline/recovery.ts'
 import { AwsWorld, bootSector, Model, modelVpg } from '../support/aws-world.ts'
 
 // Standby chains, kept by the engine, in the simulated AWS. Whatever dies wherever: of each volume there is one link, with the bytes of its checkpoint, whose
@@ -190,3 +191,94 @@ t.test('who recovers has the rate to himself: what is being put for a chain wait
   await tools.close()
   await world.close()
 })
+
+t.test(
+  'snapshots bear the key that is named; of another key nothing is put upon a link, and its chain begins anew',
+  async t => {
+    const model = new Model({ 1: 8 * 2 ** 20, 2: 2 ** 20 })
+    for (const volume of [1, 2]) for (let count = 0; count < 20; count++) model.writeRandomly(volume, false)
+    const first = model.checkpoint()
+    const world = await AwsWorld.start(model)
+    const { account } = world.sim
+    const keys = ['1', '2', '3'].map(id => `arn:aws:kms:${world.sim.region}:111122223333:key/${id}`)
+    const [one, two, three] = keys as [string, string, string]
+    account.kmsKeys.add(one).add(two)
+    const tools = world.tools()
+    const standby = world.standbys(tools, { snapshotKeys: { ofAll: one, ofVolumes: { 2: two } } })
+    const advanced = async (): Promise<(string | undefined)[]> => {
+      const { ordinal } = model.checkpoints.at(-1)!
+      standby.engine.changed(modelVpg)
+      await world.until(() => world.standby?.next === undefined && world.advances.at(-1)?.ordinal === ordinal)
+      t.strictSame(faultsOf(world, ordinal), [])
+      const { volumes } = chainsMemoryOf(world.standby?.memory ?? null)
+      return [1, 2].map(volume => account.snapshots.get(volumes[volume]!.link!.snapshot)?.kmsKey)
+    }
+    t.strictSame(await advanced(), [one, two])
+    model.write(1, 2 ** 20, Buffer.from('changed'))
+    model.checkpoint()
+    t.strictSame(await advanced(), [one, two])
+    t.equal(world.advances.at(-1)!.putSizeBytes, blockSizeBytes, 'upon the link, whose key the next one inherits')
+
+    const resume = await standby.engine.suspend()
+    const sizes = first.volumes.map(({ number, sizeBytes }) => ({
+      volume: number,
+      sizeBytes,
+      dataSizeBytes: sizeBytes,
+    }))
+    const { definition } = standby
+    const vms = [{ name: 'web', volumes: [1, 2] }]
+    const plan = (volumes: object) =>
+      world
+        .recoveries(tools)
+        .plan(
+          { kind: 'test', definition, checkpoint: first, vms, sizes, settings: { ...settings, volumes } as Json },
+          signal,
+        )
+    const asNamed = await plan({})
+    t.equal(asNamed.remarks.filter(remark => remark.includes('only what differs')).length, 2)
+    const held = { record: world.record(first, asNamed.settings) }
+    await world.recoveries(tools).prepare(world.context(held, signal))
+    const keysOf = () =>
+      Object.values(memoryOf(held.record.memory).volumes).map(({ volume }) => account.volumes.get(volume!)?.kmsKey)
+    t.strictSame(keysOf(), [one, two], 'the settings keep what the group has named')
+    await world.recoveries(tools).remove(world.context(held, signal))
+    const other = await plan({ kmsKey: two })
+    t.match(other.remarks.join(), /disk1: its standby snapshot is not encrypted with the key that is wanted/)
+    held.record = world.record(first, other.settings, 'r-000000000002')
+    await world.recoveries(tools).prepare(world.context(held, signal))
+    t.strictSame(keysOf(), [two, two])
+    t.ok(
+      world.volumeBytes(memoryOf(held.record.memory).volumes[1]!.volume!, 8 * 2 ** 20).equals(model.bytesAt(first, 1)),
+    )
+    await world.recoveries(tools).remove(world.context(held, signal))
+    await t.rejects(plan({ kmsKey: one.replace(world.sim.region, 'us-east-1') }), { message: /is not of eu-central-1/ })
+    await t.rejects(plan({ kmsKey: 'alias/mine' }), {
+      message: /volumes\.disk1\.kmsKey: "alias\/mine" does not look like one/,
+    })
+    held.record = world.record(first, (await plan({ kmsKey: three })).settings, 'r-000000000003')
+    const startCount = world.sim.callCount('StartSnapshot')
+    await t.rejects(world.recoveries(tools).prepare(world.context(held, signal)), { message: /key\/3 does not exist/ })
+    t.ok(world.sim.callCount('StartSnapshot') - startCount <= 2, 'a key that AWS does not take is not tried again')
+
+    // While a link is being made, too.
+    world.sim.faults.next('PutSnapshotBlock', { kind: 'hang' }, 1)
+    const putCount = world.sim.callCount('PutSnapshotBlock')
+    model.write(1, 3 * 2 ** 20, Buffer.from('again'))
+    model.checkpoint()
+    resume()
+    standby.engine.changed(modelVpg)
+    await world.until(() => world.sim.callCount('PutSnapshotBlock') > putCount)
+    const again = await standby.engine.suspend()
+    definition.snapshotKeys = { ofVolumes: { 1: two } }
+    again()
+    t.strictSame(await advanced(), [two, undefined])
+    const wholeSizeBytes = Object.values(chainsMemoryOf(world.standby?.memory ?? null).volumes).map(
+      ({ link }) => link!.putBlockCount * blockSizeBytes,
+    )
+    t.ok(wholeSizeBytes[0]! > 4 * blockSizeBytes, 'put upon nothing')
+    t.equal(world.advances.at(-1)!.putSizeBytes, wholeSizeBytes[0]! + wholeSizeBytes[1]!)
+    await standby.kill()
+    await tools.close()
+    await world.close()
+  },
+)

@@ -70,6 +70,16 @@ t.test('a group is created, listed, shown, changed and deleted', async t => {
   t.equal((await vraCommand('vpg', 'change', 'db', '--sync-over-limit', 'go-on')).status, 0)
   t.match(await vra.showVpg('db'), { syncMayPassLimit: true })
   t.equal((await vraCommand('vpg', 'change', 'db', '--sync-over-limit', 'perhaps')).status, 2)
+  const [volume] = (await vra.showVpg('db')).volumes
+  const [key, other] = ['1', '2'].map(id => `arn:aws:kms:eu-central-1:111122223333:key/${id}`) as [string, string]
+  const keys = ['--snapshot-key', key, '--snapshot-key', `${volume!.name}=${other}`]
+  t.equal((await vraCommand('vpg', 'change', 'db', ...keys)).status, 0)
+  t.strictSame((await vra.showVpg('db')).snapshotKeys, { all: key, volumes: { [volume!.name]: other } })
+  t.match((await vraCommand('vpg', 'show', 'db')).stdout, new RegExp(`^snapshot key\t${volume!.name}: ${other}$`, 'm'))
+  t.match((await vraCommand('vpg', 'change', 'db', '--snapshot-key', 'alias/mine')).stderr, /ARN of a key of KMS/)
+  t.match((await vraCommand('vpg', 'change', 'db', ...keys, '--snapshot-key', 'none')).stderr, /stands alone/)
+  t.equal((await vraCommand('vpg', 'change', 'db', '--snapshot-key', 'none')).status, 0)
+  t.strictSame((await vra.showVpg('db')).snapshotKeys, { volumes: {} })
   const senseless = await vraCommand('vpg', 'change', 'db', '--journal-limit', '0%')
   t.equal(senseless.status, 2)
   t.match(senseless.stderr, /journalLimitSizeBytes/)

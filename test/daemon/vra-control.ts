@@ -133,3 +133,30 @@ t.test('a VPG is created with the volumes of each of its agents', async t => {
   await refused('a stranger', /which the VPG does not have/, ['a', 'b'], [{ ...root, agent: 'c' } as typeof root])
   await refused('an idle agent', /"b" has no volume/, ['a', 'b'], [{ ...root, agent: 'a' } as typeof root])
 })
+
+t.test('keys of snapshots are named by volume, and kept by its number', async t => {
+  const table = new VpgTable()
+  table.add(new VpgEntry(opened, systemClock))
+  const asked: unknown[] = []
+  const parts = {
+    table,
+    store: { kind: 's3' },
+    recoveries: { changed: () => undefined },
+    ingest: { updateVpg: () => undefined },
+    report: { vpg: async () => ({}) },
+    aging: {
+      changeVpg: async (change: object) => {
+        asked.push(change)
+        return { ...opened.definition, ...change }
+      },
+    },
+  }
+  const control = new DaemonControl(parts as unknown as VraControlParts)
+  const key = 'arn:aws:kms:eu-central-1:111122223333:key/1'
+  const [volume] = opened.definition.volumes
+  await control.changeVpg('orders', { snapshotKeys: { volumes: { [volume!.name]: key } } })
+  t.match(asked, [{ snapshotKeys: { ofVolumes: { [volume!.number]: key } } }])
+  await t.rejects(control.changeVpg('orders', { snapshotKeys: { volumes: { other: key } } }), {
+    code: 'UNKNOWN_VOLUME',
+  })
+})

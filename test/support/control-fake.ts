@@ -557,6 +557,7 @@ export class FakeVra implements VraControl {
       journalWarnSizeBytes: Number(request.journalWarnSizeBytes ?? 0),
       journalLimitSizeBytes: Number(request.journalLimitSizeBytes ?? 0),
       syncMayPassLimit: false,
+      snapshotKeys: { volumes: {} },
       ...{ lagMillis: 0, backlogBytes: 0, backlogEtaMillis: 0 },
       paused: false,
       quiescedBy: undefined,

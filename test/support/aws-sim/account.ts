@@ -16,6 +16,8 @@ export interface Snapshot {
   readonly id: string
   readonly sizeGiB: number
   readonly parent: string | undefined
+  /** Undefined: it is not encrypted. */
+  readonly kmsKey: string | undefined
   readonly description: string
   readonly tags: Tags
   readonly timeoutMillis: number
@@ -39,6 +41,7 @@ export interface Volume {
   readonly id: string
   readonly sizeGiB: number
   readonly snapshot: string | undefined
+  readonly kmsKey: string | undefined
   readonly zone: string
   readonly type: string
   readonly iops: number | undefined
@@ -118,6 +121,8 @@ export class Account {
   /** By id: its VPC. */
   readonly groups = new Map<string, string>()
   readonly keyPairs = new Set<string>()
+  /** Of KMS, by ARN, those that are enabled. */
+  readonly kmsKeys = new Set<string>()
   /** By name: architectures and boot modes. */
   readonly instanceTypes = new Map<string, { readonly architectures: string[]; readonly bootModes: string[] }>()
   /** By token: what was asked for with it, and what it gave. */

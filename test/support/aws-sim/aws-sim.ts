@@ -49,6 +49,15 @@ const defaults: AwsSimOptions = {
   pageItemsMax: 1000,
 }
 
+/** What AWS does with the key of what a call is about, in the name of whoever calls. */
+const kmsActions: Readonly<Record<string, readonly string[]>> = {
+  StartSnapshot: ['DescribeKey', 'Decrypt', 'GenerateDataKey', 'GenerateDataKeyWithoutPlaintext'],
+  PutSnapshotBlock: ['Decrypt', 'GenerateDataKey'],
+  CreateVolume: ['DescribeKey', 'Decrypt', 'GenerateDataKeyWithoutPlaintext', 'ReEncryptFrom', 'ReEncryptTo'],
+  RunInstances: ['CreateGrant', 'DescribeKey', 'Decrypt', 'GenerateDataKeyWithoutPlaintext', 'ReEncryptFrom'],
+  AttachVolume: ['CreateGrant', 'Decrypt'],
+}
+
 interface Answer {
   readonly status: number
   readonly headers?: Record<string, string>
@@ -123,6 +132,7 @@ export class AwsSim {
       id: snapshot,
       sizeGiB: 1,
       parent: undefined,
+      kmsKey: undefined,
       description: 'stock',
       tags: new Map(),
       timeoutMillis: 0,
@@ -235,10 +245,22 @@ export class AwsSim {
     const resources = ids.map(tagsOf)
     const action = `${isEc2 ? 'ec2' : 'ebs'}:${operation}`
     const tagging = { action: 'ec2:CreateTags', region, requestTags, resources: [], createAction: operation }
+    const kmsKeys = this.#kmsKeysOf(operation, ids, body)
+    const ofKeys = kmsKeys.size === 0 ? [] : (kmsActions[operation] ?? [])
     return (
       isAllowed(policy, { action, region, requestTags, resources }) &&
-      (requestTags.size === 0 || isAllowed(policy, tagging))
+      (requestTags.size === 0 || isAllowed(policy, tagging)) &&
+      ofKeys.every(each => isAllowed(policy, { action: `kms:${each}`, region, requestTags: new Map(), resources: [] }))
     )
+  }
+
+  /** Of what the call is about, and of what it makes. */
+  #kmsKeysOf(operation: string, ids: readonly string[], body: Buffer): Set<string> {
+    const { snapshots, volumes, images } = this.account
+    const asked = operation === 'StartSnapshot' ? (JSON.parse(body.toString()) as Record<string, string>) : {}
+    const all = [...ids, asked['ParentSnapshotId'] ?? '', ...ids.map(id => images.get(id)?.rootSnapshot ?? '')]
+    const keys = all.map(id => snapshots.get(id)?.kmsKey ?? volumes.get(id)?.kmsKey)
+    return new Set([asked['KmsKeyArn'], ...keys].filter(key => key !== undefined))
   }
 
   #checkSigned(headers: http.IncomingHttpHeaders, body: Buffer, service: string, isCorrupted: boolean): void {

@@ -123,7 +123,8 @@ export class Ebs {
       Description: snapshot.description,
       Tags: request.Tags,
       ParentSnapshotId: snapshot.parent,
-      SseType: 'none',
+      SseType: snapshot.kmsKey === undefined ? 'none' : 'sse-kms',
+      KmsKeyArn: snapshot.kmsKey,
       StartTime: 1_790_000_000,
       OwnerId: '111122223333',
     }
@@ -138,12 +139,16 @@ export class Ebs {
     const parent = request.ParentSnapshotId === undefined ? undefined : this.#readable(request.ParentSnapshotId)
     if (parent !== undefined && parent.sizeGiB > request.VolumeSize)
       throw invalid('INVALID_VOLUME_SIZE', 'The volume is smaller than that of the parent snapshot.')
+    const kmsKey = parent === undefined ? request.KmsKeyArn : parent.kmsKey
+    if (kmsKey !== undefined && !account.kmsKeys.has(kmsKey))
+      throw invalid('INVALID_CUSTOMER_KEY', `The key ${kmsKey} does not exist, is not enabled, or may not be used.`)
     const nowMillis = account.nowMillis()
     const id = account.newId('snap')
     account.snapshots.set(id, {
       id,
       sizeGiB: request.VolumeSize,
       parent: parent?.id,
+      kmsKey,
       description: request.Description ?? '',
       tags: new Map((request.Tags ?? []).map(({ Key, Value }) => [Key, Value])),
       timeoutMillis: (request.Timeout ?? 60) * 60_000,

@@ -35,7 +35,8 @@ export function isAllowed({ Statement }: Policy, asked: Asked): boolean {
 
 function holds(condition: unknown, asked: Asked): boolean {
   for (const [operator, keys] of Object.entries(condition as Record<string, Record<string, string | string[]>>)) {
-    if (operator !== 'StringEquals') throw new Error(`the operator ${operator} is not known here`)
+    if (operator !== 'StringEquals' && operator !== 'Bool')
+      throw new Error(`the operator ${operator} is not known here`)
     for (const [key, wanted] of Object.entries(keys)) {
       const values = Array.isArray(wanted) ? wanted : [wanted]
       const found = valuesOf(key, asked)
@@ -56,6 +57,8 @@ function valuesOf(key: string, { region, requestTags, resources, createAction }:
       return resources.map(tags => tags?.get(tag))
     case 'ec2:CreateAction':
       return [createAction]
+    case 'kms:GrantIsForAWSResource':
+      return ['true']
     case 'iam:PassedToService':
       return ['ec2.amazonaws.com']
     default:
