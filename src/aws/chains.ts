@@ -7,6 +7,7 @@ import type { Image, VolumeRange } from '../image/image.ts'
 import type { StandbyAdvance, StandbyContext } from '../recovery/target.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import { snapshotKeyOf } from '../timeline/definition.ts'
+import { blocksByWindow } from './block-set.ts'
 import {
   chainsMemoryOf,
   givenUp,
@@ -51,7 +52,7 @@ export interface ChainTools extends SnapshotTools {
 }
 
 /** 'other-key': nothing of the key that is wanted can be put upon it. */
-export type ChainAge = { readonly behindMillis: number } | 'other-key'
+export type ChainOutlook = { readonly behindMillis: number; readonly putSizeBytesMax: number } | 'other-key'
 
 interface Advancing {
   readonly context: StandbyContext
@@ -84,17 +85,26 @@ export class Chains {
     return link === undefined || held === undefined ? undefined : { link, held }
   }
 
-  /** Of the link with this key, how far it is from the checkpoint, in the VPG's time; undefined where there is none, or AWS does not know it. */
-  async ageOf(
+  /**
+   * Of the link with this key how far it is from the checkpoint, in the VPG's time, and what would be put upon it at most; undefined where there is none, AWS
+   * does not know it, or nobody can say what has changed.
+   */
+  async outlookOf(
     { vpg, volume, kmsKey }: { readonly vpg: VpgId; readonly volume: number; readonly kmsKey: string | undefined },
     checkpoint: Checkpoint,
     signal: AbortSignal,
-  ): Promise<ChainAge | undefined> {
+  ): Promise<ChainOutlook | undefined> {
     const known = await this.#linkAndCheckpoint(vpg, volume)
     if (known === undefined) return undefined
-    if (known.link.kmsKey !== kmsKey) return 'other-key'
-    if (!(await isThere(known.link.snapshot, this.#tools.ec2, signal))) return undefined
-    return { behindMillis: Math.abs(known.held.timestampMicros - checkpoint.timestampMicros) / 1000 }
+    const { link, held } = known
+    if (link.kmsKey !== kmsKey) return 'other-key'
+    if (!(await isThere(link.snapshot, this.#tools.ec2, signal))) return undefined
+    const ranges = await this.changes({ vpg, volume, parent: link, checkpoint }, signal)
+    if (ranges === undefined) return undefined
+    let blockCount = 0
+    for await (const { blocks } of blocksByWindow(ranges)) blockCount += blocks.length
+    const behindMillis = Math.abs(held.timestampMicros - checkpoint.timestampMicros) / 1000
+    return { behindMillis, putSizeBytesMax: blockCount * ebsBlockSizeBytes }
   }
 
   /** What may differ between the link and the checkpoint; undefined where nobody can say. */

@@ -1,10 +1,10 @@
 import { ebsBlockSizeBytes } from '../base/limits.ts'
 import { Failure, failedWith } from '../base/failure.ts'
-import { GiB } from '../base/units.ts'
+import { GiB, MiB } from '../base/units.ts'
 import type { TargetPlan, TargetRequest } from '../recovery/target.ts'
 import { snapshotKeyOf, type VpgDefinition } from '../timeline/definition.ts'
 import type { Ec2Calls, Image, Subnet } from './ec2-calls.ts'
-import type { ChainAge } from './chains.ts'
+import type { ChainOutlook } from './chains.ts'
 import { errorNameOf } from './failures.ts'
 import type { AwsConfig } from './service.ts'
 import { parseSettings, settingsToJson, type AwsSettings, type MachineSettings, type VolumeType } from './settings.ts'
@@ -25,13 +25,13 @@ const iopsOfItself: Readonly<Partial<Record<VolumeType, number>>> = { gp3: 3000,
 const gibibytesMax = 65_536
 
 /** Of a volume that is to be encrypted with the key what its standby chain has: undefined where there is none. */
-export type LookAtChain = (volume: number, kmsKey: string | undefined) => Promise<ChainAge | undefined>
+export type LookAtChain = (volume: number, kmsKey: string | undefined) => Promise<ChainOutlook | undefined>
 
 export async function planRecovery(
   request: TargetRequest,
   config: AwsConfig,
   ec2: Ec2Calls,
-  chainAge: LookAtChain,
+  lookAtChain: LookAtChain,
   signal: AbortSignal,
 ): Promise<TargetPlan> {
   const settings = withKeys(parseSettings(request.settings, request.vms, request.definition), request.definition)
@@ -65,12 +65,14 @@ export async function planRecovery(
 
   let copySizeBytes = 0
   for (const { number, name, kmsKey, sizeBytes, dataSizeBytes } of sizes) {
-    const chain = await chainAge(number, kmsKey)
-    if (chain === undefined || chain === 'other-key') copySizeBytes += dataSizeBytes
+    const chain = await lookAtChain(number, kmsKey)
+    copySizeBytes += typeof chain === 'object' ? chain.putSizeBytesMax : dataSizeBytes
     if (chain === 'other-key')
       remarks.push(`${name}: its standby snapshot is not encrypted with the key that is wanted: all of it is put`)
     else if (chain !== undefined)
-      remarks.push(`${name}: only what differs from its standby snapshot, ${minutes(chain.behindMillis)} away, is put`)
+      remarks.push(
+        `${name}: only what differs from its standby snapshot, ${minutes(chain.behindMillis)} away, is put: ${mebibytes(chain.putSizeBytesMax)} at most`,
+      )
     if (sizeBytes % GiB !== 0)
       remarks.push(
         `${name}: ${sizeBytes} bytes become ${Math.ceil(sizeBytes / GiB)} GiB; the original size stands in its tags`,
@@ -80,7 +82,7 @@ export async function planRecovery(
   const putsPerSecond = Math.min(config.putsPerSecondMax, (config.putsAtOnceMax * 1000) / millisPerPut)
   const putMillis = (blocks / putsPerSecond) * 1000
   remarks.push(
-    `about ${Math.ceil(blocks)} blocks are put at least (more where data lies thinly spread; zeros are left out), at ${Math.floor(putsPerSecond)} a second or what the account's quota allows`,
+    `about ${Math.ceil(blocks)} blocks are put (of a volume without a standby snapshot more, where its data lies thinly spread; zeros are left out), at ${Math.floor(putsPerSecond)} a second or what the account's quota allows`,
     `puts cost about ${usd(blocks * putPriceUsdPerBlock)}, storing the snapshots about ${usd((copySizeBytes / GiB) * storagePriceUsdPerGiBMonth)} a month; volumes and instances cost as everywhere (prices of us-east-1)`,
   )
   for (const key of new Set(sizes.flatMap(({ kmsKey }) => kmsKey ?? [])))
@@ -233,6 +235,10 @@ async function existing<T>(look: () => Promise<T>, absent: () => void, names = a
 
 function minutes(millis: number): string {
   return `${Math.max(1, Math.round(millis / 60_000))} min`
+}
+
+function mebibytes(sizeBytes: number): string {
+  return `${(sizeBytes / MiB).toFixed(1)} MiB`
 }
 
 function usd(amount: number): string {

@@ -45,9 +45,9 @@ export class AwsRecoveries {
 
   async plan(request: TargetRequest, signal: AbortSignal): Promise<TargetPlan> {
     const { config, ec2, chains } = this.#tools
-    const chainAge = (volume: number, kmsKey: string | undefined) =>
-      chains.ageOf({ vpg: request.definition.id, volume, kmsKey }, request.checkpoint, signal)
-    return await planRecovery(request, config, ec2, chainAge, signal)
+    const lookAtChain = (volume: number, kmsKey: string | undefined) =>
+      chains.outlookOf({ vpg: request.definition.id, volume, kmsKey }, request.checkpoint, signal)
+    return await planRecovery(request, config, ec2, lookAtChain, signal)
   }
 
   async prepare(context: TargetContext): Promise<void> {

@@ -28,6 +28,9 @@ import { onTerminal, printFacts, printJson, printLine, printTable, say } from '.
 
 const pollMillis = 250
 
+/** A recovery that takes no longer is there at once. */
+const atOnceMillisMax = 5_000
+
 /** Something under way that is told of where no terminal shows it move. */
 const tellMillis = 10_000
 
@@ -194,7 +197,7 @@ async function show(plan: RecoveryPlan, options: RecoverOptions): Promise<void> 
   const volumes = plan.vms.flatMap(({ name, volumes }) => volumes.map(volume => ({ vm: name, ...volume })))
   const copy =
     plan.copySizeBytes === 0
-      ? 'nothing: it can be used at once'
+      ? `nothing: it can be used ${plan.expectedMillis <= atOnceMillisMax ? 'at once' : `in about ${durationInWords(plan.expectedMillis)}`}`
       : `up to ${sizeInWords(plan.copySizeBytes)}, about ${durationInWords(plan.expectedMillis)}`
   const { kind, afterMillis } = plan.commitPolicy
   const facts: readonly (readonly [string, string])[] = [

@@ -67,10 +67,17 @@ t.test(
       [older, 3],
     ] as const) {
       const held = { record: world.record(checkpoint, settings, `r-0000000000${checkpoint.ordinal}`) }
+      const { definition } = standby
+      const sizes = [{ volume: 1, sizeBytes: 20 * 2 ** 20, dataSizeBytes: 20 * 2 ** 20 }]
+      const order = { kind: 'test', definition, checkpoint, vms: held.record.vms, sizes, settings } as const
+      const planned = await world.recoveries(tools).plan(order, signal)
       const before = world.sim.callCount('PutSnapshotBlock')
       await world.recoveries(tools).prepare(world.context(held, signal))
       const count = world.sim.callCount('PutSnapshotBlock') - before
       t.ok(count <= most, `${count} blocks were put to recover ${checkpoint.ordinal}`)
+      t.ok(planned.copySizeBytes >= count * blockSizeBytes, `${planned.copySizeBytes} bytes were planned`)
+      t.ok(planned.copySizeBytes <= 4 * blockSizeBytes && planned.copySizeBytes > 0)
+      t.match(planned.remarks.join(), /only what differs from its standby snapshot, .* is put: \d+\.\d MiB at most/)
       const id = memoryOf(held.record.memory).volumes[1]!.volume!
       t.ok(world.volumeBytes(id, 20 * 2 ** 20).equals(model.bytesAt(checkpoint, 1)))
       await world.recoveries(tools).remove(world.context(held, signal))
