@@ -8,6 +8,7 @@ import {
   DescribeAvailabilityZonesCommand,
   DescribeImagesCommand,
   DescribeInstancesCommand,
+  DescribeInstanceTypeOfferingsCommand,
   DescribeInstanceTypesCommand,
   DescribeKeyPairsCommand,
   DescribeSecurityGroupsCommand,
@@ -219,6 +220,32 @@ export class Ec2Calls {
       this.#client.send(command, { abortSignal }),
     )
     return InstanceTypes[0] ?? {}
+  }
+
+  /** The zones of the region that have machines of the type; none where there is no such type. */
+  async zonesOffering(instanceType: string, signal: AbortSignal): Promise<readonly string[]> {
+    const Filters = [{ Name: 'instance-type', Values: [instanceType] }]
+    const offerings = await this.#all('ec2:DescribeInstanceTypeOfferings', signal, async (NextToken, abortSignal) => {
+      const command = new DescribeInstanceTypeOfferingsCommand({
+        LocationType: 'availability-zone',
+        Filters,
+        ...paged(NextToken),
+      })
+      const page = await this.#client.send(command, { abortSignal })
+      return { items: page.InstanceTypeOfferings, next: page.NextToken }
+    })
+    return offerings.map(({ Location = '' }) => Location).sort()
+  }
+
+  /** Of the account, whoever has begun them. */
+  async pendingSnapshotCount(signal: AbortSignal): Promise<number> {
+    const Filters = [{ Name: 'status', Values: ['pending'] }]
+    const pending = await this.#all('ec2:DescribeSnapshots', signal, async (NextToken, abortSignal) => {
+      const command = new DescribeSnapshotsCommand({ OwnerIds: ['self'], Filters, ...paged(NextToken) })
+      const page = await this.#client.send(command, { abortSignal })
+      return { items: page.Snapshots, next: page.NextToken }
+    })
+    return pending.length
   }
 
   async securityGroups(ids: readonly string[], signal: AbortSignal): Promise<readonly SecurityGroup[]> {

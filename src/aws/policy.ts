@@ -46,6 +46,7 @@ export const callsUsed: readonly CallUse[] = [
   { action: 'ec2:DescribeAvailabilityZones', scope: 'any', why: 'plans' },
   { action: 'ec2:DescribeImages', scope: 'any', why: 'what there is' },
   { action: 'ec2:DescribeInstances', scope: 'any', why: 'what there is' },
+  { action: 'ec2:DescribeInstanceTypeOfferings', scope: 'any', why: 'plans' },
   { action: 'ec2:DescribeInstanceTypes', scope: 'any', why: 'plans' },
   { action: 'ec2:DescribeKeyPairs', scope: 'any', why: 'plans' },
   { action: 'ec2:DescribeSecurityGroups', scope: 'any', why: 'plans' },

@@ -1,4 +1,4 @@
-import { ebsBlockSizeBytes } from '../base/limits.ts'
+import { ebsBlockSizeBytes, snapshotsWrittenAtOnceMax } from '../base/limits.ts'
 import { Failure, failedWith } from '../base/failure.ts'
 import { GiB, MiB } from '../base/units.ts'
 import type { TargetPlan, TargetRequest } from '../recovery/target.ts'
@@ -44,7 +44,10 @@ export async function planRecovery(
       () => faults.push(`there is no availability zone ${availabilityZone} in ${config.region}`),
       /^InvalidParameterValue$/,
     )
-  for (const machine of settings.machines) await checkMachine(machine, settings, ec2, { faults, remarks }, signal)
+  const needs: MachineNeeds[] = []
+  for (const machine of settings.machines)
+    needs.push(await checkMachine(machine, settings, ec2, { faults, remarks }, signal))
+  faults.push(...roomFaults(needs))
   const sizes = settings.machines
     .flatMap(({ volumes }) => volumes)
     .map(({ number, name, type, iops, kmsKey }) => {
@@ -87,10 +90,12 @@ export async function planRecovery(
   )
   for (const key of new Set(sizes.flatMap(({ kmsKey }) => kmsKey ?? [])))
     remarks.push(`whether the key ${key} exists, and may be used by the VRA, shows when the first snapshot begins`)
-  if (sizes.length > pendingSnapshotsMax / 2)
+  const pendingCount = await ec2.pendingSnapshotCount(signal)
+  if (pendingCount + Math.min(sizes.length, snapshotsWrittenAtOnceMax) > pendingSnapshotsMax)
     remarks.push(
-      `an account may have ${pendingSnapshotsMax} snapshots pending; this recovery has ${sizes.length} volumes, a few at a time`,
+      `an account may have ${pendingSnapshotsMax} snapshots pending, and has ${pendingCount} at this moment: the recovery waits until some of them are completed`,
     )
+  remarks.push(quotaRemark(sizes, needs))
   const expectedMillis = putMillis + completionMillis + machineMillis
   return { settings: settingsToJson(settings), copySizeBytes, expectedMillis, remarks }
 }
@@ -127,6 +132,44 @@ function addressFaults({ machines }: AwsSettings): string[] {
   return faults
 }
 
+/** What a machine takes of what others may need, too. */
+interface MachineNeeds {
+  readonly name: string
+  /** Undefined: it takes no address. */
+  readonly subnet: Subnet | undefined
+  readonly vcpuCount: number
+}
+
+/** Each machine takes an address of its subnet. */
+function roomFaults(needs: readonly MachineNeeds[]): string[] {
+  const bySubnet = new Map<string, { readonly free: number; readonly names: string[] }>()
+  for (const { name, subnet } of needs) {
+    const { SubnetId = '', AvailableIpAddressCount: free } = subnet ?? {}
+    if (free === undefined) continue
+    const { names } = bySubnet.get(SubnetId) ?? { names: [] }
+    bySubnet.set(SubnetId, { free, names: [...names, name] })
+  }
+  const narrow = [...bySubnet].filter(([, { free, names }]) => names.length > free)
+  return narrow.map(([subnet, { free, names }]) => {
+    const left = free === 0 ? 'no address' : `${free} ${free === 1 ? 'address' : 'addresses'}`
+    return `the subnet ${subnet} has ${left} left, and ${names.join(', ')} ${names.length === 1 ? 'needs one' : `need ${names.length}`}`
+  })
+}
+
+/** The quotas themselves are another service's, for which the VRA has neither a client nor a permission. */
+function quotaRemark(
+  sizes: readonly { readonly type: VolumeType; readonly sizeBytes: number }[],
+  needs: readonly MachineNeeds[],
+): string {
+  const byType = new Map<VolumeType, number>()
+  for (const { type, sizeBytes } of sizes)
+    byType.set(type, (byType.get(type) ?? 0) + Math.max(1, Math.ceil(sizeBytes / GiB)))
+  const vcpuCount = needs.reduce((sum, each) => sum + each.vcpuCount, 0)
+  const volumes = [...byType].map(([type, sizeGiB]) => `${sizeGiB} GiB of ${type}`)
+  const needed = [...(vcpuCount === 0 ? [] : [`${vcpuCount} vCPUs`]), ...volumes, `${sizes.length} snapshots`]
+  return `it takes ${needed.join(', ')}: whether the account's quotas have room for that is not looked at; Service Quotas shows them`
+}
+
 interface Findings {
   readonly faults: string[]
   readonly remarks: string[]
@@ -138,7 +181,7 @@ async function checkMachine(
   ec2: Ec2Calls,
   { faults, remarks }: Findings,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<MachineNeeds> {
   const { name, subnet: subnetId, instanceType, securityGroups, key, privateIp, helperImage } = machine
   const fault = (sentence: string): void => void faults.push(`${name}: ${sentence}`)
   const subnet =
@@ -149,7 +192,7 @@ async function checkMachine(
           () => fault(`there is no subnet ${subnetId}`),
         )
   if (subnet !== undefined) checkSubnet(subnet, settings, privateIp, fault)
-  if (machine.start === 'nothing') return
+  if (machine.start === 'nothing') return { name, subnet: undefined, vcpuCount: 0 }
   const type =
     instanceType === undefined
       ? undefined
@@ -165,6 +208,12 @@ async function checkMachine(
     const wanted = machine.bootMode
     if (wanted !== undefined && wanted !== 'uefi-preferred' && bootModes.length > 0 && !bootModes.includes(wanted))
       fault(`${instanceType} does not boot by ${wanted}`)
+    const zones = await ec2.zonesOffering(instanceType ?? '', signal)
+    const zone = subnet?.AvailabilityZone
+    if (zone !== undefined && !zones.includes(zone))
+      fault(
+        `there is no ${instanceType} in ${zone}, where ${subnetId} is: ${zones.length === 0 ? 'nowhere in the region' : `only in ${zones.join(', ')}`}`,
+      )
   }
   if (securityGroups.length > 0) {
     const groups = await existing(
@@ -189,6 +238,7 @@ async function checkMachine(
   }
   if (machine.iamProfile !== undefined)
     remarks.push(`${name}: whether the instance profile ${machine.iamProfile} exists shows when the instance starts`)
+  return { name, subnet, vcpuCount: type?.VCpuInfo?.DefaultVCpus ?? 0 }
 }
 
 function checkSubnet(
@@ -197,7 +247,6 @@ function checkSubnet(
   privateIp: string | undefined,
   fault: (sentence: string) => void,
 ): void {
-  if (subnet.AvailableIpAddressCount === 0) fault(`the subnet ${subnet.SubnetId} has no address left`)
   if (availabilityZone !== undefined && subnet.AvailabilityZone !== availabilityZone)
     fault(`the subnet ${subnet.SubnetId} is in ${subnet.AvailabilityZone}, not in ${availabilityZone}`)
   if (privateIp !== undefined && !isInside(privateIp, subnet.CidrBlock ?? ''))

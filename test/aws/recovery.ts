@@ -130,6 +130,21 @@ t.test('what does not exist, or does not fit, is found before anything is create
       message: words,
     })
   }
+  const { subnets, instanceTypes } = world.sim.account
+  const zones = ['eu-central-1b', 'eu-central-1c']
+  instanceTypes.set('x2.rare', { architectures: ['x86_64'], bootModes: ['uefi'], vcpuCount: 8, zones })
+  await refused(
+    { instanceType: 'x2.rare' },
+    /no x2\.rare in eu-central-1a, where subnet-1 is: only in eu-central-1b, eu-/,
+  )
+  const both = [1, 2].map(volume => ({ name: `vm${volume}`, volumes: [volume] }))
+  subnets.get('subnet-1')!.addressesMax = 1
+  await t.rejects(plan({ machine }, both), { message: /subnet-1 has 1 address left, and vm1, vm2 need 2/ })
+  await plan({ machine })
+  subnets.get('subnet-1')!.addressesMax = 0
+  await refused({}, /subnet-1 has no address left, and web needs one/)
+  await plan({ machine: { ...machine, start: 'nothing' } })
+  subnets.get('subnet-1')!.addressesMax = 9
   await refused({ subnet: 'subnet-9' }, /no subnet subnet-9/)
   await refused({ instanceType: 'z9.huge' }, /no instance type z9\.huge/)
   await refused({ architecture: 'arm64' }, /m7i\.large is x86_64, not arm64/)
@@ -156,6 +171,13 @@ t.test('what does not exist, or does not fit, is found before anything is create
   t.strictSame(new Set(world.sim.calls.map(call => call.replace(/^Describe.*/, 'Describe'))), new Set(['Describe']))
   const planned = await plan({ machine })
   t.equal(planned.copySizeBytes, 2 * 2 ** 20)
+  t.match(planned.remarks.join('\n'), /it takes 2 vCPUs, 2 GiB of gp3, 2 snapshots: .* is not looked at/)
+  t.notMatch(planned.remarks.join('\n'), /pending/)
+  const { account } = world.sim
+  const stock = account.snapshots.get(account.images.get(world.sim.addStockImage(undefined))!.rootSnapshot)!
+  const open = { ...stock, completesAtMillis: undefined, lastWriteMillis: Infinity }
+  for (let count = 1; count <= 99; count++) account.snapshots.set(`snap-${count}`, { ...open, id: `snap-${count}` })
+  t.match((await plan({ machine })).remarks.join('\n'), /100 snapshots pending, and has 99 at this moment/)
   t.match(planned.remarks.join('\n'), /1049088 bytes become 1 GiB/)
   t.strictSame((await plan(planned.settings)).settings, planned.settings, 'a plan of what was planned is the same')
   await tools.close()

@@ -97,6 +97,16 @@ export interface Subnet {
   readonly vpc: string
   readonly zone: string
   readonly cidr: string
+  /** Of those that no instance has; by default, what the network has beyond the five that AWS keeps. */
+  addressesMax?: number
+}
+
+export interface InstanceType {
+  readonly architectures: string[]
+  readonly bootModes: string[]
+  readonly vcpuCount: number
+  /** Undefined: all. */
+  readonly zones?: readonly string[]
 }
 
 export interface AccountOptions {
@@ -123,8 +133,8 @@ export class Account {
   readonly keyPairs = new Set<string>()
   /** Of KMS, by ARN, those that are enabled. */
   readonly kmsKeys = new Set<string>()
-  /** By name: architectures and boot modes. */
-  readonly instanceTypes = new Map<string, { readonly architectures: string[]; readonly bootModes: string[] }>()
+  /** By name. */
+  readonly instanceTypes = new Map<string, InstanceType>()
   /** By token: what was asked for with it, and what it gave. */
   readonly tokens = new Map<string, { readonly request: string; readonly id: string }>()
   #idCount = 0
@@ -146,6 +156,12 @@ export class Account {
     const now = this.nowMillis()
     if (snapshot.completesAtMillis !== undefined) return now >= snapshot.completesAtMillis ? 'completed' : 'pending'
     return now > snapshot.lastWriteMillis + snapshot.timeoutMillis ? 'error' : 'pending'
+  }
+
+  freeAddressCount({ id, cidr, addressesMax }: Subnet): number {
+    const max = addressesMax ?? 2 ** (32 - Number(cidr.split('/')[1])) - 5
+    const own = [...this.instances.values()].filter(each => each.subnet === id)
+    return max - own.filter(each => this.stateOfInstance(each) !== 'terminated').length
   }
 
   /** The snapshot's whole content. */

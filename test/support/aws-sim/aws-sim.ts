@@ -100,8 +100,8 @@ export class AwsSim {
     account.groups.set('sg-1', 'vpc-1').set('sg-other', 'vpc-2')
     account.keyPairs.add('operator')
     account.instanceTypes
-      .set('m7i.large', { architectures: ['x86_64'], bootModes: ['legacy-bios', 'uefi'] })
-      .set('m7g.large', { architectures: ['arm64'], bootModes: ['uefi'] })
+      .set('m7i.large', { architectures: ['x86_64'], bootModes: ['legacy-bios', 'uefi'], vcpuCount: 2 })
+      .set('m7g.large', { architectures: ['arm64'], bootModes: ['uefi'], vcpuCount: 2 })
     sim.#server.listen(sim.#options.port, '127.0.0.1')
     await once(sim.#server, 'listening')
     return sim

@@ -65,6 +65,7 @@ const known: Readonly<Record<string, readonly string[]>> = {
   CreateTags: ['ResourceId', 'Tag'],
   DescribeAvailabilityZones: ['ZoneName', 'Filter'],
   DescribeSubnets: ['SubnetId', 'Filter', 'MaxResults', 'NextToken'],
+  DescribeInstanceTypeOfferings: ['LocationType', 'Filter', 'MaxResults', 'NextToken'],
   DescribeInstanceTypes: ['InstanceType', 'Filter', 'MaxResults', 'NextToken'],
   DescribeSecurityGroups: ['GroupId', 'Filter', 'MaxResults', 'NextToken'],
   DescribeKeyPairs: ['KeyName', 'Filter'],
@@ -120,18 +121,26 @@ export class Ec2 {
       const seen = [...this.#account.snapshots.values()].filter(each =>
         this.#account.isListed({ createdMillis: each.startedMillis }),
       )
-      return this.#describe('snapshotSet', parameters, 'SnapshotId', 'InvalidSnapshot.NotFound', seen, each => ({
-        snapshotId: each.id,
-        status: this.#account.stateOfSnapshot(each),
-        volumeSize: each.sizeGiB,
-        encrypted: each.kmsKey !== undefined,
-        kmsKeyId: each.kmsKey,
-        progress: this.#account.stateOfSnapshot(each) === 'completed' ? '100%' : '0%',
-        description: each.description,
-        ownerId: '111122223333',
-        startTime: '2026-01-01T00:00:00.000Z',
-        tagSet: tagSet(each.tags),
-      }))
+      return this.#describe(
+        'snapshotSet',
+        parameters,
+        'SnapshotId',
+        'InvalidSnapshot.NotFound',
+        seen,
+        each => ({
+          snapshotId: each.id,
+          status: this.#account.stateOfSnapshot(each),
+          volumeSize: each.sizeGiB,
+          encrypted: each.kmsKey !== undefined,
+          kmsKeyId: each.kmsKey,
+          progress: this.#account.stateOfSnapshot(each) === 'completed' ? '100%' : '0%',
+          description: each.description,
+          ownerId: '111122223333',
+          startTime: '2026-01-01T00:00:00.000Z',
+          tagSet: tagSet(each.tags),
+        }),
+        each => ({ status: this.#account.stateOfSnapshot(each) }),
+      )
     },
     DeleteSnapshot: parameters => {
       const snapshot = this.#snapshot(text(parameters['SnapshotId']))
@@ -323,7 +332,7 @@ export class Ec2 {
           availabilityZone: each.zone,
           cidrBlock: each.cidr,
           state: 'available',
-          availableIpAddressCount: 200,
+          availableIpAddressCount: this.#account.freeAddressCount(each),
         }),
       ),
     DescribeInstanceTypes: parameters => () => {
@@ -334,12 +343,30 @@ export class Ec2 {
         texts(parameters['InstanceType']).includes(name),
       )
       return {
-        instanceTypeSet: found.map(([instanceType, { architectures, bootModes }]) => ({
+        instanceTypeSet: found.map(([instanceType, { architectures, bootModes, vcpuCount }]) => ({
           instanceType,
           processorInfo: { supportedArchitectures: architectures },
           supportedBootModes: bootModes,
+          vCpuInfo: { defaultVCpus: vcpuCount },
         })),
       }
+    },
+    DescribeInstanceTypeOfferings: parameters => () => {
+      if (text(parameters['LocationType']) !== 'availability-zone')
+        refuse('InvalidParameterValue', 'only zones are served here')
+      const zones = [...new Set([...this.#account.subnets.values()].map(({ zone }) => zone))]
+      const all = [...this.#account.instanceTypes].flatMap(([type, { zones: own = zones }]) =>
+        own.map(zone => ({ id: `${type} ${zone}`, type, zone })),
+      )
+      return this.#describe(
+        'instanceTypeOfferingSet',
+        parameters,
+        'none',
+        'none',
+        all,
+        ({ type, zone }) => ({ instanceType: type, locationType: 'availability-zone', location: zone }),
+        ({ type, zone }) => ({ 'instance-type': type, location: zone }),
+      )
     },
     DescribeSecurityGroups: parameters => () =>
       this.#describe(
@@ -523,6 +550,8 @@ export class Ec2 {
     const groups = texts(nic['SecurityGroupId'])
     for (const group of groups)
       if (this.#account.groups.get(group) !== subnet.vpc) refuse('InvalidGroup.NotFound', `The group '${group}'`)
+    if (type.zones !== undefined && !type.zones.includes(subnet.zone))
+      refuse('Unsupported', `Your requested instance type (${typeName}) is not supported in ${subnet.zone}.`)
     const key = text(parameters['KeyName'])
     if (key !== undefined && !this.#account.keyPairs.has(key)) refuse('InvalidKeyPair.NotFound', key)
     const count = this.#account.instances.size
@@ -532,6 +561,8 @@ export class Ec2 {
     const live = [...this.#account.instances.values()].filter(
       each => this.#account.stateOfInstance(each) !== 'terminated',
     )
+    if (!isAgain && this.#account.freeAddressCount(subnet) < 1)
+      refuse('InsufficientFreeAddressesInSubnet', `There are not enough free addresses in subnet '${subnet.id}'.`)
     if (!isAgain && live.some(each => each.privateIp === privateIp && each.subnet === subnet.id))
       refuse('InvalidIPAddress.InUse', `Address ${privateIp} is in use.`)
     return {
