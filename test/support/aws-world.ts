@@ -66,6 +66,26 @@ export class HurriedClock implements Clock {
   }
 }
 
+/** Time passes only while somebody waits for it, as much as he waits: what a busy machine takes for a request is no time at all. */
+export class StillClock extends HurriedClock {
+  #nowMillis = 1_000_000
+
+  override monotonicMillis(): number {
+    return this.#nowMillis
+  }
+
+  override async sleep(delayMillis: number, signal: AbortSignal): Promise<void> {
+    const endMillis = this.#nowMillis + delayMillis
+    await super.sleep(delayMillis, signal)
+    this.#nowMillis = Math.max(this.#nowMillis, endMillis)
+  }
+
+  /** Of requests that are answered nobody gives one up. */
+  override after(): () => void {
+    return () => undefined
+  }
+}
+
 const block = 524_288
 export const modelVpg = vpgId('0'.repeat(31) + '1')
 
@@ -217,21 +237,26 @@ export interface StandbyProcess {
 export class AwsWorld {
   readonly sim: AwsSim
   readonly model: Model
-  readonly clock = new HurriedClock(hurry)
+  readonly clock: HurriedClock
   readonly told: string[] = []
   readonly advances: { readonly ordinal: number; readonly putSizeBytes: number }[] = []
   /** As the store has it: it outlives processes. */
   standby: StandbyRecord | undefined
 
-  private constructor(sim: AwsSim, model: Model) {
+  private constructor(sim: AwsSim, model: Model, clock: HurriedClock) {
     this.sim = sim
     this.model = model
+    this.clock = clock
   }
 
-  static async start(model: Model, options: Partial<AwsSimOptions> = {}): Promise<AwsWorld> {
-    const nowMillis = (): number => performance.now() * hurry
+  static async start(
+    model: Model,
+    options: Partial<AwsSimOptions> = {},
+    clock = new HurriedClock(hurry),
+  ): Promise<AwsWorld> {
+    const nowMillis = (): number => clock.monotonicMillis()
     const sim = await AwsSim.start({ nowMillis, completionMillis: 800, settleMillis: 400, ...options })
-    return new AwsWorld(sim, model)
+    return new AwsWorld(sim, model, clock)
   }
 
   config(changes: Partial<AwsConfig> = {}): AwsConfig {
