@@ -33,6 +33,8 @@ export class LiveServer implements LiveService {
   readonly #attachments = new Map<string, Attachment>()
   /** Calls about one id follow one another. */
   readonly #turns = new Map<string, Promise<unknown>>()
+  /** Of images that are being opened, and are not attached yet. */
+  #openingCount = 0
   #opened: Opened | undefined
   #nbd: Promise<NbdServer> | undefined
 
@@ -51,11 +53,23 @@ export class LiveServer implements LiveService {
   attach(argument: AttachArgument): Promise<void> {
     return this.#inTurn(argument.id, async () => {
       if (this.#attachments.has(argument.id)) return
-      if (needsImage(argument) && (await this.status()).filter(hasImage).length >= liveImagesMax)
-        throw new Failure('BUSY', tooManyImages)
-      const attachment = await Attachment.open(argument, await this.#tools())
-      this.#attachments.set(argument.id, attachment)
+      const tools = await this.#tools()
+      const takeBack = needsImage(argument) ? this.#reserveImage(tools.server) : undefined
+      try {
+        const attachment = await Attachment.open(argument, tools)
+        this.#attachments.set(argument.id, attachment)
+      } finally {
+        takeBack?.()
+      }
     })
+  }
+
+  /** Counts and takes in one step: others are opened meanwhile. */
+  #reserveImage(server: NbdServer): () => void {
+    const attached = [...this.#attachments.values()].filter(each => hasImage(each.status(server)))
+    if (attached.length + this.#openingCount >= liveImagesMax) throw new Failure('BUSY', tooManyImages)
+    this.#openingCount++
+    return () => void this.#openingCount--
   }
 
   /** Not in turn: a keep() goes on for long, and reads by whatever plan there is. */

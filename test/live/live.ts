@@ -6,6 +6,7 @@ import type { ImagePlan } from '../../src/aging/service.ts'
 import { systemClock, type Clock } from '../../src/base/clock.ts'
 import { liveImagesMax } from '../../src/base/limits.ts'
 import { MiB } from '../../src/base/units.ts'
+import { LiveServer } from '../../src/live/live-server.ts'
 import { Live, type LiveOptions } from '../../src/live/live.ts'
 import type { LiveNotices } from '../../src/live/service.ts'
 import type { TargetContext, TargetRequest } from '../../src/recovery/target.ts'
@@ -266,6 +267,33 @@ t.test(
     await one.plan(request, signal)
   },
 )
+
+t.test('of images that are begun at once no more are served than may be', async t => {
+  const { directory, plan } = await site(t)
+  const server = new LiveServer(() => undefined)
+  t.teardown(() => server.close())
+  await server.open({
+    store: { kind: 'directory', directory: path.join(directory, 'store') },
+    dataDirectory: path.join(directory, 'data'),
+    listen: { host: '127.0.0.1', port: 0 },
+    cacheSizeBytes: 16 * MiB,
+  })
+  const attach = async (number: number): Promise<void> => {
+    const id = `m-${number}`
+    const disk = { volume: 1, exportName: `${id}/web/root`, description: id, sizeBytes, files: undefined }
+    await server.attach({ id, plan, checkpoint: plan.checkpoint.ordinal, disks: [disk], scratchSizeBytesMax: 0 })
+  }
+  const numbers = Array.from({ length: liveImagesMax + 3 }, (_, index) => index)
+  const outcomes = await Promise.allSettled(numbers.map(attach))
+  const refused = outcomes.filter(outcome => outcome.status === 'rejected')
+  t.match(
+    refused.map(({ reason }) => reason as unknown),
+    Array(3).fill({ code: 'BUSY' }),
+  )
+  t.equal((await server.status()).length, liveImagesMax)
+  await server.detach({ id: 'm-0' })
+  await attach(99)
+})
 
 t.test('what the system says of a file is a failure with the name of the file', async t => {
   const { keptIn, live, context } = await site(t)
