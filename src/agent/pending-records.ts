@@ -1,5 +1,11 @@
 import { assert } from '../base/assert.ts'
-import { batchRawSizeBytesTarget, batchWriteCountMax, writeSizeBytesMax, zeroSizeBytesMax } from '../base/limits.ts'
+import {
+  batchRawSizeBytesTarget,
+  batchWriteCountMax,
+  creditPerStreamBytesMax,
+  writeSizeBytesMax,
+  zeroSizeBytesMax,
+} from '../base/limits.ts'
 import { MemoryPool } from '../base/memory-pool.ts'
 import { MiB, sectorSizeBytes } from '../base/units.ts'
 import { BatchBuilder, encodeFrame, type Marker } from '../wire/wire.ts'
@@ -12,8 +18,8 @@ export interface QueuedFrame {
   readonly bytes: Buffer
 }
 
-/** Memory of frames that is kept for those that come. */
-const frameKeptBytesMax = 16 * MiB
+/** Memory of frames that is kept for those that come: as much as the credit of a stream, which one acknowledgement may bring back, in sizes that the pool has. */
+const frameKeptBytesMax = creditPerStreamBytesMax + 8 * MiB
 
 /** What sealing made. */
 export interface SealedFrame extends QueuedFrame {
@@ -45,14 +51,21 @@ const slabSizeBytes = 1 * MiB
 /** Slabs that are kept for what comes; beyond, they are left to the garbage collector. */
 const slabsKeptMax = 8
 
-/** A piece of memory that records' data is copied to, one behind the other. */
+/** A piece of memory that records' data is copied to, one behind the other; or that data lies in which was lent, and then nothing is copied to it. */
 interface Slab {
   readonly bytes: Buffer
   filledBytes: number
   recordCount: number
+  readonly giveBack: (() => void) | undefined
 }
 
-/** Records that have their numbers and are not in a frame yet, in order. Their data is copied when they get them: whose it was may use it again. */
+/** Room for nothing. */
+const noBytes = Buffer.alloc(0)
+
+/**
+ * Records that have their numbers and are not in a frame yet, in order. Their data is copied when they get them: whose it was may use it
+ * again. Or it is lent, and read where it lies until it is given back.
+ */
 export class PendingRecords {
   readonly #builder = new BatchBuilder()
   readonly #frameMemory = new MemoryPool(frameKeptBytesMax)
@@ -81,20 +94,33 @@ export class PendingRecords {
     )
   }
 
-  /** Numbers one change from `sequence` on, in pieces that a record can hold; returns how many. */
-  addChange(sequence: number, volume: number, change: SectorChange, timestampMicros: number): number {
-    const pieceMax = change.data === undefined ? zeroLengthBytesMax : writeSizeBytesMax
-    let count = 0
-    for (let at = 0; at < change.lengthBytes; at += pieceMax) {
-      const lengthBytes = Math.min(pieceMax, change.lengthBytes - at)
-      const data = change.data === undefined ? undefined : this.#copy(change.data.subarray(at, at + lengthBytes))
-      const offsetBytes = change.offsetBytes + at
-      this.#records.push({ sequence: sequence + count, volume, offsetBytes, lengthBytes, data, timestampMicros })
-      this.#bytes += recordOverheadBytes + (data?.length ?? 0)
-      this.#rawBytes += data?.length ?? 0
-      count++
+  /**
+   * Numbers changes from `sequence` on, in pieces that a record can hold; returns how many. With `giveBack` their data is lent: it is called once,
+   * when nothing reads the data any more, and that may be within this call.
+   */
+  addChanges(
+    sequence: number,
+    volume: number,
+    changes: readonly SectorChange[],
+    timestampMicros: number,
+    giveBack: (() => void) | undefined,
+  ): number {
+    const lent = giveBack === undefined ? undefined : { bytes: noBytes, filledBytes: 0, recordCount: 0, giveBack }
+    let next = sequence
+    for (const change of changes) {
+      const pieceMax = change.data === undefined ? zeroLengthBytesMax : writeSizeBytesMax
+      for (let at = 0; at < change.lengthBytes; at += pieceMax) {
+        const lengthBytes = Math.min(pieceMax, change.lengthBytes - at)
+        const piece = change.data?.subarray(at, at + lengthBytes)
+        const data = piece === undefined ? undefined : this.#keep(piece, lent)
+        const offsetBytes = change.offsetBytes + at
+        this.#records.push({ sequence: next++, volume, offsetBytes, lengthBytes, data, timestampMicros })
+        this.#bytes += recordOverheadBytes + (data?.length ?? 0)
+        this.#rawBytes += data?.length ?? 0
+      }
     }
-    return count
+    if (lent?.recordCount === 0) lent.giveBack()
+    return next - sequence
   }
 
   addMarker(sequence: number, marker: UnplacedMarker): void {
@@ -105,7 +131,7 @@ export class PendingRecords {
 
   clear(): void {
     this.#records = []
-    this.#slabs = []
+    for (const { giveBack } of this.#slabs.splice(0)) giveBack?.()
     this.#bytes = this.#rawBytes = this.#markerCount = 0
   }
 
@@ -131,6 +157,7 @@ export class PendingRecords {
     const builder = this.#builder
     let last = head
     let count = 0
+    let dataCount = 0
     for (const write of this.#records) {
       if ('marker' in write || builder.isFull || !builder.hasRoom(write.data?.length ?? 0)) break
       const { volume, offsetBytes, lengthBytes, data } = write
@@ -140,20 +167,30 @@ export class PendingRecords {
       count++
       this.#bytes -= recordOverheadBytes + (data?.length ?? 0)
       this.#rawBytes -= data?.length ?? 0
-      if (data !== undefined) this.#release()
+      if (data !== undefined) dataCount++
     }
     this.#records.splice(0, count)
     const { rawSizeBytes } = builder
     const position = { generation, firstSequence: head.sequence, timestampMicros: last.timestampMicros }
     const bytes = builder.finish(position, sizeBytes => this.#frameMemory.take(sizeBytes))
+    for (let released = 0; released < dataCount; released++) this.#release()
     const batch = { recordCount: count, rawSizeBytes }
     return { firstSequence: head.sequence, lastSequence: last.sequence, bytes, batch }
   }
 
+  /** The data of the last record, where it stays until #release(). */
+  #keep(data: Uint8Array, lent: Slab | undefined): Uint8Array {
+    if (lent === undefined) return this.#copy(data)
+    if (lent.recordCount === 0) this.#slabs.push(lent)
+    lent.recordCount++
+    return data
+  }
+
   #copy(data: Uint8Array): Uint8Array {
     let slab = this.#slabs.at(-1)
-    if (slab === undefined || slab.filledBytes + data.length > slabSizeBytes) {
-      slab = { bytes: this.#freeSlabs.pop() ?? Buffer.allocUnsafeSlow(slabSizeBytes), filledBytes: 0, recordCount: 0 }
+    if (slab === undefined || slab.filledBytes + data.length > slab.bytes.length) {
+      const bytes = this.#freeSlabs.pop() ?? Buffer.allocUnsafeSlow(slabSizeBytes)
+      slab = { bytes, filledBytes: 0, recordCount: 0, giveBack: undefined }
       this.#slabs.push(slab)
     }
     const copy = slab.bytes.subarray(slab.filledBytes, slab.filledBytes + data.length)
@@ -163,15 +200,14 @@ export class PendingRecords {
     return copy
   }
 
-  /** The first record that has data is in the builder now. */
+  /** The data of the first record that has any is not read any more. */
   #release(): void {
     const [slab] = this.#slabs
     assert(slab !== undefined && slab.recordCount > 0, 'a record with data is in the first slab')
     slab.recordCount--
     if (slab.recordCount > 0) return
-    slab.filledBytes = 0
-    if (this.#slabs.length === 1) return
     this.#slabs.shift()
-    if (this.#freeSlabs.length < slabsKeptMax) this.#freeSlabs.push(slab.bytes)
+    if (slab.giveBack !== undefined) slab.giveBack()
+    else if (this.#freeSlabs.length < slabsKeptMax) this.#freeSlabs.push(slab.bytes)
   }
 }

@@ -111,13 +111,15 @@ export class Stream {
     this.#options.onSmaller()
   }
 
-  /** Numbers one write: its pieces are consecutive, with no marker between them. Returns how many records it became. */
-  append(volume: number, changes: readonly SectorChange[]): number {
+  /**
+   * Numbers one write: its pieces are consecutive, with no marker between them. Returns how many records it became. Its data is copied; or
+   * with `giveBack` it is lent until that is called, once, maybe within this call.
+   */
+  append(volume: number, changes: readonly SectorChange[], giveBack?: () => void): number {
     assert(this.#isExact, 'a stream that is exact')
     const before = this.#lastNumbered
     const timestampMicros = this.#options.clock.timestampMicros()
-    for (const change of changes)
-      this.#lastNumbered += this.#pending.addChange(this.#lastNumbered + 1, volume, change, timestampMicros)
+    this.#lastNumbered += this.#pending.addChanges(before + 1, volume, changes, timestampMicros, giveBack)
     this.#lastWrite = this.#lastNumbered
     const recordCount = this.#lastNumbered - before
     this.#afterNumbering()

@@ -65,8 +65,8 @@ export class SyncEngine {
   readonly #unreadable = new Map<ProtectedVolume, Map<number, Unreadable & { readonly untilMillis: number }>>()
   readonly #cursors = new Map<ProtectedVolume, number>()
   #reservedBytes = 0
-  /** What no lane reads into now: one piece a lane at most. */
-  readonly #memory: Buffer[] = []
+  /** What no lane reads into now, and nobody reads. */
+  #memory: Buffer[] = []
   readonly #work: Bell
   readonly #room: Bell
   readonly #released: Bell
@@ -211,6 +211,7 @@ export class SyncEngine {
     if (volume.map.pendingCount > 0 || (this.#claimed.get(volume)?.size ?? 0) > 0) return
     this.#cursors.delete(volume)
     this.#unreadable.delete(volume)
+    this.#memory = []
     this.#host.synced(volume)
   }
 
@@ -296,29 +297,38 @@ export class SyncEngine {
     const bytes = isUntouched ? 0 : lengthBytes
     await this.#reserve(unit, bytes)
     const memory = isUntouched ? undefined : (this.#memory.pop() ?? Buffer.allocUnsafeSlow(pieceSizeBytesMax))
+    const giveBack = (): void => {
+      if (memory !== undefined) this.#memory.push(memory)
+    }
     let isSent = false
+    let isLent = false
     try {
       if (!this.#isCurrent(unit)) return false
       const target = memory?.subarray(0, lengthBytes)
       await volume.disk.readSettled({ offsetBytes, lengthBytes }, target, () => {
         if (!this.#isCurrent(unit) || (isUntouched && !volume.untouched.has(region))) return
         const zeros = { offsetBytes, lengthBytes, data: undefined }
-        this.#number(volume, target === undefined ? [zeros] : planBlocks(offsetBytes, target, hashes))
+        const changes = target === undefined ? [zeros] : planBlocks(offsetBytes, target, hashes)
+        // What is lent counts in the queue by its data: where that is little it is copied, so that the memory comes back at once.
+        isLent = 2 * dataBytesOf(changes) >= pieceSizeBytesMax
+        this.#number(volume, changes, isLent ? giveBack : undefined)
         isSent = true
       })
     } finally {
-      if (memory !== undefined) this.#memory.push(memory)
+      if (!isLent) giveBack()
       this.#reservedBytes -= bytes
       this.roomMade()
     }
     return isSent
   }
 
-  #number(volume: ProtectedVolume, changes: readonly SectorChange[]): void {
-    if (changes.length === 0 || volume.number === undefined) return
-    let dataBytes = 0
-    for (const { data } of changes) dataBytes += data?.length ?? 0
-    const recordCount = this.#host.stream.append(volume.number, changes)
+  #number(volume: ProtectedVolume, changes: readonly SectorChange[], giveBack: (() => void) | undefined): void {
+    if (changes.length === 0 || volume.number === undefined) {
+      giveBack?.()
+      return
+    }
+    const dataBytes = dataBytesOf(changes)
+    const recordCount = this.#host.stream.append(volume.number, changes, giveBack)
     volume.progress.noteSent(dataBytes)
     this.#host.events.syncNumbered(volume.name, { recordCount, sizeBytes: dataBytes })
   }
@@ -356,6 +366,10 @@ export class SyncEngine {
     if (!regions.has(region)) this.#host.events.syncReadFailed(volume.name, { offsetBytes, error })
     regions.set(region, { offsetBytes, reason, untilMillis })
   }
+}
+
+function dataBytesOf(changes: readonly SectorChange[]): number {
+  return changes.reduce((sum, { data }) => sum + (data?.length ?? 0), 0)
 }
 
 /** After which a lane looks again by itself. */
