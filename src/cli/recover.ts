@@ -73,7 +73,10 @@ command, the connection or the VRA ends: "vra recoveries" finds it again.`,
   recover.addCommand(decisionCommand('commit', 'keep what a failover or a move has recovered'))
   recover.addCommand(decisionCommand('rollback', 'end a failover or a move, and remove what it has recovered'))
   recover.addCommand(
-    decisionCommand('stop', 'end a test or a clone that is being made, and remove what it has recovered'),
+    decisionCommand(
+      'stop',
+      'end a test or a clone that is being made, and remove what it has recovered; of disks over NBD that were committed: serve them no more, and keep them',
+    ),
   )
   return recover
 }

@@ -278,7 +278,8 @@ function registerRecoveryRoutes(route: Register, vra: VraControl): void {
   })
   route({
     ...{ method: 'POST', url: `${all}/:id/:decision`, id: 'decideRecovery', tag, status: 202, answer: 'Recovery' },
-    summary: 'Commits a failover or move, rolls it back, or stops a test or clone; durable when it is answered',
+    summary:
+      'Commits a failover or move, rolls it back, or stops a test or clone, or the service of committed disks; durable when it is answered',
     params: params.decision,
     run: ({ params: { id, decision } }) => vra.decideRecovery(id, decision),
   })

@@ -220,6 +220,8 @@ export function nextInWords({ id, kind, state, things, drill }: RecoveryFacts): 
         ? `Look at it first. Then "vra recover commit ${id}" keeps it, "vra recover rollback ${id}" removes it again; protection goes on until then.`
         : `Look at it. "vra recover stop ${id}" removes it again; protection goes on meanwhile.`
     case 'committed':
+      if (things.some(thing => thing.kind === 'nbd'))
+        return `It is yours. The VRA goes on serving its disks until "vra recover stop ${id}" ends that; they stay where they are kept.`
       return things.length === 0 ? undefined : 'It is yours: the VRA does not touch it any more.'
     case 'committing':
     case 'removing':

@@ -182,6 +182,12 @@ export class Live implements RecoveryTarget {
     await this.#release(id)
   }
 
+  async endService({ record: { id } }: TargetContext): Promise<void> {
+    await this.#unwant(id)
+    await this.#call('detach', { id })
+    await this.#release(id)
+  }
+
   async remove(context: TargetContext): Promise<void> {
     const { id } = context.record
     await this.#unwant(id)
@@ -192,7 +198,13 @@ export class Live implements RecoveryTarget {
   things(record: RecoveryRecord, definition: VpgDefinition): readonly RecoveredThing[] {
     const { checkpoint, vms } = record
     if (checkpoint === undefined) return []
-    return disksOf(vms, definition, checkpoint).map(({ vm, number, name }) => ({
+    const disks = disksOf(vms, definition, checkpoint)
+    if (record.isServiceEnded === true) {
+      const directory = directoryOf(record, this.#options.scratchDirectory)
+      const placeOf = ({ vm, name }: Disk): string => path.join(directory, vm, `${name}.raw`)
+      return disks.map(disk => ({ vm: disk.vm, volume: disk.number, kind: 'file', place: placeOf(disk) }))
+    }
+    return disks.map(({ vm, number, name }) => ({
       vm,
       volume: number,
       kind: 'nbd',

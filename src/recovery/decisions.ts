@@ -9,6 +9,8 @@ export type Decision = 'commit' | 'rollback' | 'stop'
 export interface Under {
   /** It does not get on, and is tried again: why. */
   readonly trouble: string | undefined
+  /** Its target serves it on when it is committed. */
+  readonly isServedOn: boolean
 }
 
 /** How it ends when that is not as a commit: a failover is rolled back, a test or a clone is stopped. */
@@ -22,8 +24,9 @@ export function changesVpg(kind: RecoveryKind): boolean {
 }
 
 /** Fails REQUEST_INVALID for what this recovery never takes, or takes no more; BUSY for what it does not take now. */
-export function requireDecidable(record: RecoveryRecord, decision: Decision, { trouble }: Under): void {
+export function requireDecidable(record: RecoveryRecord, decision: Decision, under: Under): void {
   const { id, kind, state } = record
+  const { trouble, isServedOn } = under
   const refuse = (sentence: string): never => {
     throw new Failure('REQUEST_INVALID', sentence, { recovery: id, state })
   }
@@ -31,6 +34,10 @@ export function requireDecidable(record: RecoveryRecord, decision: Decision, { t
     throw new Failure('BUSY', sentence, { recovery: id, state })
   }
   const at = record.endedAtMicros === undefined ? '' : ` at ${new Date(record.endedAtMicros / 1000).toISOString()}`
+  if (state === 'committed' && decision === 'stop' && isServedOn) {
+    if (record.isServiceEnded !== true) return
+    refuse(`recovery ${id} was committed${at}, and is served no more: what it recovered is kept where it is`)
+  }
   if (state === 'committed')
     refuse(`recovery ${id} was committed${at}: what it recovered is kept, and there is nothing left to ${decision}`)
   if (state === 'removed') refuse(`recovery ${id} was removed${at}: there is nothing left to ${decision}`)

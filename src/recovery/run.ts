@@ -119,7 +119,9 @@ export class Run {
 
   /** On return the decision is durable. Fails as requireDecidable does; STORE_UNAVAILABLE where it is not taken soon: it will be. */
   async decide(decision: Decision): Promise<void> {
-    requireDecidable(this.#record, decision, { trouble: this.#trouble })
+    const isServedOn = this.#parts.target.endService !== undefined
+    requireDecidable(this.#record, decision, { trouble: this.#trouble, isServedOn })
+    if (this.#record.state === 'committed') return await this.#endService()
     if (this.#ended !== undefined) throw this.#ended
     const { id } = this.#record
     if (this.#wanted !== undefined) throw new Failure('BUSY', `another decision on recovery ${id} is under way`)
@@ -129,6 +131,16 @@ export class Run {
     const { state } = this.#record
     const isTaken = decision === 'commit' ? commitStates.includes(state) : removalStates.includes(state)
     if (!isTaken) throw new Failure('BUSY', `recovery ${id} is ${state} meanwhile: that was decided first`)
+  }
+
+  /** Durable on return, and not served any more. */
+  async #endService(): Promise<void> {
+    this.#step.abort(decidedOtherwise)
+    await this.#done // it may be about to be served again
+    this.#closing.signal.throwIfAborted()
+    await this.#put({ isServiceEnded: true })
+    await this.#parts.target.endService?.(this.#context(this.#closing.signal))
+    this.#trouble = undefined
   }
 
   /** On return the result is durable, and the removal begins. Fails BUSY where it has ended already, or is to. */
@@ -148,7 +160,8 @@ export class Run {
   }
 
   async #goOn(): Promise<void> {
-    if (this.#record.state === 'committed') await this.#resume(this.#step.signal)
+    if (this.#record.state === 'committed' && this.#record.isServiceEnded !== true)
+      await this.#resume(this.#step.signal)
     if (!this.#isLive) await this.#interruptDrill()
     while (!hasEnded(this.#record)) {
       this.#closing.signal.throwIfAborted()

@@ -109,6 +109,11 @@ export interface RecoveryTarget {
   resume(context: TargetContext): Promise<void>
   /** Tried again until it succeeds. It is kept for good on return, and depends on nothing of the VRA any more where it can. */
   commit(context: TargetContext): Promise<void>
+  /**
+   * Of one that serves a committed recovery on: it does not any more on return, and what was kept stays. The record says so before; a process that dies in
+   * between does not serve it again.
+   */
+  endService?(context: TargetContext): Promise<void>
   /** Tried again until it succeeds. Nothing of it is left on return, anywhere; from any state, also where prepare() never began. */
   remove(context: TargetContext): Promise<void>
   /** Reads nothing but the record. */

@@ -89,6 +89,8 @@ export interface RecoveryRecord {
   readonly failure: FailureRecord | undefined
   /** Of a test that is a drill. */
   readonly drill?: Drill | undefined
+  /** Of a committed one that was served on by the VRA: it is not any more. */
+  readonly isServiceEnded?: true
 }
 
 /** What a VPG's manifest says of recoveries. */

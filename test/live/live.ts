@@ -144,6 +144,15 @@ t.test(
     const committed = context({ state: 'committed' })
     await third.resume(committed)
     await qemu(uriIn(third, committed), 'read -P 0x77 3M 64k', 'read -P 0 1M 4k', 'read -P 0x55 1028k 4k')
+    await third.endService(committed)
+    t.not(
+      (await runTool('qemu-io', '-f', 'raw', '-c', 'read 0 512', uriIn(third, committed))).status,
+      0,
+      'served no more',
+    )
+    const ended = context({ state: 'committed', isServiceEnded: true })
+    t.match(third.things(ended.record, ended.definition), [{ kind: 'file', place: file }])
+    t.equal(fs.statSync(file).size, sizeBytes, 'and kept')
     await third.remove(committed)
     t.strictSame(fs.readdirSync(keptIn), [])
     t.notOk(fs.existsSync(path.join(directory, 'live', 'r-0123456789ab')))

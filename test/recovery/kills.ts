@@ -26,6 +26,8 @@ interface Story {
   readonly cancel?: Decision
   /** When its commit is in trouble. */
   readonly regret?: Decision
+  /** When it is committed it is to be served no more. */
+  readonly isStoppedThen?: true
   readonly failing?: readonly (readonly [string, Failure, number])[]
   readonly ends: 'committed' | 'removed'
 }
@@ -40,6 +42,13 @@ const stories: readonly Story[] = [
   { name: 'a drill', order: orderOf('test', { drill }), proof: { outcome: 'passed' }, ends: 'removed' },
   { name: 'a test that is stopped', order: orderOf('test'), decision: 'stop', ends: 'removed' },
   { name: 'a failover that is committed', order: orderOf('failover'), decision: 'commit', ends: 'committed' },
+  {
+    name: 'a failover that is committed, and served no more then',
+    order: orderOf('failover'),
+    decision: 'commit',
+    isStoppedThen: true,
+    ends: 'committed',
+  },
   { name: 'a failover that is rolled back', order: orderOf('failover'), decision: 'rollback', ends: 'removed' },
   {
     name: 'a failover by policy',
@@ -106,6 +115,7 @@ async function seenThrough(world: RecoveryWorld, engine: Recoveries, story: Stor
     await asked(story.regret)
   }
   await world.until(() => hasEnded({ state: state() }), 60_000)
+  if (story.isStoppedThen === true) await asked('stop')
 }
 
 /** Tried again while the store is away. */
@@ -159,6 +169,7 @@ function judge(world: RecoveryWorld, story: Story, how: string): string[] {
       'not all is kept',
     )
     expect(record?.readyAtMicros !== undefined, 'it was ready')
+    expect(record?.isServiceEnded === story.isStoppedThen, 'whether it is served is as it was decided')
   }
   const isHandedOver = story.ends === 'committed' && changesVpg(story.order.kind)
   expect(world.incarnation === (isHandedOver ? 2 : 1), `it is incarnation ${world.incarnation}`)

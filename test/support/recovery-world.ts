@@ -143,7 +143,11 @@ export class RecoveryWorld {
         await this.step(life, `put ${record.state} ${JSON.stringify(record.memory)}`, () => {
           this.failIfTold('put')
           const before = this.record(record.id)
-          this.expect(before === undefined || !hasEnded(before), `${record.id} has ended, and is put again`)
+          const isOfService = before?.state === 'committed' && record.isServiceEnded === true
+          this.expect(
+            before === undefined || !hasEnded(before) || isOfService,
+            `${record.id} has ended, and is put again`,
+          )
           const kept = withRecovery({ recoveries: this.records, pins: this.pins }, asStored(record))
           this.records = kept.recoveries
           this.pins = kept.pins
@@ -240,8 +244,9 @@ class WorldTarget implements RecoveryTarget {
 
   async resume({ record }: TargetContext): Promise<void> {
     await this.#step('resume', () => {
-      const state = this.#world.record(record.id)?.state
+      const { state, isServiceEnded } = this.#world.record(record.id) ?? {}
       this.#world.expect(state === 'ready' || state === 'committed', `resumed when ${state}`)
+      this.#world.expect(isServiceEnded !== true, 'it is served again')
       this.#live.add(record.id)
     })
   }
@@ -250,6 +255,14 @@ class WorldTarget implements RecoveryTarget {
     await this.#step('commit', () => {
       this.#expectState(id, 'committing')
       for (const each of this.#world.created) if (each.id === id) each.isKept = true
+    })
+  }
+
+  async endService({ record: { id } }: TargetContext): Promise<void> {
+    await this.#step('end service', () => {
+      const durable = this.#expectState(id, 'committed')
+      this.#world.expect(durable.isServiceEnded === true, 'its end is in the record first')
+      this.#live.delete(id)
     })
   }
 
