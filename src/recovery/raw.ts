@@ -37,13 +37,19 @@ export interface RawTools {
   readonly ownDirectories: readonly string[]
 }
 
-/** A file for certain, whatever its name: a number that is used again has another time of birth. */
+/**
+ * A file for certain, whatever its name: a number that is used again has another time of birth. Nothing of the device: it may have another number when it is
+ * mounted again.
+ */
 type FileIdentity = string
 
 interface Memory {
   /** By the number of its volume: which file it is. */
   readonly files: { readonly [volume: string]: FileIdentity }
 }
+
+/** What bears the id of a recovery. */
+const stagedPattern = /^(.+\.raw)\.(r-[0-9a-f]{12})(?:\.partial)?$/
 
 /** Until this process has measured its own. */
 const rateBytesPerSecondFirst = 150 * MiB
@@ -70,6 +76,7 @@ export class RawTarget implements RecoveryTarget {
     for (const { file } of files)
       if ((await this.#identityOf(file)) !== undefined)
         throw new Failure('ALREADY_EXISTS', `${file} exists; name another directory, or move it away`, { file })
+    await this.#refuseTaken(directory, files)
     const copySizeBytes = sizes.reduce((sum, { dataSizeBytes }) => sum + dataSizeBytes, 0)
     const freeSizeBytes = this.#tools.freeBytes(directory)
     if (copySizeBytes > freeSizeBytes) {
@@ -209,10 +216,22 @@ export class RawTarget implements RecoveryTarget {
     throw new Failure('REQUEST_INVALID', sentence, { directory })
   }
 
+  /** Another recovery writes a file of the same name there, by whatever name it knows the directory: what is there says so. */
+  async #refuseTaken(directory: string, files: readonly { readonly file: string }[]): Promise<void> {
+    const names = new Set(files.map(({ file }) => path.basename(file)))
+    const entries = await this.#tools.calls.readdir(directory).catch(() => []) // it may be one that is written only
+    for (const entry of entries) {
+      const [, name, id] = stagedPattern.exec(entry) ?? []
+      if (name === undefined || !names.has(name)) continue
+      const sentence = `recovery ${id} is writing ${name} in ${directory}: name another directory, or end that recovery; if no VRA knows it any more, remove ${entry}`
+      throw new Failure('ALREADY_EXISTS', sentence, { file: path.join(directory, entry) })
+    }
+  }
+
   async #identityOf(file: string): Promise<FileIdentity | undefined> {
     try {
-      const { dev, ino, birthtimeNs }: BigIntStats = await this.#tools.calls.stat(file, { bigint: true })
-      return `${dev}:${ino}:${birthtimeNs}`
+      const { ino, birthtimeNs }: BigIntStats = await this.#tools.calls.stat(file, { bigint: true })
+      return `${ino}:${birthtimeNs}`
     } catch (error) {
       unlessMissing(error)
       return undefined
@@ -249,7 +268,12 @@ class FileMemory {
 }
 
 function memoryIn({ memory }: RecoveryRecord): Memory {
-  return memory === null ? { files: {} } : (memory as unknown as Memory)
+  if (memory === null) return { files: {} }
+  const { files } = memory as unknown as Memory
+  const withoutDevice = (identity: FileIdentity): FileIdentity => identity.split(':').slice(-2).join(':')
+  return {
+    files: Object.fromEntries(Object.entries(files).map(([volume, identity]) => [volume, withoutDevice(identity)])),
+  }
 }
 
 function filesIn({ id, vms, target }: RecoveryRecord, definition: VpgDefinition): VolumeFile[] {
