@@ -4,7 +4,16 @@ import { Failure, failedWith } from '../base/failure.ts'
 import { agingHeapSizeMiBMax, durableNoticeIntervalMillis, threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
 import { decodeCheckpoints } from '../manifest/checkpoint-page.ts'
-import type { AgingConfig, AgingEvents, AgingNotices, AgingService, LogMark, OpenedVpg, PackedVpg } from './service.ts'
+import type {
+  AgingConfig,
+  AgingEvents,
+  AgingNotices,
+  AgingService,
+  LogMark,
+  OpenedVpg,
+  PackedVpg,
+  StopNote,
+} from './service.ts'
 
 // Journal to mirror, seen from the daemon. The work itself runs in one thread (aging-worker.ts), so that ingest never
 // waits for an upload, a merge or a checksum:
@@ -59,9 +68,13 @@ export class Aging {
   /**
    * Starts the thread and has it read every VPG's newest manifest. A VPG that cannot be read is told by damageFound and left out, the
    * others are served. Where the store does not answer, what is remembered takes its place; where nothing is, and the store refuses us,
-   * it fails as the store does.
+   * it fails as the store does. `notes` are of the stop before; what they fail with, this does.
    */
-  static async open(config: AgingConfig, handlers: AgingHandlers = {}): Promise<Aging> {
+  static async open(
+    config: AgingConfig,
+    handlers: AgingHandlers = {},
+    notes: Promise<readonly StopNote[]> = Promise.resolve([]),
+  ): Promise<Aging> {
     const worker = new Worker(new URL('./aging-worker.js', import.meta.url), {
       resourceLimits: { maxOldGenerationSizeMb: agingHeapSizeMiBMax, maxYoungGenerationSizeMb: threadYoungSizeMiBMax },
     })
@@ -74,7 +87,7 @@ export class Aging {
         aging.#answer(value as AgingNotices['checkpointsGivenUp'])
     })
     try {
-      aging = new Aging(worker, client, await client.call('open', config), ended)
+      aging = new Aging(worker, client, await client.call('open', { ...config, notes: await notes }), ended)
       return aging
     } catch (error) {
       await worker.terminate()
@@ -166,13 +179,19 @@ export class Aging {
 
   /** Stops the thread between two steps; what was under way is found again at the next start. */
   async close(): Promise<void> {
-    if (this.#closed) return
+    await this.stop()
+  }
+
+  /** See AgingService.close; nothing is noted where the thread has ended before, or was closed. */
+  async stop(): Promise<readonly StopNote[]> {
+    if (this.#closed) return []
     this.#closed = true
     clearTimeout(this.#sending)
     try {
-      await this.#client.call('close', undefined)
+      return await this.#client.call('close', undefined)
     } catch (error) {
       if (!failedWith(error, 'PEER_LOST')) throw error
+      return []
     } finally {
       await this.#worker.terminate()
     }

@@ -32,6 +32,7 @@ import type {
   OpenedVpg,
   PackedVpg,
   PreseededRegion,
+  StopNote,
   VpgMirrorStatus,
 } from './service.ts'
 import { StoreRequests } from './store-requests.ts'
@@ -102,14 +103,14 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     this.#surroundings = surroundings
   }
 
-  async open(config: AgingConfig): ReturnType<AgingService['open']> {
+  async open({ notes, ...config }: AgingConfig): ReturnType<AgingService['open']> {
     const disk = this.#surroundings.disk ?? realDisk
     disk.makeDirectory(config.scratchDirectory)
     removeScratch(disk, config.scratchDirectory)
     const memos = this.#openMemos(disk, config)
     const served = (memos?.all() ?? []).map(([, memo]) => memo).filter(memo => memo.fenced === undefined)
     const opening = new StoreOpening({
-      attempt: this.#attemptOpen(disk, config, memos),
+      attempt: this.#attemptOpen(disk, config, memos, notes),
       // A store that was never in use refuses us for what is configured: that is mended before the first start.
       mayPass: failure => (served.length > 0 ? mayPass(failure) : failure.reaction === 'retry'),
       onAway: away => this.#notify('storeAway', away),
@@ -133,13 +134,14 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     disk: Disk,
     config: AgingConfig,
     memos: VpgMemos | undefined,
+    notes: AgingConfig['notes'],
   ): (signal: AbortSignal) => Promise<readonly PackedVpg[]> {
     let tools: AgingTools | undefined
     let opening: VpgOpening | undefined
     return async signal => {
       this.#store ??= await (this.#surroundings.openStore ?? openStore)(config.store)
       tools ??= this.#newTools(disk, config, this.#store, memos)
-      opening ??= new VpgOpening(tools, this.#vpgs)
+      opening ??= new VpgOpening(tools, this.#vpgs, notes)
       const vpgs = await opening.openAll(signal)
       this.#tools = tools
       return vpgs
@@ -222,14 +224,14 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     }
     const tools = this.#ready()
     const commits = await VpgCommits.create(this.#identity(tools), definition, this.#closing.signal)
-    const vpg = new VpgAging(tools, commits, [])
+    const vpg = VpgAging.awake(tools, commits, [])
     const created = vpg.createFirst().then(() => {
       this.#vpgs.set(definition.id, vpg)
       if (this.#started) this.#runVpg(vpg)
     })
     const undo = (): Promise<void> => vpg.delete(this.#clock.timestampMicros())
     await this.#bounded(created, undo)
-    return await vpg.writer.awake(async () => ({ ...openedOf(vpg.contents), checkpoints: [] }))
+    return { ...openedOf({ ...vpg.writer.brief, segments: [] }), checkpoints: [] }
   }
 
   async deleteVpg({ vpg }: { readonly vpg: VpgId }): Promise<void> {
@@ -409,11 +411,12 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }
 
   /** Ends the loops between two steps. What a step has created without committing it is found at the next start. */
-  async close(): Promise<void> {
+  async close(): Promise<readonly StopNote[]> {
     this.#closing.abort(new Failure('CLOSING', 'the aging thread is closing'))
     await Promise.all(this.#loops)
     for (const log of this.#logs) log.close()
     await this.#store?.close()
+    return [...this.#vpgs.values()].flatMap(vpg => vpg.note() ?? [])
   }
 
   /** Reads the log up to what is durable. */

@@ -26,6 +26,8 @@ export interface AgingConfig {
   readonly scratchDirectory: string
   /** Where VPGs are remembered for a start without the store; undefined: nowhere. */
   readonly memoDirectory: string | undefined
+  /** Of the stop before, where the index has been the same since; none: every VPG is read. */
+  readonly notes?: readonly StopNote[]
   /** Who owns the VPGs in the store; another owner's VPG is refused, unless it is to be taken over. */
   readonly applianceId: string
   /** True: VPGs of other appliances are taken over. */
@@ -152,7 +154,14 @@ export interface AgingService {
   seal(argument: { readonly vpg: VpgId }): Promise<readonly StreamPosition[]>
   /** The answer to checkpointsGivenUp, after it was acted on, and after the thread was told how far the log is durable by then. */
   givenUp(argument: { readonly question: number }): Promise<void>
-  close(argument: undefined): Promise<void>
+  /** Nothing more is committed, and every notice has been told. Answers with what lets the next start go on from here. */
+  close(argument: undefined): Promise<readonly StopNote[]>
+}
+
+/** What a start needs of a VPG that reads nothing of it, as stop-notes.ts makes it: true only as long as the index has all that the VPG had then. */
+export interface StopNote {
+  readonly vpg: VpgId
+  readonly text: string
 }
 
 export interface PreseededRegion {
@@ -176,6 +185,8 @@ export interface OpenedVpg {
   readonly recoveries: VpgState['recoveries']
   readonly standby?: VpgState['standby']
   readonly holes: readonly Hole[]
+  /** True where the index has segments and checkpoints since the last stop: here are no segments, and only the newest checkpoint. */
+  readonly isIndexed?: boolean
   /** Every retained checkpoint that is in the store (checkpoint pages, then markers of segments). */
   readonly checkpoints: readonly Checkpoint[]
   readonly segments: readonly SegmentSpan[]

@@ -17,6 +17,7 @@ import { CheckpointAssembler, isMarkerWithin, type DurableMarker } from '../time
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import { lastDeltaEnd } from '../timeline/deltas.ts'
 import { liesBefore } from '../timeline/fold-plan.ts'
+import { preseeding } from '../timeline/region-plan.ts'
 import { covers, liesWithin } from '../timeline/positions.ts'
 import { withClosed, withRepairs, type WholeSync } from '../timeline/repair.ts'
 import { holeOver, isOffered, type HistoryPoint } from '../timeline/retention.ts'
@@ -34,13 +35,14 @@ import { keepJournalLimit, mergeHistory } from './merge-history.ts'
 import { foldWaiting, rewriteRegions } from './merging.ts'
 import { SegmentCommit, unreadableDetail } from './sealing.ts'
 import { withSegments } from './mirror-sums.ts'
-import type { ImagePlan, LogRecordRef, MirrorSums, VpgMirrorStatus } from './service.ts'
+import type { ImagePlan, LogRecordRef, MirrorSums, StopNote, VpgMirrorStatus } from './service.ts'
 import { mayHaveWork, sleepTerms, type SleepTerms } from './sleep.ts'
+import { encodeNote, type VpgNote } from './stop-notes.ts'
 import { damagedRecord, StreamTail } from './stream-tail.ts'
 import { expireTags, thin } from './thinning.ts'
 import type { AgingTools } from './tools.ts'
 import { UnsealedRecords, type Place } from './unsealed-records.ts'
-import { VpgWriter, type Exclusive } from './vpg-writer.ts'
+import { VpgWriter, type Exclusive, type OpenedHistory } from './vpg-writer.ts'
 
 /** What a VPG has in the log since when, for the decision to seal. */
 interface TailAge {
@@ -93,13 +95,38 @@ export class VpgAging implements Sleeper {
   /** Of these contents: who watches asks far more often than they change. */
   #storeUse: { readonly contents: VpgContents; readonly forms: readonly FormSize[] } | undefined
 
-  constructor(tools: AgingTools, commits: VpgCommits, folded: readonly Checkpoint[]) {
+  private constructor(tools: AgingTools, commits: VpgCommits, opened: OpenedHistory) {
     this.#tools = tools
-    this.writer = new VpgWriter(tools, commits, folded, this)
+    this.writer = new VpgWriter(tools, commits, opened, this)
     this.#unsealed = new UnsealedRecords(commits.vpg)
-    const { recent, state } = commits.contents
-    tools.awake.used(this)
-    this.#tail = new StreamTail(state.offloaded, recent.at(-1)?.ordinal ?? lastDeltaEnd(state))
+    const { recent, state } = commits.brief
+    this.#tail = new StreamTail(state.offloaded, recent.at(-1)?.ordinal ?? commits.lastDeltaEnd)
+  }
+
+  /** Of contents that have just been read. `folded` are the retained checkpoints that deltas hold. */
+  static awake(tools: AgingTools, commits: VpgCommits, folded: readonly Checkpoint[]): VpgAging {
+    const vpg = new VpgAging(tools, commits, { folded })
+    tools.awake.used(vpg)
+    return vpg
+  }
+
+  /** Asleep, until it is its turn to be looked at. */
+  static resting(tools: AgingTools, commits: VpgCommits, { newest, sums }: VpgNote): VpgAging {
+    const vpg = new VpgAging(tools, commits, { folded: [], newest })
+    vpg.#resting = { terms: undefined, sums, newestHistoryMillis: newest?.historyMillis ?? 0 }
+    return vpg
+  }
+
+  /** Undefined where the next start has more to do than to go on from here. */
+  note(): StopNote | undefined {
+    const { commits, halted, mergingHalted, isIdle, newest, brief } = this.writer
+    const isPlain = !this.isDeleted && halted === undefined && mergingHalted === undefined && !this.#isSyncHeld
+    const holeCount = this.#newHoles.length + brief.state.holes.length
+    if (!isPlain || !isIdle || holeCount > 0 || preseeding(brief.state.definition).size > 0) return undefined
+    const { atRest } = commits
+    if (atRest === undefined) return undefined
+    const sums = this.writer.isAwake ? this.#sums() : this.#restingSums()
+    return encodeNote({ applianceId: this.#tools.config.applianceId, commits: atRest, sums, newest })
   }
 
   get vpg(): VpgId {

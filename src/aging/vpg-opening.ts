@@ -1,19 +1,25 @@
 import { Failure, failedWith } from '../base/failure.ts'
 import type { VpgId } from '../base/ids.ts'
+import { Permits } from '../base/permits.ts'
 import {
   encodeCheckpoints,
   listVpgs,
   removeRemains,
   VpgCommits,
+  type VpgBrief,
   type VpgContents,
   type WriterIdentity,
 } from '../manifest/manifest.ts'
 import type { ObjectStore } from '../store/object-store.ts'
-import type { OpenedVpg, PackedVpg } from './service.ts'
+import type { OpenedVpg, PackedVpg, StopNote } from './service.ts'
+import { decodeNote } from './stop-notes.ts'
 import { mayPass } from './store-patience.ts'
 import type { AgingTools } from './tools.ts'
 import { VpgAging } from './vpg-aging.ts'
 import { requireNotOlder } from './vpg-memos.ts'
+
+/** So many of those that are noted are asked after at once: two small requests each. */
+const resumedAtOnce = 32
 
 /** Reads every VPG of the store once, however often the store fails on the way. */
 export class VpgOpening {
@@ -22,10 +28,15 @@ export class VpgOpening {
   /** Of VPGs that need no other look; undefined where there is nothing to serve. */
   readonly #settled = new Map<VpgId, PackedVpg | undefined>()
 
+  /** Of VPGs that were not looked for yet. */
+  readonly #notes: Map<VpgId, StopNote>
+
   /** VPGs are put into `vpgs` as they are opened. */
-  constructor(tools: AgingTools, vpgs: Map<VpgId, VpgAging>) {
+  constructor(tools: AgingTools, vpgs: Map<VpgId, VpgAging>, notes: readonly StopNote[] = []) {
     this.#tools = tools
     this.#vpgs = vpgs
+    // Who takes VPGs over looks at all of them.
+    this.#notes = new Map(tools.config.adopt ? [] : notes.map(note => [note.vpg, note]))
   }
 
   /**
@@ -35,9 +46,40 @@ export class VpgOpening {
   async openAll(signal: AbortSignal): Promise<readonly PackedVpg[]> {
     await requireOwnKeys(this.#tools.store, signal)
     const listed = await listVpgs(this.#tools.store, signal)
+    await this.#resumeAll(listed, signal)
     for (const vpg of listed) if (!this.#settled.has(vpg)) this.#settled.set(vpg, await this.#open(vpg, signal))
     this.#tellMissing(new Set(listed))
     return [...this.#settled.values()].filter(opened => opened !== undefined)
+  }
+
+  /** Those of which the store shows what was noted at the last stop. Rejects when all others are there. */
+  async #resumeAll(listed: readonly VpgId[], signal: AbortSignal): Promise<void> {
+    const permits = new Permits(resumedAtOnce)
+    const outcomes = await Promise.allSettled(
+      listed.flatMap(vpg => {
+        const note = this.#notes.get(vpg)
+        return note === undefined ? [] : [permits.with(() => this.#resume(note, signal))]
+      }),
+    )
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
+  }
+
+  async #resume(stopNote: StopNote, signal: AbortSignal): Promise<void> {
+    const { vpg } = stopNote
+    const { store, clock, config, memos } = this.#tools
+    const { applianceId } = config
+    const note = decodeNote(stopNote, applianceId)
+    const memo = memos?.get(vpg)
+    const commitNumber = note?.commits.contents.state.commitNumber
+    if (note !== undefined && memo?.fenced === undefined && memo?.commitNumber === commitNumber) {
+      const commits = await VpgCommits.resume({ store, clock, applianceId }, note.commits, signal)
+      if (commits !== undefined) {
+        this.#vpgs.set(vpg, VpgAging.resting(this.#tools, commits, note))
+        const checkpointPage = encodeCheckpoints(note.newest === undefined ? [] : [note.newest])
+        this.#settled.set(vpg, { ...openedOf({ segments: [], ...commits.brief }), checkpointPage, isIndexed: true })
+      }
+    }
+    this.#notes.delete(vpg)
   }
 
   async #open(vpg: VpgId, signal: AbortSignal): Promise<PackedVpg | undefined> {
@@ -54,10 +96,13 @@ export class VpgOpening {
       })
       const { contents } = commits
       requireNotOlder(memos?.get(vpg), contents.state.commitNumber)
-      const aging = new VpgAging(this.#tools, commits, folded)
+      const aging = VpgAging.awake(this.#tools, commits, folded)
       this.#vpgs.set(vpg, aging)
       if (aging.isDeleted) return undefined
-      return { ...openedOf(contents), checkpointPage: encodeCheckpoints([...folded, ...contents.recent]) }
+      return {
+        ...openedOf({ ...contents, segments: contents.state.segments }),
+        checkpointPage: encodeCheckpoints([...folded, ...contents.recent]),
+      }
     } catch (reason) {
       const isUnknown = failedWith(reason, 'NOT_FOUND') && memos?.get(vpg) === undefined
       const error = isUnknown ? await this.#removeRemains(vpg, signal) : reason
@@ -121,7 +166,8 @@ export function openedOf({
   state,
   pendingMarkers,
   segmentsFrom: foldedThrough,
-}: VpgContents): Omit<OpenedVpg, 'checkpoints'> {
+  segments,
+}: VpgBrief & Pick<VpgContents['state'], 'segments'>): Omit<OpenedVpg, 'checkpoints'> {
   return {
     foldedThrough,
     pendingMarkers,
@@ -133,6 +179,6 @@ export function openedOf({
     recoveries: state.recoveries,
     ...(state.standby === undefined ? {} : { standby: state.standby }),
     holes: state.holes,
-    segments: state.segments,
+    segments,
   }
 }

@@ -46,6 +46,14 @@ export interface Exclusive {
   commitSegment(segment: SegmentCommit): Promise<SegmentSpan>
 }
 
+/** What is known at its opening. */
+export interface OpenedHistory {
+  /** Retained checkpoints that deltas hold; of a VPG that sleeps none. */
+  readonly folded: readonly Checkpoint[]
+  /** Where it is none of them. */
+  readonly newest?: Checkpoint | undefined
+}
+
 /**
  * The one writer of a VPG. Everything that commits takes its turn here, is tried until the store answers, and decides on the
  * contents that it finds in its turn: a tag that came while a fold was under way is there when the fold is committed.
@@ -67,12 +75,12 @@ export class VpgWriter {
   #ownershipCheckedMillis: number
 
   /** `sleeper` is told of where the contents were in use. */
-  constructor(tools: AgingTools, commits: VpgCommits, folded: readonly Checkpoint[], sleeper: Sleeper) {
+  constructor(tools: AgingTools, commits: VpgCommits, { folded, newest }: OpenedHistory, sleeper: Sleeper) {
     this.#tools = tools
     this.#sleeper = sleeper
     this.#commits = commits
     this.history.add(folded)
-    this.#newest = folded.at(-1)
+    this.#newest = newest ?? folded.at(-1)
     this.#remember()
     this.#ownershipCheckedMillis = tools.clock.monotonicMillis()
     this.patience = new StorePatience(tools.clock, {
@@ -103,9 +111,14 @@ export class VpgWriter {
     return this.#newest
   }
 
+  /** True where nobody reads or changes anything. */
+  get isIdle(): boolean {
+    return this.#userCount === 0
+  }
+
   /** False where somebody needs the contents, or a commit is in doubt. */
   get canSleep(): boolean {
-    return this.#userCount === 0 && this.#commits.canSleep
+    return this.isIdle && this.#commits.canSleep
   }
 
   sleep(): void {

@@ -6,7 +6,7 @@ import { realDisk } from '../disk/disk.ts'
 // The index's file: opened, checked, set aside when it is not ours or not whole. It can always be rebuilt, so nothing is repaired.
 
 const applicationId = 0x56_52_41_49 // 'VRAI'
-const schemaVersion = 1
+const schemaVersion = 2
 /** A larger file is not read through at open; what is damaged in it is found when it is read. */
 const checkSizeBytesMax = 128 * MiB
 
@@ -16,6 +16,7 @@ const checkSizeBytesMax = 128 * MiB
 const schema = `
   CREATE TABLE counter (next INTEGER NOT NULL) STRICT;
   INSERT INTO counter (next) VALUES (1);
+  CREATE TABLE note (vpg TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT, WITHOUT ROWID;
   CREATE TABLE leftover (id INTEGER PRIMARY KEY) STRICT;
   CREATE TABLE vpg (
     id INTEGER PRIMARY KEY,

@@ -5,7 +5,7 @@ import type { RecoverablePoint } from '../timeline/recoverable.ts'
 import type { SegmentSpan } from '../timeline/state.ts'
 import { sizeBytesOf, statementOf } from './catalog-file.ts'
 import { checkpointToRow, includesAll, checkpointsFromRows, type CheckpointRow } from './checkpoint-codec.ts'
-import type { CatalogStatistics, CheckpointPage, CheckpointQuery, TailRow } from './service.ts'
+import type { CatalogNote, CatalogStatistics, CheckpointPage, CheckpointQuery, TailRow } from './service.ts'
 
 // The index's tables. Every method is one transaction at most and bounded; what is long is a generator of bounded steps,
 // between which other calls are answered.
@@ -24,6 +24,9 @@ const countRows = `
          tailRowCount = tailRowCount + :tailRowCount
    WHERE id = :id`
 const drawId = `UPDATE counter SET next = next + 1 RETURNING next - 1 AS id`
+
+const insertNote = `INSERT OR REPLACE INTO note (vpg, text) VALUES (:vpg, :text)`
+const takeNotes = `DELETE FROM note RETURNING vpg, text`
 
 const insertLeftover = `INSERT INTO leftover (id) VALUES (:id)`
 const deleteLeftover = `DELETE FROM leftover WHERE id = :id`
@@ -219,6 +222,17 @@ export class CatalogTables {
     kept.above = through
     kept.count += count
     return count
+  }
+
+  /** Nobody finds them again. Before anything else is changed: what is lost in a power cut is the end of what was written. */
+  takeNotes(): CatalogNote[] {
+    return this.#transact(() => this.#all<CatalogNote>(takeNotes, {}))
+  }
+
+  *keepNotes(notes: readonly CatalogNote[]): Generator<void, void> {
+    this.#transact(() => {
+      for (const { vpg, text } of notes) this.#run(insertNote, { vpg, text })
+    })
   }
 
   *dropCheckpointsAbove(vpg: VpgId, above: Ordinal): Generator<void, void> {

@@ -40,13 +40,15 @@ class CatalogThread implements RpcMethods<CatalogService> {
   open: CatalogService['open'] = async ({ file }) => {
     this.#file = file
     const { begunAnew, reason } = this.#use(guarded(() => openCatalogFile(file)))
+    const notes = this.#with(tables => tables.takeNotes())
     this.#long(tables => tables.clearLeftovers()).catch(leaveLeftovers)
-    return { begunAnew, reason }
+    return { begunAnew, reason, notes }
   }
 
   loadVpg: CatalogService['loadVpg'] = argument => this.#long(tables => tables.load(argument))
   dropCheckpointsAbove: CatalogService['dropCheckpointsAbove'] = ({ vpg, above }) =>
     this.#long(tables => tables.dropCheckpointsAbove(vpg, above))
+  keepNotes: CatalogService['keepNotes'] = ({ notes }) => this.#long(tables => tables.keepNotes(notes))
   forgetVpg: CatalogService['forgetVpg'] = ({ vpg }) => this.#long(tables => tables.forget(vpg))
   addSegment: CatalogService['addSegment'] = ({ vpg, segment, offloaded }) =>
     this.#long(tables => tables.addSegment(vpg, segment, offloaded))

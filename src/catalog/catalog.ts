@@ -7,7 +7,7 @@ import { RpcClient, type RpcMethods } from '../base/rpc.ts'
 import type { Closable } from '../base/shutdown.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { CatalogEvents } from './events.ts'
-import type { CatalogNotices, CatalogService, TailRow } from './service.ts'
+import type { CatalogNote, CatalogNotices, CatalogService, TailRow } from './service.ts'
 
 // The journal index: where each record of the log's tail is, and every checkpoint, in a SQLite file behind a thread of its own.
 //
@@ -19,7 +19,7 @@ export type { CatalogEvents } from './events.ts'
 export type * from './service.ts'
 
 /** What goes to the thread as it is; the rest is gathered, or is this class's own. */
-type Direct = Omit<CatalogService, 'open' | 'add' | 'settle' | 'close'>
+type Direct = Omit<CatalogService, 'open' | 'add' | 'keepNotes' | 'settle' | 'close'>
 
 const flushIntervalMillis = 200
 const flushRowsMax = 1000
@@ -47,6 +47,9 @@ export class Catalog implements RpcMethods<Direct>, Closable {
   #underWay: Promise<void> = Promise.resolve()
   /** The last add failed: wait for the next turn instead of trying at every call. */
   #failing = false
+  #notes: readonly CatalogNote[]
+  /** False when a change was not made: what it had of a VPG may be missing. */
+  #isWhole = true
   /** When the file was last written, and that its WAL is not empty since. */
   #writtenMillis: number | undefined
 
@@ -77,7 +80,7 @@ export class Catalog implements RpcMethods<Direct>, Closable {
     client: RpcClient<CatalogService>,
     events: CatalogEvents,
     clock: Clock,
-    opened: { readonly begunAnew: boolean; readonly reason: string },
+    opened: Awaited<ReturnType<CatalogService['open']>>,
   ) {
     this.#worker = worker
     this.#client = client
@@ -85,6 +88,7 @@ export class Catalog implements RpcMethods<Direct>, Closable {
     this.#clock = clock
     this.begunAnew = opened.begunAnew
     this.reason = opened.reason
+    this.#notes = opened.notes
     this.#gathering = this.#flushNowAndThen()
   }
 
@@ -123,6 +127,19 @@ export class Catalog implements RpcMethods<Direct>, Closable {
   statistics: Direct['statistics'] = argument => this.#call('statistics', argument)
   locate: Direct['locate'] = argument => this.#call('locate', argument)
 
+  /** See CatalogService.open; once. */
+  takeNotes(): readonly CatalogNote[] {
+    const notes = this.#notes
+    this.#notes = []
+    return notes
+  }
+
+  /** As CatalogService.keepNotes; nothing is kept where a change before it was not made. */
+  async keepNotes(notes: readonly CatalogNote[]): Promise<void> {
+    await this.flush()
+    if (this.#isWhole && !this.#failing) await this.#change('keepNotes', { notes })
+  }
+
   async close(): Promise<void> {
     if (this.#ended.signal.aborted) return
     this.#ended.abort(new Failure('CLOSING', 'the journal index is being closed'))
@@ -144,7 +161,10 @@ export class Catalog implements RpcMethods<Direct>, Closable {
   /** A call that writes. */
   readonly #change: RpcClient<CatalogService>['call'] = (method, argument) => {
     this.#writtenMillis = this.#clock.monotonicMillis()
-    return this.#call(method, argument)
+    const answer = this.#call(method, argument)
+    const missing = (): void => void (this.#isWhole = false)
+    ;(answer as Promise<unknown>).catch(missing) // whoever called hears why
+    return answer
   }
 
   #flushIfMany(): void {
@@ -174,6 +194,7 @@ export class Catalog implements RpcMethods<Direct>, Closable {
     if (!(error instanceof Failure)) throw error
     this.#rowsUnderWay -= failed.rows.length
     this.#events.catalogFailing(error.message)
+    this.#isWhole &&= error.reaction === 'retry'
     if (error.reaction !== 'retry' || this.#ended.signal.aborted) {
       this.#events.tailRowsDropped(failed.rows.length)
       return

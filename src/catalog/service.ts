@@ -8,7 +8,12 @@ import type { SegmentSpan } from '../timeline/state.ts'
 
 export interface CatalogService {
   /** Opens or creates the index; a damaged or foreign file is set aside (renamed) and a new one begun, and said. The first call. */
-  open(argument: { readonly file: string }): Promise<{ readonly begunAnew: boolean; readonly reason: string }>
+  open(argument: { readonly file: string }): Promise<{
+    readonly begunAnew: boolean
+    readonly reason: string
+    /** As keepNotes was given them before the last close; they are not here any more. */
+    readonly notes: readonly CatalogNote[]
+  }>
   /**
    * Makes the VPG's segments and checkpoints exactly these, in one step for whoever reads meanwhile; tail rows of covered records are
    * dropped, others stay. At start; checkpoints that only the log has are added afterwards, or were before: those above `keepAbove` stay.
@@ -22,6 +27,8 @@ export interface CatalogService {
   }): Promise<void>
   /** Drops the checkpoints above: at a start without the store, before those are added that the log has. */
   dropCheckpointsAbove(argument: { readonly vpg: VpgId; readonly above: Ordinal }): Promise<void>
+  /** For the next open: what holds only as long as nothing here is changed. The last call before close. */
+  keepNotes(argument: { readonly notes: readonly CatalogNote[] }): Promise<void>
   forgetVpg(argument: { readonly vpg: VpgId }): Promise<void>
   /**
    * A row per batch of the log's tail, and checkpoints, in one transaction; returns when it is committed. Replaces rows with the same
@@ -71,6 +78,12 @@ export interface CatalogService {
   /** Gives back pages without rows, moves the WAL into the file and empties it: called when nothing has been written for a while. */
   settle(argument: undefined): Promise<void>
   close(argument: undefined): Promise<void>
+}
+
+/** What whoever fills the index says of a VPG when it stops: no business of the index. */
+export interface CatalogNote {
+  readonly vpg: VpgId
+  readonly text: string
 }
 
 /** A batch in the commit log. */

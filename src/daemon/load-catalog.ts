@@ -1,6 +1,7 @@
 import type { Catalog } from '../catalog/catalog.ts'
 import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
 import type { RecoveredLog } from '../journal/journal.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { ReconciledVpg } from './reconcile.ts'
 
 /**
@@ -12,9 +13,12 @@ const rowsPerFlush = 1_000
 /** Makes the index say what the store and the log say of segments and checkpoints: what agents and people ask for at once. */
 export async function loadHistory(catalog: Catalog, vpgs: readonly ReconciledVpg[]): Promise<void> {
   for (const { opened, logCheckpoints } of vpgs) {
-    const { definition, segments, checkpoints, offloaded } = opened
-    await catalog.loadVpg({ vpg: definition.id, segments, checkpoints, offloaded })
-    catalog.addCheckpoints(definition.id, logCheckpoints)
+    const { definition, segments, checkpoints, offloaded, isIndexed } = opened
+    const vpg = definition.id
+    // What was only in the log when the index was left is as the log says.
+    if (isIndexed === true) await catalog.dropCheckpointsAbove({ vpg, above: newestOf(checkpoints) })
+    else await catalog.loadVpg({ vpg, segments, checkpoints, offloaded })
+    catalog.addCheckpoints(vpg, logCheckpoints)
   }
   await catalog.flush()
 }
@@ -23,11 +27,14 @@ export async function loadHistory(catalog: Catalog, vpgs: readonly ReconciledVpg
 export async function loadRemembered(catalog: Catalog, vpgs: readonly ReconciledVpg[]): Promise<void> {
   for (const { opened, logCheckpoints } of vpgs) {
     const { definition, checkpoints } = opened
-    const [newest] = checkpoints
-    await catalog.dropCheckpointsAbove({ vpg: definition.id, above: newest?.ordinal ?? (0 as Ordinal) })
+    await catalog.dropCheckpointsAbove({ vpg: definition.id, above: newestOf(checkpoints) })
     catalog.addCheckpoints(definition.id, [...checkpoints, ...logCheckpoints])
   }
   await catalog.flush()
+}
+
+function newestOf(checkpoints: readonly Checkpoint[]): Ordinal {
+  return checkpoints.at(-1)?.ordinal ?? (0 as Ordinal)
 }
 
 /**

@@ -102,7 +102,8 @@ function refresh({ catalog, ingest }: StoreReturnParts, entry: VpgEntry, opened:
 
 /** Beside the checkpoints that agents make meanwhile. */
 async function loadIndex(catalog: StoreReturnParts['catalog'], opened: OpenedVpg): Promise<void> {
-  const { definition, offloaded, segments, checkpoints } = opened
+  const { definition, offloaded, segments, checkpoints, isIndexed } = opened
+  if (isIndexed === true) return // and nothing has left it since
   const keepAbove = checkpoints.at(-1)?.ordinal ?? (0 as Ordinal)
   await catalog.loadVpg({ vpg: definition.id, segments, checkpoints, offloaded, keepAbove })
 }

@@ -46,6 +46,7 @@ import { RecoveryControl } from './recovery-control.ts'
 import { recoveryTargets } from './recovery-targets.ts'
 import { newestOfEachName, reconcile } from './reconcile.ts'
 import { software } from './software.ts'
+import { StopNotes } from './stop-notes.ts'
 import { StatusReport } from './status-report.ts'
 import { recoveredOfOthers, takeStore } from './store-return.ts'
 import { Terms } from './terms.ts'
@@ -98,18 +99,25 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     })
     const handlers: { later: AgingHandlers } = { later: early }
     const indexLost = untilLost()
+    const indexOpening = Catalog.open({ file: data.indexFile, events: catalogEvents(log, indexLost.reject) })
     const opening = parts.ownAll<[Aging, Journal, Catalog]>([
-      Aging.open({ ...agingConfig(config, data), paceFlag }, lateHandlers(handlers)),
+      Aging.open(
+        { ...agingConfig(config, data), paceFlag },
+        lateHandlers(handlers),
+        indexOpening.then(index => index.takeNotes()),
+      ),
       Journal.open({
         directory: data.directory,
         logSizeBytesMax: config.journal.logSizeBytesMax,
         clock,
         events: journalEvents(metrics, log),
       }),
-      Catalog.open({ file: data.indexFile, events: catalogEvents(log, indexLost.reject) }),
+      indexOpening,
     ])
     const [[aging, journal, catalog], { ControlApi }] = await Promise.all([opening, import('../control/control.ts')])
     if (catalog.begunAnew && aging.vpgs.length > 0) log.warn({ reason: catalog.reason }, 'indexBegunAnew')
+    const stop = new StopNotes({ aging, catalog, table })
+    parts.own(stop)
     const { served, replaced } = newestOfEachName(aging.vpgs)
     for (const { definition } of replaced)
       log.error({ vpg: definition.name, id: definition.id }, 'vpgOfSameNameLeftAlone')
@@ -124,6 +132,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     )
     if (notPrepared !== undefined) log.error({ error: notPrepared.message }, 'termsNotWritten')
     await (aging.isStoreAway ? loadRemembered(catalog, vpgs) : loadHistory(catalog, vpgs))
+    if (!aging.isStoreAway) stop.indexIsWhole()
     for (const vpg of aging.vpgs) vpg.forgetCheckpoints() // they are in the index
     const unknownInLog = recoveredOfOthers(journal.recovered, served)
     const { untoldCount } = journal.recovered
@@ -132,18 +141,20 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     // From here on agents are served.
     let serving: Ingest | undefined
     let forgetRecoveries: (vpg: VpgId) => void = () => undefined
-    handlers.later = agingHandlers({
-      table,
-      catalog,
-      journal,
-      metrics,
-      log,
-      ingest: () => serving,
-      nowMicros: () => clock.timestampMicros(),
-      storeOpened: storeOpened.tell,
-      fenced: vpg => forgetRecoveries(vpg),
-      allFenced: standDown,
-    })
+    handlers.later = stop.watching(
+      agingHandlers({
+        table,
+        catalog,
+        journal,
+        metrics,
+        log,
+        ingest: () => serving,
+        nowMicros: () => clock.timestampMicros(),
+        storeOpened: storeOpened.tell,
+        fenced: vpg => forgetRecoveries(vpg),
+        allFenced: standDown,
+      }),
+    )
     const stopTelling = journal.onDurable(group => {
       aging.durable(group.mark)
       catalog.addTail(group.records.filter(record => record.kind === 'batch'))
@@ -170,12 +181,14 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
         hashes: new Hashes({ clock, aging, images: () => images }),
       }),
     )
+    parts.own({ close: async () => stop.ingestIsClosing() })
     serving = ingest
     catchUp(ingest, table)
     // Taken over in memory in the step in which it is told, or in this one.
     const storeTaken = storeOpened.told.then(async opened => {
       const vpgs = opened.map(unpacked)
       await takeStore({ catalog, clock, ingest, log, table, unknownInLog }, vpgs)
+      stop.indexIsWhole()
       return vpgs
     })
     storeTaken.catch(() => undefined) // whoever waits for the end hears of it

@@ -37,13 +37,16 @@ export class CommitSequence {
   readonly vpg: VpgId
   readonly #store: ObjectStore
   #number: number
+  #nonce: string | undefined
   #pending: PendingCommit | undefined
   #fenced: Failure | undefined
 
-  constructor(store: ObjectStore, vpg: VpgId, commitNumber: number) {
+  /** `nonce` is the commit's, where it is known. */
+  constructor(store: ObjectStore, vpg: VpgId, commitNumber: number, nonce: string | undefined) {
     this.#store = store
     this.vpg = vpg
     this.#number = commitNumber
+    this.#nonce = nonce
   }
 
   /** True while an attempt has left open whether its commit counts. */
@@ -54,6 +57,11 @@ export class CommitSequence {
   /** The last number that counts. */
   get number(): number {
     return this.#number
+  }
+
+  /** Of the last commit that counts, where it is known. */
+  get nonce(): string | undefined {
+    return this.#nonce
   }
 
   /**
@@ -72,11 +80,12 @@ export class CommitSequence {
     } catch (error) {
       if (!failedWith(error, 'ALREADY_EXISTS')) throw error
       // Twice: sixteen bytes bear no checksum, and to be fenced is final.
-      const isOurs = (): Promise<boolean> => this.#isOurs(key, commit.nonce, signal)
+      const isOurs = async (): Promise<boolean> => (await readNonce(this.#store, key, signal)) === commit.nonce
       if (!(await isOurs()) && !(await isOurs())) throw this.#fence(commitNumber)
     }
     await this.#requireNothingAfter(commitNumber, signal)
     this.#number = commitNumber
+    this.#nonce = commit.nonce
     this.#pending = undefined
     return commitNumber
   }
@@ -94,17 +103,6 @@ export class CommitSequence {
     if (newest !== undefined) throw this.#fence(newest.commitNumber)
   }
 
-  async #isOurs(key: string, nonce: string, signal: AbortSignal): Promise<boolean> {
-    try {
-      const found = await this.#store.readRange(key, nonceRange, signal)
-      return Buffer.from(found).toString('hex') === nonce
-    } catch (error) {
-      // Shorter than a header, or removed again: in no case what we wrote and still need.
-      if (failedWith(error, 'OBJECT_CORRUPT') || failedWith(error, 'NOT_FOUND')) return false
-      throw error
-    }
-  }
-
   #fence(commitNumber: number): Failure {
     const sentence =
       `another appliance has committed number ${commitNumber} of VPG ${this.vpg}, past our own ${this.#number}: ` +
@@ -112,5 +110,15 @@ export class CommitSequence {
       'this one had sent off: started again, it goes on behind that.'
     this.#fenced = new Failure('EPOCH_SUPERSEDED', sentence, { vpg: this.vpg, commitNumber, ownNumber: this.#number })
     return this.#fenced
+  }
+}
+
+/** Of a numbered object; undefined where it is shorter than a header, or not there (any more): in no case what we wrote and still need. */
+export async function readNonce(store: ObjectStore, key: string, signal: AbortSignal): Promise<string | undefined> {
+  try {
+    return Buffer.from(await store.readRange(key, nonceRange, signal)).toString('hex')
+  } catch (error) {
+    if (failedWith(error, 'OBJECT_CORRUPT') || failedWith(error, 'NOT_FOUND')) return undefined
+    throw error
   }
 }

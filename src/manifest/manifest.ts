@@ -5,8 +5,9 @@
 //   <vpg>/commit/…42  segment      its own PUT is its commit
 //   <vpg>/commit/…43  segment
 //
-// A start reads: a LIST of the numbers, the newest manifest with its pages, the footers of the segments after it. README.md
-// has the formats; commits.ts says how a commit comes to count, and how an appliance learns that it is not the writer any more.
+// A start reads: a LIST of the numbers, the newest manifest with its pages, the footers of the segments after it. After a stop, of a VPG that is as it was
+// left: that there is no commit above its newest, and whose that is. README.md has the formats; commits.ts says how a commit comes to count, and how an
+// appliance learns that it is not the writer any more.
 
 export { readCheckpointPage } from './read.ts'
 export { commitKey, listVpgs, newObjectKey, registryKey, type ObjectKind } from './keys.ts'
@@ -17,6 +18,7 @@ export type { Takeover, VpgContents } from './contents.ts'
 export {
   createOnce,
   VpgCommits,
+  type CommitsAtRest,
   type PendingManifest,
   type PendingSegment,
   type SinceAsleep,

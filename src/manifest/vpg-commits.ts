@@ -10,10 +10,11 @@ import type { VpgDefinition } from '../timeline/definition.ts'
 import { lastDeltaEnd } from '../timeline/deltas.ts'
 import { isPinOfRecord } from '../timeline/standby.ts'
 import type { ObjectRef, SegmentSpan, VpgState } from '../timeline/state.ts'
-import { CommitSequence, newNonce, type PendingCommit } from './commits.ts'
+import { CommitSequence, newNonce, readNonce, type PendingCommit } from './commits.ts'
 import type { Takeover, VpgContents } from './contents.ts'
 import { commitKey, newObjectKey, registryKey, type ObjectKind } from './keys.ts'
 import { assemblerOf, loadAnyVpg, loadVpg, withSegment, type LoadedVpg } from './load.ts'
+import { listCommits } from './read.ts'
 import { encodeCheckpointPage, encodeManifest, noPages, type EncodedManifest, type PageSet } from './pages.ts'
 import { encodeSealed } from './sealed-object.ts'
 
@@ -40,10 +41,29 @@ export interface WriterIdentity {
 export interface VpgBrief extends Pick<VpgContents, 'pendingMarkers' | 'segmentsFrom' | 'deletedAtMicros'> {
   readonly state: Pick<
     VpgState,
-    'definition' | 'epoch' | 'commitNumber' | 'offloaded' | 'historyEdge' | 'tags' | 'pins' | 'recoveries' | 'holes'
+    | 'definition'
+    | 'epoch'
+    | 'commitNumber'
+    | 'offloaded'
+    | 'historyEdge'
+    | 'tags'
+    | 'pins'
+    | 'recoveries'
+    | 'standby'
+    | 'holes'
   >
   /** The last of them is the newest that is in the store; a VPG that sleeps has no other. */
   readonly recent: readonly Checkpoint[]
+}
+
+/** What is left of a VPG's commits when a process ends, for the next to go on from without reading them: plain data. */
+export interface CommitsAtRest {
+  /** Of the newest commit: no other object has it. */
+  readonly nonce: string
+  readonly manifestNumber: number
+  readonly rootSizeBytes: number
+  /** Without what grows with the history. */
+  readonly contents: VpgContents
 }
 
 /** What was committed while the VPG slept. */
@@ -84,6 +104,8 @@ export class VpgCommits {
       readonly manifestNumber: number | undefined
       readonly rootSizeBytes: number
       readonly pageSet: PageSet
+      readonly nonce: string | undefined
+      readonly isAwake: boolean
     },
   ) {
     this.vpg = at.contents.state.definition.id
@@ -92,7 +114,8 @@ export class VpgCommits {
     this.#pageSet = at.pageSet
     this.#manifestNumber = at.manifestNumber
     this.#rootSizeBytes = at.rootSizeBytes
-    this.#sequence = new CommitSequence(identity.store, this.vpg, at.commitNumber)
+    this.#sequence = new CommitSequence(identity.store, this.vpg, at.commitNumber, at.nonce)
+    this.#since = at.isAwake ? undefined : nothingSince
     this.#assembler = assemblerOf(at.contents)
   }
 
@@ -102,7 +125,7 @@ export class VpgCommits {
     vpg: VpgId,
     signal: AbortSignal,
   ): Promise<{ readonly commits: VpgCommits; readonly folded: readonly Checkpoint[] }> {
-    return VpgCommits.#of(identity, await loadVpg(identity.store, vpg, identity.applianceId, signal))
+    return await VpgCommits.#of(identity, await loadVpg(identity.store, vpg, identity.applianceId, signal), signal)
   }
 
   /**
@@ -119,7 +142,7 @@ export class VpgCommits {
     let refused = 0
     for (let attempt = 1; ; attempt++) {
       const loaded = await loadAnyVpg(identity.store, vpg, signal)
-      const opened = VpgCommits.#of(identity, loaded)
+      const opened = await VpgCommits.#of(identity, loaded, signal)
       check(loaded.contents.state.commitNumber)
       const owner = loaded.manifest.root.header.applianceId
       if (owner === identity.applianceId) return opened
@@ -137,16 +160,40 @@ export class VpgCommits {
     }
   }
 
-  static #of(
+  /**
+   * Goes on from what a former process left, asleep. Undefined where that is not what the store shows: its newest commit is another one, or none.
+   * What the commit says has been read by who left it, and what it refers to is read on waking.
+   */
+  static async resume(
+    identity: WriterIdentity,
+    { nonce, contents, ...at }: CommitsAtRest,
+    signal: AbortSignal,
+  ): Promise<VpgCommits | undefined> {
+    const { commitNumber, definition } = contents.state
+    const { store } = identity
+    const before = commitKey(definition.id, commitNumber - 1)
+    const found = await listCommits(store, definition.id, before, signal)
+    if (found.length !== 1 || found[0]?.commitNumber !== commitNumber) return undefined
+    if ((await readNonce(store, found[0].key, signal)) !== nonce) return undefined
+    return new VpgCommits(identity, { ...at, contents, commitNumber, pageSet: noPages, nonce, isAwake: false })
+  }
+
+  static async #of(
     identity: WriterIdentity,
     { contents, folded, manifest }: LoadedVpg,
-  ): { readonly commits: VpgCommits; readonly folded: readonly Checkpoint[] } {
+    signal: AbortSignal,
+  ): Promise<{ readonly commits: VpgCommits; readonly folded: readonly Checkpoint[] }> {
+    const newest = manifest.after.at(-1)
+    const nonce =
+      newest === undefined ? manifest.root.header.nonce : await readNonce(identity.store, newest.key, signal)
     const commits = new VpgCommits(identity, {
       contents,
       commitNumber: contents.state.commitNumber,
       manifestNumber: manifest.rootObject.commitNumber,
       rootSizeBytes: manifest.rootObject.sizeBytes,
       pageSet: manifest.pageSet,
+      nonce,
+      isAwake: true,
     })
     return { commits, folded }
   }
@@ -166,6 +213,8 @@ export class VpgCommits {
       manifestNumber: undefined,
       rootSizeBytes: 0,
       pageSet: noPages,
+      nonce: undefined,
+      isAwake: true,
     })
   }
 
@@ -196,6 +245,14 @@ export class VpgCommits {
   /** False while a commit is in doubt, and before the first. */
   get canSleep(): boolean {
     return this.isAwake && !this.#sequence.isInDoubt && this.#sequence.number > 0
+  }
+
+  /** Undefined while a commit is in doubt, and before the first manifest. */
+  get atRest(): CommitsAtRest | undefined {
+    const { nonce, isInDoubt } = this.#sequence
+    const manifestNumber = this.#manifestNumber
+    if (isInDoubt || nonce === undefined || manifestNumber === undefined) return undefined
+    return { nonce, manifestNumber, rootSizeBytes: this.#rootSizeBytes, contents: restOf(this.#contents) }
   }
 
   /** Lets go of the contents: all of them are in the store. Segments can be committed all the same. */

@@ -26,6 +26,7 @@ t.test('the thread seals what the journal made durable, and a restart finds it',
     ...model.config,
     store: { kind: 'directory' as const, directory: path.join(directory, 'store') },
     logDirectory: directory,
+    memoDirectory: path.join(directory, 'vpgs'),
     scratchDirectory: path.join(directory, 'scratch'),
   }
   const committed: AgingNotices['segmentCommitted'][] = []
@@ -58,9 +59,14 @@ t.test('the thread seals what the journal made durable, and a restart finds it',
     { code: 'UNKNOWN_VPG' },
     'a failure keeps its code',
   )
-  await aging.close()
+  const notes = await aging.stop()
   t.equal(await aging.ended, undefined, 'it ends because it was asked to')
+  t.same(await aging.stop(), [], 'once')
 
+  const resumed = await Aging.open(config, {}, Promise.resolve(notes))
+  t.match(resumed.vpgs, [{ isIndexed: true, tags: [{ name: 'before' }], segments: [], checkpoints: [checkpoint] }])
+  await resumed.close()
+  await t.rejects(Aging.open(config, {}, Promise.reject(new Error('no index'))), { message: 'no index' })
   const again = await Aging.open(config)
   const [opened] = again.vpgs
   t.same(opened?.offloaded, checkpoint.vector, 'the next process knows what is offloaded')

@@ -4,7 +4,8 @@ import { ordinal, sequence, vpgId } from '../../src/base/ids.ts'
 import { Catalog } from '../../src/catalog/catalog.ts'
 import { loadHistory, loadTail } from '../../src/daemon/load-catalog.ts'
 import { freshIngestVpg, type ReconciledVpg } from '../../src/daemon/reconcile.ts'
-import { HeardEvents, tailRows } from '../support/catalog-rows.ts'
+import { checkpointNumbers, HeardEvents, tailRows } from '../support/catalog-rows.ts'
+import { openedVpg } from '../support/opened-vpg.ts'
 
 t.test('an index that is rebuilt from a long log has every batch of it', async t => {
   const events = new HeardEvents()
@@ -43,4 +44,18 @@ t.test('an index that is rebuilt from a long log has every batch of it', async t
   await loadTail(catalog, records, asked => (asked === id ? offloaded : undefined), new AbortController().signal)
   t.equal(events.droppedCount, 0)
   t.equal((await catalog.statistics({ vpg: id })).tailRowCount, 125_000, 'but for those that are in segments')
+})
+
+t.test('what the index has since the last stop stays in it; what it has of the log is as the log says', async t => {
+  const catalog = await Catalog.open({ file: path.join(t.testdir(), 'index.sqlite'), events: new HeardEvents() })
+  t.teardown(() => catalog.close())
+  const checkpoints = checkpointNumbers(1, 9)
+  const before = openedVpg({ checkpoints })
+  const vpg = before.definition.id
+  const ingest = freshIngestVpg(before)
+  await loadHistory(catalog, [{ opened: before, ingest, logCheckpoints: [] }])
+  const opened = { ...before, checkpoints: checkpoints.slice(6, 7), isIndexed: true }
+  await loadHistory(catalog, [{ opened, ingest, logCheckpoints: checkpoints.slice(7, 8) }])
+  const page = await catalog.listCheckpoints({ vpg, limit: 20, order: 'oldest-first' })
+  t.strictSame(page.checkpoints, checkpoints.slice(0, 8))
 })

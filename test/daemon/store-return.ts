@@ -111,3 +111,9 @@ t.test('a VPG that went on elsewhere and came back ends the daemon, before anyth
   t.equal(served.get(first)?.paused, false)
   t.equal(table.isTakingStore, false)
 })
+
+t.test('the index that has a VPG since the last stop is not loaded again', async t => {
+  const { parts, loaded } = site([vpg(first)])
+  await takeStore(parts, [{ ...vpg(first), isIndexed: true }])
+  t.same(loaded, [])
+})

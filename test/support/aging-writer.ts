@@ -21,7 +21,7 @@ export async function openWriter(directory: string) {
     awake: new AwakeVpgs(Infinity),
   } as unknown as AgingTools
   const commits = await VpgCommits.create({ store, clock, applianceId: config.applianceId }, definition, signal)
-  const writer = new VpgWriter(tools, commits, [], { awakeSizeBytes: 0, sleep: () => false })
+  const writer = new VpgWriter(tools, commits, { folded: [] }, { awakeSizeBytes: 0, sleep: () => false })
   await writer.exclusively(turn => turn.commitManifest({ contents: turn.contents }))
   return { tools, writer, store, clock, config }
 }
