@@ -71,8 +71,8 @@ class Template {
 
   constructor(workload: Workload, generator: DataGenerator) {
     const builder = new BatchBuilder()
-    const data = Buffer.alloc(workload.writeSizeBytes)
     for (let index = 0; index < workload.writesPerBatch; index++) {
+      const data = Buffer.alloc(workload.writeSizeBytes)
       generator.fill(data)
       builder.add({ volume: 1, offsetBytes: 0, data }) // the first volume of a VPG has the number 1
     }

@@ -22,14 +22,14 @@ const uncompressedCountMax = 8
 const fieldSizeBytesMax = 4 * 11 + 6 * 6
 
 /**
- * Collects writes and makes the frame of a write batch of them. Data is copied, or compressed, when it is added, so the
- * caller may reuse its memory at once. Small writes share blocks of 64 KiB, cut between writes; a larger write starts a
- * block of its own.
+ * Collects writes and makes the frame of a write batch of them. Data stays the builder's until finish() has returned: what is not worth
+ * compressing of large writes is read only then, straight into the frame. Small writes share blocks of 64 KiB, cut between writes; a
+ * larger write starts a block of its own.
  */
 export class BatchBuilder {
   #writeCount = 0
   #rawSizeBytes = 0
-  #storedSizeBytes = 0
+  #payloadSizeBytes = 0
   #blockCount = 0
   #pendingSizeBytes = 0
   readonly #volumes = Buffer.allocUnsafeSlow(2 * batchWriteCountMax)
@@ -39,7 +39,11 @@ export class BatchBuilder {
   /** As many as whole sectors can make: a block holds at least one. */
   readonly #blocks = Buffer.allocUnsafeSlow((bytesPerBlockEntry * batchRawSizeBytesMax) / sectorSizeBytes)
   readonly #pending = Buffer.allocUnsafeSlow(blockRawSizeBytesMax)
+  /** Of the payload what was compressed, and what of small writes was not. */
   readonly #stored = Buffer.allocUnsafeSlow(batchRawSizeBytesMax)
+  #storedEndBytes = 0
+  /** The blocks as they are to be stored, each in #stored or where the caller has it. */
+  #payload: Uint8Array[] = []
   /** Blocks that are to be stored as they are because those before would not become smaller, and how many after the next that does not. */
   #uncompressedCount = 0
   #uncompressedCountNext = 1
@@ -67,7 +71,7 @@ export class BatchBuilder {
       fieldSizeBytesMax +
       columnBytesPerWrite * (this.#writeCount + 1) +
       bytesPerBlockEntry * blockCountMax +
-      this.#storedSizeBytes +
+      this.#payloadSizeBytes +
       this.#pendingSizeBytes +
       dataSizeBytes
     return bodySizeBytesMax <= frameBodySizeBytesMax
@@ -83,7 +87,7 @@ export class BatchBuilder {
     if (this.#pendingSizeBytes + data.length > blockRawSizeBytesMax) this.#closePending()
     let at = 0
     for (; data.length - at >= blockRawSizeBytesMax; at += blockRawSizeBytesMax)
-      this.#storeBlock(data.subarray(at, at + blockRawSizeBytesMax))
+      this.#storeBlock(data.subarray(at, at + blockRawSizeBytesMax), 'stays')
     if (at === data.length) return
     this.#pending.set(data.subarray(at), this.#pendingSizeBytes)
     this.#pendingSizeBytes += data.length - at
@@ -109,7 +113,7 @@ export class BatchBuilder {
         fieldSizeBytesMax +
         columnBytesPerWrite * count +
         bytesPerBlockEntry * this.#blockCount +
-        this.#storedSizeBytes,
+        this.#payloadSizeBytes,
     )
     let at = frameHeaderSizeBytes
     at = writeNumberField(frame, at, 1, position.generation)
@@ -121,7 +125,11 @@ export class BatchBuilder {
     at = writeBytesField(frame, at, 7, this.#lengths, 4 * count)
     at = writeBytesField(frame, at, 8, this.#flags, count)
     at = writeBytesField(frame, at, 9, this.#blocks, bytesPerBlockEntry * this.#blockCount)
-    at = writeBytesField(frame, at, 10, this.#stored, this.#storedSizeBytes)
+    at = writeBytesHead(frame, at, 10, this.#payloadSizeBytes)
+    for (const block of this.#payload) {
+      frame.set(block, at)
+      at += block.length
+    }
     this.#clear()
     const whole = frame.subarray(0, at)
     sealFrame(whole, 'write-batch')
@@ -141,22 +149,32 @@ export class BatchBuilder {
 
   #closePending(): void {
     if (this.#pendingSizeBytes === 0) return
-    this.#storeBlock(this.#pending.subarray(0, this.#pendingSizeBytes))
+    this.#storeBlock(this.#pending.subarray(0, this.#pendingSizeBytes), 'passing')
     this.#pendingSizeBytes = 0
   }
 
-  /** Compressed where that makes it smaller, else as it is. */
-  #storeBlock(raw: Uint8Array): void {
-    const start = this.#storedSizeBytes
-    let storedSizeBytes = this.#tryToCompress(raw, this.#stored.subarray(start, start + raw.length - 1))
-    if (storedSizeBytes === 0) {
-      this.#stored.set(raw, start)
-      storedSizeBytes = raw.length
-    }
+  /** Compressed where that makes it smaller, else as it is; then what stays until finish() is not copied here. */
+  #storeBlock(raw: Uint8Array, memory: 'stays' | 'passing'): void {
+    const start = this.#storedEndBytes
+    const compressedSizeBytes = this.#tryToCompress(raw, this.#stored.subarray(start, start + raw.length - 1))
+    const block =
+      compressedSizeBytes > 0
+        ? this.#stored.subarray(start, start + compressedSizeBytes)
+        : memory === 'stays'
+          ? raw
+          : this.#copy(raw)
+    if (block !== raw) this.#storedEndBytes += block.length
+    this.#payload.push(block)
     this.#blocks.writeUInt32LE(raw.length, bytesPerBlockEntry * this.#blockCount)
-    this.#blocks.writeUInt32LE(storedSizeBytes, bytesPerBlockEntry * this.#blockCount + 4)
+    this.#blocks.writeUInt32LE(block.length, bytesPerBlockEntry * this.#blockCount + 4)
     this.#blockCount++
-    this.#storedSizeBytes += storedSizeBytes
+    this.#payloadSizeBytes += block.length
+  }
+
+  #copy(raw: Uint8Array): Uint8Array {
+    const copy = this.#stored.subarray(this.#storedEndBytes, this.#storedEndBytes + raw.length)
+    copy.set(raw)
+    return copy
   }
 
   /** 0 where that is not worth it. Data that hardly becomes smaller is the slowest to compress, and it seldom comes alone. */
@@ -175,7 +193,9 @@ export class BatchBuilder {
   #clear(): void {
     this.#writeCount = 0
     this.#rawSizeBytes = 0
-    this.#storedSizeBytes = 0
+    this.#payloadSizeBytes = 0
+    this.#storedEndBytes = 0
+    this.#payload = []
     this.#blockCount = 0
   }
 }
@@ -188,8 +208,12 @@ function writeNumberField(target: Buffer, at: number, field: number, value: numb
 }
 
 function writeBytesField(target: Buffer, at: number, field: number, source: Buffer, sizeBytes: number): number {
-  const start = writeVarint(target, writeVarint(target, at, field * 8 + wireTypeBytes), sizeBytes)
+  const start = writeBytesHead(target, at, field, sizeBytes)
   return start + source.copy(target, start, 0, sizeBytes)
+}
+
+function writeBytesHead(target: Buffer, at: number, field: number, sizeBytes: number): number {
+  return writeVarint(target, writeVarint(target, at, field * 8 + wireTypeBytes), sizeBytes)
 }
 
 /** Seven bits a byte, the lowest first. Divided, not shifted: a shift would wrap at 2^32. */
