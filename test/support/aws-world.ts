@@ -242,6 +242,11 @@ export class AwsWorld {
   readonly advances: { readonly ordinal: number; readonly putSizeBytes: number }[] = []
   /** As the store has it: it outlives processes. */
   standby: StandbyRecord | undefined
+  /** Of puts of that record, from 1: whether the process dies at it. */
+  fateOfPut: (number: number) => 'works' | 'dies-before' | 'dies-after' = () => 'works'
+  putCount = 0
+  /** Called when it does. */
+  diedAtPut: () => void = () => undefined
 
   private constructor(sim: AwsSim, model: Model, clock: HurriedClock) {
     this.sim = sim
@@ -321,12 +326,19 @@ export class AwsWorld {
     const engine = new Standbys({
       aging: {
         putStandby: ({ standby }) => {
-          if (isDead) return Promise.reject(new Failure('CLOSING', 'this process is dead'))
+          const dead = (): Promise<never> => Promise.reject(new Failure('CLOSING', 'this process is dead'))
+          if (isDead) return dead()
+          const fate = this.fateOfPut(++this.putCount)
+          if (fate !== 'works') {
+            isDead = true
+            this.diedAtPut()
+          }
+          if (fate === 'dies-before') return dead()
           const missing = standby?.checkpoints.filter(each => !model.retained.has(each.ordinal)) ?? []
           if (missing.some(({ ordinal }) => this.standby?.checkpoints.every(each => each.ordinal !== ordinal) ?? true))
             return Promise.reject(new Failure('CHECKPOINT_MISSING', 'it was dropped'))
           this.standby = standby === undefined ? undefined : (JSON.parse(JSON.stringify(standby)) as StandbyRecord)
-          return Promise.resolve()
+          return fate === 'dies-after' ? dead() : Promise.resolve()
         },
       },
       clock,
