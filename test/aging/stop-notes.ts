@@ -28,7 +28,7 @@ async function site(t: Pick<Test, 'testdir'>, seed: number) {
   }
   await start([])
   await model.worker.createVpg(model.definition)
-  while (told(model, 'folded').length < 3) {
+  while (told(model, 'folded').length < 1) {
     model.write(1, 8)
     model.checkpoint()
     model.clock.advance(11_000)
