@@ -339,10 +339,11 @@ export class Agent implements Closable {
     // A plan of the last session; where it cannot be written, the next session finds the same again.
     await this.#replication.prepare().catch((error: unknown) => this.#events.stateNotSaved(error))
     try {
-      for (const volume of this.#volumes) await volume.disk.sync().catch(() => undefined) // the volume is marked so
+      for (const volume of this.#volumes) await volume.prepareStop()
       this.#saveStopped(this.#stream.isExact ? this.#stream.sealAll() : [])
     } finally {
-      for (const volume of this.#volumes) await volume.close()
+      for (const volume of this.#volumes)
+        await volume.close().catch((error: unknown) => this.#events.stateNotSaved(error))
       await this.#directory.close()
     }
   }

@@ -308,12 +308,17 @@ export class DirtyMap {
     return flush
   }
 
-  /** Writes down which regions are pending, too, for a start after a clean stop, and closes. */
-  async close(): Promise<void> {
+  /** On return the medium says which regions are pending, too: before a stop in order is written down, for the next start believes both. */
+  async writeDown(): Promise<void> {
     this.#ahead.clear()
+    for (let page = 0; page < pageCountOf(this.#header); page++) this.#stalePages.add(page)
+    await this.flush()
+  }
+
+  /** Writes down which regions are pending, and closes. */
+  async close(): Promise<void> {
     try {
-      for (let page = 0; page < pageCountOf(this.#header); page++) this.#stalePages.add(page)
-      await this.flush()
+      await this.writeDown()
     } finally {
       await this.#lastFlush
       await this.#file.close()

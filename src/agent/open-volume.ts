@@ -73,12 +73,12 @@ function planSync(
       sync: open('delta', 'its dirty map is damaged or gone: the whole disk is compared'),
       pending: 'everything',
     }
+  if (known.isSuspect === true)
+    return { sync: known.sync ?? open('bitmap', 'a flush of the local disk had failed'), pending: 'marks' }
   if (map.damagedPageCount > 0) {
     const what = `${map.damagedPageCount} of the pages of its dirty map are damaged: all their regions are sent`
     return { sync: known.sync ?? open('bitmap', what), pending: isExact ? 'nothing' : 'marks' }
   }
-  if (known.isSuspect === true)
-    return { sync: known.sync ?? open('bitmap', 'a flush of the local disk had failed'), pending: 'marks' }
   if (!isExact) return { sync: known.sync ?? open('bitmap', whyNotExact(run)), pending: 'marks' }
   return { sync: known.sync, pending: 'nothing' }
 }

@@ -5,7 +5,7 @@ import t from 'tap'
 import type { Agent } from '../../src/agent/agent.ts'
 import { systemClock, type Clock } from '../../src/base/clock.ts'
 import { vpgId } from '../../src/base/ids.ts'
-import { openVolumeFile, type OpenVolumeFile, type VolumeFile } from '../../src/disk/disk.ts'
+import { openVolumeFile, realDisk, type Disk, type OpenVolumeFile, type VolumeFile } from '../../src/disk/disk.ts'
 import { flag, nbd } from '../support/nbd-client.ts'
 import { eventually } from '../support/nbd-tools.ts'
 import { Site, seededRandom } from '../support/agent-site.ts'
@@ -219,6 +219,71 @@ t.test('a paused VPG sends nothing, and goes on with what was written meanwhile'
   await site.vra.kill()
   t.same(site.differences(), [])
   t.same(site.vra.faults, [])
+})
+
+t.test('a stop in order is written down when the maps say what is pending, not before', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 8 * MiB)
+  const mapFile = path.join(site.directory, 'state', 'a.map')
+  let mapAtStop: Buffer | undefined
+  const disk: Disk = {
+    ...realDisk,
+    rename: (from, to) => {
+      realDisk.rename(from, to)
+      if (to.endsWith('state.json') && /"kind": ?"stopped"/.test(fs.readFileSync(to, 'utf8')))
+        mapAtStop = fs.readFileSync(mapFile)
+    },
+  }
+  let agent = await site.start({}, { disk })
+  await site.untilExact(agent)
+  site.vra.offloading = false
+  await writeSome(site, agent, 'a', 30)
+  await eventually('the queue is empty', () => agent.status().queuedRecords === 0)
+  site.vra.direct({ syncRateBytesPerSecond: 1, paused: true }) // what has a mark becomes pending
+  await eventually('it is paused', () => agent.status().paused)
+  await writeSome(site, agent, 'a', 10)
+  site.vra.direct({ syncRateBytesPerSecond: 1, paused: false })
+  await site.untilGeneration(agent, 2)
+  t.equal(agent.status().volumes[0]?.sync, 'bitmap')
+  await agent.close()
+  t.ok(mapAtStop, 'the stop was written down')
+  fs.writeFileSync(mapFile, mapAtStop!) // killed right after it: nothing that came later is on the medium
+  site.vra.direct({ syncRateBytesPerSecond: 0 })
+  agent = await site.start()
+  await site.untilExact(agent)
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
+  t.same(site.vra.faults, [])
+})
+
+t.test('a damaged page of the map does not hide that a flush of the disk had failed', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 16 * MiB)
+  let isFailing = false
+  const openFile: OpenVolumeFile = file => {
+    const opened = openVolumeFile(file)
+    return file.endsWith('.raw') ? failing(opened, 'sync', () => isFailing) : opened
+  }
+  let agent = await site.start({}, { openVolumeFile: openFile })
+  await site.untilExact(agent)
+  site.vra.offloading = false
+  const client = await site.client(agent, 'a')
+  await client.write(MiB, randomBytes(512))
+  isFailing = true
+  t.ok((await client.request(nbd.flush)).error !== 0)
+  isFailing = false
+  await site.untilExact(agent)
+  await client.close()
+  await agent.close()
+  const file = path.join(site.directory, 'state', 'a.map')
+  const bytes = fs.readFileSync(file)
+  bytes[600]! ^= 1
+  fs.writeFileSync(file, bytes)
+  agent = await site.start()
+  t.match(agent.status().volumes[0], { sync: 'bitmap', reason: /a flush of the local disk had failed/ })
+  await site.untilExact(agent)
+  await agent.close()
+  await site.vra.kill()
+  t.same(site.differences(), [])
 })
 
 t.test('another VPG of the same name is sent everything', async t => {
