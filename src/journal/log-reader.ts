@@ -137,7 +137,7 @@ export class LogReader {
     if (this.#record.length < sizeBytes) this.#record = new Uint8Array(sizeBytes)
     const part = this.#record.subarray(0, sizeBytes)
     const offsetBytes = place.offsetBytes + logRecordHeaderSizeBytes + range.startBytes
-    if (this.#tryOpen(place.fileIdentity)?.file.read(part, offsetBytes) === sizeBytes) return part
+    if (this.#tryOpen(place.fileIdentity)?.records.readBytes(offsetBytes, part) === sizeBytes) return part
     throw this.#unreadable(place)
   }
 

@@ -1,5 +1,9 @@
 import t from 'tap'
-import { LogReader } from '../../src/journal/log-reader.ts'
+import { logRecordHeaderSizeBytes } from '../../src/base/limits.ts'
+import type { Disk } from '../../src/disk/disk.ts'
+import { logFilePath } from '../../src/journal/log-file.ts'
+import { LogReader, type RecordPlace } from '../../src/journal/log-reader.ts'
+import { scanLog } from '../../src/journal/recovery.ts'
 import { FaultyDisk } from '../support/faulty-disk.ts'
 import { directory, type ModelRecord, Scenario } from '../support/journal-scenario.ts'
 
@@ -45,4 +49,77 @@ for (const seed of [71, 72, 73]) {
       t.ok(disk.openCount() <= 1, 'no file stays open')
     },
   )
+}
+
+/** Where the page cache has what follows the record's header. */
+function badPageOf({ offsetBytes }: Pick<RecordPlace, 'offsetBytes'>): number {
+  return Math.floor((offsetBytes + logRecordHeaderSizeBytes + 8) / pageSizeBytes) * pageSizeBytes
+}
+
+const pageSizeBytes = 4096
+
+/** The disk, but for the page of one sector, for which it has only an error. */
+function withBadSector(inner: FaultyDisk, { fileIdentity, offsetBytes }: RecordPlace): Disk {
+  const bad = badPageOf({ offsetBytes })
+  const open: Disk['open'] = (file, mode) => {
+    const opened = inner.open(file, mode)
+    if (file !== logFilePath(directory, fileIdentity)) return opened
+    return {
+      read: (target, at) => {
+        if (at < bad + pageSizeBytes && at + target.length > bad)
+          throw Object.assign(new Error('EIO: i/o error'), { code: 'EIO' })
+        return opened.read(target, at)
+      },
+      write: (pieces, at) => opened.write(pieces, at),
+      sync: () => opened.sync(),
+      sizeBytes: () => opened.sizeBytes(),
+      truncate: sizeBytes => opened.truncate(sizeBytes),
+      close: () => opened.close(),
+    }
+  }
+  return new Proxy<Disk>(inner, {
+    get: (_, name: keyof Disk) => (name === 'open' ? open : inner[name].bind(inner)),
+  })
+}
+
+t.test('a sector that cannot be read costs the record that it is in; the end of the log is not cut for it', async t => {
+  const disk = new FaultyDisk()
+  const scenario = new Scenario(5)
+  scenario.open(disk)
+  for (let step = 0; step < 60; step++) {
+    scenario.append()
+    scenario.work()
+  }
+  const limit = scenario.log!.durable()
+  const places = readAll(new LogReader({ disk, directory }), limit)
+  const middle = places[Math.floor(places.length / 2)]!
+  const badBytes = badPageOf(middle)
+  const isHit = ({ fileIdentity, offsetBytes, sizeBytes }: RecordPlace): boolean =>
+    fileIdentity === middle.fileIdentity && offsetBytes < badBytes + pageSizeBytes && offsetBytes + sizeBytes > badBytes
+  const reader = new LogReader({ disk: withBadSector(disk, middle), directory })
+  const found = readAll(reader, limit)
+  const expected = places.filter(
+    place => !isHit(place) || found.some(({ offsetBytes }) => offsetBytes === place.offsetBytes),
+  )
+  t.strictSame(found, expected, 'no record beside that page is missed')
+  t.ok(places.length - found.length < 12)
+  for (const place of places) {
+    if (isHit(place)) t.throws(() => reader.readRecord(place), { code: 'RECORD_CORRUPT' })
+    else reader.readRecord(place)
+  }
+  reader.close()
+  t.doesNotThrow(() => scanLog(withBadSector(disk, middle), directory), 'a start goes on')
+  t.throws(
+    () => scanLog(withBadSector(disk, places.at(-1)!), directory),
+    { code: 'EIO' },
+    'what may be acknowledged is not cut off',
+  )
+})
+
+function readAll(reader: LogReader, limit: { fileIdentity: number; offsetBytes: number }): RecordPlace[] {
+  const places: RecordPlace[] = []
+  for (let batch = reader.next(limit, 1e9); batch.records.length > 0; batch = reader.next(limit, 1e9)) {
+    places.push(...batch.records.map(({ place }) => place))
+  }
+  return places
 }
