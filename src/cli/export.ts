@@ -28,7 +28,10 @@ export function exportCommand(): Command {
     .addCommand(cancelCommand())
     .argument('<vpg>')
     .option('--volume <name>', 'which volume of the group; required')
-    .option('--to <file>', "on the daemon's host; written as FILE.partial, synced, then renamed; required")
+    .option(
+      '--to <file>',
+      "on the daemon's host; written beside it (FILE.<random>.partial), synced, then renamed; required",
+    )
     .addOption(checkpointOption())
     .option('--overwrite', 'replace the file')
     .option('--no-wait', 'return when the export has begun; see `vra export list`')

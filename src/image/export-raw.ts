@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { realpathSync, statSync } from 'node:fs'
 import * as path from 'node:path'
 import { Failure } from '../base/failure.ts'
@@ -18,11 +19,12 @@ export interface ExportRequest {
   readonly signal: AbortSignal
 }
 
-/** Files that are being written: a second export to one of them would take the first one's partial file for its own. */
+/** Files that are being written: a second export to one of them would take the first one's partial file for a leftover. */
 const underWay = new Set<string>()
 
 /**
- * Writes the volume to a sparse file, whole or not at all: the bytes go to FILE.partial, which becomes FILE when all of it is on disk. Fails
+ * Writes the volume to a sparse file, whole or not at all: the bytes go to FILE.<8 hex digits>.partial, which becomes FILE when all of it is on disk. What exports
+ * to it have left that were killed is removed first, and nothing else of a like name. Fails
  * ALREADY_EXISTS where FILE exists and is not to be replaced, REQUEST_INVALID where it is no file, BUSY while another export writes it;
  * whatever it fails with, the partial file is gone.
  */
@@ -43,7 +45,8 @@ async function writeWhole(request: ExportRequest): Promise<{ sizeBytes: number; 
   const { image, volume, file, disk, signal } = request
   const sizeBytes = image.volumes.find(candidate => candidate.number === volume)?.sizeBytes ?? 0
   refuseExisting(request)
-  const partial = `${file}.partial`
+  removeLeftovers(disk, file)
+  const partial = `${file}.${randomBytes(4).toString('hex')}.partial`
   onDisk(file, () => createEmpty(disk, partial, sizeBytes))
   try {
     const writer = await request.openWriter(partial).catch((error: unknown) => onDisk(file, rethrower(error)))
@@ -64,9 +67,16 @@ async function writeWhole(request: ExportRequest): Promise<{ sizeBytes: number; 
   }
 }
 
-/** A file of the volume's size that is a hole, in place of what an export that was killed has left. */
+function removeLeftovers(disk: Disk, file: string): void {
+  const [directory, base] = [path.dirname(file), path.basename(file)]
+  for (const name of onDisk(file, () => disk.list(directory))) {
+    const isOurs = name.startsWith(`${base}.`) && /^[0-9a-f]{8}\.partial$/.test(name.slice(base.length + 1))
+    if (isOurs) disk.remove(path.join(directory, name))
+  }
+}
+
+/** A file of the volume's size that is a hole. */
 function createEmpty(disk: Disk, partial: string, sizeBytes: number): void {
-  disk.remove(partial)
   const open = disk.open(partial, 'create')
   try {
     open.truncate(sizeBytes)

@@ -117,7 +117,8 @@ export async function startDamaged(
     } catch (error) {
       refused.push({ code: String((error as { code?: string }).code), sentence: String(error) })
     }
-    if (fs.existsSync(`${file}.partial`)) t.fail('a partial file is left')
+    const left = fs.readdirSync(path.dirname(file)).filter(name => name.endsWith('.partial'))
+    if (left.length > 0) t.fail(`a partial file is left: ${left.join(', ')}`)
   }
   for (const { code } of refused)
     if (!['OBJECT_CORRUPT', 'RECORD_CORRUPT', 'CHECKPOINT_MISSING'].includes(code)) t.fail(`refused with ${code}`)
