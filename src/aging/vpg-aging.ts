@@ -237,6 +237,7 @@ export class VpgAging implements Sleeper {
         const putMillis = clock.monotonicMillis() - startMillis - segment.buildMillis
         const files = Array.from({ length: segment.recordCount }, (_, at) => this.#unsealed.at(at).place.fileIdentity)
         this.#unsealed.dropFirst(segment.recordCount)
+        this.#dropSealedMarkers() // here, for a VPG that is not merged would keep them for ever
         this.#restartAge()
         const { offloaded } = this.writer.brief.state
         notify('segmentCommitted', {
@@ -381,12 +382,18 @@ export class VpgAging implements Sleeper {
 
   /** Checkpoints that are complete and told of, though the last of their markers is in no segment yet. */
   #tailCheckpoints(): readonly Checkpoint[] {
-    const { state, pendingMarkers } = this.contents
-    const isSealed = (marker: DurableMarker): boolean => isMarkerWithin(state.offloaded, marker)
-    if (this.#tailMarkers.some(isSealed)) this.#tailMarkers = this.#tailMarkers.filter(marker => !isSealed(marker))
+    const { pendingMarkers } = this.contents
+    this.#dropSealedMarkers()
     const assembler = new CheckpointAssembler()
     for (const marker of pendingMarkers) assembler.add(marker)
     return this.#tailMarkers.flatMap(marker => assembler.add(marker) ?? [])
+  }
+
+  /** The contents have those that are in segments. */
+  #dropSealedMarkers(): void {
+    const { offloaded } = this.writer.brief.state
+    const isSealed = (marker: DurableMarker): boolean => isMarkerWithin(offloaded, marker)
+    if (this.#tailMarkers.some(isSealed)) this.#tailMarkers = this.#tailMarkers.filter(marker => !isSealed(marker))
   }
 
   /** Marks the holes that a synchronisation, which has just begun, will repair. */
