@@ -74,8 +74,8 @@ export class Checkpoints {
         return this.#required(entry, reference, await this.#catalog.checkpoint({ vpg, ordinal: meant.ordinal }))
       case 'tag': {
         const tag = entry.tags.find(candidate => candidate.name === meant.tag)
-        const found = tag === undefined ? undefined : await this.#catalog.checkpoint({ vpg, ordinal: tag.ordinal })
-        return this.#required(entry, reference, found)
+        if (tag === undefined) throw notTagged(entry, reference)
+        return this.#required(entry, reference, await this.#catalog.checkpoint({ vpg, ordinal: tag.ordinal }))
       }
     }
   }
@@ -206,6 +206,20 @@ function whyWithdrawn(entry: VpgEntry, at: Ordinal): string {
   const later = repaired === undefined ? '' : `, and so are those from ${formatCheckpointId(repaired)} on`
   return `${hole?.reason ?? 'damage'}; those before ${from} are whole${later}`
 }
+
+/** A word that is no instant and no id can only have been meant for a tag. */
+function notTagged({ definition, tags }: VpgEntry, reference: string): Failure {
+  const names = [...new Set(tags.map(({ name }) => `"${name}"`))]
+  const told = names.slice(-tagsToldMax).join(', ')
+  const known =
+    names.length === 0 ? 'it has no tags' : `its ${names.length > tagsToldMax ? 'latest tags' : 'tags'} are ${told}`
+  return new Failure(
+    'CHECKPOINT_MISSING',
+    `${definition.name} has no recoverable checkpoint for "${reference}": nothing of it is tagged so; ${known}`,
+  )
+}
+
+const tagsToldMax = 8
 
 interface Bound {
   /** Exclusive. */

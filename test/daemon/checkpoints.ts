@@ -70,4 +70,10 @@ t.test('a checkpoint that is not kept any more is missing, and its neighbours ar
   await t.rejects(checkpoints.find(entry, '1.3', 9_000_000), missing)
   await t.rejects(checkpoints.find(entry, '1.9', 9_000_000), { message: /nearest that are kept are 1\.6 of / })
   t.equal((await checkpoints.find(entry, '1970-01-01T00:00:04Z', 9_000_000)).ordinal, checkpointOrdinal(1, 1))
+  await t.rejects(checkpoints.find(entry, 'befor', 9_000_000), { message: /tagged so; it has no tags/ })
+  entry.tags = [{ name: 'before', ordinal: checkpointOrdinal(1, 5), taggedAtMicros: 1 }]
+  await t.rejects(checkpoints.find(entry, 'befor', 9_000_000), {
+    code: 'CHECKPOINT_MISSING',
+    message: /nothing of it is tagged so; its tags are "before"/,
+  })
 })
