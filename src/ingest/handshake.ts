@@ -154,7 +154,8 @@ function whyInexact(hello: Hello, durable: Position, isOlder: boolean): string {
   if (opensGeneration(hello, durable)) return 'the agent opens a generation that it cannot send from its beginning'
   if (durable.generation === 0)
     return 'this VRA has nothing of the stream, and the agent cannot send it from its beginning'
-  return 'what this VRA has of the stream is not what the agent can continue'
+  const [from, last] = [formatPosition(hello.resumableFrom), formatPosition(hello.lastNumbered)]
+  return `what this VRA has of the stream, up to ${formatPosition(durable)}, is not what the agent can continue, from ${from} with ${last} as the last`
 }
 
 /** "Nothing yet" is the beginning of the first generation. */

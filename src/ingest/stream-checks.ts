@@ -57,11 +57,10 @@ function refusedWrite(batch: BatchView, index: number, sizeBytes: number): Failu
   if (sizeBytes === 0) return new Failure('UNKNOWN_VOLUME', `write ${index} of the batch names no volume: ${volume}`)
   if (sizeBytes < 0)
     return new Failure('IDENTITY_REFUSED', `write ${index} of the batch is to volume ${volume}, another agent's`)
-  return new Failure('OUT_OF_BOUNDS', `write ${index} of the batch lies past the end of volume ${volume}`, {
-    offsetBytes: batch.offsetBytes(index),
-    lengthBytes: batch.lengthBytes(index),
-    volumeSizeBytes: sizeBytes,
-  })
+  const [offsetBytes, lengthBytes] = [batch.offsetBytes(index), batch.lengthBytes(index)]
+  const what = `write ${index} of the batch (${lengthBytes} bytes at ${offsetBytes})`
+  const sentence = `${what} lies past the end of volume ${volume}, which has ${sizeBytes} bytes`
+  return new Failure('OUT_OF_BOUNDS', sentence, { offsetBytes, lengthBytes, volumeSizeBytes: sizeBytes })
 }
 
 export interface MarkerContext {
