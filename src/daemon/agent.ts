@@ -5,6 +5,7 @@ import { prepareCrc32c } from '../codec/crc32c.ts'
 import type { AgentConfig } from '../config/config.ts'
 import { AgentApi } from '../control/agent-api.ts'
 import { AgentMetrics } from '../metrics/agent-metrics.ts'
+import { nbdUri } from '../nbd/nbd.ts'
 import { both } from './events.ts'
 import type { Log } from './log.ts'
 import { untilAborted } from './lifetime.ts'
@@ -52,8 +53,7 @@ export async function openAgent(
     const { nbd, volumes } = agent.status()
     log.info(
       {
-        nbd,
-        volumes: config.volumes.map(volume => volume.name),
+        disks: config.volumes.map(({ name }) => nbdUri(nbd, name)).join(' '),
         vra: `${config.vra.host}:${config.vra.port}`,
         status: `${api.url}/v1/status`,
       },

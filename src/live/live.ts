@@ -9,7 +9,7 @@ import { RpcClient } from '../base/rpc.ts'
 import { MiB } from '../base/units.ts'
 import { realDisk } from '../disk/disk.ts'
 import type { ChangedExtents } from '../image/image.ts'
-import type { NbdListen } from '../nbd/nbd.ts'
+import { nbdUri, type NbdListen } from '../nbd/nbd.ts'
 import type { RecoveredThing, RecoveryTarget, TargetContext, TargetPlan, TargetRequest } from '../recovery/target.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
@@ -124,18 +124,20 @@ export class Live implements RecoveryTarget {
     await this.#call('listen', undefined)
     if ((await this.status()).filter(hasImage).length >= liveImagesMax) throw new Failure('BUSY', tooManyImages)
     signal.throwIfAborted()
-    disksOf(vms, definition, checkpoint)
+    const diskSizeBytes = disksOf(vms, definition, checkpoint).reduce((sum, disk) => sum + disk.sizeBytes, 0)
     const dataSizeBytes = sizes.reduce((sum, size) => sum + size.dataSizeBytes, 0)
     if (settings.keepDirectory !== undefined && freeSizeBytes < dataSizeBytes)
       throw new Failure(
         'REQUEST_INVALID',
         `a commit needs up to ${inMiB(dataSizeBytes)} in ${place}, which has room for ${inMiB(freeSizeBytes)}`,
       )
+    const isBounded = settings.scratchSizeBytesMax < diskSizeBytes
+    const bound = `may take ${inMiB(settings.scratchSizeBytesMax)}; past that writes fail for want of space.`
     const remarks = [
       'The disks are served by this appliance, from its store: they are lost with it until they are committed.',
-      `What machines write to them lies in ${place} and may take ${inMiB(settings.scratchSizeBytesMax)}; past that writes fail for want of space.`,
+      `What machines write to them lies in ${place} and ${isBounded ? bound : `takes ${inMiB(diskSizeBytes)} at most.`}`,
     ]
-    if (freeSizeBytes < settings.scratchSizeBytesMax)
+    if (freeSizeBytes < Math.min(diskSizeBytes, settings.scratchSizeBytesMax))
       remarks.push(`${place} has room for only ${inMiB(freeSizeBytes)} at this moment.`)
     if (settings.keepDirectory !== undefined)
       remarks.push(`A commit copies up to ${inMiB(dataSizeBytes)} into ${place}, while the disks are in use.`)
@@ -208,7 +210,7 @@ export class Live implements RecoveryTarget {
       vm,
       volume: number,
       kind: 'nbd',
-      place: uriOf(this.#listens, exportNameOf(record.id, vm, name)),
+      place: nbdUri(this.#listens, exportNameOf(record.id, vm, name)),
     }))
   }
 
@@ -230,7 +232,7 @@ export class Live implements RecoveryTarget {
       })
     await serve()
     this.#want(id, serve)
-    return disks.map(({ volume, exportName }) => ({ volume, uri: uriOf(this.#listens, exportName) }))
+    return disks.map(({ volume, exportName }) => ({ volume, uri: nbdUri(this.#listens, exportName) }))
   }
 
   async unmount(id: string): Promise<void> {
@@ -451,13 +453,6 @@ function disksOf(vms: readonly RecoveryVm[], definition: VpgDefinition, checkpoi
 
 function exportNameOf(id: string, vm: string, volume: string): string {
   return `${id}/${vm}/${volume}`
-}
-
-function uriOf(listens: NbdListen, exportName: string): string {
-  const name = exportName.split('/').map(encodeURIComponent).join('/')
-  if ('socketPath' in listens) return `nbd+unix:///${name}?socket=${encodeURIComponent(listens.socketPath)}`
-  const host = listens.host.includes(':') ? `[${listens.host}]` : listens.host
-  return `nbd://${host}:${listens.port}/${name}`
 }
 
 function directoryOf(record: RecoveryRecord, scratchDirectory: string): string {

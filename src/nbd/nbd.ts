@@ -24,6 +24,14 @@ export { silentNbdEvents, type NbdEvents } from './events.ts'
 
 export type NbdListen = { readonly host: string; readonly port: number } | { readonly socketPath: string }
 
+/** Where clients find an export of a server that listens there: the URI of the NBD project ("nbd://host:port/name"). */
+export function nbdUri(listens: NbdListen, exportName: string): string {
+  const name = exportName.split('/').map(encodeURIComponent).join('/')
+  if ('socketPath' in listens) return `nbd+unix:///${name}?socket=${encodeURIComponent(listens.socketPath)}`
+  const host = listens.host.includes(':') ? `[${listens.host}]` : listens.host
+  return `nbd://${host}:${listens.port}/${name}`
+}
+
 export interface NbdLimits {
   readonly connectionsMax: number
   /** Per connection: data of requests that run and of replies that the client has not taken. */
