@@ -44,7 +44,7 @@ Examples:
       await printTable(['VOLUME', 'OFFSET', 'BYTES'], rows)
       for (const { volume, sizeBytes, extents } of found)
         say(
-          `${volume}: ${sizeInWords(sizeBytes)} in ${extents.length} extents were written; what differs is among them`,
+          `${volume}: ${sizeInWords(sizeBytes)} in ${extents.length} extent${extents.length === 1 ? '' : 's'} written; what differs is among them`,
         )
     })
 }

@@ -182,6 +182,9 @@ function writtenOf({ requests, writeAmplification, putsPerGiB, nowMicros }: VpgT
   ]
 }
 
+/** Before that what a start asks of the store outweighs what a month will. */
+const tellingMillisMin = 3_600_000
+
 function costOf({ cost, forms, requests, nowMicros }: VpgTimeline): string[] {
   const { prices } = cost
   const elapsedMillis = (nowMicros - requests.sinceMicros) / 1000
@@ -207,7 +210,7 @@ function costOf({ cost, forms, requests, nowMicros }: VpgTimeline): string[] {
     row('gets', perMonth(requests.gets.count), thousand(prices.getsPerThousand), cost.gets),
     row('in all', '', '', cost.total),
     ...source,
-    `  Requests as since this daemon began, ${durationInWords(elapsedMillis)} ago; without exports.`,
+    `  Requests as counted in the last ${durationInWords(elapsedMillis)}${elapsedMillis < tellingMillisMin ? ', which is too short to tell a month by' : ''}; without exports.`,
   ]
 }
 

@@ -43,7 +43,7 @@ export class AgentApi {
       const why = error instanceof Error ? error.message : String(error)
       throw new Failure(
         'CONFIG_INVALID',
-        `the agent's status cannot be served: ${why}`,
+        `the agent's status cannot be served: ${why} (control.port, --control-port)`,
         { host, port },
         { cause: error },
       )

@@ -276,7 +276,7 @@ function storedInWords({ forms }: VpgStatus['mirror']): string {
     ([count, size], form) => [count + form.objectCount, size + form.sizeBytes],
     [0, 0],
   )
-  return `${countInWords(objectCount)} objects · ${sizeInWords(sizeBytes)}`
+  return `${countInWords(objectCount)} object${objectCount === 1 ? '' : 's'} · ${sizeInWords(sizeBytes)}`
 }
 
 function noneSince({ noCheckpointsSinceMicros: since }: VpgStatus, nowMicros: number): string {
