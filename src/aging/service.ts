@@ -13,6 +13,7 @@ import type { WholeSync } from '../timeline/repair.ts'
 import type { Hole, SegmentSpan, VpgState } from '../timeline/state.ts'
 import type { FormSize } from '../timeline/store-use.ts'
 import type { StoreRequestFacts } from './store-requests.ts'
+import type { PackedTail } from '../segment/segment.ts'
 
 export type { StoreRequestFacts } from './store-requests.ts'
 
@@ -209,21 +210,9 @@ export interface ImagePlan {
   readonly checkpoint: Checkpoint
   readonly state: VpgState
   /** Records of the checkpoint that are in no segment yet. */
-  readonly tail: readonly LogRecordRef[]
+  readonly tail: PackedTail
   /** The end of the last delta, as positions: only records after it count in segments and tail. */
   readonly segmentsFrom: PositionVector
-}
-
-/** A record in the commit log. */
-export interface LogRecordRef {
-  readonly file: string
-  readonly fileIdentity: number
-  readonly offsetBytes: number
-  readonly sizeBytes: number
-  readonly stream: number
-  readonly generation: number
-  readonly firstSequence: number
-  readonly lastSequence: number
 }
 
 export interface DamagedObject {

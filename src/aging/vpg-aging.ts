@@ -35,7 +35,7 @@ import { keepJournalLimit, mergeHistory } from './merge-history.ts'
 import { foldWaiting, rewriteRegions } from './merging.ts'
 import { SegmentCommit, unreadableDetail } from './sealing.ts'
 import { withSegments } from './mirror-sums.ts'
-import type { ImagePlan, LogRecordRef, MirrorSums, StopNote, VpgMirrorStatus } from './service.ts'
+import type { ImagePlan, MirrorSums, StopNote, VpgMirrorStatus } from './service.ts'
 import { mayHaveWork, sleepTerms, type SleepTerms } from './sleep.ts'
 import { encodeNote, type VpgNote } from './stop-notes.ts'
 import { damagedRecord, StreamTail } from './stream-tail.ts'
@@ -43,6 +43,7 @@ import { expireTags, thin } from './thinning.ts'
 import type { AgingTools } from './tools.ts'
 import { UnsealedRecords, type Place } from './unsealed-records.ts'
 import { VpgWriter, type Exclusive, type OpenedHistory } from './vpg-writer.ts'
+import { packTail, type LogRecordRef } from '../segment/segment.ts'
 
 /** What a VPG has in the log since when, for the decision to seal. */
 interface TailAge {
@@ -495,7 +496,13 @@ export class VpgAging implements Sleeper {
     const volumes = checkpoint.volumes.map(volume =>
       isGoneAt(state.definition, volume.number, checkpoint.ordinal) ? { ...volume, included: false } : volume,
     )
-    return { pinId, checkpoint: { ...checkpoint, volumes }, state, tail, segmentsFrom: contents.segmentsFrom }
+    return {
+      pinId,
+      checkpoint: { ...checkpoint, volumes },
+      state,
+      tail: packTail(tail),
+      segmentsFrom: contents.segmentsFrom,
+    }
   }
 
   async closeImage(pinId: string): Promise<void> {
@@ -654,8 +661,7 @@ export class VpgAging implements Sleeper {
       const { stream, generation, firstSequence, lastSequence } = header
       const first = { generation, sequence: firstSequence as StreamPosition['sequence'] }
       if (!liesWithin(checkpoint.vector, stream, first)) continue
-      const file = `${String(place.fileIdentity).padStart(16, '0')}.log`
-      tail.push({ file, ...place, stream, generation, firstSequence, lastSequence })
+      tail.push({ ...place, stream, generation, firstSequence, lastSequence })
     }
     return tail
   }

@@ -3,6 +3,7 @@ import { Failure } from '../base/failure.ts'
 import { changedExtentCountMax } from '../base/limits.ts'
 import { alignDown, alignUp, KiB, sectorSizeBytes } from '../base/units.ts'
 import { indexWrites, Layers, loadLayers, PackReader, RegionPieces } from '../mirror/mirror.ts'
+import { unpackTail } from '../segment/segment.ts'
 import { lastDeltaEnd } from '../timeline/deltas.ts'
 import { imagePace } from './resolved-region.ts'
 import type { Image, ImageTools, VolumeRange } from './types.ts'
@@ -61,7 +62,7 @@ async function addWrites(
   const isAbove = older.checkpoint.ordinal >= lastDeltaEnd(state)
   const from = isAbove ? older.checkpoint.vector : segmentsFrom
   const sources = state.segments.map(segment => tools.openSegment(segment))
-  if (tail.length > 0) sources.push(tools.openTail(tail))
+  if (tail.count > 0) sources.push(tools.openTail(unpackTail(tail)))
   const cuts = { from, vectors: [checkpoint.vector] }
   const options = { holes: [], regionSizeBytes: tools.regionSizeBytes }
   const pace = imagePace(signal)

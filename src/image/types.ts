@@ -1,8 +1,8 @@
-import type { LogRecordRef } from '../aging/service.ts'
 import type { RecordSource } from '../segment/record-source.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import type { Checkpoint, CheckpointVolume } from '../timeline/checkpoint.ts'
 import type { SegmentSpan } from '../timeline/state.ts'
+import type { LogRecordRef } from '../segment/segment.ts'
 
 /** Where an image finds its bytes. */
 export interface ImageTools {

@@ -320,7 +320,7 @@ export class Live implements RecoveryTarget {
 
   /** A plan holds files of the log until its writes are in segments, and objects that nothing else needs: another one of the same bytes lets them go. */
   #lookLater(id: string, held: HeldPlan): void {
-    const delayMillis = held.plan.tail.length > 0 ? liveTailHeldMillis : livePlanHeldMillis
+    const delayMillis = held.plan.tail.count > 0 ? liveTailHeldMillis : livePlanHeldMillis
     held.takeBack = this.#options.clock.after(delayMillis, () => {
       const over = (): void => {
         if (this.#plans.get(id) === held) this.#lookLater(id, held)

@@ -9,7 +9,7 @@ import { PayloadReader } from './segment-record.ts'
 
 /** A record that is still in the commit log: batch or marker. */
 export interface TailRecord {
-  readonly file: string
+  readonly fileIdentity: number
   readonly offsetBytes: number
   readonly sizeBytes: number
   readonly stream: number
@@ -144,7 +144,12 @@ function decode(record: TailRecord, frame: Uint8Array): ReturnType<typeof decode
 }
 
 function corruptTail(record: TailRecord, what: string, cause?: unknown): Failure {
-  const { file, offsetBytes, stream, generation, firstSequence } = record
-  const sentence = `${file}, byte ${offsetBytes}: ${what}`
-  return new Failure('RECORD_CORRUPT', sentence, { file, offsetBytes, stream, generation, firstSequence }, { cause })
+  const { fileIdentity, offsetBytes, stream, generation, firstSequence } = record
+  const sentence = `log file ${fileIdentity}, byte ${offsetBytes}: ${what}`
+  return new Failure(
+    'RECORD_CORRUPT',
+    sentence,
+    { fileIdentity, offsetBytes, stream, generation, firstSequence },
+    { cause },
+  )
 }

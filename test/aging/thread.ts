@@ -48,7 +48,7 @@ t.test('the thread seals what the journal made durable, and a restart finds it',
   await Promise.all(durable)
   aging.durable(journal.durable())
   const plan = await aging.openImage({ vpg: model.vpg, checkpoint, owner: 'test' })
-  t.ok(plan.tail.length > 0, 'an image of a checkpoint that is only in the log reads the log')
+  t.ok(plan.tail.count > 0, 'an image of a checkpoint that is only in the log reads the log')
   await aging.closeImage({ vpg: model.vpg, pinId: plan.pinId })
   const offloaded = await aging.seal({ vpg: model.vpg })
   t.same(offloaded, checkpoint.vector, 'all of it is offloaded')

@@ -7,6 +7,7 @@ import { ordinal, vpgId } from '../../src/base/ids.ts'
 import { Exports, type ImageOpener } from '../../src/daemon/exports.ts'
 import { VpgEntry } from '../../src/daemon/vpg-table.ts'
 import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
+import { packTail } from '../../src/segment/segment.ts'
 
 const definition = {
   id: vpgId('5a'.repeat(16)),
@@ -42,7 +43,7 @@ function emptyPlan(pinId: string): ImagePlan {
     ...{ definition, epoch: 1, commitNumber: 1, historyEdge: ordinal(0), offloaded: [] },
     ...{ deltas: [], segments: [], regions: [], tags: [], pins: [], recoveries: [], holes: [], garbage: [] },
   }
-  return { pinId, checkpoint, state, tail: [], segmentsFrom: [] }
+  return { pinId, checkpoint, state, tail: packTail([]), segmentsFrom: [] }
 }
 
 t.test('an export that ends with its thread says so, gives its pin back, and the next one has a thread', async t => {

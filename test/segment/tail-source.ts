@@ -14,7 +14,7 @@ const records = randomRecords({
 })
 const batches = records.filter(record => record.payload !== undefined)
 const tail = records.map(({ header, frame }, index) => ({
-  file: 'log-7',
+  fileIdentity: 7,
   offsetBytes: index * 4096,
   sizeBytes: 128 + frame.length,
   stream: header.stream,
@@ -64,7 +64,7 @@ t.test('a record that is another, or damaged, is refused by file and offset', as
     tail,
     readerOf(() => tail.at(-1)?.frame ?? new Uint8Array(0)),
   )
-  await t.rejects(swapped.columns(signal), { code: 'RECORD_CORRUPT', details: { file: 'log-7', offsetBytes: 0 } })
+  await t.rejects(swapped.columns(signal), { code: 'RECORD_CORRUPT', details: { fileIdentity: 7, offsetBytes: 0 } })
   const flipped = tailSource(
     'log',
     tail,
@@ -74,7 +74,7 @@ t.test('a record that is another, or damaged, is refused by file and offset', as
       return frame
     }),
   )
-  await t.rejects(flipped.columns(signal), { code: 'RECORD_CORRUPT', message: /log-7, byte 0/ })
+  await t.rejects(flipped.columns(signal), { code: 'RECORD_CORRUPT', message: /log file 7, byte 0/ })
 })
 
 t.test('a part of a batch of the log that is damaged after its first read is refused', async t => {

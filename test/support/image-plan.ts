@@ -6,6 +6,7 @@ import type { ImagePlan } from '../../src/aging/service.ts'
 import { defaultFoldLimits, fold, Workspace } from '../../src/mirror/mirror.ts'
 import { openStore } from '../../src/store/store.ts'
 import { MemorySource, type TestWrite } from './mirror-source.ts'
+import { packTail } from '../../src/segment/segment.ts'
 
 /** Of volume 1, the only one. */
 export const sizeBytes = 3 * GiB + 512
@@ -67,5 +68,11 @@ export async function planIn(directory: string): Promise<ImagePlan> {
     garbage: [],
   }
   const state = { definition: { ...definition, ...times }, epoch: 1, commitNumber: 1, deltas: [delta], ...nothing }
-  return { pinId: 'p', checkpoint, state: { ...state, historyEdge: ordinal(0) }, tail: [], segmentsFrom: vector }
+  return {
+    pinId: 'p',
+    checkpoint,
+    state: { ...state, historyEdge: ordinal(0) },
+    tail: packTail([]),
+    segmentsFrom: vector,
+  }
 }

@@ -19,6 +19,7 @@ import { eachRegion } from '../../src/timeline/region-sizes.ts'
 import type { DeltaSpan, RegionVersion, SegmentSpan, VpgState } from '../../src/timeline/state.ts'
 import { History } from './mirror-history.ts'
 import { MemoryStore } from './mirror-memory-store.ts'
+import { packTail } from '../../src/segment/segment.ts'
 
 export const testRegionSizeBytes = 64 * KiB
 const signal = new AbortController().signal
@@ -224,7 +225,6 @@ export class TestTimeline {
 
   plan(checkpoint: Checkpoint): ImagePlan {
     const tail = this.history.tail().batches.map((batch, index) => ({
-      file: 'log',
       fileIdentity: 1,
       offsetBytes: index,
       sizeBytes: 1,
@@ -233,7 +233,13 @@ export class TestTimeline {
       firstSequence: batch.firstSequence,
       lastSequence: batch.firstSequence + batch.writes.length - 1,
     }))
-    return { pinId: 'pin', checkpoint, state: this.state, tail, segmentsFrom: this.#foldedThrough.vector }
+    return {
+      pinId: 'pin',
+      checkpoint,
+      state: this.state,
+      tail: packTail(tail),
+      segmentsFrom: this.#foldedThrough.vector,
+    }
   }
 
   async open(plan: ImagePlan, cacheSizeBytes = 32 * KiB): Promise<Image> {
