@@ -98,12 +98,15 @@ export class DirtyMap {
     if (found.damagedPageCount === 0) this.#durable.addBytes(found.marked.bytes, 0)
   }
 
-  /** A map without marks, durable on return, in the place of any that was there. */
+  /**
+   * A map of which nothing is pending, or everything, durable on return, in the place of any that was there. One that takes the place of another that
+   * could not be read has everything from its first moment: a start may be killed right after it, and the next one believes what it finds.
+   */
   static create(
     disk: Disk,
     openFile: OpenVolumeFile,
     path: string,
-    volume: { sizeBytes: number; identity: number },
+    volume: { readonly sizeBytes: number; readonly identity: number; readonly pending: 'nothing' | 'everything' },
   ): DirtyMap {
     const header: MapHeader = {
       identity: volume.identity,
@@ -113,14 +116,16 @@ export class DirtyMap {
     }
     const contents = Buffer.alloc(fileSizeBytesOf(header))
     contents.set(encodeHeader(header), 0)
-    const nothing = new Uint8Array(pageBitmapSizeBytes)
-    for (let page = 0; page < pageCountOf(header); page++)
-      contents.set(
-        encodePage(header.identity, page, { marked: nothing, pending: nothing }),
-        (1 + page) * sectorSizeBytes,
-      )
+    const all = new Bitmap(regionCountOf(header))
+    if (volume.pending === 'everything') for (let region = 0; region < all.bitCount; region++) all.add(region)
+    const [marked, pending] = [new Bitmap(all.bitCount), new Bitmap(all.bitCount)]
+    for (let page = 0; page < pageCountOf(header); page++) {
+      const bits = new Uint8Array(pageBitmapSizeBytes)
+      mergeBytes(bits, partOf(all, page))
+      contents.set(encodePage(header.identity, page, { marked: bits, pending: bits }), (1 + page) * sectorSizeBytes)
+      for (const set of [marked, pending]) set.addBytes(partOf(all, page), page * pageBitmapSizeBytes)
+    }
     replaceFile(disk, path, contents)
-    const [marked, pending] = [new Bitmap(regionCountOf(header)), new Bitmap(regionCountOf(header))]
     return new DirtyMap(openFile(path), { header, marked, pending, damagedPageCount: 0 })
   }
 

@@ -31,8 +31,8 @@ export async function openVolume({ name, path }: AgentVolumeConfig, deps: OpenDe
     const mapPath = deps.directory.mapFile(name)
     const { disk, openVolumeFile } = deps
     const found = known === undefined ? undefined : DirtyMap.open(disk, openVolumeFile, mapPath, file.sizeBytes)
-    const identity = deps.newMapIdentity()
-    map = found ?? DirtyMap.create(disk, openVolumeFile, mapPath, { sizeBytes: file.sizeBytes, identity })
+    const fresh = { sizeBytes: file.sizeBytes, identity: deps.newMapIdentity(), pending: 'everything' } as const
+    map = found ?? DirtyMap.create(disk, openVolumeFile, mapPath, fresh)
     const plan = planSync(name, known, found, file.identity(), deps)
     if (plan.pending === 'everything') await map.addAllPending()
     else if (plan.pending === 'marks') map.repeat()

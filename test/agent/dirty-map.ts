@@ -18,7 +18,7 @@ function openMap(disk: FaultyDisk): DirtyMap | undefined {
 }
 
 function createMap(disk: FaultyDisk): DirtyMap {
-  return DirtyMap.create(disk, faultyVolumeFiles(disk), mapFile, { sizeBytes, identity: 7 })
+  return DirtyMap.create(disk, faultyVolumeFiles(disk), mapFile, { sizeBytes, identity: 7, pending: 'nothing' })
 }
 
 t.test('a bitmap is a set', async t => {
@@ -227,6 +227,21 @@ t.test('what a start makes pending is so at the next, though it had a mark and t
   const next = openMap(disk)
   t.equal(next?.pendingCount, sizeBytes / MiB)
   t.ok(next?.isPending(7))
+})
+
+t.test('a map in the place of one that could not be read has everything pending from its first moment', async t => {
+  const disk = new FaultyDisk()
+  const made = DirtyMap.create(disk, faultyVolumeFiles(disk), mapFile, {
+    sizeBytes,
+    identity: 7,
+    pending: 'everything',
+  })
+  const killed = openMap(disk)! // before anybody has written to it
+  for (const map of [made, killed]) {
+    t.equal(map.pendingCount, 5000)
+    t.equal(map.dirtyBytes, sizeBytes)
+    t.ok(map.isPending(0) && map.isPending(4999))
+  }
 })
 
 t.test('a damaged page is everything it could say, a damaged header no map', async t => {

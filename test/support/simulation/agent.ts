@@ -8,6 +8,8 @@ import type { Network } from './network.ts'
 import type { SimulatedPeers } from './peers.ts'
 import { sectorBytes, SimulatedVolume, type SectorChange } from './volume.ts'
 import { Host, type Life, type World } from './world.ts'
+import { decodePage, encodePage, pageBitmapSizeBytes } from '../../../src/agent/dirty-map-format.ts'
+import { sectorSizeBytes } from '../../../src/base/units.ts'
 
 export interface AgentSettings {
   readonly id: string
@@ -29,7 +31,7 @@ const peerPort = 7_430
 
 /** Ways to break the agent's site, for showing that it is noticed. */
 export interface AgentMutations {
-  /** What is written to the dirty maps never gets there. */
+  /** What is written to the dirty maps gets there without its marks. */
   readonly losesMarks?: boolean
 }
 
@@ -299,7 +301,8 @@ export class SimulatedAgent {
 
   #openMap(life: Life, path: string): VolumeFile {
     const file = this.stateDisk.openAsVolume(life, path)
-    return this.#mutations.losesMarks === true ? { ...file, write: () => Promise.resolve() } : file
+    if (this.#mutations.losesMarks !== true) return file
+    return { ...file, write: (bytes, offsetBytes) => file.write(withoutMarks(bytes), offsetBytes) }
   }
 
   /** Memory is lost, the disks are as they were written. */
@@ -388,4 +391,17 @@ export class SimulatedAgent {
   #tell(life: Life, what: string): void {
     if (life.isAlive) this.#world.trace(`${this.#settings.id}: ${what}`)
   }
+}
+
+/** Sectors of a dirty map in which no region is marked. */
+function withoutMarks(bytes: Uint8Array): Buffer {
+  const sectors = Buffer.from(bytes)
+  const nothing = new Uint8Array(pageBitmapSizeBytes)
+  for (let at = 0; at < sectors.length; at += sectorSizeBytes) {
+    const sector = sectors.subarray(at, at + sectorSizeBytes)
+    const [page, identity] = [sector.readUInt32LE(8), sector.readUInt32LE(12)]
+    if (decodePage(sector, identity, page) === undefined) continue // the header
+    encodePage(identity, page, { marked: nothing, pending: nothing }).copy(sectors, at)
+  }
+  return sectors
 }
