@@ -43,7 +43,7 @@ import { expireTags, thin } from './thinning.ts'
 import type { AgingTools } from './tools.ts'
 import { UnsealedRecords, type Place } from './unsealed-records.ts'
 import { VpgWriter, type Exclusive, type OpenedHistory } from './vpg-writer.ts'
-import { packTail, type LogRecordRef } from '../segment/segment.ts'
+import { packTail, type TailRecord } from '../segment/segment.ts'
 
 /** What a VPG has in the log since when, for the decision to seal. */
 interface TailAge {
@@ -654,8 +654,8 @@ export class VpgAging implements Sleeper {
     throw new Failure('CHECKPOINT_MISSING', sentence, { vpg: this.vpg, ordinal })
   }
 
-  #tailUpTo(checkpoint: Checkpoint): LogRecordRef[] {
-    const tail: LogRecordRef[] = []
+  #tailUpTo(checkpoint: Checkpoint): TailRecord[] {
+    const tail: TailRecord[] = []
     for (let index = 0; index < this.#unsealed.count; index++) {
       const { header, place } = this.#unsealed.at(index)
       const { stream, generation, firstSequence, lastSequence } = header

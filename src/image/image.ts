@@ -4,7 +4,7 @@ import { Failure } from '../base/failure.ts'
 import { alignDown, sectorSizeBytes } from '../base/units.ts'
 import { indexWrites, Layers, PackReader, type Bucket, type WriteIndex } from '../mirror/mirror.ts'
 import type { RecordSource } from '../segment/record-source.ts'
-import { unpackTail, type LogRecordRef } from '../segment/segment.ts'
+import { unpackTail, type TailRecord } from '../segment/segment.ts'
 import type { Checkpoint, CheckpointVolume } from '../timeline/checkpoint.ts'
 import { lastDeltaEnd } from '../timeline/deltas.ts'
 import type { PackRef, SegmentSpan, StreamRange } from '../timeline/state.ts'
@@ -61,7 +61,7 @@ function unfoldedSources(plan: ImagePlan, tools: ImageTools): RecordSource[] {
   if (checkpoint.ordinal <= lastDeltaEnd(state)) return []
   const counts = (range: StreamRange): boolean => reachesInto(range, segmentsFrom, checkpoint.vector)
   const segments: SegmentSpan[] = state.segments.filter(segment => segment.ranges.some(counts))
-  const records: LogRecordRef[] = unpackTail(tail).filter(counts)
+  const records: TailRecord[] = unpackTail(tail).filter(counts)
   const sources = segments.map(segment => tools.openSegment(segment))
   return records.length === 0 ? sources : [...sources, tools.openTail(records)]
 }

@@ -2,7 +2,7 @@ import type { RecordSource } from '../segment/record-source.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import type { Checkpoint, CheckpointVolume } from '../timeline/checkpoint.ts'
 import type { SegmentSpan } from '../timeline/state.ts'
-import type { LogRecordRef } from '../segment/segment.ts'
+import type { TailRecord } from '../segment/segment.ts'
 
 /** Where an image finds its bytes. */
 export interface ImageTools {
@@ -10,7 +10,7 @@ export interface ImageTools {
   /** A committed segment as a source of records. */
   readonly openSegment: (segment: SegmentSpan) => RecordSource
   /** Records that are still in the commit log, in the order given, as a source of records. */
-  readonly openTail: (records: readonly LogRecordRef[]) => RecordSource
+  readonly openTail: (records: readonly TailRecord[]) => RecordSource
   /** For what was read and may be wanted again: resolved regions and decompressed blocks. */
   readonly cacheSizeBytes: number
   readonly regionSizeBytes: number

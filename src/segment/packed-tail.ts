@@ -1,16 +1,7 @@
-/** A record in the commit log. */
-export interface LogRecordRef {
-  readonly fileIdentity: number
-  readonly offsetBytes: number
-  readonly sizeBytes: number
-  readonly stream: number
-  readonly generation: number
-  readonly firstSequence: number
-  readonly lastSequence: number
-}
+import type { TailRecord } from './tail-source.ts'
 
 /**
- * The same, many of them, on their way between threads: `rowSize` numbers each. While a store is away hundreds of thousands wait in the log,
+ * Records of the commit log, many of them, on their way between threads: `rowSize` numbers each. While a store is away hundreds of thousands wait in the log,
  * and as objects 400,000 held the thread that passes them on up for a second and a half: the one that acknowledges.
  */
 export interface PackedTail {
@@ -20,7 +11,7 @@ export interface PackedTail {
 
 const rowSize = 7
 
-export function packTail(records: readonly LogRecordRef[]): PackedTail {
+export function packTail(records: readonly TailRecord[]): PackedTail {
   const rows = new Float64Array(records.length * rowSize)
   for (const [index, record] of records.entries()) {
     const { fileIdentity, offsetBytes, sizeBytes, stream, generation, firstSequence, lastSequence } = record
@@ -30,7 +21,7 @@ export function packTail(records: readonly LogRecordRef[]): PackedTail {
 }
 
 /** In the order in which they were packed. */
-export function unpackTail({ count, rows }: PackedTail): LogRecordRef[] {
+export function unpackTail({ count, rows }: PackedTail): TailRecord[] {
   return Array.from({ length: count }, (_, index) => {
     const cell = (column: number): number => rows[index * rowSize + column] ?? 0
     return {

@@ -12,6 +12,6 @@ export { SegmentBuilder, type FinishedSegment, type SegmentBuilderOptions } from
 export { commitKey, parseCommitKey, peekCommitObject, type SegmentHeader } from './segment-format.ts'
 export { openSegment, readSegmentFooter, readSegmentHeader, type Segment } from './segment-reader.ts'
 export { dumpSegment, verifySegment, type SegmentFinding } from './segment-verify.ts'
-export { packTail, unpackTail, type LogRecordRef, type PackedTail } from './packed-tail.ts'
+export { packTail, unpackTail, type PackedTail } from './packed-tail.ts'
 export { tailSource, type TailReader, type TailRecord } from './tail-source.ts'
 export type { BatchColumns, RecordSource, WriteColumns } from './record-source.ts'

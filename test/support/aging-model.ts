@@ -14,7 +14,7 @@ import type { AgingConfig, AgingNotices, ImagePlan } from '../../src/aging/servi
 import { MirrorWorker, type WorkerSurroundings } from '../../src/aging/mirror-worker.ts'
 import { openImage } from '../../src/image/image.ts'
 import type { RecordHeader } from '../../src/journal/record.ts'
-import { openSegment, tailSource, type LogRecordRef } from '../../src/segment/segment.ts'
+import { openSegment, tailSource, type TailRecord } from '../../src/segment/segment.ts'
 import type { ObjectStore } from '../../src/store/object-store.ts'
 import type { Checkpoint, CheckpointVolume } from '../../src/timeline/checkpoint.ts'
 import type { VpgDefinition } from '../../src/timeline/definition.ts'
@@ -304,7 +304,7 @@ export class AgingModel {
     const tools = {
       store: this.images,
       openSegment: (segment: ImagePlan['state']['segments'][number]) => openSegment(this.images, segment),
-      openTail: (records: readonly LogRecordRef[]) => tailSource('log', [...records], frames),
+      openTail: (records: readonly TailRecord[]) => tailSource('log', [...records], frames),
       cacheSizeBytes: 4 * MiB,
       regionSizeBytes,
     }
