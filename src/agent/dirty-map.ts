@@ -118,14 +118,14 @@ export class DirtyMap {
     contents.set(encodeHeader(header), 0)
     const all = new Bitmap(regionCountOf(header))
     if (volume.pending === 'everything') for (let region = 0; region < all.bitCount; region++) all.add(region)
-    const [marked, pending] = [new Bitmap(all.bitCount), new Bitmap(all.bitCount)]
     for (let page = 0; page < pageCountOf(header); page++) {
       const bits = new Uint8Array(pageBitmapSizeBytes)
       mergeBytes(bits, partOf(all, page))
       contents.set(encodePage(header.identity, page, { marked: bits, pending: bits }), (1 + page) * sectorSizeBytes)
-      for (const set of [marked, pending]) set.addBytes(partOf(all, page), page * pageBitmapSizeBytes)
     }
     replaceFile(disk, path, contents)
+    const [marked, pending] = [new Bitmap(all.bitCount), new Bitmap(all.bitCount)]
+    for (const set of [marked, pending]) set.addBytes(all.bytes, 0)
     return new DirtyMap(openFile(path), { header, marked, pending, damagedPageCount: 0 })
   }
 

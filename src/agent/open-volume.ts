@@ -34,7 +34,8 @@ export async function openVolume({ name, path }: AgentVolumeConfig, deps: OpenDe
     const fresh = { sizeBytes: file.sizeBytes, identity: deps.newMapIdentity(), pending: 'everything' } as const
     map = found ?? DirtyMap.create(disk, openVolumeFile, mapPath, fresh)
     const plan = planSync(name, known, found, file.identity(), deps)
-    if (plan.pending === 'everything') await map.addAllPending()
+    if (plan.pending === 'everything' && map === found)
+      await map.addAllPending() // a fresh one has it
     else if (plan.pending === 'marks') map.repeat()
     const { sync: _before, unmapped: _map, isSuspect: _suspect, ...rest } = known ?? { name, identity: file.identity() }
     const sync = plan.sync
