@@ -75,11 +75,11 @@ export class LogTail {
     }
   }
 
-  /** Of records that memory has a place of, and no segment. */
+  /** Of records that memory has a place of, and no segment. Not of VPGs that cannot be sealed: nobody is to wait for them. */
   get unsealedCount(): number {
     let count = 0
-    for (const { writer, unsealed } of this.#options.vpgs.values()) {
-      if (writer.halted === undefined) count += unsealed.count
+    for (const { isSealingStopped, unsealed } of this.#options.vpgs.values()) {
+      if (!isSealingStopped) count += unsealed.count
     }
     return count
   }

@@ -537,9 +537,9 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     if (limit === undefined) return undefined
     const isUnderPressure = logFiles.fileCount(limit.fileIdentity) * logFileSizeBytes > config.logSizeBytesPressure
     if (!isUnderPressure && this.#tail?.waits !== true) return undefined
-    // Of those that a seal can free: a file may be held by an image or a VPG that is not written any more.
+    // Of those that a seal can free: a file may be held by an image or a VPG that cannot be sealed.
     const oldest = [...this.#vpgs.values()]
-      .filter(({ writer, unsealed }) => writer.halted === undefined && unsealed.count > 0)
+      .filter(({ isSealingStopped, unsealed }) => !isSealingStopped && unsealed.count > 0)
       .map(({ unsealed }) => unsealed.at(0).place.fileIdentity)
     return oldest.length === 0 ? undefined : Math.min(...oldest)
   }

@@ -386,6 +386,11 @@ export interface AgingNotices {
   adopted: { readonly vpg: VpgId; readonly name: string; readonly epoch: number; readonly from: string }
   /** Records of another epoch in the log, past where that one ends: they are not replayed. Told once a VPG and epoch. */
   recordsQuarantined: { readonly vpg: VpgId; readonly epoch: number; readonly fileIdentity: number }
+  /**
+   * Nothing of the VPG can be sealed, for this reason, and what its agents sent would fill the log that all share: nothing is to be taken from them.
+   * Undefined: it can be again.
+   */
+  sealingStopped: { readonly vpg: VpgId; readonly sentence: string | undefined }
   /** Another appliance owns the VPG: this one has stopped writing it. */
   fenced: { readonly vpg: VpgId; readonly sentence: string }
 }

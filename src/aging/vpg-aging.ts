@@ -51,6 +51,9 @@ interface TailAge {
   readonly firstWriteMillis: number | undefined
 }
 
+const sealDelayMillisFirst = 500
+const sealDelayMillisMax = 60_000
+
 /** What one that slept does at most before others have their turn. */
 const stepsPerWakingMax = 32
 
@@ -88,6 +91,8 @@ export class VpgAging implements Sleeper {
   /** Contents that no merge was due for: only time can make more to do of them. */
   #settled: VpgContents | undefined
   #gone = false
+  /** While what waits cannot be sealed, though the store answers: when it is tried again. */
+  #sealing: { readonly delayMillis: number; readonly againMillis: number } | undefined
   /** True while the tail holds a marker that may close a hole: nobody should wait for a full segment to see that. */
   #closesHole = false
   #isSyncHeld = false
@@ -207,10 +212,42 @@ export class VpgAging implements Sleeper {
     )
   }
 
-  /** Commits what is due; false when nothing was. */
+  /** True where nothing can be sealed: what waits for it is not to hold up others. */
+  get isSealingStopped(): boolean {
+    return this.#sealing !== undefined || this.writer.halted !== undefined
+  }
+
+  /** Commits what is due; false when nothing was. What cannot be sealed is told, and tried again ever more seldom. */
   async sealStep(oldestFileUnderPressure: number | undefined): Promise<boolean> {
+    const stopped = this.#sealing
+    if (stopped !== undefined && this.#tools.clock.monotonicMillis() < stopped.againMillis) return false
+    try {
+      const worked = await this.#sealStep(oldestFileUnderPressure)
+      if (stopped !== undefined) this.#sealingGoesOn()
+      return worked
+    } catch (error) {
+      if (error instanceof Failure) this.#sealingFailed(error)
+      throw error
+    }
+  }
+
+  #sealingFailed(failure: Failure): void {
+    const passes = failure.reaction === 'retry' || failure.reaction === 'cancelled'
+    if (passes || this.writer.halted !== undefined) return // of a VPG that is halted the writer tells
+    const { clock, notify } = this.#tools
+    const delayMillis = Math.min(sealDelayMillisMax, 2 * (this.#sealing?.delayMillis ?? sealDelayMillisFirst / 2))
+    if (this.#sealing === undefined) notify('sealingStopped', { vpg: this.vpg, sentence: failure.message })
+    this.#sealing = { delayMillis, againMillis: clock.monotonicMillis() + delayMillis }
+  }
+
+  #sealingGoesOn(): void {
+    this.#sealing = undefined
+    this.#tools.notify('sealingStopped', { vpg: this.vpg, sentence: undefined })
+  }
+
+  async #sealStep(oldestFileUnderPressure: number | undefined): Promise<boolean> {
     if (this.isDeleted || this.writer.halted !== undefined) return false
-    if (this.sealIsDue(oldestFileUnderPressure)) {
+    if (this.#sealing !== undefined || this.sealIsDue(oldestFileUnderPressure)) {
       await this.sealOne()
       return true
     }

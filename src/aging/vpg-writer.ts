@@ -364,6 +364,7 @@ export class VpgWriter {
     } else if (failure.reaction === 'quarantine') {
       this.#halted = failure
       this.#tellDamage(failure, 'is not aged any further')
+      this.#tools.notify('sealingStopped', { vpg: this.vpg, sentence: failure.message })
     }
   }
 

@@ -138,7 +138,7 @@ export type EarlyListeners = TellingListeners & {
   readonly fencedAtStart: (sentence: string) => void
 }
 
-type TellingListeners = DamageListeners & Pick<AgingListeners, 'storeOpened'>
+type TellingListeners = DamageListeners & Pick<AgingListeners, 'storeOpened'> & Partial<Pick<AgingListeners, 'ingest'>>
 
 /** What is the same before and after the parts that act are open. */
 function tellingHandlers(listeners: TellingListeners): AgingHandlers {
@@ -147,7 +147,27 @@ function tellingHandlers(listeners: TellingListeners): AgingHandlers {
     storeAway: away => tellAway(listeners, away),
     storeOpened: ({ vpgs }) => listeners.storeOpened(vpgs),
     adopted: notice => listeners.log.warn(notice, 'vpgAdopted'),
+    sealingStopped: notice => tellSealing(listeners, notice),
   }
+}
+
+/** What nobody can seal is not to be acknowledged: the agents keep it, at last in their dirty maps. */
+function tellSealing(
+  { table, log, ingest }: TellingListeners,
+  { vpg, sentence }: AgingNotices['sealingStopped'],
+): void {
+  if (sentence === undefined) table.sealingStopped.delete(vpg)
+  else table.sealingStopped.set(vpg, sentence)
+  ingest?.()?.stopIntake(vpg, notTakenBecause(sentence))
+  const name = table.get(vpg)?.definition.name ?? vpg
+  if (sentence === undefined) log.info({ vpg: name }, 'sealingGoesOn')
+  else log.error({ vpg: name, sentence }, 'sealingStopped')
+}
+
+/** For the agents, and for whoever asks how the VPG is. */
+export function notTakenBecause(sentence: string | undefined): string | undefined {
+  if (sentence === undefined) return undefined
+  return `nothing is taken until this is mended, for it could be kept in the log alone: ${sentence}`
 }
 
 function tellAway({ table, metrics, log }: DamageListeners, away: AgingNotices['storeAway']): void {
@@ -166,7 +186,8 @@ export function tellDamage({ table, metrics, log }: DamageListeners, vpg: VpgId 
 }
 
 /** What aging told before there was an ingest to act on it: another appliance's VPG is not served, offloaded marks are raised. */
-export function catchUp(ingest: Pick<Ingest, 'offloaded' | 'removeVpg'>, table: VpgTable): void {
+export function catchUp(ingest: Pick<Ingest, 'offloaded' | 'removeVpg' | 'stopIntake'>, table: VpgTable): void {
+  for (const [vpg, sentence] of table.sealingStopped) ingest.stopIntake(vpg, notTakenBecause(sentence))
   for (const { definition, fenced, offloaded } of table.all()) {
     if (fenced === undefined) ingest.offloaded(definition.id, offloaded)
     else ingest.removeVpg(definition.id)
@@ -331,7 +352,7 @@ export function agingHandlers({
       if (table.all().every(each => each.fenced !== undefined)) allFenced(sentence)
     },
   })
-  return { ...acting, ...tellingHandlers({ table, metrics, log, storeOpened }) }
+  return { ...acting, ...tellingHandlers({ table, metrics, log, storeOpened, ingest }) }
 }
 
 const noRoomForSync =

@@ -18,6 +18,7 @@ import { densitiesOf } from '../timeline/densities.ts'
 import type { VolumeStatus } from '../wire/messages.ts'
 import { checkpointFacts, type Checkpoints } from './checkpoints.ts'
 import type { Drills } from './drills.ts'
+import { notTakenBecause } from './events.ts'
 import type { Exports } from './exports.ts'
 import { journalLimitAlerts } from './journal-limits.ts'
 import type { Meter } from './meter.ts'
@@ -101,7 +102,7 @@ export class StatusReport {
   }
 
   async vpg(entry: VpgEntry): Promise<api.VpgStatus> {
-    const { aging, catalog, checkpoints, clock, ingest, journal } = this.#parts
+    const { aging, catalog, checkpoints, clock, ingest, journal, table } = this.#parts
     const { definition } = entry
     const vpg = definition.id
     const serving = entry.fenced === undefined ? ingest.status(vpg) : undefined
@@ -116,7 +117,11 @@ export class StatusReport {
     const writing = streams.filter(({ stream }) => definition.volumes.some(volume => volume.stream === stream))
     const agents = writing.map(stream => agentFacts(entry, stream, refusals))
     const volumes = volumeFacts(entry, { streams, heldSyncs }, { agents, nowMicros: clock.timestampMicros() })
-    const state = stateOf(entry, { agents, volumes, stalledBecause: journal.status().stalledBecause })
+    const state = stateOf(entry, {
+      ...{ agents, volumes },
+      stalledBecause: journal.status().stalledBecause,
+      notTakenBecause: notTakenBecause(table.sealingStopped.get(vpg)),
+    })
     const { writesTotal, bytesTotal } = entry.meter
     return {
       id: vpg,
@@ -366,9 +371,14 @@ function stateOf(
     agents,
     volumes,
     stalledBecause,
-  }: Pick<api.VpgStatus, 'agents' | 'volumes'> & { readonly stalledBecause: string | undefined },
+    notTakenBecause,
+  }: Pick<api.VpgStatus, 'agents' | 'volumes'> & {
+    readonly stalledBecause: string | undefined
+    readonly notTakenBecause: string | undefined
+  },
 ): { readonly state: api.VpgState; readonly stateReason: string | undefined } {
   if (entry.fenced !== undefined) return { state: 'fenced', stateReason: entry.fenced }
+  if (notTakenBecause !== undefined) return { state: 'damaged', stateReason: notTakenBecause }
   const [hole] = entry.openHoles
   if (hole !== undefined)
     return {

@@ -81,6 +81,8 @@ export class VpgTable {
   readonly #byId = new Map<VpgId, VpgEntry>()
   /** Damage of no VPG that is served: of one that could not be read at the start, or of bytes that nobody knows whose they were. */
   readonly damageElsewhere: string[] = []
+  /** VPGs of which nothing can be sealed, and why: nothing is taken from their agents. */
+  readonly sealingStopped = new Map<VpgId, string>()
   /** While the store has not answered since the start. */
   storeAway: AgingNotices['storeAway'] | undefined
   /** While what the store says, after a start without it, takes the place of what was remembered: see takeStore. */

@@ -141,6 +141,14 @@ export class Ingest {
     this.#vpgs.get(id)?.holdSyncs(reason)
   }
 
+  /** For this reason nothing is taken from the VPG's agents: their sessions end, and new ones fail BUSY. Undefined: they may come. */
+  stopIntake(id: VpgId, reason: string | undefined): void {
+    const vpg = this.#vpgs.get(id)
+    if (vpg === undefined) return
+    vpg.notTakenBecause = reason
+    if (reason !== undefined) this.#endSessions(vpg, reason)
+  }
+
   /** Asks the agents of these volumes for a synchronisation. Fails PEER_LOST where one of them is not connected. */
   requestSync(id: VpgId, kind: 'full' | 'delta', volumes: readonly number[]): void {
     this.#served(id).requestSync(kind, volumes)

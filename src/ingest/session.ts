@@ -221,6 +221,7 @@ export class Session implements FrameSink, StreamSession {
     const stream = vpg.streamOf(hello.agent)
     if (stream === undefined)
       throw new Failure('IDENTITY_REFUSED', `the VPG "${hello.vpg}" does not list the agent "${hello.agent}"`)
+    vpg.requireIntake()
     vpg.requireTerm()
     const { epoch, term, definition } = vpg
     const { number, durable, sessionNumber } = stream
@@ -241,7 +242,8 @@ export class Session implements FrameSink, StreamSession {
     const { hello, vpg, stream } = this.#claimed()
     const { definition, epoch, term } = vpg
     try {
-      // What the older session sent is durable by now, and the VPG may have been redefined.
+      // What the older session sent is durable by now, and the VPG may have been redefined, or stopped.
+      vpg.requireIntake()
       checkHello(hello, {
         ...{ definition, stream: stream.number, epoch, term },
         ...{ durable: stream.durable, sessionNumber: 0 },

@@ -52,6 +52,8 @@ export class ServedVpg {
   readonly #assembler = new CheckpointAssembler()
   readonly #coordination: Coordination
   readonly #known: Pick<IngestVpg, 'durable' | 'offloaded'>
+  /** See Ingest.stopIntake. */
+  notTakenBecause: string | undefined
   #definition: VpgDefinition
   #heldBecause: string | undefined
   /** Of every stream of the definition, ascending; those without a volume take part in nothing. */
@@ -102,6 +104,11 @@ export class ServedVpg {
   /** Fails BUSY while the disk does not keep the term that an agent has to be told. */
   requireTerm(): void {
     if (!this.#coordination.obtainTerm()) throw new Failure('BUSY', noTermSentence)
+  }
+
+  /** Fails BUSY while nothing is taken. */
+  requireIntake(): void {
+    if (this.notTakenBecause !== undefined) throw new Failure('BUSY', this.notTakenBecause)
   }
 
   /** The highest that was issued; 0 for none. */
@@ -334,6 +341,7 @@ export class ServedVpg {
   }
 
   #whyNoCheckpoints(): string | undefined {
+    if (this.notTakenBecause !== undefined) return this.notTakenBecause
     return whyNoCheckpoints({
       definition: this.#definition,
       streams: this.#members(),

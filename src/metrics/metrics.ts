@@ -177,6 +177,7 @@ export class Metrics {
       storeOpened: () => undefined,
       adopted: () => undefined,
       recordsQuarantined: () => undefined,
+      sealingStopped: () => undefined,
       fenced: ({ vpg }) => void this.#countsOf(vpg).fenced++,
     }
   }

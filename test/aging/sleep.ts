@@ -113,3 +113,37 @@ t.test(
     t.equal((await model.worker.tag({ vpg, ordinal, name: 'kept' })).name, 'kept')
   },
 )
+
+t.test(
+  'a hole that a damaged manifest cannot take stops the sealing, which is told once and goes on when it is mended',
+  async t => {
+    const { model } = await asleep(t, 5)
+    const pages = [...model.memory.objects].filter(([key]) => key.includes('/page/'))
+    for (const [key] of pages) model.memory.objects.delete(key)
+    const intact = model.checkpoints.at(-1)!
+    model.writeBad(1)
+    model.write(1, 1)
+    const sealed = told(model, 'segmentCommitted').length
+    await t.rejects(model.age(), { code: 'BUSY' }, 'a segment without its hole would show what is not there')
+    t.match(told(model, 'sealingStopped'), [{ notice: { sentence: /page.* is missing/ } }])
+    t.equal(await model.worker.step(), false, 'nobody looks again at once')
+    model.clock.advance(600)
+    await t.rejects(model.age(), { code: 'BUSY' })
+    model.clock.advance(600)
+    t.equal(await model.worker.step(), false, 'and ever more seldom')
+    t.equal(told(model, 'sealingStopped').length, 1)
+    t.equal(told(model, 'segmentCommitted').length, sealed)
+    for (const [key, body] of pages) model.memory.objects.set(key, body)
+    model.clock.advance(11_000)
+    await model.age()
+    t.strictSame(told(model, 'sealingStopped')[1], {
+      name: 'sealingStopped',
+      notice: { vpg: model.vpg, sentence: undefined },
+    })
+    t.equal(told(model, 'holeFound').length, 1)
+    t.ok(told(model, 'segmentCommitted').length > sealed)
+    const plan = await model.open(intact)
+    t.equal(await model.difference(plan), undefined)
+    await model.close(plan)
+  },
+)

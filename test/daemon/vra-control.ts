@@ -62,15 +62,18 @@ t.test('what aging told before ingest was open takes effect when it is', t => {
   moved.offloaded = [{ stream: 1, generation: 1, sequence: sequence(7) }]
   table.add(fenced)
   table.add(moved)
-  const told: [string, VpgId, number?][] = []
+  table.sealingStopped.set(other.id, 'its manifest is damaged')
+  const told: [string, VpgId, (number | boolean)?][] = []
   catchUp(
     {
+      stopIntake: (vpg, reason) => void told.push(['stopped', vpg, /its manifest is damaged/.test(reason ?? '')]),
       removeVpg: vpg => void told.push(['removed', vpg]),
       offloaded: (vpg, positions) => void told.push(['offloaded', vpg, positions[0]?.sequence ?? 0]),
     },
     table,
   )
   t.same(told, [
+    ['stopped', other.id, true],
     ['removed', opened.definition.id],
     ['offloaded', other.id, 7],
   ])

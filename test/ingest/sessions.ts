@@ -334,3 +334,25 @@ t.test('Goodbye ends a session in order; a VPG that is deleted and a VRA that cl
   t.equal(await fourth.refusal(), 'CLOSING')
   t.same(bench.events.ended, ['GOODBYE', 'CLOSING', 'UNKNOWN_VPG', 'CLOSING'])
 })
+
+t.test(
+  'a VPG of which nothing is taken ends its sessions, refuses others, says why, and goes on where it was',
+  async t => {
+    const bench = await openBench(t, { automatic: true })
+    const peer = await TestPeer.open(bench)
+    peer.sendBytes(batchAt(1, 4))
+    await until('an Ack', () => peer.acked === 4)
+    const { id } = sampleVpg().definition
+    bench.ingest.stopIntake(id, 'the manifest is damaged')
+    await until('the end of the session', () => bench.ingest.sessionCount === 0)
+    t.equal(peer.error, 'CLOSING')
+    const refused = TestPeer.connect(bench.ingest.port)
+    refused.sendBytes(encodeFrame(hello()))
+    await until('a refusal', () => refused.error !== undefined)
+    t.equal(refused.error, 'BUSY')
+    t.equal(bench.ingest.status(id).noCheckpointsBecause, 'the manifest is damaged')
+    bench.ingest.stopIntake(id, undefined)
+    const again = await TestPeer.open(bench, { resumableFrom: position(1, 0), lastNumbered: position(1, 4) })
+    t.same(again.welcome?.durable, position(1, 4))
+  },
+)

@@ -316,6 +316,7 @@ export class SimulatedVra {
         return
       }
       case 'damageFound':
+      case 'sealingStopped':
       case 'holeFound':
         this.#world.fail(new Error(`${name} by a former appliance, without damage: ${JSON.stringify(notice)}`))
     }
@@ -477,6 +478,7 @@ export class SimulatedVra {
         running?.journal.freeFile((notice as AgingNotices['logFileFree']).fileIdentity)
         return
       case 'damageFound':
+      case 'sealingStopped':
       case 'holeFound':
       case 'fenced':
         world.fail(new Error(`${name} without damage: ${JSON.stringify(notice)}`))
