@@ -32,6 +32,8 @@ export const creditPerStreamBytesMax = 16 * MiB
 export const sessionsMax = 256
 /** Peers whose last refusal is remembered: of each VPG, and of those that belong to none. */
 export const refusalsKeptMax = 16
+/** And so long after the last time. */
+export const refusalAgeMillisMax = 3_600_000
 /** What begins a frame, and small frames, are received into one buffer of this size... */
 export const receiveBufferSizeBytes = 64 * KiB
 /** ...and copied; where so much of a frame is still to come, it is received where it belongs. */

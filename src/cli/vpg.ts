@@ -268,7 +268,7 @@ function whyNone(vpg: VpgStatus, nowMicros: number): string | undefined {
 
 function behindInWords({ lagMillis, backlogBytes, backlogEtaMillis }: VpgStatus): string | undefined {
   if (lagMillis === 0 && backlogBytes === 0) return undefined
-  const lag = lagMillis === undefined ? 'nobody can say how far' : durationInWords(lagMillis)
+  const lag = lagMillis === undefined ? 'how far is not known' : durationInWords(lagMillis)
   const eta = backlogEtaMillis === undefined ? '' : `, ${durationInWords(backlogEtaMillis)} left`
   return `${lag}, ${sizeInWords(backlogBytes)} to come${eta}`
 }

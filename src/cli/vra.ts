@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs'
-import { CommanderError } from 'commander'
+import { CommanderError, type Command } from 'commander'
 import { Failure } from '../base/failure.ts'
 import { exitStatusOf } from './exit.ts'
 import { say } from './output.ts'
@@ -16,10 +16,18 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 })
 
 try {
-  await buildProgram(version, roles).parseAsync()
+  const program = buildProgram(version, roles)
+  await program.parseAsync(refusable(program, process.argv))
 } catch (error) {
   if (!(error instanceof CommanderError)) say(sentenceOf(error)) // commander has said its own
   process.exitCode = exitStatusOf(error)
+}
+
+/** Of a command that is none, only its name: commander would take its --help for the program's, and succeed. */
+function refusable({ commands }: Command, argv: readonly string[]): readonly string[] {
+  const name = argv[2]
+  const isCommand = name === undefined || name.startsWith('-') || commands.some(command => command.name() === name)
+  return isCommand ? argv : argv.slice(0, 3)
 }
 
 /** One line for what was foreseen; where it happened for what was not. */

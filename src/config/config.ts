@@ -112,8 +112,25 @@ function readDocument(file: string | undefined): { readonly document: ConfigDocu
   try {
     return { document: parseConfigDocument(readFileSync(file, 'utf8')), base: path.dirname(path.resolve(file)) }
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error)
-    throw new Failure('CONFIG_INVALID', `cannot read the configuration: ${why}`, { file }, { cause: error })
+    throw new Failure(
+      'CONFIG_INVALID',
+      `cannot read the configuration ${file}: ${whyUnread(error)}`,
+      { file },
+      { cause: error },
+    )
+  }
+}
+
+function whyUnread(error: unknown): string {
+  switch ((error as NodeJS.ErrnoException).code) {
+    case 'ENOENT':
+      return 'there is no such file'
+    case 'EACCES':
+      return 'this user may not read it'
+    case 'EISDIR':
+      return 'it is a directory'
+    default:
+      return error instanceof Error ? error.message : String(error)
   }
 }
 

@@ -31,6 +31,10 @@ export class AgentApi {
       forceCloseConnections: true,
       schemaController: noCompilers,
     })
+    server.setNotFoundHandler((request, reply) => {
+      const sentence = `there is no ${request.method} ${request.url.split('?')[0]} here; GET /v1/status, /metrics and /healthz are`
+      return reply.code(404).send({ code: 'NOT_FOUND', sentence, details: {} })
+    })
     server.get('/v1/status', async () => status())
     server.get('/metrics', async (_, reply) =>
       reply.type('text/plain; version=0.0.4; charset=utf-8').send(await metrics()),

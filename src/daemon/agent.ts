@@ -64,6 +64,9 @@ export async function openAgent(
     if (isReloadDue) reload()
     onReady()
     await untilAborted(signal, [])
+  } catch (error) {
+    log.fatal({ reason: error instanceof Error ? error.message : String(error) }, 'agentFailed')
+    throw error
   } finally {
     await parts.closeAll()
     process.removeListener('SIGHUP', reload)

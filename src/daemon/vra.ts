@@ -342,6 +342,9 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
       return await new Promise<never>(() => undefined)
     })
     await untilAborted(signal, [endOf('aging', aging.ended), indexLost.promise, returning, superseded.promise])
+  } catch (error) {
+    log.fatal({ reason: error instanceof Error ? error.message : String(error) }, 'vraFailed')
+    throw error
   } finally {
     await parts.closeAll()
     log.info('vraStopped')

@@ -84,6 +84,7 @@ async function setUp(directory: string, parts: Shutdown, view: View): Promise<St
       'aging: { segmentSizeBytesTarget: 8 MiB, segmentAgeMillisMax: 2000, foldSizeBytesMin: 24 MiB, garbageGraceMillis: 2000 }',
     ].join('\n'),
   )
+  view.step('starting a VRA on its embedded defaults')
   const vraRole = await Role.start(
     'the VRA',
     ['serve', '--config', vraConfig],
@@ -103,6 +104,7 @@ async function setUp(directory: string, parts: Shutdown, view: View): Promise<St
     historyMillis: 15_000,
     checkpointIntervalMillis: 1_000,
   })
+  view.step('starting an agent on this host')
   const diskFile = path.join(directory, 'disk.img')
   fs.closeSync(fs.openSync(diskFile, 'wx'))
   fs.truncateSync(diskFile, diskSizeBytes)

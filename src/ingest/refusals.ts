@@ -1,7 +1,7 @@
 import type { Clock } from '../base/clock.ts'
 import type { FailureCode } from '../base/failure.ts'
 import type { VpgId } from '../base/ids.ts'
-import { refusalsKeptMax } from '../base/limits.ts'
+import { refusalAgeMillisMax, refusalsKeptMax } from '../base/limits.ts'
 
 /** Who was refused, when last, and why: for whoever wonders why an agent is not connected. */
 export interface Refusal {
@@ -59,9 +59,11 @@ export class Refusals {
     this.#byOwner.delete(vpg)
   }
 
-  /** The newest first. */
+  /** The newest first; those of long ago are over: a peer that still wants to come tries again within a minute. */
   of(owner: Owner): Refusal[] {
-    return [...(this.#byOwner.get(owner)?.values() ?? [])].reverse()
+    const sinceMicros = this.#clock.timestampMicros() - refusalAgeMillisMax * 1000
+    const refusals = [...(this.#byOwner.get(owner)?.values() ?? [])]
+    return refusals.filter(({ lastTimestampMicros }) => lastTimestampMicros >= sinceMicros).reverse()
   }
 }
 

@@ -313,6 +313,9 @@ t.test('verification that finds damage ends with 5 and names every place; dump i
 })
 
 t.test('every command has help, and the program’s own says the exit statuses', async t => {
+  const misspelt = await runCli(['statsu', '--help'])
+  t.equal(misspelt.status, 2)
+  t.match(misspelt.stderr, /unknown command 'statsu'[^]*status/)
   const top = await runCli(['--help'])
   t.equal(top.status, 0)
   t.match(top.stdout, /Exit status:[\s\S]*5 {2}damage was found/)

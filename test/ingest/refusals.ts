@@ -2,7 +2,7 @@ import t, { type Test } from 'tap'
 import { crc32c } from '../../src/codec/crc32c.ts'
 import { encodeFrame } from '../../src/wire/wire.ts'
 import { ordinal, sequence } from '../../src/base/ids.ts'
-import { frameSizeBytesMax, refusalsKeptMax } from '../../src/base/limits.ts'
+import { frameSizeBytesMax, refusalAgeMillisMax, refusalsKeptMax } from '../../src/base/limits.ts'
 import type { Hello } from '../../src/wire/messages.ts'
 import {
   batchAt,
@@ -265,4 +265,6 @@ t.test('who was refused, when and why is kept until it is let in, and no more th
   t.equal(ofVpg().length, refusalsKeptMax)
   t.equal(ofVpg()[0]?.agent, `intruder-${refusalsKeptMax + 2}`, 'the newest first')
   t.equal(bench.ingest.refusals().length, refusalsKeptMax)
+  await bench.clock.advance(refusalAgeMillisMax + 1000)
+  t.same([...ofVpg(), ...bench.ingest.refusals()], [], 'who has given up is no news')
 })
