@@ -5,9 +5,10 @@ import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import { requireKnownRetention } from '../timeline/densities.ts'
 import { hasEnded, requireKnownRecovery, type RecoveryRecord } from '../timeline/recovery.ts'
-import { eachRegion, regionSizes } from '../timeline/region-sizes.ts'
+import { eachRegion } from '../timeline/region-sizes.ts'
 import type { DeltaSpan, GarbageObject, PackRef, RegionVersion, VpgState } from '../timeline/state.ts'
 import { requireKnownStandby, type StandbyRecord } from '../timeline/standby.ts'
+import { regionSizesOf, type ManifestText, type RegionSizesText } from './manifest-text.ts'
 
 // What a manifest says, cut into named parts. A part is a list of items; it is written again only when one of its items is
 // another object than at the last manifest. (Items are immutable, so being the same object is being equal.)
@@ -61,23 +62,23 @@ export function manifestText(value: unknown): string {
 }
 
 /** The items of a part of this name that manifestText made the text of. */
-export function itemsOf(name: string, parsed: readonly unknown[]): readonly unknown[] {
-  const [kind] = name.split('/')
+export function itemsOf(partName: string, { parsed, sizes }: ManifestText): readonly unknown[] {
+  const packOf = (pack: PackText): PackRef => ({
+    ...pack,
+    regionRawSizeBytes: regionSizesOf(pack.regionRawSizeBytes, sizes),
+  })
+  const [kind] = partName.split('/')
   if (kind === 'deltas') {
     const deltas = parsed as readonly (Omit<DeltaSpan, 'packs'> & { readonly packs: readonly PackText[] })[]
     return deltas.map(delta => ({ ...delta, packs: delta.packs.map(packOf) }))
   }
-  if (kind !== 'regions') return parsed
+  if (kind !== 'regions') return parsed as readonly unknown[]
   const versions = parsed as readonly (Omit<RegionVersion, 'pack'> & { readonly pack?: PackText })[]
   return versions.map(version => (version.pack === undefined ? version : { ...version, pack: packOf(version.pack) }))
 }
 
 interface PackText extends Omit<PackRef, 'regionRawSizeBytes'> {
-  readonly regionRawSizeBytes: readonly (readonly [number, number])[]
-}
-
-function packOf(pack: PackText): PackRef {
-  return { ...pack, regionRawSizeBytes: regionSizes(pack.regionRawSizeBytes) }
+  readonly regionRawSizeBytes: RegionSizesText
 }
 
 /** The part of a manifest that is small and always changes; it stands in the root itself. */

@@ -7,6 +7,7 @@ import type { ObjectRef } from '../timeline/state.ts'
 import { decodeCheckpoints } from './checkpoint-page.ts'
 import { contentsOf, itemsOf, type Part, type VpgContents } from './contents.ts'
 import { commitKey, commitPrefix, parseCommitKey } from './keys.ts'
+import { parseManifestText, type ManifestText } from './manifest-text.ts'
 import { nonceOfKey, type PageSet, type PartPlace, type RootBody, type WrittenPage } from './pages.ts'
 import { corrupt, decodeSealed, isSealed, type SealedObject } from './sealed-object.ts'
 
@@ -57,7 +58,7 @@ export async function readManifest(store: ObjectStore, vpg: VpgId, signal: Abort
   if (root.header.kind !== 'root' || root.header.vpg !== vpg || root.header.commitNumber !== rootObject.commitNumber) {
     throw corrupt(rootObject.key, 8, `is commit ${root.header.commitNumber} of VPG ${root.header.vpg}`)
   }
-  const body = parseJson<RootBody>(rootObject.key, root.body)
+  const body = parsedBody(rootObject.key, root.body, bytes => JSON.parse(Buffer.from(bytes).toString()) as RootBody)
   const { parts, pageSet } = await readParts(store, vpg, body, signal)
   if (!parts.some(part => part.name === 'definition')) throw corrupt(rootObject.key, 0, 'has no definition')
   const after = commits.filter(commit => commit.commitNumber > rootObject.commitNumber)
@@ -122,7 +123,7 @@ async function readParts(
   const written = new Map<string, WrittenPage>()
   const parts = await Promise.all(
     places.map(async place => {
-      if ('items' in place) return { name: place.name, items: itemsOf(place.name, place.items) }
+      if ('items' in place) return { name: place.name, items: itemsOf(place.name, { parsed: place.items, sizes: [] }) }
       const page = await pageOf(place.name, place.page)
       written.set(place.name, page)
       return page.part
@@ -131,17 +132,12 @@ async function readParts(
   return { parts, pageSet: { written, indexes } }
 }
 
-async function readItems(
-  store: ObjectStore,
-  vpg: VpgId,
-  page: ObjectRef,
-  signal: AbortSignal,
-): Promise<readonly unknown[]> {
+async function readItems(store: ObjectStore, vpg: VpgId, page: ObjectRef, signal: AbortSignal): Promise<ManifestText> {
   const { header, body } = await readSealed(store, page, signal)
   if (header.vpg !== vpg || header.nonce !== nonceOfKey(page.key)) throw corrupt(page.key, 8, 'is another page')
-  if (header.kind === 'checkpoints') return decodeCheckpoints(page.key, body)
+  if (header.kind === 'checkpoints') return { parsed: decodeCheckpoints(page.key, body), sizes: [] }
   if (header.kind !== 'page') throw corrupt(page.key, 5, `is a ${header.kind}, not a page`)
-  return parseJson<readonly unknown[]>(page.key, body)
+  return parsedBody(page.key, body, parseManifestText)
 }
 
 /** The checkpoints that a delta was made of. */
@@ -151,7 +147,7 @@ export async function readCheckpointPage(
   page: ObjectRef,
   signal: AbortSignal,
 ): Promise<readonly Checkpoint[]> {
-  return (await readItems(store, vpg, page, signal)) as readonly Checkpoint[]
+  return (await readItems(store, vpg, page, signal)).parsed as readonly Checkpoint[]
 }
 
 export async function readSealed(store: ObjectStore, object: ObjectRef, signal: AbortSignal): Promise<SealedObject> {
@@ -165,9 +161,9 @@ export async function readSealed(store: ObjectStore, object: ObjectRef, signal: 
   }
 }
 
-function parseJson<T>(key: string, body: Uint8Array): T {
+function parsedBody<T>(key: string, body: Uint8Array, parse: (body: Uint8Array) => T): T {
   try {
-    return JSON.parse(Buffer.from(body).toString()) as T
+    return parse(body)
   } catch (error) {
     throw new Failure('OBJECT_CORRUPT', `${key} holds no valid JSON`, { key, offsetBytes: 128 }, { cause: error })
   }
