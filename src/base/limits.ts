@@ -302,3 +302,8 @@ assert(
   'what open deltas become, though segments are whole and some is dead, is of the next class',
 )
 assert(mergeSizeBytesMax >= 2 * foldSizeBytesMax, 'two of the largest deltas can be merged')
+
+/** How often it is looked for holes that nobody repairs; how long an agent is left alone after it was asked to, first and at most. */
+export const repairLookMillis = 5_000
+export const repairMillisBetween = 5 * 60_000
+export const repairMillisBetweenMax = 3_600_000

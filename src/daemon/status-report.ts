@@ -14,6 +14,7 @@ import type { Journal } from '../journal/journal.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import { vmOf, type VolumeDefinition, type VpgDefinition } from '../timeline/definition.ts'
+import type { Hole } from '../timeline/state.ts'
 import { densitiesOf } from '../timeline/densities.ts'
 import type { VolumeStatus } from '../wire/messages.ts'
 import { checkpointFacts, type Checkpoints } from './checkpoints.ts'
@@ -383,7 +384,7 @@ function stateOf(
   if (hole !== undefined)
     return {
       state: 'damaged',
-      stateReason: `checkpoints from ${formatCheckpointId(hole.fromOrdinal)} on are withdrawn: ${hole.reason}`,
+      stateReason: `checkpoints from ${formatCheckpointId(hole.fromOrdinal)} on are withdrawn: ${hole.reason}; ${repairInWords(hole)}`,
     }
   if (entry.damage[0] !== undefined) return { state: 'damaged', stateReason: entry.damage[0] }
   const ailing = agents.find(agent => agent.state === 'needs-sync')
@@ -406,6 +407,12 @@ function stateOf(
   if (syncing?.sync !== undefined)
     return { state: 'syncing', stateReason: `volume ${syncing.name}: ${syncInWords(syncing.sync)}` }
   return { state: 'protected', stateReason: undefined }
+}
+
+function repairInWords({ repair }: Hole): string {
+  return repair === undefined
+    ? 'its agent is asked to compare the volumes with their disks, which repairs it'
+    : 'the volumes are compared with their disks, and the first checkpoint after that is whole again'
 }
 
 function gravestFirst(alerts: readonly api.Alert[]): api.Alert[] {

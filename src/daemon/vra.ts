@@ -43,6 +43,7 @@ import { Preseeds } from './preseeds.ts'
 import { loadHistory, loadRemembered, loadTail } from './load-catalog.ts'
 import { certificateEndSeconds, readTls } from './tls-files.ts'
 import { RecoveryControl } from './recovery-control.ts'
+import { Repairs } from './repairs.ts'
 import { recoveryTargets } from './recovery-targets.ts'
 import { newestOfEachName, reconcile } from './reconcile.ts'
 import { software } from './software.ts'
@@ -259,6 +260,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
         told: event => (event.sentence === undefined ? log.info(event, 'drill') : log.error(event, 'drillNotBegun')),
       }),
     )
+    parts.own(new Repairs({ clock, ingest, table, asked: repair => log.warn(repair, 'repairAsked') }))
     report = new StatusReport(
       {
         ...{ aging, catalog, checkpoints, clock, disk: realDisk, exports, ingest, journal, meter, metrics },

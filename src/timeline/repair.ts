@@ -50,8 +50,14 @@ function closes({ ordinal, vector, volumes }: Checkpoint, { fromOrdinal, repair 
   )
 }
 
-/** The volumes in a hole; of records that cannot be read, all that its stream writes. */
+/** The volumes that have to be synchronised whole for these holes. */
+export function spoiltVolumes(holes: readonly Hole[], definition: VpgDefinition): readonly number[] {
+  return [...new Set(holes.flatMap(hole => volumesOf(hole, definition)))]
+}
+
+/** The volumes in a hole that the stream writes; of records that cannot be read, or of volumes that are gone, all that it writes. */
 function volumesOf({ ranges, stream }: Hole, definition: VpgDefinition): readonly number[] {
-  if (ranges.length > 0) return [...new Set(ranges.map(range => range.volume))]
-  return definition.volumes.filter(volume => volume.stream === stream).map(volume => volume.number)
+  const written = definition.volumes.filter(volume => volume.stream === stream).map(volume => volume.number)
+  const named = written.filter(number => ranges.some(range => range.volume === number))
+  return named.length > 0 ? named : written
 }

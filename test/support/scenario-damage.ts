@@ -126,7 +126,8 @@ export async function startDamaged(
   return { scenario, remains, rightCount, refused }
 }
 
-function flipByte(file: string, offsetBytes: number): void {
+/** One bit of it. */
+export function flipByte(file: string, offsetBytes: number): void {
   const fd = fs.openSync(file, 'r+')
   const byte = Buffer.alloc(1)
   fs.readSync(fd, byte, 0, 1, offsetBytes)
