@@ -4,9 +4,8 @@ import t, { type Test } from 'tap'
 import { MiB } from '../../src/base/units.ts'
 import type { RecoveryFacts } from '../../src/control/service.ts'
 import { firstDifference } from '../../src/demo/compare.ts'
-import { nbd, NbdClient } from '../support/nbd-client.ts'
 import { Guest } from '../support/scenario-guest.ts'
-import { until } from '../support/scenario-role.ts'
+import { begin, untilState } from '../support/scenario-recovery.ts'
 import { Scenario, type AgentSite } from '../support/scenario-site.ts'
 import { fillDisk, untilSynced } from '../support/scenario-sync.ts'
 
@@ -14,7 +13,7 @@ import { fillDisk, untilSynced } from '../support/scenario-sync.ts'
 // byte what the disks were; protection goes on meanwhile; after a stop, a rollback or a failure nothing is left.
 
 const seed = 20_261_126
-const sizeBytes = 64 * MiB
+const sizeBytes = 16 * MiB
 
 interface Site {
   readonly scenario: Scenario
@@ -66,13 +65,6 @@ async function rest({ guests }: Site): Promise<void> {
   for (const guest of guests) await guest.rest()
 }
 
-function untilState({ scenario }: Site, id: string, state: RecoveryFacts['state']): Promise<RecoveryFacts> {
-  return until(`${id} is ${state}`, async () => {
-    const recovery = await scenario.control.recovery(id).catch(() => undefined)
-    return recovery?.state === state && recovery
-  })
-}
-
 async function compare(t: Test, { things }: RecoveryFacts, references: ReadonlyMap<string, string>): Promise<void> {
   t.strictSame(
     things.map(({ vm, volume }) => `${vm}/${volume}`),
@@ -92,7 +84,7 @@ t.test(
     const asked = ['recover', 'test', 'web', '--checkpoint', 'before', '--target', 'raw', '--to', directory]
     const planned = await scenario.cli(...asked, '--plan')
     t.equal(planned.status, 0, planned.stderr)
-    t.match(planned.stdout, /^volume\tdb1 data, 64 MiB, up to .* of it data$/m)
+    t.match(planned.stdout, /^volume\tdb1 data, 16 MiB, up to .* of it data$/m)
     t.match(planned.stdout, /^note\tthere are newer checkpoints/m)
     t.strictSame(fs.readdirSync(directory), [])
 
@@ -101,7 +93,7 @@ t.test(
     const { id } = JSON.parse(begun.stdout) as RecoveryFacts
     await scenario.vra?.kill()
     await scenario.startVra()
-    const ready = await untilState(site, id, 'ready')
+    const ready = await untilState(scenario, { id }, 'ready')
     await compare(t, ready, references)
     t.strictSame(fs.readdirSync(directory).sort(), ['db1-data.raw', 'host-root.raw'])
     t.match((await scenario.vpg('web')).recoveries, [{ id, state: 'ready' }])
@@ -109,7 +101,7 @@ t.test(
 
     await scenario.vra?.kill()
     await scenario.startVra()
-    await untilState(site, id, 'ready')
+    await untilState(scenario, { id }, 'ready')
     const newest = (await scenario.vpg('web')).latestCheckpoint
     const stopped = await scenario.cli('recover', 'stop', id)
     t.equal(stopped.status, 0, stopped.stderr)
@@ -171,74 +163,29 @@ t.test('what cannot be is found before anything is created, and said in words', 
   const { scenario, directory } = site
   await marked(site, 'some')
   await rest(site)
-  const to = ['--target', 'raw', '--to', directory]
-  const refused = async (status: number, words: RegExp, ...argv: readonly string[]): Promise<void> => {
-    const ended = await scenario.cli('recover', ...argv)
-    t.equal(ended.status, status, ended.stderr)
-    t.match(ended.stderr, words)
-    t.strictSame(fs.readdirSync(directory), ['mine'])
+  const mine = path.join(directory, 'db1-data.raw')
+  fs.writeFileSync(mine, 'mine')
+  const refused = async (code: string, message: RegExp, request: Parameters<typeof begin>[1]): Promise<void> => {
+    await t.rejects(begin(scenario, { kind: 'test', settings: { directory }, ...request }), { code, message })
+    t.strictSame(fs.readdirSync(directory), ['db1-data.raw'])
   }
-  fs.writeFileSync(path.join(directory, 'mine'), 'x')
-  await refused(
-    3,
-    /no recoverable checkpoint for "9\.9": the nearest that are kept are/,
-    'test',
-    'web',
-    '--checkpoint',
-    '9.9',
-    ...to,
-  )
-  await refused(3, /the oldest is/, 'test', 'web', '--checkpoint', '90d ago', ...to)
-  await refused(3, /has no volume "logs"; it has root, data/, 'test', 'web', '--volume', 'logs', ...to)
-  await refused(2, /no volume of a machine "db9"; it has host, db1/, 'test', 'web', '--vm', 'db9', ...to)
-  await refused(2, /there is no directory/, 'test', 'web', '--target', 'raw', '--to', `${directory}/none`)
-  await refused(2, /among the VRA's own files/, 'test', 'web', '--target', 'raw', '--to', scenario.dataDirectory)
-  await refused(2, /needs a directory \(--to\)/, 'test', 'web', '--target', 'raw')
-  await refused(2, /is not set up for the target aws/, 'test', 'web', '--target', 'aws')
-  fs.renameSync(path.join(directory, 'mine'), path.join(directory, 'host-root.raw'))
-  const taken = await scenario.cli('recover', 'clone', 'web', ...to)
-  t.equal(taken.status, 2, taken.stderr)
-  t.match(taken.stderr, /host-root\.raw exists/)
-  t.strictSame(fs.readdirSync(directory), ['host-root.raw'])
-  t.equal(fs.readFileSync(path.join(directory, 'host-root.raw'), 'utf8'), 'x')
-  const one = await scenario.cli('recover', 'clone', 'web', '--vm', 'db1', ...to)
+  const gone = /no recoverable checkpoint for "9\.9": the nearest that are kept are/
+  await refused('CHECKPOINT_MISSING', gone, { checkpoint: '9.9' })
+  await refused('CHECKPOINT_MISSING', /the oldest is/, { checkpoint: '90d ago' })
+  await refused('UNKNOWN_VOLUME', /has no volume "logs"; it has root, data/, { volumes: ['logs'] })
+  await refused('REQUEST_INVALID', /no volume of a machine "db9"; it has host, db1/, { vms: ['db9'] })
+  await refused('ALREADY_EXISTS', /db1-data\.raw exists/, { kind: 'clone' })
+  await refused('REQUEST_INVALID', /there is no directory/, { settings: { directory: `${directory}/none` } })
+  await refused('REQUEST_INVALID', /the VRA's own files/, { settings: { directory: scenario.dataDirectory } })
+  await refused('REQUEST_INVALID', /needs a directory \(--to\)/, { settings: {} })
+  await refused('REQUEST_INVALID', /is not set up for the target aws/, { target: 'aws' })
+  t.equal(fs.readFileSync(mine, 'utf8'), 'mine')
+  const asked = ['recover', 'clone', 'web', '--target', 'raw', '--to', directory]
+  const all = await scenario.cli(...asked)
+  t.equal(all.status, 2, all.stderr)
+  t.match(all.stderr, /db1-data\.raw exists/)
+  const one = await scenario.cli(...asked, '--vm', 'host')
   t.equal(one.status, 0, one.stderr)
   t.match(one.stdout, /^state\tcommitted$/m)
   t.strictSame(fs.readdirSync(directory).sort(), ['db1-data.raw', 'host-root.raw'])
-})
-
-t.test('nbd: at once, there again after a kill, and gone when it is stopped', async t => {
-  const site = await protectedSite(t)
-  const { scenario } = site
-  const references = await marked(site, 'some')
-  await rest(site)
-  const begun = await scenario.cli(
-    'recover',
-    'test',
-    'web',
-    '--checkpoint',
-    'some',
-    '--target',
-    'nbd',
-    '--yes',
-    '--json',
-  )
-  t.equal(begun.status, 0, begun.stderr)
-  const { id, things } = JSON.parse(begun.stdout) as RecoveryFacts
-  const disk = things.find(({ volume }) => volume === 'data')?.place ?? ''
-  const open = async (): Promise<NbdClient> => {
-    const { hostname: host, port, pathname } = new URL(disk)
-    return scenario.adopt(await NbdClient.open({ host, port: Number(port) }, decodeURIComponent(pathname.slice(1))))
-  }
-  const expected = fs.readFileSync(references.get('data') ?? '').subarray(0, MiB)
-  const read = async (client: NbdClient): Promise<Buffer> =>
-    (await client.request(nbd.read, { offsetBytes: 0, lengthBytes: MiB })).data
-  t.ok((await read(await open())).equals(expected), disk)
-  await scenario.vra?.kill()
-  await scenario.startVra()
-  await untilState(site, id, 'ready')
-  const again = await until('it is served again', () => open().catch(() => undefined))
-  t.ok((await read(again)).equals(expected), 'after a kill')
-  t.equal((await scenario.cli('recover', 'stop', id)).status, 0)
-  await t.rejects(open())
 })

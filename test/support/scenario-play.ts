@@ -40,6 +40,7 @@ async function acts(t: Test, { machines, stage, midway, use, first }: Play): Pro
     await scenario.startVra()
   }
 
+  t.pass('a database is on one of the disks', { skip: machines.withoutDatabase })
   const older = await machines.mark('older')
   await first?.(older)
 

@@ -150,6 +150,12 @@ export class AwsStage implements Stage {
   }
 }
 
+/** A reason to do without a database on one of the disks. */
+function cannotHaveDatabase(): string | false {
+  const cannot = cannotMount('nbdfuse', 'e2fsck', 'fsfreeze')
+  return cannot === false && !fs.existsSync('/dev/fuse') ? 'no /dev/fuse' : cannot
+}
+
 /** Where SQLite on an ext4 can be had: the database of one of the machines. */
 class DatabaseDisk {
   readonly #directory: string
@@ -165,8 +171,7 @@ class DatabaseDisk {
   }
 
   static async open(agent: AgentSite, volume: string): Promise<DatabaseDisk | undefined> {
-    const cannot = cannotMount('nbdfuse', 'e2fsck', 'fsfreeze') || (!fs.existsSync('/dev/fuse') && 'no /dev/fuse')
-    if (cannot !== false) return undefined
+    if (cannotHaveDatabase() !== false) return undefined
     const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'vra-recovery-'))
     const served = await ServedDisk.open(
       path.join(directory, 'fuse'),
@@ -253,27 +258,26 @@ export class Machines {
   static async start(scenario: Scenario): Promise<Machines> {
     const agent = await scenario.placeAgent({ agentId: 'host', vpg: 'web', volumes: volumeSizes })
     for (const name of names) fillDisk(agent.disk(name), seed)
-    const served = async (): Promise<void> => {
-      await scenario.startVra()
-      await scenario.control.createVpg({
-        name: 'web',
-        volumes: Object.entries(volumeSizes).map(([name, sizeBytes]) => ({
-          ...{ name, sizeBytes, vm: machines[name] ?? '' },
-        })),
-        agents: ['host'],
-        historyMillis: 3_600_000,
-        checkpointIntervalMillis: 1_000,
-      })
-    }
-    await Promise.all([served(), agent.start()])
+    await scenario.startVra()
+    await scenario.control.createVpg({
+      name: 'web',
+      volumes: Object.entries(volumeSizes).map(([name, sizeBytes]) => ({
+        ...{ name, sizeBytes, vm: machines[name] ?? '' },
+      })),
+      agents: ['host'],
+      historyMillis: 3_600_000,
+      checkpointIntervalMillis: 1_000,
+    })
+    await agent.start() // not before there is what it connects to: it would come back later and later
     await untilSynced(agent)
     const made = new Machines(scenario, agent, await DatabaseDisk.open(agent, 'db-data'))
     await made.boot()
     return made
   }
 
-  get hasDatabase(): boolean {
-    return this.#database !== undefined
+  /** Why there is no database; false: there is one. */
+  get withoutDatabase(): string | false {
+    return this.#database !== undefined ? false : cannotHaveDatabase() || 'no loop device'
   }
 
   /** Their guests begin to write. */
@@ -332,7 +336,7 @@ export class Machines {
     const contents = await contentsOf(stage, facts)
     for (const [name, content] of contents) {
       const expected = disks.get(name) ?? Buffer.alloc(0)
-      t.ok(content.equals(expected), `${facts.kind} of ${name} at "${tag}" ${firstDifferenceIn(content, expected)}`)
+      t.equal(differenceIn(content, expected), undefined, `${facts.kind} of ${name} at "${tag}" is what it was`)
       // The same bytes are checked once.
       if (name === 'db-data' && acknowledged > 0 && !this.#checked.has(tag)) {
         this.#checked.add(tag)
@@ -366,8 +370,8 @@ async function contentsOf(stage: Stage, facts: RecoveryFacts): Promise<ReadonlyM
   return new Map(await Promise.all(names.map(async name => [name, await stage.content(facts, name)] as const)))
 }
 
-function firstDifferenceIn(content: Buffer, expected: Buffer): string {
-  if (content.length !== expected.length) return `has ${content.length} bytes, not ${expected.length}`
-  const at = content.findIndex((byte, index) => byte !== expected[index])
-  return at < 0 ? 'is what it was' : `differs at ${at}`
+function differenceIn(content: Buffer, expected: Buffer): string | undefined {
+  if (content.equals(expected)) return undefined
+  if (content.length !== expected.length) return `it has ${content.length} bytes, not ${expected.length}`
+  return `it differs at ${content.findIndex((byte, index) => byte !== expected[index])}`
 }

@@ -1,18 +1,25 @@
 import t from 'tap'
 import type { RecoveryFacts } from '../../src/control/service.ts'
-import { missing } from './nbd-tools.ts'
-import { boot } from './scenario-boot.ts'
-import { play } from './scenario-play.ts'
-import { Machines, NbdStage, placeOf, type Mark } from './scenario-recovery.ts'
-import { freePort } from './scenario-role.ts'
-import { Scenario } from './scenario-site.ts'
+import { missing } from '../support/nbd-tools.ts'
+import { boot } from '../support/scenario-boot.ts'
+import { play } from '../support/scenario-play.ts'
+import { Machines, NbdStage, placeOf, type Mark } from '../support/scenario-recovery.ts'
+import { freePort } from '../support/scenario-role.ts'
+import { Scenario } from '../support/scenario-site.ts'
 
-// See scenario-play.ts; `npm run soak:recover`.
+// The whole story (scenario-play.ts) with disks that are served over NBD, and home again into files; `npm run soak:recover` has it for the other targets.
 
 t.test('over NBD, at once, and written to', async t => {
   const scenario = await Scenario.make(t, { more: [`live: { port: ${await freePort()} }`] })
   const machines = await Machines.start(scenario)
   const stage = new NbdStage(scenario)
+  const first = async ({ tag }: Mark): Promise<void> => {
+    const check = 'test -n "$VRA_NBD_app_root" && test "$VRA_VPG" = web'
+    const drilled = await scenario.cli('drill', 'web', '--checkpoint', tag, '--check', check)
+    t.equal(drilled.status, 0, drilled.stderr)
+    const { proven } = (await scenario.vpg('web')).drills
+    t.equal(proven?.checkpoint, (await scenario.control.findCheckpoint('web', tag)).checkpoint, 'it is proven')
+  }
   const use = async (facts: RecoveryFacts, { tag, disks }: Mark): Promise<Mark> => {
     const written = Buffer.from(disks.get('app-root') ?? '')
     await t.test('a machine boots from it, and writes to it', { skip: missing('qemu-system-x86_64') }, async t => {
@@ -31,5 +38,5 @@ t.test('over NBD, at once, and written to', async t => {
     await client.close()
     return { tag, disks: new Map([...disks, ['app-root', written]]), acknowledged: 0 }
   }
-  await play(t, { machines, stage, use })
+  await play(t, { machines, stage, first, use })
 })

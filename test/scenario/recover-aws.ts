@@ -2,17 +2,15 @@ import * as fs from 'node:fs'
 import t, { type Test } from 'tap'
 import { ownKeys } from '../../src/aws/tags.ts'
 import { MiB } from '../../src/base/units.ts'
-import type { RecoveryFacts, RecoveryRequest, RecoveryState } from '../../src/control/service.ts'
 import { AwsSim } from '../support/aws-sim/aws-sim.ts'
-import { NbdClient } from '../support/nbd-client.ts'
-import { missing } from '../support/nbd-tools.ts'
-import { boot, bootSectors } from '../support/scenario-boot.ts'
+import { bootSectors } from '../support/scenario-boot.ts'
 import { Guest } from '../support/scenario-guest.ts'
-import { freePort, until } from '../support/scenario-role.ts'
+import { begin, untilState } from '../support/scenario-recovery.ts'
+import { until } from '../support/scenario-role.ts'
 import { Scenario, type AgentSite } from '../support/scenario-site.ts'
 import { fillDisk, untilSynced } from '../support/scenario-sync.ts'
 
-// Recovery by the real daemon to AWS (a simulator of it) and over NBD, beside protection that goes on, through a kill of the daemon.
+// Recovery by the real daemon to AWS (a simulator of it), beside protection that goes on, through a kill of the daemon.
 
 const seed = 20_261_127
 const sizeBytes = 20 * MiB + 512
@@ -45,22 +43,6 @@ async function protectedSite(t: Test, more: readonly string[], environment: Node
   return { scenario, agent, reference, guest }
 }
 
-async function begin(scenario: Scenario, request: Partial<RecoveryRequest>): Promise<RecoveryFacts> {
-  return scenario.control.startRecovery({
-    ...{ vpg: 'web', kind: 'failover', checkpoint: 'then', target: 'nbd', settings: {} },
-    commitPolicy: { kind: 'none', afterMillis: 60_000 },
-    ...request,
-  })
-}
-
-function untilState(scenario: Scenario, { id }: RecoveryFacts, state: RecoveryState): Promise<RecoveryFacts> {
-  return until(`recovery ${id} is ${state}`, async () => {
-    const facts = await scenario.control.recovery(id)
-    if (facts.failure !== undefined && state !== 'removed') throw new Error(facts.failure.sentence)
-    return facts.state === state && facts
-  })
-}
-
 t.test(
   'a failover to AWS is the checkpoint, also when the daemon is killed within it; a rollback leaves nothing',
   async t => {
@@ -68,11 +50,7 @@ t.test(
     t.teardown(() => sim.close())
     const aws = `aws: { region: ${sim.region}, siteId: site-1, endpoints: { ebs: '${sim.endpoint}', ec2: '${sim.endpoint}' } }`
     const credentials = { AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'secret' }
-    const { scenario, agent, reference, guest } = await protectedSite(
-      t,
-      [aws, `live: { port: ${await freePort()} }`],
-      credentials,
-    )
+    const { scenario, agent, reference, guest } = await protectedSite(t, [aws], credentials)
     const settings = { machine: { instanceType: 'm7i.large', subnet: 'subnet-1', securityGroups: ['sg-1'] } }
 
     await t.rejects(
@@ -93,7 +71,7 @@ t.test(
       isKilled = true
       void scenario.vra?.kill()
     }
-    const begun = await begin(scenario, { target: 'aws', settings })
+    const begun = await begin(scenario, { checkpoint: 'then', target: 'aws', settings })
     await until('the daemon is killed while it puts', async () => isKilled)
     await scenario.startVra()
     const ready = await untilState(scenario, begun, 'ready')
@@ -117,47 +95,3 @@ t.test(
     t.equal(await scenario.differenceAt('web', 'root', 'after', agent.reference('root')), undefined)
   },
 )
-
-t.test('a test over NBD can be used at once, written to, and is the same after a kill of the daemon', async t => {
-  const port = await freePort()
-  const { scenario, reference, guest } = await protectedSite(t, [`live: { port: ${port} }`])
-  const begun = await begin(scenario, { kind: 'test' })
-  const ready = await untilState(scenario, begun, 'ready')
-  const uri = new URL(ready.things[0]?.place ?? '')
-  t.equal(uri.port, String(port))
-  const connect = (): Promise<NbdClient> =>
-    NbdClient.open({ host: '127.0.0.1', port }, decodeURIComponent(uri.pathname.slice(1)))
-  let client = scenario.adopt(await connect())
-  t.equal(client.sizeBytes, sizeBytes)
-  const expected = Buffer.from(reference)
-  await t.test('a machine boots from it, and writes to it', { skip: missing('qemu-system-x86_64') }, async t => {
-    await client.close()
-    const { hasRun, output } = await boot(ready.things[0]?.place ?? '')
-    t.ok(hasRun, output)
-    expected.copyWithin(512, 0, 512)
-    client = scenario.adopt(await connect())
-  })
-  t.ok((await client.read(0, sizeBytes)).equals(expected), 'it is the checkpoint')
-  for (const offsetBytes of [0, 3 * MiB + 512, sizeBytes - 1024]) {
-    const data = Buffer.alloc(1024, offsetBytes % 251)
-    await client.write(offsetBytes, data)
-    data.copy(expected, offsetBytes)
-  }
-  t.ok((await client.read(0, sizeBytes)).equals(expected), 'with what was written to it')
-  await scenario.vra?.kill()
-  await scenario.startVra()
-  client = await until('it is served again', async () => await connect().catch(() => undefined))
-  scenario.adopt(client)
-  t.ok((await client.read(0, sizeBytes)).equals(expected), 'as before')
-  await client.close()
-  await scenario.control.decideRecovery(begun.id, 'stop')
-  await untilState(scenario, begun, 'removed')
-  await t.rejects(connect(), 'it is served no more')
-  const check = 'test -n "$VRA_NBD_root" && test "$VRA_VPG" = web'
-  const drilled = await scenario.cli('drill', 'web', '--checkpoint', 'then', '--check', check)
-  t.equal(drilled.status, 0, drilled.stderr)
-  const { proven } = (await scenario.vpg('web')).drills
-  t.equal(proven?.checkpoint, ready.checkpoint, 'it is proven')
-  await guest.rest()
-  t.same(guest.failures, [])
-})
