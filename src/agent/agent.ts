@@ -25,6 +25,8 @@ import {
 import { ProtectedVolume, type VolumeOwner } from './protected-volume.ts'
 import { Quiescence } from './quiescence.ts'
 import { Replication } from './replication.ts'
+import type { Sealer } from './sealing/sealer.ts'
+import { SealingThread } from './sealing/sealing-thread.ts'
 import type { SessionOwner } from './session.ts'
 import type { AgentState } from './state.ts'
 import { StateDirectory } from './state-directory.ts'
@@ -62,6 +64,7 @@ export class Agent implements Closable {
   readonly #clock: Clock
   readonly #directory: StateDirectory
   readonly #queueSizeBytesMax: number
+  readonly #sealer: Sealer
   readonly #stream: Stream
   readonly #replication: Replication
   readonly #hashes = new HashQuestions()
@@ -108,9 +111,11 @@ export class Agent implements Closable {
     this.#directory = directory
     this.#queueSizeBytesMax = config.queueSizeBytesMax ?? queueSizeBytesMaxDefault
     const bound = `${Math.round(this.#queueSizeBytesMax / MiB)} MiB`
+    this.#sealer = deps.sealer ?? new SealingThread(clock, reason => events.sealingThreadEnded(reason))
     const stream = new Stream({
       clock,
       events,
+      sealer: this.#sealer,
       queueSizeBytesMax: this.#queueSizeBytesMax,
       batchDelayMillisMax: config.batchDelayMillisMax ?? batchDelayMillisMaxDefault,
       onOverflow: () => this.#replication.lose(`the queue of writes for the VRA passed its bound of ${bound}`),
@@ -344,6 +349,7 @@ export class Agent implements Closable {
     } finally {
       for (const volume of this.#volumes)
         await volume.close().catch((error: unknown) => this.#events.stateNotSaved(error))
+      await this.#sealer.close()
       await this.#directory.close()
     }
   }

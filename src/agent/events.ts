@@ -46,6 +46,8 @@ export interface AgentEvents extends CutEvents {
     readonly rawSizeBytes: number
     readonly frameSizeBytes: number
   }): void
+  /** The thread that sealed batches has ended, for this reason. Its batches are sealed in line, and so are all others until there is another thread. */
+  sealingThreadEnded(reason: string): void
   markerNumbered(marker: { readonly term: number; readonly counter: number; readonly requestId: number }): void
   /** Everything up to the sequence is durable at the VRA. */
   acknowledged(progress: { readonly sequence: number; readonly queuedBytes: number }): void
@@ -72,6 +74,7 @@ export const silentAgentEvents: AgentEvents = {
   localDiskFailed: () => undefined,
   writeNumbered: () => undefined,
   batchSealed: () => undefined,
+  sealingThreadEnded: () => undefined,
   markerNumbered: () => undefined,
   acknowledged: () => undefined,
   clientConnected: () => undefined,

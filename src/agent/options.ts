@@ -8,6 +8,7 @@ import type { CutStatus, PeerListenAddress, PeerNetwork } from '../cut/cut.ts'
 import type { SyncKind } from '../wire/wire.ts'
 import type { Connect, VraTarget } from './connect.ts'
 import type { AgentEvents } from './events.ts'
+import type { Sealer } from './sealing/sealer.ts'
 
 export interface AgentVolumeConfig {
   readonly name: string
@@ -74,6 +75,8 @@ export interface AgentDeps {
   /** Keeps a state directory to one agent; fails BUSY. */
   readonly lockDirectory?: (directory: string) => Promise<Closable>
   readonly openGuestServer?: (options: NbdServerOptions) => Promise<GuestServer>
+  /** Where it is not given, a thread of this process. */
+  readonly sealer?: Sealer
   /** To the other agents of the VPG. */
   readonly peerNetwork?: PeerNetwork
 }

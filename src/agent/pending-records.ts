@@ -1,61 +1,78 @@
 import { assert } from '../base/assert.ts'
+import { copyInto } from '../base/copy.ts'
 import {
   batchRawSizeBytesTarget,
   batchWriteCountMax,
-  creditPerStreamBytesMax,
+  sealingPieceSizeBytes,
   writeSizeBytesMax,
   zeroSizeBytesMax,
 } from '../base/limits.ts'
-import { MemoryPool } from '../base/memory-pool.ts'
-import { MiB, sectorSizeBytes } from '../base/units.ts'
-import { BatchBuilder, encodeFrame, type Marker } from '../wire/wire.ts'
+import { sectorSizeBytes } from '../base/units.ts'
+import type { Marker } from '../wire/wire.ts'
+import type { Pieces } from './sealing/pieces.ts'
+import type { BatchWrite } from './sealing/sealer.ts'
 import type { SectorChange } from './volume.ts'
-
-/** A batch or a marker as it goes over the wire. */
-export interface QueuedFrame {
-  readonly firstSequence: number
-  readonly lastSequence: number
-  readonly bytes: Buffer
-}
-
-/** Memory of frames that is kept for those that come: as much as the credit of a stream, which one acknowledgement may bring back, in sizes that the pool has. */
-const frameKeptBytesMax = creditPerStreamBytesMax + 8 * MiB
-
-/** What sealing made. */
-export interface SealedFrame extends QueuedFrame {
-  /** Undefined for a marker. */
-  readonly batch: { readonly recordCount: number; readonly rawSizeBytes: number } | undefined
-}
 
 /** A marker without its place in the stream. */
 export type UnplacedMarker = Omit<Marker, 'type' | 'generation' | 'sequence'>
 
-interface PendingWrite {
+interface PendingWrite extends BatchWrite {
   readonly sequence: number
-  readonly volume: number
-  readonly offsetBytes: number
-  readonly lengthBytes: number
-  readonly data: Uint8Array | undefined
   readonly timestampMicros: number
+  readonly memory: RecordMemory | undefined
 }
 interface PendingMarker {
   readonly sequence: number
   readonly marker: UnplacedMarker
 }
 
+/** What makes one frame. */
+export type TakenRecords = TakenMarker | TakenWrites
+
+export interface TakenMarker {
+  readonly kind: 'marker'
+  readonly sequence: number
+  readonly marker: UnplacedMarker
+}
+
+export interface TakenWrites {
+  readonly kind: 'writes'
+  readonly firstSequence: number
+  readonly lastSequence: number
+  readonly timestampMicros: number
+  readonly rawSizeBytes: number
+  /** In memory, as they count among the pending records. */
+  readonly bytes: number
+  /** All of their data is in pieces. */
+  readonly isInPieces: boolean
+  /** Their data is there until it is released. */
+  readonly writes: readonly BatchWrite[]
+  /** Their data is not read any more. Call it once. */
+  release(): void
+}
+
+/** Data that its owner lends: not copied, and unchanged until it is given back, which is once. */
+export interface Loan {
+  /** It lies in one of the pieces. */
+  readonly isPiece: boolean
+  giveBack(): void
+}
+
+const nothingKept = { data: undefined, memory: undefined }
+
 /** A zero record's length: whole pages, at most what the columns can say. */
 const zeroLengthBytesMax = Math.min(zeroSizeBytesMax, (2 ** 15 - 1) * sectorSizeBytes)
 /** What a pending record costs in memory beside its data. */
 const recordOverheadBytes = 128
-const slabSizeBytes = 1 * MiB
-/** Slabs that are kept for what comes; beyond, they are left to the garbage collector. */
-const slabsKeptMax = 8
 
-/** A piece of memory that records' data is copied to, one behind the other; or that data lies in which was lent, and then nothing is copied to it. */
-interface Slab {
+/** What data of records lies in. */
+interface RecordMemory {
   readonly bytes: Buffer
+  /** Up to where data was copied to it. */
   filledBytes: number
   recordCount: number
+  readonly isPiece: boolean
+  /** Of what was lent. */
   readonly giveBack: (() => void) | undefined
 }
 
@@ -64,18 +81,20 @@ const noBytes = Buffer.alloc(0)
 
 /**
  * Records that have their numbers and are not in a frame yet, in order. Their data is copied when they get them: whose it was may use it
- * again. Or it is lent, and read where it lies until it is given back.
+ * again. Or it is lent, and read where it lies until it is given back. Both ways it is in pieces that a sealer can read, as long as there are any.
  */
 export class PendingRecords {
-  readonly #builder = new BatchBuilder()
-  readonly #frameMemory = new MemoryPool(frameKeptBytesMax)
   #records: (PendingWrite | PendingMarker)[] = []
-  /** Of the pending records, in order; the last one is being filled. */
-  #slabs: Slab[] = []
-  readonly #freeSlabs: Buffer[] = []
+  readonly #pieces: Pieces
+  /** What is copied next goes here. */
+  #filling: RecordMemory | undefined
   #bytes = 0
   #rawBytes = 0
   #markerCount = 0
+
+  constructor(pieces: Pieces) {
+    this.#pieces = pieces
+  }
 
   get isEmpty(): boolean {
     return this.#records.length === 0
@@ -83,6 +102,10 @@ export class PendingRecords {
   /** In memory. */
   get bytes(): number {
     return this.#bytes
+  }
+  /** Of the data in memory. */
+  get rawSizeBytes(): number {
+    return this.#rawBytes
   }
   get firstSequence(): number | undefined {
     return this.#records[0]?.sequence
@@ -95,31 +118,30 @@ export class PendingRecords {
   }
 
   /**
-   * Numbers changes from `sequence` on, in pieces that a record can hold; returns how many. With `giveBack` their data is lent: it is called once,
-   * when nothing reads the data any more, and that may be within this call.
+   * Numbers changes from `sequence` on, in pieces that a record can hold; returns how many. Their data may be on loan.
    */
   addChanges(
     sequence: number,
     volume: number,
     changes: readonly SectorChange[],
     timestampMicros: number,
-    giveBack: (() => void) | undefined,
+    loan: Loan | undefined,
   ): number {
-    const lent = giveBack === undefined ? undefined : { bytes: noBytes, filledBytes: 0, recordCount: 0, giveBack }
+    const lent = loan === undefined ? undefined : { bytes: noBytes, filledBytes: 0, recordCount: 0, ...loan }
     let next = sequence
     for (const change of changes) {
       const pieceMax = change.data === undefined ? zeroLengthBytesMax : writeSizeBytesMax
       for (let at = 0; at < change.lengthBytes; at += pieceMax) {
         const lengthBytes = Math.min(pieceMax, change.lengthBytes - at)
         const piece = change.data?.subarray(at, at + lengthBytes)
-        const data = piece === undefined ? undefined : this.#keep(piece, lent)
+        const { data, memory } = piece === undefined ? nothingKept : this.#keep(piece, lent)
         const offsetBytes = change.offsetBytes + at
-        this.#records.push({ sequence: next++, volume, offsetBytes, lengthBytes, data, timestampMicros })
+        this.#records.push({ sequence: next++, volume, offsetBytes, lengthBytes, data, timestampMicros, memory })
         this.#bytes += recordOverheadBytes + (data?.length ?? 0)
         this.#rawBytes += data?.length ?? 0
       }
     }
-    if (lent?.recordCount === 0) lent.giveBack()
+    if (lent?.recordCount === 0) lent.giveBack?.()
     return next - sequence
   }
 
@@ -130,84 +152,78 @@ export class PendingRecords {
   }
 
   clear(): void {
-    this.#records = []
-    for (const { giveBack } of this.#slabs.splice(0)) giveBack?.()
+    for (const record of this.#records.splice(0)) if ('memory' in record) this.#release(record.memory)
     this.#bytes = this.#rawBytes = this.#markerCount = 0
   }
 
-  /** Takes the first records out and makes a frame of them: one marker, or the writes before the next one as far as a batch holds. */
-  sealFirst(generation: number): SealedFrame {
+  /** Takes the first records out: one marker, or the writes before the next one as far as a frame holds them. Release the data of writes some time. */
+  takeFirst(): TakenRecords {
     const head = this.#records[0]
-    assert(head !== undefined, 'there is something to seal')
-    if (!('marker' in head)) return this.#sealBatch(head, generation)
+    assert(head !== undefined, 'there is something to take')
+    if (!('marker' in head)) return this.#takeWrites(head)
     this.#records.shift()
     this.#bytes -= recordOverheadBytes
     this.#markerCount--
-    const { sequence } = head
-    const bytes = encodeFrame({ type: 'marker', generation, sequence, ...head.marker })
-    return { firstSequence: sequence, lastSequence: sequence, bytes, batch: undefined }
+    return { kind: 'marker', ...head }
   }
 
-  /** Nobody needs the bytes of this frame any more. */
-  recycle(frame: QueuedFrame): void {
-    this.#frameMemory.give(frame.bytes)
-  }
-
-  #sealBatch(head: PendingWrite, generation: number): SealedFrame {
-    const builder = this.#builder
-    let last = head
-    let count = 0
-    let dataCount = 0
+  #takeWrites(head: PendingWrite): TakenWrites {
+    const writes: PendingWrite[] = []
+    let rawSizeBytes = 0
+    let isInPieces = true
     for (const write of this.#records) {
-      if ('marker' in write || builder.isFull || !builder.hasRoom(write.data?.length ?? 0)) break
-      const { volume, offsetBytes, lengthBytes, data } = write
-      if (data === undefined) builder.addZero({ volume, offsetBytes, lengthBytes })
-      else builder.add({ volume, offsetBytes, data })
-      last = write
-      count++
-      this.#bytes -= recordOverheadBytes + (data?.length ?? 0)
-      this.#rawBytes -= data?.length ?? 0
-      if (data !== undefined) dataCount++
+      if ('marker' in write || rawSizeBytes >= batchRawSizeBytesTarget || writes.length === batchWriteCountMax) break
+      writes.push(write)
+      rawSizeBytes += write.data?.length ?? 0
+      isInPieces &&= write.memory?.isPiece !== false
     }
-    this.#records.splice(0, count)
-    const { rawSizeBytes } = builder
-    const position = { generation, firstSequence: head.sequence, timestampMicros: last.timestampMicros }
-    const bytes = builder.finish(position, sizeBytes => this.#frameMemory.take(sizeBytes))
-    for (let released = 0; released < dataCount; released++) this.#release()
-    const batch = { recordCount: count, rawSizeBytes }
-    return { firstSequence: head.sequence, lastSequence: last.sequence, bytes, batch }
-  }
-
-  /** The data of the last record, where it stays until #release(). */
-  #keep(data: Uint8Array, lent: Slab | undefined): Uint8Array {
-    if (lent === undefined) return this.#copy(data)
-    if (lent.recordCount === 0) this.#slabs.push(lent)
-    lent.recordCount++
-    return data
-  }
-
-  #copy(data: Uint8Array): Uint8Array {
-    let slab = this.#slabs.at(-1)
-    if (slab === undefined || slab.filledBytes + data.length > slab.bytes.length) {
-      const bytes = this.#freeSlabs.pop() ?? Buffer.allocUnsafeSlow(slabSizeBytes)
-      slab = { bytes, filledBytes: 0, recordCount: 0, giveBack: undefined }
-      this.#slabs.push(slab)
+    this.#records.splice(0, writes.length)
+    const { sequence: lastSequence, timestampMicros } = writes.at(-1) ?? head
+    const bytes = rawSizeBytes + recordOverheadBytes * writes.length
+    this.#bytes -= bytes
+    this.#rawBytes -= rawSizeBytes
+    const taken = { firstSequence: head.sequence, lastSequence, timestampMicros, rawSizeBytes, bytes }
+    const release = (): void => {
+      for (const { memory } of writes) this.#release(memory)
     }
-    const copy = slab.bytes.subarray(slab.filledBytes, slab.filledBytes + data.length)
-    copy.set(data)
-    slab.filledBytes += data.length
-    slab.recordCount++
-    return copy
+    return { kind: 'writes', ...taken, isInPieces, writes, release }
   }
 
-  /** The data of the first record that has any is not read any more. */
-  #release(): void {
-    const [slab] = this.#slabs
-    assert(slab !== undefined && slab.recordCount > 0, 'a record with data is in the first slab')
-    slab.recordCount--
-    if (slab.recordCount > 0) return
-    this.#slabs.shift()
-    if (slab.giveBack !== undefined) slab.giveBack()
-    else if (this.#freeSlabs.length < slabsKeptMax) this.#freeSlabs.push(slab.bytes)
+  /** The data of the next record, and what it lies in until #release(). */
+  #keep(data: Uint8Array, lent: RecordMemory | undefined): { data: Uint8Array; memory: RecordMemory } {
+    const memory = lent ?? this.#roomFor(data.length)
+    memory.recordCount++
+    if (memory === lent) return { data, memory }
+    const copy = memory.bytes.subarray(memory.filledBytes, memory.filledBytes + data.length)
+    copyInto(copy, 0, data)
+    memory.filledBytes += data.length
+    return { data: copy, memory }
+  }
+
+  #roomFor(sizeBytes: number): RecordMemory {
+    const filling = this.#filling
+    if (filling !== undefined && filling.filledBytes + sizeBytes <= filling.bytes.length) return filling
+    this.#filling = undefined
+    if (filling?.recordCount === 0) this.#giveBack(filling)
+    const piece = this.#pieces.take()
+    const bytes = piece ?? Buffer.allocUnsafeSlow(sealingPieceSizeBytes)
+    const isPiece = piece !== undefined
+    this.#filling = { bytes, filledBytes: 0, recordCount: 0, isPiece, giveBack: undefined }
+    return this.#filling
+  }
+
+  /** The data of one of its records is not read any more. */
+  #release(memory: RecordMemory | undefined): void {
+    if (memory === undefined) return
+    assert(memory.recordCount > 0, 'data is released once')
+    memory.recordCount--
+    if (memory.recordCount > 0) return
+    if (memory === this.#filling) memory.filledBytes = 0
+    else this.#giveBack(memory)
+  }
+
+  #giveBack({ bytes, isPiece, giveBack }: RecordMemory): void {
+    if (giveBack !== undefined) giveBack()
+    else if (isPiece) this.#pieces.give(bytes)
   }
 }

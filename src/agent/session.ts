@@ -255,11 +255,11 @@ export class Session {
   #pump(): void {
     const stream = this.#owner.stream
     for (let frame = stream.nextFrame(); frame !== undefined; frame = stream.nextFrame()) {
-      const sizeBytes = frame.bytes.length
+      const sizeBytes = frame.length
       if (this.#sentBytes + sizeBytes > this.#creditBytes) return // an Ack brings more
       if (this.#isOver || this.#isClosed || this.#connection.bufferedBytes > sendBufferSizeBytesMax) return // drained() goes on
       this.#sentBytes += sizeBytes
-      this.#write(frame.bytes, stream.frameSent())
+      this.#write(frame, stream.frameSent())
     }
   }
 

@@ -1,12 +1,16 @@
 import { assert } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
+import { encodeFrame } from '../wire/wire.ts'
 import type { AgentEvents } from './events.ts'
-import { PendingRecords, type QueuedFrame, type UnplacedMarker } from './pending-records.ts'
+import { FrameQueue, type QueuedFrame, type SealedBatch } from './frame-queue.ts'
+import { PendingRecords, type Loan, type TakenMarker, type UnplacedMarker } from './pending-records.ts'
+import type { Pieces } from './sealing/pieces.ts'
+import type { Sealer } from './sealing/sealer.ts'
 import type { SectorChange } from './volume.ts'
 
 // The numbered records of all volumes and connections, from their number to their acknowledgement.
 //
-//   append ─> [ pending: numbered, raw ] ── seal ──> [ frames: sent ... | not sent ] ── acknowledge ──> gone
+//   append ─> [ pending: numbered, raw ] ── seal ──> [ frames: sent ... | not sent | being sealed ] ── acknowledge ──> gone
 //
 // Numbering is synchronous, so a marker stands between two writes and never inside one: everything numbered before it is in
 // the checkpoint, nothing after it. Batches are sealed later, in order, but the numbers are already given. A frame is sent again
@@ -14,17 +18,12 @@ import type { SectorChange } from './volume.ts'
 //
 // A stream is exact inside a generation, or detached: then it numbers nothing and holds nothing, and the dirty maps keep account.
 
-export type { QueuedFrame } from './pending-records.ts'
-
-/** Its memory is used again when nobody holds it: the queue does until it is acknowledged, a connection until it has sent it. */
-interface HeldFrame extends QueuedFrame {
-  /** Infinite where its memory is not of the kind that is used again. */
-  holderCount: number
-}
+export type { QueuedFrame } from './frame-queue.ts'
 
 export interface StreamOptions {
   readonly clock: Clock
   readonly events: AgentEvents
+  readonly sealer: Sealer
   readonly queueSizeBytesMax: number
   readonly batchDelayMillisMax: number
   /** Told, in the step that numbers, when the queue is past its bound. */
@@ -44,10 +43,8 @@ export interface StreamStart {
 
 export class Stream {
   readonly #options: StreamOptions
-  readonly #pending = new PendingRecords()
-  #frames: HeldFrame[] = []
-  #framesBytes = 0
-  #sentCount = 0
+  readonly #pending: PendingRecords
+  readonly #frames: FrameQueue
   #generation = 0
   #lastNumbered = 0
   #lastWrite = 0
@@ -61,8 +58,14 @@ export class Stream {
 
   constructor(options: StreamOptions) {
     this.#options = options
+    this.#pending = new PendingRecords(options.sealer.pieces)
+    this.#frames = new FrameQueue(options.sealer, batch => this.#sealed(batch))
   }
 
+  /** Memory for data that is lent: frames of it can be made elsewhere. */
+  get pieces(): Pieces {
+    return this.#options.sealer.pieces
+  }
   get generation(): number {
     return this.#generation
   }
@@ -77,7 +80,7 @@ export class Stream {
     return this.#durable
   }
   get queuedBytes(): number {
-    return this.#pending.bytes + this.#framesBytes
+    return this.#pending.bytes + this.#frames.bytes
   }
   get queuedRecords(): number {
     return this.#isExact ? this.#lastNumbered - this.#durable : 0
@@ -94,9 +97,7 @@ export class Stream {
     this.#generation = generation
     this.#lastNumbered = this.#lastWrite = lastNumbered
     this.#durable = durable
-    this.#frames = frames.map(frame => ({ ...frame, holderCount: Infinity }))
-    this.#framesBytes = sizeOf(frames)
-    this.#sentCount = 0
+    this.#frames.load(frames)
     this.#markerSequences = []
   }
 
@@ -104,22 +105,20 @@ export class Stream {
   detach(): void {
     this.#isExact = false
     this.#pending.clear()
-    for (const frame of this.#frames) this.#release(frame)
-    this.#frames = []
-    this.#framesBytes = this.#sentCount = 0
+    this.#frames.clear()
     this.#takeTimerBack()
     this.#options.onSmaller()
   }
 
   /**
-   * Numbers one write: its pieces are consecutive, with no marker between them. Returns how many records it became. Its data is copied; or
-   * with `giveBack` it is lent until that is called, once, maybe within this call.
+   * Numbers one write: its pieces are consecutive, with no marker between them. Returns how many records it became. Its data is copied, or
+   * on loan; then it may be given back within this call.
    */
-  append(volume: number, changes: readonly SectorChange[], giveBack?: () => void): number {
+  append(volume: number, changes: readonly SectorChange[], loan?: Loan): number {
     assert(this.#isExact, 'a stream that is exact')
     const before = this.#lastNumbered
     const timestampMicros = this.#options.clock.timestampMicros()
-    this.#lastNumbered += this.#pending.addChanges(before + 1, volume, changes, timestampMicros, giveBack)
+    this.#lastNumbered += this.#pending.addChanges(before + 1, volume, changes, timestampMicros, loan)
     this.#lastWrite = this.#lastNumbered
     const recordCount = this.#lastNumbered - before
     this.#afterNumbering()
@@ -147,13 +146,12 @@ export class Stream {
    */
   resume(durable: number, onFrame: () => void): boolean {
     if (this.#isExact) {
-      const next =
-        this.#frames.find(frame => frame.lastSequence > durable)?.firstSequence ?? this.#pending.firstSequence
+      const next = this.#frames.firstSequencePast(durable) ?? this.#pending.firstSequence
       const continues = (next ?? this.#lastNumbered + 1) === durable + 1
       if (durable > this.#lastNumbered || durable < this.#durable || !continues) return false
       this.acknowledge(durable)
     }
-    this.#sentCount = 0
+    this.#frames.rewind()
     this.#onFrame = onFrame
     this.#planSeal()
     return true
@@ -162,22 +160,18 @@ export class Stream {
   /** The session has ended. */
   suspend(): void {
     this.#onFrame = undefined
-    this.#sentCount = 0
+    this.#frames.rewind()
     this.#takeTimerBack()
   }
 
-  /** The next frame that this session has not sent. */
-  nextFrame(): QueuedFrame | undefined {
-    return this.#frames[this.#sentCount]
+  /** The next frame that this session has not sent; undefined where there is none, or it is not sealed yet. */
+  nextFrame(): Buffer | undefined {
+    return this.#frames.next()
   }
 
   /** The frame that nextFrame() gave is on its way. Call what it returns when its bytes are not read any more, or never. */
   frameSent(): () => void {
-    const frame = this.#frames[this.#sentCount]
-    assert(frame !== undefined, 'a frame that nextFrame() gave')
-    this.#sentCount++
-    frame.holderCount++
-    return () => this.#release(frame)
+    return this.#frames.sent()
   }
 
   /** Everything up to `durable` is durable at the VRA. An acknowledgement inside a frame waits for the rest of the frame. */
@@ -186,11 +180,7 @@ export class Stream {
     assert(durable <= this.#lastNumbered, 'only what has a number is acknowledged')
     this.#durable = durable
     while ((this.#markerSequences[0] ?? Infinity) <= durable) this.#markerSequences.shift()
-    const kept = this.#frames.findIndex(frame => frame.lastSequence > durable)
-    const gone = this.#frames.splice(0, kept === -1 ? this.#frames.length : kept)
-    this.#framesBytes -= sizeOf(gone)
-    for (const frame of gone) this.#release(frame)
-    this.#sentCount = Math.max(0, this.#sentCount - gone.length)
+    this.#frames.dropThrough(durable)
     this.#options.events.acknowledged({ sequence: durable, queuedBytes: this.queuedBytes })
     this.#options.onSmaller()
     this.#planSeal()
@@ -199,8 +189,8 @@ export class Stream {
   /** Seals all that is pending, and returns every frame that is not acknowledged. */
   sealAll(): readonly QueuedFrame[] {
     this.#takeTimerBack()
-    while (!this.#pending.isEmpty) this.#sealOne()
-    return this.#frames
+    while (!this.#pending.isEmpty) this.#sealFirst('in line')
+    return this.#frames.sealAll()
   }
 
   // Sealing.
@@ -232,29 +222,38 @@ export class Stream {
     this.#sealScheduled = false
     this.#takeTimerBack()
     if (this.#pending.isEmpty) return
-    this.#sealOne()
+    const { rawSizeBytes: sizeBytes, bytes: waitingBytes } = this.#pending
+    const where = this.#options.sealer.placeFor({ sizeBytes, waitingBytes })
+    if (where === 'later') return // #sealed() goes on
+    this.#sealFirst(where)
     this.#planSeal()
   }
 
-  #sealOne(): void {
-    const { batch, ...frame } = this.#pending.sealFirst(this.#generation)
-    if (batch !== undefined) this.#options.events.batchSealed({ ...batch, frameSizeBytes: frame.bytes.length })
-    this.#frames.push({ ...frame, holderCount: batch === undefined ? Infinity : 1 })
-    this.#framesBytes += frame.bytes.length
+  #sealFirst(where: 'in line' | 'elsewhere'): void {
+    const taken = this.#pending.takeFirst()
+    if (taken.kind === 'marker') {
+      this.#addMarker(taken)
+      return
+    }
+    const isOut = where === 'elsewhere' && this.#frames.addToSeal(this.#generation, taken)
+    if (!isOut) this.#frames.addSealed(this.#generation, taken)
+  }
+
+  #addMarker({ sequence, marker }: TakenMarker): void {
+    const bytes = encodeFrame({ type: 'marker', generation: this.#generation, sequence, ...marker })
+    this.#frames.addFrame({ firstSequence: sequence, lastSequence: sequence, bytes })
     this.#onFrame?.()
   }
 
-  #release(frame: HeldFrame): void {
-    frame.holderCount--
-    if (frame.holderCount === 0) this.#pending.recycle(frame)
+  #sealed(batch: SealedBatch): void {
+    this.#options.events.batchSealed(batch)
+    this.#onFrame?.()
+    this.#options.onSmaller()
+    this.#planSeal()
   }
 
   #takeTimerBack(): void {
     this.#takeBackTimer?.()
     this.#takeBackTimer = undefined
   }
-}
-
-function sizeOf(frames: readonly QueuedFrame[]): number {
-  return frames.reduce((sum, frame) => sum + frame.bytes.length, 0)
 }

@@ -24,6 +24,22 @@ export const streamsPerVpgMax = 64
 export const volumeSizeBytesMax = 64 * 1024 * GiB
 export const nameSizeCharactersMax = 64
 
+// Sealing on the agent's side.
+/** Batches that are with the sealing thread: enough that it always has one while the event loop does something else. */
+export const sealingJobCountMax = 4
+/** Smaller batches are sealed in line: a message to the thread, and its answer, cost as much. */
+export const sealedElsewhereSizeBytesMin = 64 * KiB
+/** While the thread has all that it may have, so much waits for it; of more the event loop seals. */
+export const waitingForSealerSizeBytesMax = 16 * MiB
+/** Of the memory that both threads see: room for a frame with the largest write, whatever becomes of it... */
+export const sealingPieceSizeBytes = writeSizeBytesMax + 64 * KiB
+/** ...for the frames of a stream's credit, what a synchronisation has under way, and as much as guests write meanwhile. */
+export const sealingPieceCountMax = 64
+/** What its columns and blocks add to the data of a batch. */
+export function frameOverheadSizeBytesMax(writeCount: number): number {
+  return 4 * KiB + 24 * writeCount
+}
+
 // Flow control: credits in bytes of frames, released when durable.
 export const ingestPoolSizeBytes = 64 * MiB
 /** Never less than one whole frame, or a sender could wait for ever; the pool is over-committed and reading pauses when it is used up. */
@@ -281,6 +297,10 @@ assert(
 assert(peerConnectionsMax >= 2 * streamsPerVpgMax, 'every other agent may connect again while its old connection dies')
 assert(frameBodySizeBytesMax % sectorSizeBytes === 0, 'a frame holds whole sectors')
 assert(batchRawSizeBytesTarget <= batchRawSizeBytesMax, 'the target is within the bound')
+assert(
+  batchRawSizeBytesTarget + writeSizeBytesMax + frameOverheadSizeBytesMax(batchWriteCountMax) <= frameBodySizeBytesMax,
+  'a batch that is closed when it has reached the target fits in a frame, however badly it compresses',
+)
 assert(writeSizeBytesMax <= batchRawSizeBytesMax, 'one write fits in one batch')
 assert(zeroSizeBytesMax / sectorSizeBytes < 2 ** 16, 'a length in sectors fits in the 16 bits of a segment footer')
 assert(creditPerStreamBytesMax >= 2 * frameSizeBytesMax, 'a stream may always have a frame in flight and one behind it')

@@ -135,6 +135,7 @@ function agentLog(log: Log): Partial<AgentEvents> {
     localDiskFailed: (volume, { command, error }) =>
       log.error({ volume, command, error: String(error) }, 'localDiskFailed'),
     stateNotSaved: error => log.error({ error: String(error) }, 'stateNotSaved'),
+    sealingThreadEnded: reason => log.error({ reason }, 'sealingThreadEnded'),
     markerNumbered: marker => log.debug(marker, 'markerNumbered'),
     clientConnected: (volume, address) => log.info({ volume, address }, 'clientConnected'),
     clientGone: (volume, address) => log.info({ volume, address }, 'clientGone'),

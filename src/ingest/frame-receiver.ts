@@ -1,4 +1,5 @@
 import { assert } from '../base/assert.ts'
+import { copyInto } from '../base/copy.ts'
 import { frameHeaderSizeBytes, receiveBufferSizeBytes, receiveDirectSizeBytesMin } from '../base/limits.ts'
 import { crc32c } from '../codec/crc32c.ts'
 import type { JournalWriter, Slot } from '../journal/writer.ts'
@@ -206,13 +207,4 @@ export class FrameReceiver implements ByteTaker {
       if (slot !== undefined && !appended) this.#journal.release(slot)
     }
   }
-}
-
-/**
- * A plain memory copy. TypedArray.set() into memory that threads share goes byte by byte where source and target are not
- * aligned alike, at a third of the speed; Buffer.fill() with a source as long as the target does not.
- */
-function copyInto(target: Uint8Array, offsetBytes: number, source: Uint8Array): void {
-  const whole = Buffer.from(target.buffer, target.byteOffset, target.byteLength)
-  whole.fill(source, offsetBytes, offsetBytes + source.length)
 }

@@ -91,6 +91,7 @@ export class AgentMetrics {
         counts.rawBytes += rawSizeBytes
         counts.frameBytes += frameSizeBytes
       },
+      sealingThreadEnded: () => undefined,
       markerNumbered: () => {
         counts.markers++
         now.lastMarkerSeconds = Date.now() / 1000

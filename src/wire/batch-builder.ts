@@ -1,4 +1,5 @@
 import { assert } from '../base/assert.ts'
+import { copyInto } from '../base/copy.ts'
 import {
   batchRawSizeBytesMax,
   batchRawSizeBytesTarget,
@@ -89,7 +90,7 @@ export class BatchBuilder {
     for (; data.length - at >= blockRawSizeBytesMax; at += blockRawSizeBytesMax)
       this.#storeBlock(data.subarray(at, at + blockRawSizeBytesMax), 'stays')
     if (at === data.length) return
-    this.#pending.set(data.subarray(at), this.#pendingSizeBytes)
+    copyInto(this.#pending, this.#pendingSizeBytes, data.subarray(at))
     this.#pendingSizeBytes += data.length - at
   }
 
@@ -127,7 +128,7 @@ export class BatchBuilder {
     at = writeBytesField(frame, at, 9, this.#blocks, bytesPerBlockEntry * this.#blockCount)
     at = writeBytesHead(frame, at, 10, this.#payloadSizeBytes)
     for (const block of this.#payload) {
-      frame.set(block, at)
+      copyInto(frame, at, block)
       at += block.length
     }
     this.#clear()
@@ -173,7 +174,7 @@ export class BatchBuilder {
 
   #copy(raw: Uint8Array): Uint8Array {
     const copy = this.#stored.subarray(this.#storedEndBytes, this.#storedEndBytes + raw.length)
-    copy.set(raw)
+    copyInto(copy, 0, raw)
     return copy
   }
 

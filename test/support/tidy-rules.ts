@@ -34,7 +34,7 @@ export const doors: Readonly<Record<string, readonly string[]>> = {
   timeline: ['*'],
   disk: ['directory-lock', 'durable-create', 'volume-file'],
   store: ['object-store', 'check'],
-  wire: ['messages'],
+  wire: ['messages', 'batch-builder'],
   journal: ['record', 'writer', 'log-reader'],
   segment: ['record-source'],
   ingest: ['registry'],

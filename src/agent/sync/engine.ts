@@ -3,6 +3,7 @@ import { hashSizeBytes } from '../../base/limits.ts'
 import { alignDown, KiB, MiB } from '../../base/units.ts'
 import { Bell } from '../bell.ts'
 import type { AgentEvents } from '../events.ts'
+import type { Loan } from '../pending-records.ts'
 import type { ProtectedVolume } from '../protected-volume.ts'
 import type { Stream } from '../stream.ts'
 import type { SectorChange } from '../volume.ts'
@@ -65,7 +66,7 @@ export class SyncEngine {
   readonly #unreadable = new Map<ProtectedVolume, Map<number, Unreadable & { readonly untilMillis: number }>>()
   readonly #cursors = new Map<ProtectedVolume, number>()
   #reservedBytes = 0
-  /** What no lane reads into now, and nobody reads. */
+  /** Beside pieces, what no lane reads into now, and nobody reads. */
   #memory: Buffer[] = []
   readonly #work: Bell
   readonly #room: Bell
@@ -296,39 +297,45 @@ export class SyncEngine {
     if (!isUntouched) await this.#rate.take(lengthBytes)
     const bytes = isUntouched ? 0 : lengthBytes
     await this.#reserve(unit, bytes)
-    const memory = isUntouched ? undefined : (this.#memory.pop() ?? Buffer.allocUnsafeSlow(pieceSizeBytesMax))
-    const giveBack = (): void => {
-      if (memory !== undefined) this.#memory.push(memory)
-    }
+    const loan = isUntouched ? undefined : this.#takeMemory()
     let isSent = false
     let isLent = false
     try {
       if (!this.#isCurrent(unit)) return false
-      const target = memory?.subarray(0, lengthBytes)
+      const target = loan?.memory.subarray(0, lengthBytes)
       await volume.disk.readSettled({ offsetBytes, lengthBytes }, target, () => {
         if (!this.#isCurrent(unit) || (isUntouched && !volume.untouched.has(region))) return
         const zeros = { offsetBytes, lengthBytes, data: undefined }
         const changes = target === undefined ? [zeros] : planBlocks(offsetBytes, target, hashes)
         // What is lent counts in the queue by its data: where that is little it is copied, so that the memory comes back at once.
         isLent = 2 * dataBytesOf(changes) >= pieceSizeBytesMax
-        this.#number(volume, changes, isLent ? giveBack : undefined)
+        this.#number(volume, changes, isLent ? loan : undefined)
         isSent = true
       })
     } finally {
-      if (!isLent) giveBack()
+      if (!isLent) loan?.giveBack()
       this.#reservedBytes -= bytes
       this.roomMade()
     }
     return isSent
   }
 
-  #number(volume: ProtectedVolume, changes: readonly SectorChange[], giveBack: (() => void) | undefined): void {
+  /** A piece, as long as there are any. */
+  #takeMemory(): Loan & { readonly memory: Buffer } {
+    const { pieces } = this.#host.stream
+    const piece = pieces.take()
+    if (piece !== undefined) return { memory: piece, isPiece: true, giveBack: () => pieces.give(piece) }
+    const memory = this.#memory.pop() ?? Buffer.allocUnsafeSlow(pieceSizeBytesMax)
+    return { memory, isPiece: false, giveBack: () => void this.#memory.push(memory) }
+  }
+
+  #number(volume: ProtectedVolume, changes: readonly SectorChange[], loan: Loan | undefined): void {
     if (changes.length === 0 || volume.number === undefined) {
-      giveBack?.()
+      loan?.giveBack()
       return
     }
     const dataBytes = dataBytesOf(changes)
-    const recordCount = this.#host.stream.append(volume.number, changes, giveBack)
+    const recordCount = this.#host.stream.append(volume.number, changes, loan)
     volume.progress.noteSent(dataBytes)
     this.#host.events.syncNumbered(volume.name, { recordCount, sizeBytes: dataBytes })
   }

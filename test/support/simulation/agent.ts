@@ -6,6 +6,7 @@ import { SimulatedDisk } from './disk.ts'
 import { Guests, type GuestSettings } from './guests.ts'
 import type { Network } from './network.ts'
 import type { SimulatedPeers } from './peers.ts'
+import { SimulatedSealer, type SealerSettings } from './sealer.ts'
 import { sectorBytes, SimulatedVolume, type SectorChange } from './volume.ts'
 import { Host, type Life, type World } from './world.ts'
 import { decodePage, encodePage, pageBitmapSizeBytes } from '../../../src/agent/dirty-map-format.ts'
@@ -22,6 +23,7 @@ export interface AgentSettings {
   readonly volumeDelayMillisMax: number
   readonly queueSizeBytesMax: number
   readonly batchDelayMillisMax: number
+  readonly sealer: SealerSettings
   readonly markRotationMillisMin: number
   /** Sectors of each volume that hold something before it is protected. */
   readonly foundSectorCountMax: number
@@ -236,6 +238,7 @@ export class SimulatedAgent {
         clock: life.clock,
         random: () => this.#world.random.fraction(),
         connect: this.#network.connectOf(life),
+        sealer: new SimulatedSealer(life, this.#settings.sealer),
         ...(peers === undefined ? {} : { peerNetwork: peers.network.of(life) }),
         disk: this.stateDisk.of(life),
         openVolumeFile: path =>

@@ -58,6 +58,7 @@ function siteSetting(
     // Less than can be configured, so that a few writes fill it.
     queueSizeBytesMax: random.chance(0.15) ? random.integer(256, 1_024) * KiB : 256 * MiB,
     batchDelayMillisMax: world.pick([0.5, 2, 20]),
+    sealer: { delayMillisMax: world.pick([0, 0.2, 5, 100]), deathShare: world.pick([0, 0.02]) },
     markRotationMillisMin: world.pick([100, 1_000, 10_000]),
     foundSectorCountMax: world.pick([0, 40]),
     guests: {
