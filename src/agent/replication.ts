@@ -199,6 +199,7 @@ export class Replication {
         'SYNC_REQUIRED',
         `the VRA has generation ${generation} of the stream, this is ${stream.generation}`,
       )
+    this.#checkGround(welcome)
     this.#takeNumbers(welcome)
     // The Directive that follows says whether it is to wait, or to send only what differs.
     for (const volume of this.#named)
@@ -371,6 +372,19 @@ export class Replication {
     if (!volume.map.isExact) return
     volume.map.detach()
     volume.openSync('bitmap', why)
+  }
+
+  /**
+   * A generation rests on what the VRA had when it was opened: what is marked since was sent before, or was compared with it. Another appliance, which
+   * has taken over before anything of the generation was durable, would take it from its beginning, and may have less than that.
+   */
+  #checkGround({ epoch }: Welcome): void {
+    const { directory, stream } = this.#host
+    if (!stream.isExact || stream.durable > 0 || epoch === directory.state.epoch) return
+    const why = `another VRA has taken over, and may lack what generation ${stream.generation} rests on: what is not offloaded is sent again`
+    this.lose(why)
+    this.#whyDetached = why
+    throw new Failure('SYNC_REQUIRED', why)
   }
 
   /** A VRA that has offloaded less than one was believed before lacks regions that have no mark any more. */
