@@ -31,6 +31,8 @@ class CatalogThread implements RpcMethods<CatalogService> {
   #database: Database.Database | undefined
   #tables: CatalogTables | undefined
   #lastLong: Promise<void> = Promise.resolve()
+  /** False once the file was begun anew in use: a note would speak of what is not here. */
+  #isWhole = true
   readonly #notify: (reason: string) => void
 
   constructor(notify: (reason: string) => void) {
@@ -48,7 +50,8 @@ class CatalogThread implements RpcMethods<CatalogService> {
   loadVpg: CatalogService['loadVpg'] = argument => this.#long(tables => tables.load(argument))
   dropCheckpointsAbove: CatalogService['dropCheckpointsAbove'] = ({ vpg, above }) =>
     this.#long(tables => tables.dropCheckpointsAbove(vpg, above))
-  keepNotes: CatalogService['keepNotes'] = ({ notes }) => this.#long(tables => tables.keepNotes(notes))
+  keepNotes: CatalogService['keepNotes'] = ({ notes }) =>
+    this.#long(tables => tables.keepNotes(this.#isWhole ? notes : []))
   forgetVpg: CatalogService['forgetVpg'] = ({ vpg }) => this.#long(tables => tables.forget(vpg))
   addSegment: CatalogService['addSegment'] = ({ vpg, segment, offloaded }) =>
     this.#long(tables => tables.addSegment(vpg, segment, offloaded))
@@ -149,6 +152,7 @@ class CatalogThread implements RpcMethods<CatalogService> {
   }
 
   #setAside(reason: string): void {
+    this.#isWhole = false
     this.#database?.close()
     this.#use(guarded(() => beginAnew(this.#file, reason)))
     this.#notify(reason)

@@ -209,6 +209,11 @@ t.test('damage that is found in use costs the index, not the program, and the ca
   t.equal((await second.statistics({ vpg })).checkpointCount, 0, 'it is empty now')
   await second.loadVpg({ vpg, segments: [], checkpoints: checkpointNumbers(1, 5), offloaded: [] })
   t.equal((await second.statistics({ vpg })).checkpointCount, 5, 'and can be loaded again')
+  await second.keepNotes([{ vpg, text: 'complete' }])
+  await second.close()
+  const third = await Catalog.open({ file, events: again })
+  t.teardown(() => third.close())
+  t.strictSame(third.takeNotes(), [], 'what was noted of the former file is not believed of this one')
 })
 
 t.test('rows are flushed by themselves, and more than the bound are dropped and counted', async t => {
