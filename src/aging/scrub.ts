@@ -108,7 +108,10 @@ export class Scrub {
       return true
     }
     const damagedCount = await this.#verify(vpg, check)
-    if (damagedCount === undefined) return true
+    if (damagedCount === undefined) {
+      this.#line?.checks.unshift(check) // it is not verified, so nothing behind it is
+      return true
+    }
     pass.afterKey = check.object.key
     pass.checkedCount++
     pass.damagedCount += damagedCount

@@ -185,13 +185,15 @@ export class VpgWriter {
   async #wake(): Promise<void> {
     if (this.isAwake) return
     const { awake, signal } = this.#tools
-    const load = (): Promise<readonly Checkpoint[]> => this.patience.attempt(each => this.#commits.wake(each), signal)
+    // Nobody who waits for the store keeps others from being woken.
+    const load = (): Promise<readonly Checkpoint[]> =>
+      this.patience.attempt(each => awake.waking(() => this.#commits.wake(each)), signal)
     const twice = (): Promise<readonly Checkpoint[]> =>
       load().catch((error: unknown) => {
         if (!failedWith(error, 'OBJECT_CORRUPT')) throw error
         return load()
       })
-    const folded = await awake.waking(twice).catch((error: unknown) => {
+    const folded = await twice().catch((error: unknown) => {
       if (!(error instanceof Failure) || error.reaction !== 'quarantine') throw error
       if (this.#mergingHalted === undefined) {
         this.#mergingHalted = error

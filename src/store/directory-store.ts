@@ -134,6 +134,9 @@ export class DirectoryStore implements WholeStore {
         await open.close()
       }
     } catch (error) {
+      // What its disk cannot read is damage of this object: the others can be read, and nobody is to wait until it can.
+      if (hasCode(error, 'EIO'))
+        throw new Failure('OBJECT_CORRUPT', `the disk cannot read the object "${key}" (EIO)`, { key }, { cause: error })
       throw failureOf(error, key)
     }
   }

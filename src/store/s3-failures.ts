@@ -39,6 +39,10 @@ export function failureOfResponse(error: unknown, key: string): Failure | undefi
     return new Failure('CONFIG_INVALID', 'there is no such bucket: create it, or mend the name', details, cause)
   }
   if (status === 404) return new Failure('NOT_FOUND', `there is no object "${key}"`, details, cause)
+  if (error.name === 'InvalidObjectState') {
+    const sentence = `the object "${key}" was moved to an archive (${said}): restore it, and keep this prefix out of lifecycle rules`
+    return new Failure('OBJECT_CORRUPT', sentence, details, cause)
+  }
   if (status === 403) {
     const hint = 'check the credentials and the policies of role and bucket (get, put, delete, list are needed)'
     return new Failure('CONFIG_INVALID', `the bucket refuses us (${said}): ${hint}`, details, cause)

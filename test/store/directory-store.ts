@@ -79,6 +79,24 @@ t.test('a full or failing disk is STORE_UNAVAILABLE, leaves nothing, and a later
   }
 })
 
+t.test('an object that the disk cannot read is damaged, and the others are read', async t => {
+  let fails = false
+  const calls: FileCalls = {
+    ...realFileCalls,
+    open: async (...given) => {
+      const handle = await realFileCalls.open(...given)
+      if (fails && String(given[0]).endsWith('bad')) Object.assign(handle, { read: rejecting('EIO', 'read') })
+      return handle
+    },
+  }
+  const store = await DirectoryStore.open(t.testdir(), calls)
+  for (const key of ['k/bad', 'k/good']) await store.create(key, Buffer.from('whole'), signal)
+  fails = true
+  const range = { startBytes: 0, endBytes: 5 }
+  await failsWith(t, 'OBJECT_CORRUPT', store.readRange('k/bad', range, signal), 'its sector is bad')
+  t.equal(String(await store.readRange('k/good', range, signal)), 'whole')
+})
+
 t.test('a directory that may not be used is a final failure, in words', async t => {
   const calls = { ...realFileCalls, mkdir: rejecting('EACCES', 'mkdir') } as FileCalls
   await failsWith(t, 'CONFIG_INVALID', DirectoryStore.open(t.testdir(), calls), 'no permission')
