@@ -1,6 +1,6 @@
 import t from 'tap'
 import { memoryOf } from '../../src/aws/memory.ts'
-import { AwsWorld, bootSector, hurry, Model, StillClock } from '../support/aws-world.ts'
+import { AwsWorld, bootSector, Model } from '../support/aws-world.ts'
 
 const { signal } = new AbortController()
 const settings = { machine: { instanceType: 'm7i.large', subnet: 'subnet-1' } }
@@ -8,7 +8,7 @@ const settings = { machine: { instanceType: 'm7i.large', subnet: 'subnet-1' } }
 t.test('a network that fails more puts than the budget holds costs time, and nothing that was put', async t => {
   const model = new Model({ 1: 20 * 2 ** 20 })
   model.write(1, 0, Buffer.alloc(20 * 2 ** 20, 7))
-  const world = await AwsWorld.start(model, {}, new StillClock(hurry))
+  const world = await AwsWorld.start(model)
   const held = { record: world.record(model.checkpoint(), settings) }
   const tools = world.tools()
   world.sim.faults.next('PutSnapshotBlock', { kind: 'cut' }, 250)
@@ -22,7 +22,7 @@ t.test('a network that fails more puts than the budget holds costs time, and not
 t.test('a volume that AWS puts off lets the others end', async t => {
   const model = new Model({ 1: 2 ** 20, 2: 2 ** 20 })
   model.write(2, 0, bootSector())
-  const world = await AwsWorld.start(model, {}, new StillClock(hurry))
+  const world = await AwsWorld.start(model)
   const held = { record: world.record(model.checkpoint(), settings) }
   const tools = world.tools()
   // The first, of zeros, is refused as often as it asks; the other one's put is tried for longer.

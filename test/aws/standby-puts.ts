@@ -1,7 +1,7 @@
 import t from 'tap'
 import { chainsMemoryOf } from '../../src/aws/chain-memory.ts'
 import { ownKeys } from '../../src/aws/tags.ts'
-import { AwsWorld, hurry, Model, modelVpg, StillClock, type StandbyProcess } from '../support/aws-world.ts'
+import { AwsWorld, Model, modelVpg, type StandbyProcess } from '../support/aws-world.ts'
 
 // A process that dies at a put of the record of standby copies, before the store has it or after, while a chain is advanced, or removed. What the next one
 // makes of it: of the volume there is one link, of the newest checkpoint and with its bytes, and that checkpoint alone is kept; or, where none is wanted, nothing.
@@ -61,7 +61,7 @@ async function lived(story: Story, at: number, fate: 'dies-before' | 'dies-after
   const model = new Model({ 1: sizeBytes })
   model.writeRandomly(1, false)
   model.checkpoint()
-  const world = await AwsWorld.start(model, {}, new StillClock(hurry))
+  const world = await AwsWorld.start(model)
   const first = world.tools()
   const dying = world.standbys(first)
   await world.until(() => world.advances.length === 1)

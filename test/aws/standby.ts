@@ -3,7 +3,7 @@ import { chainsMemoryOf } from '../../src/aws/chain-memory.ts'
 import { memoryOf } from '../../src/aws/memory.ts'
 import { ownKeys } from '../../src/aws/tags.ts'
 import type { Json } from '../../src/timeline/recovery.ts'
-import { AwsWorld, bootSector, hurry, Model, modelVpg, StillClock } from '../support/aws-world.ts'
+import { AwsWorld, bootSector, Model, modelVpg } from '../support/aws-world.ts'
 
 // Standby chains, kept by the engine, in the simulated AWS. Whatever dies wherever: of each volume there is one link, with the bytes of its checkpoint, whose
 // checkpoint is kept; and when none is wanted any more there is nothing.
@@ -42,11 +42,7 @@ t.test(
     const model = new Model({ 1: 20 * 2 ** 20 })
     for (let count = 0; count < 60; count++) model.writeRandomly(1, false)
     model.write(1, 0, bootSector())
-    const world = await AwsWorld.start(
-      model,
-      { emptyPages: true, pageBlocksMax: 7, pageItemsMax: 1 },
-      new StillClock(hurry),
-    )
+    const world = await AwsWorld.start(model, { emptyPages: true, pageBlocksMax: 7, pageItemsMax: 1 })
     const tools = world.tools()
     const older = model.checkpoint()
     const standby = world.standbys(tools)
@@ -209,7 +205,7 @@ t.test(
     const model = new Model({ 1: 8 * 2 ** 20, 2: 2 ** 20 })
     for (const volume of [1, 2]) for (let count = 0; count < 20; count++) model.writeRandomly(volume, false)
     const first = model.checkpoint()
-    const world = await AwsWorld.start(model, {}, new StillClock(hurry))
+    const world = await AwsWorld.start(model)
     const { account } = world.sim
     const keys = ['1', '2', '3'].map(id => `arn:aws:kms:${world.sim.region}:111122223333:key/${id}`)
     const [one, two, three] = keys as [string, string, string]

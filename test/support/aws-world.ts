@@ -30,58 +30,42 @@ import { seeded } from './mirror-history.ts'
 process.env['AWS_ACCESS_KEY_ID'] = 'test'
 process.env['AWS_SECRET_ACCESS_KEY'] = 'secret'
 
-/** Real time, so many times as fast: waits of minutes are over at once, and in their order. */
-export class HurriedClock implements Clock {
-  readonly #factor: number
+/** How many times as fast waits are over. */
+const hurry = 1000
 
-  constructor(factor: number) {
-    this.#factor = factor
-  }
+/**
+ * Time passes only while somebody waits for it, as much as he waits, and waits of minutes are over at once, in their order: what a busy machine takes for a
+ * request is no time at all.
+ */
+class StillClock implements Clock {
+  #nowMillis = 1_000_000
 
   timestampMicros(): number {
-    return Math.floor((performance.timeOrigin + this.monotonicMillis()) * 1000)
+    return Math.floor((performance.timeOrigin + this.#nowMillis) * 1000)
   }
 
   monotonicMillis(): number {
-    return performance.now() * this.#factor
+    return this.#nowMillis
   }
 
-  sleep(delayMillis: number, signal: AbortSignal): Promise<void> {
-    return new Promise((resolve, reject) => {
+  async sleep(delayMillis: number, signal: AbortSignal): Promise<void> {
+    const endMillis = this.#nowMillis + delayMillis
+    await new Promise<void>((resolve, reject) => {
       signal.throwIfAborted()
       const timer = setTimeout(() => {
         forget()
         resolve()
-      }, delayMillis / this.#factor)
+      }, delayMillis / hurry)
       const forget = onAbort(signal, () => {
         clearTimeout(timer)
         reject(signal.reason as Error)
       })
     })
-  }
-
-  after(delayMillis: number, call: () => void): () => void {
-    const timer = setTimeout(call, delayMillis / this.#factor)
-    return () => clearTimeout(timer)
-  }
-}
-
-/** Time passes only while somebody waits for it, as much as he waits: what a busy machine takes for a request is no time at all. */
-export class StillClock extends HurriedClock {
-  #nowMillis = 1_000_000
-
-  override monotonicMillis(): number {
-    return this.#nowMillis
-  }
-
-  override async sleep(delayMillis: number, signal: AbortSignal): Promise<void> {
-    const endMillis = this.#nowMillis + delayMillis
-    await super.sleep(delayMillis, signal)
     this.#nowMillis = Math.max(this.#nowMillis, endMillis)
   }
 
   /** Of requests that are answered nobody gives one up. */
-  override after(): () => void {
+  after(): () => void {
     return () => undefined
   }
 }
@@ -223,8 +207,6 @@ export function bootSector(): Buffer {
   return sector
 }
 
-export const hurry = 200
-
 export interface StandbyProcess {
   readonly engine: Standbys
   /** Read anew at every step. */
@@ -237,7 +219,7 @@ export interface StandbyProcess {
 export class AwsWorld {
   readonly sim: AwsSim
   readonly model: Model
-  readonly clock: HurriedClock
+  readonly clock: StillClock
   readonly told: string[] = []
   readonly advances: { readonly ordinal: number; readonly putSizeBytes: number }[] = []
   /** As the store has it: it outlives processes. */
@@ -248,17 +230,14 @@ export class AwsWorld {
   /** Called when it does. */
   diedAtPut: () => void = () => undefined
 
-  private constructor(sim: AwsSim, model: Model, clock: HurriedClock) {
+  private constructor(sim: AwsSim, model: Model, clock: StillClock) {
     this.sim = sim
     this.model = model
     this.clock = clock
   }
 
-  static async start(
-    model: Model,
-    options: Partial<AwsSimOptions> = {},
-    clock = new HurriedClock(hurry),
-  ): Promise<AwsWorld> {
+  static async start(model: Model, options: Partial<AwsSimOptions> = {}): Promise<AwsWorld> {
+    const clock = new StillClock()
     const nowMillis = (): number => clock.monotonicMillis()
     const sim = await AwsSim.start({ nowMillis, completionMillis: 800, settleMillis: 400, ...options })
     return new AwsWorld(sim, model, clock)
@@ -362,7 +341,7 @@ export class AwsWorld {
     return { engine, definition, kill }
   }
 
-  /** Until it holds; hurried time goes on. */
+  /** Until it holds; time goes on meanwhile. */
   async until(condition: () => boolean, signal = new AbortController().signal): Promise<void> {
     for (let looks = 0; !condition(); looks++) {
       if (looks > 20_000) throw new Error(`waited in vain; told: ${this.told.join('; ')}`)
