@@ -173,6 +173,7 @@ export class Attachment {
       openFile: openVolumeFile,
       dataFile: files.dataFile,
       mapFile: files.mapFile,
+      isMade: this.#argument.isMade,
       sizeBytes,
       identity: identityOf(`${this.#argument.id}/${volume}@${this.#argument.checkpoint}`),
       bootId: bootId(),

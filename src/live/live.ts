@@ -151,7 +151,8 @@ export class Live implements RecoveryTarget {
 
   /** A committed one whose files were taken away is its user's, and served no more. */
   async resume(context: TargetContext): Promise<void> {
-    const isCommitted = context.record.state === 'committed'
+    // While it is handed over it is committed to its directory already.
+    const isCommitted = context.record.state === 'committed' || context.record.handOver === 'begun'
     const serve = (): Promise<void> => (isCommitted ? this.#serveKept(context) : this.#attach(context))
     await serve()
     this.#want(context.record.id, serve)
@@ -228,7 +229,7 @@ export class Live implements RecoveryTarget {
       this.#attachWith(id, request, async plan => {
         this.#listens = await this.#call('listen', undefined)
         const { ordinal } = plan.checkpoint
-        await this.#call('attach', { id, plan, checkpoint: ordinal, disks, scratchSizeBytesMax: 0 })
+        await this.#call('attach', { id, plan, checkpoint: ordinal, disks, scratchSizeBytesMax: 0, isMade: false })
       })
     await serve()
     this.#want(id, serve)
@@ -292,7 +293,8 @@ export class Live implements RecoveryTarget {
     const { id, checkpoint } = record
     const { scratchSizeBytesMax } = settingsOf(record)
     this.#listens = await this.#call('listen', undefined)
-    await this.#call('attach', { id, plan, checkpoint: checkpoint!.ordinal, disks, scratchSizeBytesMax })
+    const isMade = record.readyAtMicros !== undefined // machines may have written to it since
+    await this.#call('attach', { id, plan, checkpoint: checkpoint!.ordinal, disks, scratchSizeBytesMax, isMade })
   }
 
   #attachedDisks({ record, definition }: TargetContext): AttachedDisk[] {

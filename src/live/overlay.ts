@@ -44,6 +44,8 @@ export interface OverlayOptions {
   readonly openFile: OpenVolumeFile
   readonly dataFile: string
   readonly mapFile: string
+  /** There was one before: it is not to be taken for new where it cannot be found. */
+  readonly isMade: boolean
   readonly sizeBytes: number
   /** As identityOf() makes it. */
   readonly identity: string
@@ -94,12 +96,17 @@ export class Overlay {
   }
 
   /**
-   * Creates it where there is no map yet, else goes on with what is there. Fails RECORD_CORRUPT, naming the file and the place, where the map
-   * is damaged; REQUEST_INVALID where it is that of another disk.
+   * Goes on with what is there; creates it where there is no map, but where one was made before. Fails RECORD_CORRUPT, naming the file and the place,
+   * where the map is damaged; REQUEST_INVALID where it is that of another disk; DISK_FAILED where the one that was made is not there.
    */
   static async open(options: OverlayOptions): Promise<Overlay> {
     const { disk, openFile, dataFile, mapFile } = options
     const isNew = !disk.exists(mapFile)
+    if (isNew && options.isMade)
+      throw new Failure(
+        'DISK_FAILED',
+        `what was written to the disk is not in ${dataFile}: is its file system mounted?`,
+      )
     if (isNew) create(options)
     const data = openFile(dataFile)
     try {

@@ -61,6 +61,8 @@ export interface AttachArgument {
   readonly disks: readonly AttachedDisk[]
   /** Of all disks together. */
   readonly scratchSizeBytesMax: number
+  /** It was ready before: what was written to its disks has to be there. */
+  readonly isMade: boolean
 }
 
 export interface AttachedDisk {

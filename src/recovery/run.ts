@@ -174,6 +174,9 @@ export class Run {
       if (patch.state === this.#wanted || patch.state === 'removing' || hasEnded(this.#record)) this.#wanted = undefined
       this.#wake()
     }
+    // Of one that a process before had committed; it was not served while it was handed over.
+    const isToBeServed = this.#record.state === 'committed' && this.#record.isServiceEnded !== true
+    if (isToBeServed && this.#isHandingOver) await this.#resume(this.#step.signal)
     this.#progress.clear()
   }
 
@@ -273,6 +276,7 @@ export class Run {
     const { target, writers, vpg } = this.#parts
     const { incarnation } = this.#record
     if (!this.#isHandingOver) await target.commit(this.#context(signal))
+    else await this.#serveMeanwhile(signal)
     if (this.#record.handOver === 'none') return
     // From here on there is no way back: agents of before may have been refused already.
     if (!this.#isHandingOver) {
@@ -280,6 +284,18 @@ export class Run {
       await this.#put({ handOver: 'begun' })
     }
     await writers.handOver(vpg, incarnation + 1)
+  }
+
+  /** A process before has committed it: its machines have nothing else, and are not to wait for the store. */
+  async #serveMeanwhile(signal: AbortSignal): Promise<void> {
+    if (this.#isLive) return
+    try {
+      await this.#parts.target.resume(this.#context(signal))
+      this.#isLive = true
+    } catch (error) {
+      this.#closing.signal.throwIfAborted()
+      this.#tell(asFailure(error)) // when it is handed over it is tried again, until it is served
+    }
   }
 
   get #isHandingOver(): boolean {

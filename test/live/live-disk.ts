@@ -81,6 +81,7 @@ async function open(
     openFile: files.openFile,
     dataFile: '/var/scratch/a.raw',
     mapFile: '/var/scratch/a.map',
+    isMade: false,
     sizeBytes,
     identity: identityOf('a'),
     bootId,
@@ -424,8 +425,10 @@ t.test('damage of the map is named, and an overlay of another disk is refused', 
       dataFile: '/var/scratch/a.raw',
       mapFile: '/var/scratch/a.map',
     },
-    ...{ sizeBytes, bootId: boots[0], budget: new ScratchBudget(1) },
+    ...{ sizeBytes, bootId: boots[0], budget: new ScratchBudget(1), isMade: true },
   }
+  const unmounted = { ...options, disk: new FaultyDisk(), identity: identityOf('a') }
+  await t.rejects(Overlay.open(unmounted), { code: 'DISK_FAILED', message: /is its file system mounted/ })
   await t.rejects(Overlay.open({ ...options, identity: identityOf('b') }), { code: 'REQUEST_INVALID' })
   // The durable map's first sector, of sequence 1, stands in the second area, which begins behind one sector's area of 4 KiB.
   faulty.flip('/var/scratch/a.map', 8 * KiB + 4 * KiB)

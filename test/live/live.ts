@@ -290,7 +290,8 @@ t.test('of images that are begun at once no more are served than may be', async 
   const attach = async (number: number): Promise<void> => {
     const id = `m-${number}`
     const disk = { volume: 1, exportName: `${id}/web/root`, description: id, sizeBytes, files: undefined }
-    await server.attach({ id, plan, checkpoint: plan.checkpoint.ordinal, disks: [disk], scratchSizeBytesMax: 0 })
+    const of = { id, plan, checkpoint: plan.checkpoint.ordinal, disks: [disk] }
+    await server.attach({ ...of, scratchSizeBytesMax: 0, isMade: false })
   }
   const numbers = Array.from({ length: liveImagesMax + 3 }, (_, index) => index)
   const outcomes = await Promise.allSettled(numbers.map(attach))

@@ -115,6 +115,9 @@ async function seenThrough(world: RecoveryWorld, engine: Recoveries, story: Stor
     await asked(story.regret)
   }
   await world.until(() => hasEnded({ state: state() }), 60_000)
+  // Where it is another incarnation, its machines have nothing else.
+  if (state() === 'committed' && changesVpg(story.order.kind) && world.record(id)?.isServiceEnded !== true)
+    world.expect(await world.until(() => world.isServed(id), 60_000), 'it is committed, and not served')
   if (story.isStoppedThen === true) await asked('stop')
 }
 

@@ -58,6 +58,7 @@ export class RecoveryWorld {
   stepCount = 0
   /** Sentences of trouble, by life. */
   readonly troubles: string[] = []
+  #target: WorldTarget | undefined
   #hasDied: () => void = () => undefined
   died: Promise<void> = Promise.resolve()
 
@@ -76,7 +77,7 @@ export class RecoveryWorld {
     const engine = new Recoveries({
       aging: this.#aging(life),
       clock: this.clock,
-      targets: [new WorldTarget(this, life)],
+      targets: [(this.#target = new WorldTarget(this, life))],
       writers: this.#writers(life),
       events: {
         recoveryChanged: (_, { id, state }) => this.note(`${id} is ${state}`),
@@ -125,6 +126,11 @@ export class RecoveryWorld {
     if (failing === undefined || failing.count === 0) return
     failing.count--
     throw failing.failure
+  }
+
+  /** By the process that lives. */
+  isServed(id: string): boolean {
+    return this.#target?.live.has(id) === true
   }
 
   /** Until the condition holds; the clock goes on while nothing else does. */
@@ -208,7 +214,8 @@ class WorldTarget implements RecoveryTarget {
   readonly kind = 'raw'
   readonly #world: RecoveryWorld
   readonly #life: number
-  readonly #live = new Set<string>()
+  /** What this process serves. */
+  readonly live = new Set<string>()
 
   constructor(world: RecoveryWorld, life: number) {
     this.#world = world
@@ -238,16 +245,17 @@ class WorldTarget implements RecoveryTarget {
       }
       context.signal.throwIfAborted()
     }
-    this.#live.add(id)
+    this.live.add(id)
     await context.release(plan)
   }
 
   async resume({ record }: TargetContext): Promise<void> {
     await this.#step('resume', () => {
-      const { state, isServiceEnded } = this.#world.record(record.id) ?? {}
-      this.#world.expect(state === 'ready' || state === 'committed', `resumed when ${state}`)
+      const { state, isServiceEnded, handOver } = this.#world.record(record.id) ?? {}
+      const isHandedOver = state === 'committing' && handOver === 'begun'
+      this.#world.expect(state === 'ready' || state === 'committed' || isHandedOver, `resumed when ${state}`)
       this.#world.expect(isServiceEnded !== true, 'it is served again')
-      this.#live.add(record.id)
+      this.live.add(record.id)
     })
   }
 
@@ -262,7 +270,7 @@ class WorldTarget implements RecoveryTarget {
     await this.#step('end service', () => {
       const durable = this.#expectState(id, 'committed')
       this.#world.expect(durable.isServiceEnded === true, 'its end is in the record first')
-      this.#live.delete(id)
+      this.live.delete(id)
     })
   }
 
@@ -272,7 +280,7 @@ class WorldTarget implements RecoveryTarget {
         this.#expectState(id, 'removing')
         this.#world.created = this.#world.created.filter(each => each.token !== token)
       })
-    await this.#step('removed', () => void this.#live.delete(id))
+    await this.#step('removed', () => void this.live.delete(id))
   }
 
   things(record: RecoveryRecord): readonly RecoveredThing[] {
@@ -280,7 +288,7 @@ class WorldTarget implements RecoveryTarget {
   }
 
   async close(): Promise<void> {
-    this.#live.clear()
+    this.live.clear()
   }
 
   #expectState(id: string, state: RecoveryRecord['state']): RecoveryRecord {
