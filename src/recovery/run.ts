@@ -247,7 +247,10 @@ export class Run {
     return this.#wanted === 'removing'
   }
 
-  /** What may pass is tried again some times; all else undoes what there is of it, and so does whoever cancels it. */
+  /**
+   * What may pass is tried again: of a test some times, else until it passes, for in a disaster hours of copying are not thrown away because the cloud is
+   * short of machines. All else undoes what there is of it, and so does whoever cancels it.
+   */
   async #attempted(signal: AbortSignal, work: () => Promise<Patch>): Promise<Patch> {
     for (let attempt = 1; ; attempt++) {
       if (this.#isUnwanted()) return { state: 'removing' }
@@ -259,7 +262,8 @@ export class Run {
         if (this.#isUnwanted()) continue
         const failure = asFailure(error)
         const mayPass = failure.reaction === 'retry' && failure.code !== 'DISK_FAILED'
-        if (!mayPass || attempt >= recoveryAttemptsMax) return { state: 'removing', failure: failureToRecord(failure) }
+        const isOver = this.#record.kind === 'test' && attempt >= recoveryAttemptsMax
+        if (!mayPass || isOver) return { state: 'removing', failure: failureToRecord(failure) }
         this.#tell(failure)
         await this.#pause(attempt, signal)
       }

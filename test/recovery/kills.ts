@@ -79,7 +79,7 @@ const stories: readonly Story[] = [
     decision: 'commit',
     failing: [
       ['put', away, 3],
-      ['create 3', away, 2],
+      ['create 3', away, 9],
       ['commit', full, 3],
     ],
     ends: 'committed',
