@@ -2,6 +2,7 @@ import type { PositionVector, Ordinal } from '../base/ids.ts'
 import { closedDeltas } from './deltas.ts'
 import { unread } from './reach.ts'
 import { newestVersions, preseeding, regionName, type RegionPlan } from './region-plan.ts'
+import { isGoneAt } from './removed-volumes.ts'
 import { eachRegion } from './region-sizes.ts'
 import { holeOver, retention } from './retention.ts'
 import type { RegionVersion, VpgState } from './state.ts'
@@ -162,7 +163,7 @@ function regionsToRewrite(state: VpgState, end: Ordinal, { ordinals }: Known): R
     const reader = readers.find(each => each > delta.fromOrdinal)
     if (reader !== undefined && reader < end) continue
     for (const { volume, regionRawSizeBytes } of delta.packs) {
-      if (waiting.has(volume)) continue
+      if (waiting.has(volume) || isGoneAt(state.definition, volume, end)) continue
       for (const [region] of eachRegion(regionRawSizeBytes)) {
         const name = regionName({ volume, region })
         const fromOrdinal = asOf.get(name) ?? (0 as Ordinal)

@@ -155,7 +155,8 @@ export function mirrorBytes(state: Pick<VpgState, 'regions' | 'deltas'>): Mirror
 /**
  * The regions to rewrite now, the fullest of each volume in order of place, at most `countMax`; all as of the newest delta's end. After them the
  * mean of each volume is at most `deltaShareMax`, unless the count cut the list. Open deltas wait for the one that closes them, and volumes whose preseed is
- * under way for its end: what it puts below a version would void that.
+ * under way for its end: what it puts below a version would void that. Of a volume that is gone nothing is rewritten: maybe nobody would read the version, which
+ * would leave as it came, and be planned again for ever.
  */
 export function planRegionRewrites(
   state: Pick<VpgState, 'regions' | 'deltas' | 'definition'>,
@@ -165,7 +166,8 @@ export function planRegionRewrites(
   const newestDelta = deltas.at(-1)
   if (newestDelta === undefined) return []
   const isDue = ({ liveBytes, deltaBytes }: MirrorBytes): boolean => deltaBytes > limits.deltaShareMax * liveBytes
-  const waiting = preseeding(state.definition)
+  const gone = state.definition.removedVolumes.filter(({ goneFromOrdinal }) => goneFromOrdinal !== undefined)
+  const waiting = new Set([...preseeding(state.definition), ...gone.map(({ number }) => number)])
   const due = [...volumeBytes({ ...state, deltas })].filter(([volume, bytes]) => !waiting.has(volume) && isDue(bytes))
   if (due.length === 0) return []
   const volumes = new Map<number, RegionLoad[]>()

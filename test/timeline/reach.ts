@@ -217,6 +217,11 @@ t.test('regions are rewritten until deltas are within their share, the fullest f
   const volumes = definition.volumes.map(volume => (volume.number === 1 ? { ...volume, preseed } : volume))
   const preseeded = { ...state, definition: { ...definition, volumes } }
   t.same(planRegionRewrites(preseeded, { deltaShareMax: 0, countMax: 9 }), [], 'an image may come below yet')
+  const removedVolumes = [
+    { ...definition.volumes[0]!, removedAfterOrdinal: 1 as Ordinal, goneFromOrdinal: 2 as Ordinal },
+  ]
+  const removed = { ...state, definition: { ...definition, removedVolumes } }
+  t.same(planRegionRewrites(removed, { deltaShareMax: 0, countMax: 9 }), [], 'nobody would read the version')
   const rewritten = { ...state, regions: [...regions, { ...base(0), asOfOrdinal: 2 as Ordinal }] }
   t.equal(regionLoads(rewritten).find(load => load.region === 0)?.deltaBytes, 0, 'nothing is above the new version')
 })
