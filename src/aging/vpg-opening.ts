@@ -90,8 +90,10 @@ export class VpgOpening {
       const load = (): ReturnType<typeof VpgCommits.load> =>
         config.adopt ? this.#adopt(identity, vpg, signal) : VpgCommits.load(identity, vpg, signal)
       const { commits, folded } = await load().catch((error: unknown) => {
-        // Bytes may be damaged on their way: damage is believed when it is there again.
-        if (!failedWith(error, 'OBJECT_CORRUPT')) throw error
+        // Bytes may be damaged on their way: damage is believed when it is there again. And what a killed process had sent off may land while its VPG is
+        // read; another owner is met again.
+        const isPassing = failedWith(error, 'EPOCH_SUPERSEDED') && !config.adopt
+        if (!failedWith(error, 'OBJECT_CORRUPT') && !isPassing) throw error
         return load()
       })
       const { contents } = commits
