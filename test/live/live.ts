@@ -103,7 +103,7 @@ t.test(
   async t => {
     const { directory, keptIn, held, live, context } = await site(t)
     const first = live()
-    await first.prepare(context())
+    await first.prepare(context({ readyAtMicros: undefined }))
     const qemu = async (uri: string, ...commands: string[]): Promise<void> => {
       const result = await runTool('qemu-io', '-f', 'raw', ...commands.flatMap(command => ['-c', command]), uri)
       t.equal(result.status, 0, result.output)
@@ -165,7 +165,7 @@ t.test(
   async t => {
     const { keptIn, live, context } = await site(t)
     const first = live()
-    await first.prepare(context())
+    await first.prepare(context({ readyAtMicros: undefined }))
     const wrote = await runTool(
       'qemu-io',
       '-f',
@@ -217,11 +217,11 @@ t.test('what a thread served that has ended is served again, committed or not, u
   })
   const served = async (): Promise<string[]> => (await one.status()).map(({ id }) => id).sort()
   const [keptId, id] = ['r-000000000001', 'r-000000000002']
-  await one.prepare(context({ id: keptId }))
+  await one.prepare(context({ id: keptId, readyAtMicros: undefined }))
   await one.commit(context({ id: keptId }))
   let failuresLeft = 0
   const failing: TargetContext = {
-    ...context({ id }),
+    ...context({ id, readyAtMicros: undefined }),
     openPlan: async () => {
       if (failuresLeft-- > 0) throw new Error('not now')
       return await context().openPlan()
@@ -256,7 +256,7 @@ t.test(
   async t => {
     const { plan, live, context } = await site(t)
     const one = live()
-    await one.prepare(context())
+    await one.prepare(context({ readyAtMicros: undefined }))
     await one.commit(context())
     const mount = async (number: number): Promise<void> => {
       await one.mount({
@@ -308,7 +308,25 @@ t.test('of images that are begun at once no more are served than may be', async 
 t.test('what the system says of a file is a failure with the name of the file', async t => {
   const { keptIn, live, context } = await site(t)
   fs.writeFileSync(path.join(keptIn, 'r-0123456789ab'), '')
-  await t.rejects(live().prepare(context()), { code: 'DISK_FAILED', message: /root\.scratch: / })
+  await t.rejects(live().prepare(context({ readyAtMicros: undefined })), {
+    code: 'DISK_FAILED',
+    message: /root\.scratch: /,
+  })
+})
+
+t.test('what was ready before is not made anew where it is not found', async t => {
+  const { keptIn, live, context } = await site(t)
+  const first = live()
+  await first.prepare(context({ readyAtMicros: undefined }))
+  await first.close()
+  const directory = path.join(keptIn, 'r-0123456789ab')
+  fs.renameSync(directory, `${directory}.unmounted`)
+  const second = live()
+  await t.rejects(second.resume(context()), { code: 'DISK_FAILED', message: /is its file system mounted/ })
+  t.notOk(fs.existsSync(directory), 'nothing is made in its place')
+  fs.renameSync(`${directory}.unmounted`, directory)
+  await second.resume(context())
+  await second.close()
 })
 
 t.test('nbdcopy gives the image, and nbdinfo its extents', { skip: missing('nbdcopy', 'nbdinfo') }, async t => {
@@ -356,7 +374,7 @@ t.test(
   async t => {
     const { told, live, context } = await site(t)
     const one = live()
-    await one.prepare(context())
+    await one.prepare(context({ readyAtMicros: undefined }))
     const uri = uriIn(one, context())
     const job = ['--name=a', '--ioengine=nbd', `--uri=${uri}`, '--size=48m', '--iodepth=16', '--verify=crc32c']
     const shape = [
