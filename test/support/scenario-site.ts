@@ -57,7 +57,7 @@ export class Scenario {
   }
 
   static async make(t: Test, plan: SitePlan = {}): Promise<Scenario> {
-    t.setTimeout(240_000)
+    t.setTimeout(480_000)
     const made: { scenario?: Scenario } = {}
     // Before testdir(): what is registered first ends before the directory is removed.
     t.teardown(() => made.scenario?.close())
