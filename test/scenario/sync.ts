@@ -23,6 +23,7 @@ t.test('a disk with data: sent once while the guest writes, paced, and gone on w
   const syncing = await scenario.untilVpg('web', 'a part is sent', ({ state, volumes: [volume] }) => {
     return state === 'syncing' && (volume?.sync?.doneBytes ?? 0) >= sizeBytes / 4
   })
+  await scenario.control.changeVpg('web', { syncRateBytesPerSecond: 1 * MiB }) // so that it is not over before it was looked at
   t.match(syncing.volumes[0]?.sync, { kind: 'initial', reason: /first time/, totalBytes: sizeBytes })
   t.equal(syncing.latestCheckpoint, undefined, 'there is no checkpoint of half a disk')
   t.match(syncing.noCheckpointsBecause, /synchronised.*first time/, 'and it is said why')
