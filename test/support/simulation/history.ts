@@ -164,7 +164,8 @@ class History {
         await this.#readCheckpoint(ordinal)
       } catch (error) {
         const isGone = failedWith(error, 'CHECKPOINT_MISSING') && !this.#vra.retained().includes(ordinal)
-        if (!isGone && !failedWith(error, 'STORE_UNAVAILABLE') && !failedWith(error, 'CLOSING')) throw error
+        const mayBe = ['STORE_UNAVAILABLE', 'CLOSING', 'EPOCH_SUPERSEDED'] as const // the last of who is taken over meanwhile
+        if (!isGone && !mayBe.some(code => failedWith(error, code))) throw error
       }
     }
     world.after(world.delay(500, this.#pace.isLong ? hourMillis : 20_000), () => {
