@@ -382,9 +382,7 @@ export class Replication {
     const { directory, stream } = this.#host
     if (!stream.isExact || stream.durable > 0 || epoch === directory.state.epoch) return
     const why = `another VRA has taken over, and may lack what generation ${stream.generation} rests on: what is not offloaded is sent again`
-    this.lose(why)
-    this.#whyDetached = why
-    throw new Failure('SYNC_REQUIRED', why)
+    this.#syncInstead(why)
   }
 
   /** A VRA that has offloaded less than one was believed before lacks regions that have no mark any more. */
@@ -399,7 +397,11 @@ export class Replication {
       const kind = volume.syncKind === 'initial' || volume.syncKind === 'full' ? volume.syncKind : 'delta'
       this.planAll(volume, kind, why, offloaded)
     }
-    if (why === undefined) return
+    if (why !== undefined) this.#syncInstead(why)
+  }
+
+  /** This session is no use: the next one opens a generation that sends what is pending. */
+  #syncInstead(why: string): never {
     this.lose(why)
     this.#whyDetached = why
     throw new Failure('SYNC_REQUIRED', why)

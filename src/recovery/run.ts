@@ -160,8 +160,6 @@ export class Run {
   }
 
   async #goOn(): Promise<void> {
-    if (this.#record.state === 'committed' && this.#record.isServiceEnded !== true)
-      await this.#resume(this.#step.signal)
     if (!this.#isLive) await this.#interruptDrill()
     while (!hasEnded(this.#record)) {
       this.#closing.signal.throwIfAborted()
@@ -174,9 +172,9 @@ export class Run {
       if (patch.state === this.#wanted || patch.state === 'removing' || hasEnded(this.#record)) this.#wanted = undefined
       this.#wake()
     }
-    // Of one that a process before had committed; it was not served while it was handed over.
-    const isToBeServed = this.#record.state === 'committed' && this.#record.isServiceEnded !== true
-    if (isToBeServed && this.#isHandingOver) await this.#resume(this.#step.signal)
+    // Where a process before had committed it, nobody serves it in this one yet.
+    if (this.#record.state === 'committed' && this.#record.isServiceEnded !== true)
+      await this.#resume(this.#step.signal)
     this.#progress.clear()
   }
 
