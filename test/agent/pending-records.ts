@@ -1,9 +1,12 @@
 import t from 'tap'
 import { PendingRecords, type Loan } from '../../src/agent/pending-records.ts'
 import { KiB, MiB } from '../../src/base/units.ts'
-import { noPieces } from '../../src/agent/sealing/pieces.ts'
+import type { Pieces } from '../../src/agent/sealing/pieces.ts'
 import { frameOf } from '../../src/agent/sealing/sealer.ts'
 import { BatchBuilder, decodeFrame } from '../../src/wire/wire.ts'
+
+/** All are in use. */
+const noPieces: Pieces = { leftCount: 0, take: () => undefined, give: () => undefined }
 
 // Data that is lent to the records is read where it lies, until it is given back; other data may change as soon as it has its number.
 

@@ -84,14 +84,19 @@ function check(frame: Buffer): number | string {
   return message.firstSequence
 }
 
+/** Each a batch of its own. */
+async function appendTwo(stream: Stream): Promise<void> {
+  for (const number of [1, 2]) {
+    append(stream, number, 256 * KiB)
+    await turn()
+  }
+}
+
 void t.test('frames leave in the order of their numbers, whichever is sealed first', async t => {
   const sealer = new ManualSealer()
   const stream = streamOf(sealer)
   stream.resume(0, () => undefined)
-  append(stream, 1, 256 * KiB)
-  await turn()
-  append(stream, 2, 256 * KiB)
-  await turn()
+  await appendTwo(stream)
   stream.appendMarker(marker)
   await turn()
   sealer.place = 'in line'
@@ -146,10 +151,7 @@ void t.test('what a thread had when it died is sealed in line', async t => {
   const sealer = new ManualSealer()
   const stream = streamOf(sealer)
   stream.resume(0, () => undefined)
-  append(stream, 1, 256 * KiB)
-  await turn()
-  append(stream, 2, 256 * KiB)
-  await turn()
+  await appendTwo(stream)
   sealer.die()
   t.same(sent(stream), [1, 2])
 })

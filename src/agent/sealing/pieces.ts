@@ -9,9 +9,6 @@ export interface Pieces {
   give(piece: Buffer): void
 }
 
-/** Of no number: for who can do without. */
-export const noPieces: Pieces = { leftCount: 0, take: () => undefined, give: () => undefined }
-
 /**
  * Pieces that all threads of the process can reach. They are kept for ever: the garbage collector does not see how large shared memory is, and lets it
  * grow without bound where it is made and dropped.

@@ -1,5 +1,5 @@
 import type { BatchBuilder } from '../../wire/batch-builder.ts'
-import { noPieces, type Pieces } from './pieces.ts'
+import type { Pieces } from './pieces.ts'
 
 // How batches become frames beside the event loop, which guests wait for: LZ4, the columns and the CRC32C of a batch are made by a thread.
 //
@@ -53,16 +53,6 @@ export interface Sealer {
    */
   seal(batch: RecordBatch, piece: Buffer, done: (sizeBytes: number | undefined) => void): void
   close(): Promise<void>
-}
-
-/** Nobody but the caller. */
-export const sealInLine: Sealer = {
-  pieces: noPieces,
-  placeFor: () => 'in line',
-  seal: () => {
-    throw new Error('it is sealed in line')
-  },
-  close: () => Promise.resolve(),
 }
 
 /** The whole frame of the batch, in memory of the given kind. */
