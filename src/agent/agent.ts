@@ -229,8 +229,7 @@ export class Agent implements Closable {
 
   async #startServing(config: AgentVolumeConfig): Promise<void> {
     const volume = await this.#openVolume(config, this.#stream.isExact)
-    // Markers on their way may include what is to be compared now; a new volume is in none.
-    if (this.#stream.isExact && volume.syncKind !== 'initial') volume.syncSequence = this.#stream.lastNumbered
+    volume.syncPosition = this.#stream.position
     try {
       // Guests write before it is attached again, whatever is written down of it: that is sent by a synchronisation only.
       const { sync } = volume
@@ -400,7 +399,7 @@ export class Agent implements Closable {
       number: (volume, changes) => this.#number(volume, changes),
       syncOpened: volume => {
         const { sync } = volume
-        volume.syncSequence = this.#stream.isExact ? this.#stream.lastNumbered : undefined
+        volume.syncPosition = this.#stream.position
         if (sync !== undefined) this.#events.syncOpened(volume.name, sync)
         this.#engine.wake()
       },

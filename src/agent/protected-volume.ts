@@ -45,8 +45,11 @@ export class ProtectedVolume implements VolumeTap {
   /** Regions that have held nothing since the disk was made: they need not be read. */
   readonly untouched: Bitmap
   readonly progress: SyncProgress
-  /** Where in an exact stream its synchronisation was opened: markers before that include it. Undefined where it was opened otherwise. */
-  syncSequence: number | undefined
+  /**
+   * Where in an exact stream its synchronisation was opened, or it was served again: markers up to there may include it, and what the VRA had of it
+   * before says nothing of the disk. Undefined where the stream was not exact.
+   */
+  syncPosition: Position | undefined
   /** Why the VRA does not take it, a sentence, by its last Welcome: its writes are marked, and it is in no checkpoint. */
   refusal: string | undefined
   /** Why its synchronisation is to wait, a sentence: the VRA has said so, or has not said yet how it is to go. */

@@ -2,7 +2,7 @@ import { assert } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import { comparePositions, sequence, type Position } from '../base/ids.ts'
-import type { Ack, Coordinator, Directive, Hello, SyncRequest, Welcome } from '../wire/wire.ts'
+import type { Ack, Coordinator, Directive, Hello, SyncKind, SyncRequest, Welcome } from '../wire/wire.ts'
 import type { AgentEvents } from './events.ts'
 import type { ProtectedVolume } from './protected-volume.ts'
 import type { StateDirectory } from './state-directory.ts'
@@ -177,8 +177,8 @@ export class Replication {
   /** Markers of the queue that include a volume in a synchronisation which was opened after them would be refused. */
   #loseWhereRefused(): void {
     const { stream } = this.#host
-    const isRefused = ({ syncKind, syncSequence }: ProtectedVolume): boolean =>
-      syncKind !== 'none' && syncSequence !== undefined && stream.hasMarkerThrough(syncSequence)
+    const isRefused = ({ syncKind, syncPosition: at }: ProtectedVolume): boolean =>
+      at?.generation === stream.generation && mayBeInMarkers.has(syncKind) && stream.hasMarkerThrough(at.sequence)
     const volume = stream.isExact ? this.#host.volumes().find(isRefused) : undefined
     if (volume?.sync !== undefined) this.lose(volume.sync.reason)
   }
@@ -486,6 +486,9 @@ export class Replication {
     }
   }
 }
+
+/** A volume that is sent for the first time is in no marker. */
+const mayBeInMarkers: ReadonlySet<SyncKind> = new Set<SyncKind>(['bitmap', 'delta', 'full'])
 
 const clearRetryMillisFirst = 60_000
 const clearRetryMillisMax = 3_600_000

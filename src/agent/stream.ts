@@ -1,5 +1,6 @@
 import { assert } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
+import { sequence, type Position } from '../base/ids.ts'
 import { encodeFrame } from '../wire/wire.ts'
 import type { AgentEvents } from './events.ts'
 import { FrameQueue, type QueuedFrame, type SealedBatch } from './frame-queue.ts'
@@ -78,6 +79,10 @@ export class Stream {
   }
   get durable(): number {
     return this.#durable
+  }
+  /** Of the newest number; undefined where the stream is detached. */
+  get position(): Position | undefined {
+    return this.#isExact ? { generation: this.#generation, sequence: sequence(this.#lastNumbered) } : undefined
   }
   get queuedBytes(): number {
     return this.#pending.bytes + this.#frames.bytes

@@ -23,7 +23,7 @@ export interface OpenHashes {
 export interface HashAnswersOptions {
   readonly hashes: BlockHashes
   readonly vpg: VpgId
-  /** Of the newest durable record of each stream: any position of the present generation is right. */
+  /** Of the newest durable record of each stream: right is any of the present generation from where the agent has its last acknowledgement. */
   readonly positions: () => PositionVector
   readonly answer: (reply: HashReply) => void
 }

@@ -176,3 +176,40 @@ t.test('a full state directory costs the change, and no claim of a disk: with ro
   t.same(site.differences(), [])
   t.same(site.vra.faults, [])
 })
+
+t.test(
+  'a disk that has grown is compared with what the VRA has of it when all numbered before is durable there',
+  async t => {
+    const site = await Site.create(t.testdir(), ['a', 'b'], sizeBytes)
+    const agent = await site.start()
+    await site.untilExact(agent)
+    const guest = await site.client(agent, 'b')
+    const former = randomBytes(4096)
+    await guest.write(0, former)
+    await site.untilExact(agent)
+    const { generation } = agent.status()
+    site.vra.storing = false
+    await guest.write(0, randomBytes(4096)) // on its way, and the VRA has the former yet
+    await guest.close()
+
+    site.vra.volumes[1] = { name: 'b', sizeBytes: 2 * sizeBytes }
+    site.vra.models.set('b', Buffer.concat([site.vra.models.get('b')!, Buffer.alloc(sizeBytes)]))
+    fs.truncateSync(site.pathOf('b'), 2 * sizeBytes)
+    fs.writeFileSync(site.pathOf('b'), former, { flag: 'r+' }) // by a guest that nobody saw
+    const sessionCount = site.vra.hellos.length
+    await agent.changeVolumes(volumes(site, 'a', 'b'))
+    await eventually('a session with the larger disk', () => site.vra.hellos.length > sessionCount)
+    await eventually('what was on its way is there again', () => site.vra.receivedThrough > site.vra.durable)
+    t.equal(site.vra.hashRequestCount, 0, 'it does not ask what would be an answer of before')
+
+    site.vra.storing = true
+    site.vra.store()
+    await site.untilExact(agent)
+    t.ok(site.vra.hashRequestCount > 0, 'it was compared')
+    t.equal(agent.status().generation, generation, 'in the same generation')
+    await agent.close()
+    await site.vra.kill()
+    t.same(site.differences(), [])
+    t.same(site.vra.faults, [])
+  },
+)

@@ -72,6 +72,8 @@ export class SyncEngine {
   readonly #room: Bell
   readonly #released: Bell
   readonly #forgotten = new WeakSet<ProtectedVolume>()
+  /** A volume waits for an acknowledgement before it may be compared. */
+  #isAwaitingAck = false
   #lanes: Promise<void>[] = []
 
   constructor(host: SyncHost) {
@@ -94,6 +96,9 @@ export class SyncEngine {
   /** The queue has become smaller. */
   roomMade(): void {
     this.#room.ring()
+    if (!this.#isAwaitingAck) return
+    this.#isAwaitingAck = false // a lane that finds it so again says it again
+    this.wake()
   }
 
   /** Resolves when no lane has anything of a volume that is served no more. */
@@ -149,9 +154,22 @@ export class SyncEngine {
       if (volume.heldBecause !== undefined) continue
       this.#endIfDone(volume)
       const region = this.#nextRegion(volume)
+      if (region !== undefined && !this.#mayCompare(volume)) continue
       if (region !== undefined) return this.#unitFrom(volume, region)
     }
     return undefined
+  }
+
+  /**
+   * False where the VRA's answer could be of before the volume was served again: what it has on its way would come after a block that was found alike, and
+   * change it.
+   */
+  #mayCompare({ compares, syncPosition: from }: ProtectedVolume): boolean {
+    const { stream } = this.#host
+    const isAhead = from?.generation === stream.generation && from.sequence > stream.durable
+    if (!compares || !isAhead) return true
+    this.#isAwaitingAck = true
+    return false
   }
 
   #nextRegion(volume: ProtectedVolume): number | undefined {
@@ -249,6 +267,7 @@ export class SyncEngine {
   async #askFor(unit: Unit): Promise<Uint8Array | undefined | 'lost'> {
     const { volume, firstRegion, regionCount } = unit
     if (!volume.compares || unit.isUntouched || volume.number === undefined) return undefined
+    if (!this.#mayCompare(volume)) return 'lost' // it may be compared since the unit was claimed
     const { offsetBytes } = volume.map.rangeOf(firstRegion)
     const last = volume.map.rangeOf(firstRegion + regionCount - 1)
     const blockCount = Math.ceil((last.offsetBytes + last.lengthBytes - offsetBytes) / hashBlockSizeBytes)
