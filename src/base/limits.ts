@@ -257,6 +257,9 @@ export const recoveriesKeptMax = 50
 export const recoveryAttemptsMax = 6
 export const commitPolicyMillisMax = 30 * 24 * 3_600_000
 export const commitPolicyMillisDefault = 60 * 60_000
+/** After a start a commit policy leaves people so long before it takes effect, or its whole wait where that is shorter. */
+export const policyNoticeMillis = 10 * 60_000
+assert(policyNoticeMillis <= commitPolicyMillisDefault, 'a start does not lengthen the usual wait')
 /** Standby copies are brought up to a newer checkpoint as often. */
 export const standbyIntervalMillisMin = 60_000
 export const standbyIntervalMillisMax = 7 * 24 * 3_600_000

@@ -106,6 +106,8 @@ export interface RecoveryFacts {
   readonly commitPolicy: CommitPolicy
   /** When the commit policy takes effect; undefined where it does not, or not yet. */
   readonly policyAtMicros: number | undefined
+  /** The VRA was not running when its time came, or soon after: it is later than was asked for. */
+  readonly isPolicyPutOff: boolean | undefined
   readonly createdAtMicros: number
   readonly readyAtMicros: number | undefined
   readonly endedAtMicros: number | undefined

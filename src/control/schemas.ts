@@ -433,6 +433,9 @@ const recoveryFacts = z.object({
   etaMillis: z.number().optional(),
   commitPolicy,
   policyAtMicros: micros.optional().meta({ description: 'When the commit policy takes effect.' }),
+  isPolicyPutOff: z.boolean().optional().meta({
+    description: 'The VRA was not running when its time came, or soon after: it takes effect later than was asked for.',
+  }),
   createdAtMicros: micros,
   readyAtMicros: micros.optional(),
   endedAtMicros: micros.optional(),

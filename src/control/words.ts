@@ -146,10 +146,8 @@ export function recoveryInWords(recovery: RecoveryFacts, nowMicros: number): str
 }
 
 /** "preparing 43 %, 3 min 20 s left", "ready for 12 min, rolled back in 48 min" */
-export function recoveryStateInWords(
-  { state, doneBytes, totalBytes, etaMillis, readyAtMicros, policyAtMicros, commitPolicy }: RecoveryFacts,
-  nowMicros: number,
-): string {
+export function recoveryStateInWords(recovery: RecoveryFacts, nowMicros: number): string {
+  const { state, doneBytes, totalBytes, etaMillis, readyAtMicros, policyAtMicros, commitPolicy } = recovery
   if (state === 'preparing' && totalBytes > 0) {
     const eta = etaMillis === undefined ? '' : `, ${durationInWords(etaMillis)} left`
     return `${state} ${Math.floor((100 * doneBytes) / totalBytes)} %${eta}`
@@ -158,7 +156,9 @@ export function recoveryStateInWords(
   const since = durationInWords(Math.max(0, nowMicros - readyAtMicros) / 1000)
   if (policyAtMicros === undefined) return `ready for ${since}`
   const end = commitPolicy.kind === 'commit' ? 'committed' : 'rolled back'
-  return `ready for ${since}, ${end} in ${durationInWords(Math.max(0, policyAtMicros - nowMicros) / 1000)} unless you say otherwise`
+  const putOff = recovery.isPolicyPutOff === true ? ' (the VRA was not running when its time came: it is put off)' : ''
+  const wait = durationInWords(Math.max(0, policyAtMicros - nowMicros) / 1000)
+  return `ready for ${since}, ${end} in ${wait} unless you say otherwise${putOff}`
 }
 
 const outcomeWords: Readonly<Record<DrillOutcome, string>> = {

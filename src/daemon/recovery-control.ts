@@ -8,7 +8,6 @@ import { durationInWords } from '../control/words.ts'
 import {
   changesVpg,
   isWhole,
-  policyEnd,
   vmsOf,
   volumesMeant,
   type Recoveries,
@@ -248,7 +247,7 @@ export class RecoveryControl {
     return remarks
   }
 
-  #facts({ vpg, record, things, progress, trouble }: RecoveryView): api.RecoveryFacts {
+  #facts({ vpg, record, things, progress, trouble, policy }: RecoveryView): api.RecoveryFacts {
     const entry = this.#parts.table.get(vpg)
     const nameOf = namesIn(entry)
     const { checkpoint, createdAtMicros, readyAtMicros, endedAtMicros, commitPolicy } = record
@@ -256,7 +255,6 @@ export class RecoveryControl {
       checkpoint?.volumes.find(({ number }) => number === volume)?.sizeBytes ??
       entry?.definition.volumes.find(({ number }) => number === volume)?.sizeBytes ??
       0
-    const end = record.state === 'ready' ? policyEnd(record, this.#parts.clock.timestampMicros()) : undefined
     const etas = progress.flatMap(({ etaMillis }) => etaMillis ?? [])
     return {
       id: record.id,
@@ -282,8 +280,8 @@ export class RecoveryControl {
       totalBytes: progress.reduce((sum, { totalBytes }) => sum + totalBytes, 0),
       etaMillis: etas.length === 0 ? undefined : Math.max(...etas),
       commitPolicy,
-      policyAtMicros:
-        end === undefined || readyAtMicros === undefined ? undefined : readyAtMicros + commitPolicy.afterMillis * 1000,
+      policyAtMicros: policy?.atMicros,
+      isPolicyPutOff: policy?.isPutOff,
       createdAtMicros,
       readyAtMicros: readyAtMicros ?? undefined,
       endedAtMicros: endedAtMicros ?? undefined,

@@ -1,4 +1,5 @@
 import { Failure } from '../base/failure.ts'
+import { policyNoticeMillis } from '../base/limits.ts'
 import type { CommitPolicy, RecoveryKind, RecoveryRecord } from '../timeline/recovery.ts'
 
 // What a person may decide of a recovery, and when: in words, for whoever asks for something else is likely to be in a hurry.
@@ -68,14 +69,28 @@ export function requirePolicy(kind: RecoveryKind, policy: CommitPolicy): void {
     throw new Failure('REQUEST_INVALID', 'a failover test is never committed: its commit policy is none or rollback')
 }
 
-/** The state that a commit policy leads to when nobody has said anything, and how many milliseconds from now; undefined where it waits for ever. */
+/** What a commit policy leads to when nobody says anything. */
+export interface PolicyEnd {
+  readonly state: 'committing' | 'removing'
+  readonly inMillis: number
+  /** Its time would have come while no process was there, or soon after: people are left the time to see that it is about to. */
+  readonly isPutOff: boolean
+}
+
+/**
+ * From the moment that this process knows the recovery as ready; undefined where it waits for ever. It is measured by the monotonic clock from then on: a clock that is
+ * set moves nothing. Of one that was ready before this process there is only the clock of the wall to say how much of the wait has passed, and nobody could decide while
+ * there was none: it takes effect no sooner than policyNoticeMillis, and no later than a whole wait, from here.
+ */
 export function policyEnd(
-  { commitPolicy, readyAtMicros }: RecoveryRecord,
+  { commitPolicy: { kind, afterMillis }, readyAtMicros }: RecoveryRecord,
   nowMicros: number,
-): { readonly state: 'committing' | 'removing'; readonly inMillis: number } | undefined {
-  if (commitPolicy.kind === 'none' || readyAtMicros === undefined) return undefined
-  // A clock that was set back lengthens no wait beyond what was asked for.
-  const passedMillis = Math.max(0, nowMicros - readyAtMicros) / 1000
-  const state = commitPolicy.kind === 'commit' ? 'committing' : 'removing'
-  return { state, inMillis: Math.max(0, commitPolicy.afterMillis - passedMillis) }
+  origin: 'ready-now' | 'found-ready',
+): PolicyEnd | undefined {
+  if (kind === 'none' || readyAtMicros === undefined) return undefined
+  const state = kind === 'commit' ? 'committing' : 'removing'
+  if (origin === 'ready-now') return { state, inMillis: afterMillis, isPutOff: false }
+  const leftMillis = afterMillis - Math.max(0, nowMicros - readyAtMicros) / 1000
+  const noticeMillis = Math.min(afterMillis, policyNoticeMillis)
+  return { state, inMillis: Math.max(leftMillis, noticeMillis), isPutOff: leftMillis < noticeMillis }
 }

@@ -30,7 +30,7 @@ import type { RecoveredThing, RecoveryTarget, TargetPlan } from './target.ts'
 //
 // Nothing here is on the way of a write, and what a recovery meets ends at that recovery.
 
-export { changesVpg, policyEnd } from './decisions.ts'
+export { changesVpg } from './decisions.ts'
 export { RawTarget, type RawTools } from './raw.ts'
 export { Standbys, type StandbyView } from './standby.ts'
 export { vmsOf, volumesMeant, type Selection } from './selection.ts'
@@ -71,6 +71,8 @@ export interface RecoveryView {
   readonly progress: readonly VolumeProgress[]
   /** Why it does not get on at this moment; it is tried again. */
   readonly trouble: string | undefined
+  /** When its commit policy takes effect; `isPutOff`: later than asked for, because no process was there when its time came. */
+  readonly policy: { readonly atMicros: number; readonly isPutOff: boolean } | undefined
 }
 
 interface HeldVpg {
@@ -254,7 +256,7 @@ export class Recoveries {
     const things = record.state === 'removed' ? [] : (target?.things(record, held.definition()) ?? [])
     const unknown = `this VRA is not set up for the target ${record.target.kind}`
     const trouble = target === undefined && !hasEnded(record) ? unknown : run?.trouble
-    return { vpg, record, things, progress: run?.progress() ?? [], trouble }
+    return { vpg, record, things, progress: run?.progress() ?? [], trouble, policy: run?.policy }
   }
 
   #found(id: string): [VpgId, HeldVpg, RecoveryRecord] {

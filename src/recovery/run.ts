@@ -9,7 +9,7 @@ import type { Aging } from '../aging/aging.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import { hasEnded, type DrillResult, type RecoveryRecord, type RecoveryState } from '../timeline/recovery.ts'
-import { policyEnd, requireDecidable, type Decision } from './decisions.ts'
+import { policyEnd, requireDecidable, type Decision, type PolicyEnd } from './decisions.ts'
 import type { RecoveryEvents } from './events.ts'
 import type { RecoveryTarget, TargetContext } from './target.ts'
 
@@ -75,12 +75,16 @@ export class Run {
   #record: RecoveryRecord
   /** What lives in the process is there. */
   #isLive: boolean
+  /** Another process made it ready. */
+  readonly #isFoundReady: boolean
   #step = new AbortController()
   /** Decided, and not in the record yet. */
   #wanted: 'committing' | 'removing' | undefined
   /** What came of a drill, until it is in the record. */
   #drillResult: DrillResult | undefined
   #trouble: string | undefined
+  /** As this process found it ready, and from which moment it counts. */
+  #policy: { readonly end: PolicyEnd; readonly atMicros: number } | undefined
   /** Why it goes no further in this process. */
   #ended: Failure | undefined
   #done: Promise<void> = Promise.resolve()
@@ -89,6 +93,7 @@ export class Run {
     this.#parts = parts
     this.#record = record
     this.#isLive = origin === 'begun-now'
+    this.#isFoundReady = record.state === 'ready'
   }
 
   get record(): RecoveryRecord {
@@ -98,6 +103,12 @@ export class Run {
   /** It does not get on at this moment, and is tried again: why. */
   get trouble(): string | undefined {
     return this.#trouble
+  }
+
+  /** When the commit policy takes effect, by the clock of the wall; undefined where it does not, or the recovery is not ready. */
+  get policy(): { readonly atMicros: number; readonly isPutOff: boolean } | undefined {
+    if (this.#record.state !== 'ready' || this.#policy === undefined) return undefined
+    return { atMicros: this.#policy.atMicros, isPutOff: this.#policy.end.isPutOff }
   }
 
   progress(): VolumeProgress[] {
@@ -327,11 +338,12 @@ export class Run {
   async #decided(signal: AbortSignal): Promise<Patch> {
     const resuming = this.#resume(signal)
     const { clock } = this.#parts
-    let end = policyEnd(this.#record, clock.timestampMicros())
+    const nowMicros = clock.timestampMicros()
+    const end = policyEnd(this.#record, nowMicros, this.#isFoundReady ? 'found-ready' : 'ready-now')
     if (end === undefined) await aborted(signal)
-    while (end !== undefined && end.inMillis > 0 && !signal.aborted) {
+    else {
+      this.#policy = { end, atMicros: nowMicros + Math.round(end.inMillis * 1000) }
       await clock.sleep(end.inMillis, signal).catch(() => undefined)
-      end = policyEnd(this.#record, clock.timestampMicros())
     }
     this.#closing.signal.throwIfAborted()
     this.#step.abort(decidedOtherwise)

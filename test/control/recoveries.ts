@@ -71,6 +71,10 @@ t.test('the status page and the words say what goes on, and what can be done', a
     commitPolicy: { kind: 'rollback', afterMillis: 180_000 },
   }
   t.match(recoveryInWords(waiting, nowMicros), /ready for 1 min, rolled back in 2 min unless you say otherwise$/)
+  t.match(
+    recoveryInWords({ ...waiting, isPolicyPutOff: true }, nowMicros),
+    /rolled back in 2 min unless you say otherwise \(the VRA was not running/,
+  )
   t.match(nextInWords(waiting), /commit r-1/)
   t.match(nextInWords({ ...waiting, kind: 'test' }), /recover stop r-1/)
   t.equal(nextInWords({ ...waiting, state: 'removing' }), undefined)

@@ -299,7 +299,14 @@ export class FakeVra implements VraControl {
           ...{ doneBytes: 0, totalBytes: volume.sizeBytes, etaMillis: undefined },
         })),
       })),
-      ...{ things: [], doneBytes: 0, totalBytes: plan.sizeBytes, etaMillis: 90_000, policyAtMicros: undefined },
+      ...{
+        things: [],
+        doneBytes: 0,
+        totalBytes: plan.sizeBytes,
+        etaMillis: 90_000,
+        policyAtMicros: undefined,
+        isPolicyPutOff: undefined,
+      },
       ...{ createdAtMicros: nowMicros, readyAtMicros: undefined, endedAtMicros: undefined, rtoMillis: undefined },
       ...{ trouble: undefined, failure: undefined, drill: undefined },
     }
