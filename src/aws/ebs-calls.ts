@@ -6,8 +6,9 @@ import {
   type EBSClient,
 } from '@aws-sdk/client-ebs'
 import { createHash } from 'node:crypto'
-import type { Failure } from '../base/failure.ts'
+import { Failure } from '../base/failure.ts'
 import { mayPass, type Attempts } from './attempts.ts'
+import { isThrottle } from './failures.ts'
 import { tagList, type TagTable } from './tags.ts'
 
 /** All of it is part of what its token stands for: another request with the same token is refused. */
@@ -54,11 +55,14 @@ export class EbsCalls {
     return SnapshotId
   }
 
-  /** AWS has taken it as whole on return; it is not yet. A snapshot that is unknown is asked for again while it may be unseen. */
+  /**
+   * AWS has taken it as whole on return; it is not yet. A snapshot that is unknown is asked for again while it may be unseen. `unanswered` is called for each request
+   * that AWS may have taken all the same.
+   */
   async complete(
     snapshot: string,
     written: { readonly blockCount: number; readonly checksum: string },
-    mayBeUnseen: () => boolean,
+    { mayBeUnseen, unanswered }: { readonly mayBeUnseen: () => boolean; readonly unanswered: () => void },
     signal: AbortSignal,
   ): Promise<void> {
     const command = new CompleteSnapshotCommand({
@@ -69,7 +73,14 @@ export class EbsCalls {
       ChecksumAggregationMethod: 'LINEAR',
     })
     const send = (abortSignal: AbortSignal) => this.#client.send(command, { abortSignal })
-    const attempt = () => this.#attempts.once('ebs:CompleteSnapshot', signal, send)
+    const attempt = async (): Promise<void> => {
+      try {
+        await this.#attempts.once('ebs:CompleteSnapshot', signal, send)
+      } catch (error) {
+        if (error instanceof Failure && error.code === 'CLOUD_UNAVAILABLE' && !isThrottle(error)) unanswered()
+        throw error
+      }
+    }
     const mayRepeat = (failure: Failure, count: number): boolean =>
       mayPass(failure, count) || (failure.code === 'NOT_FOUND' && mayBeUnseen())
     await this.#attempts.repeat(attempt, mayRepeat, 'fail', signal)

@@ -16,6 +16,9 @@ import { unseenMillisMax, writeBlocks, type WriteTools } from './write-blocks.ts
 //
 // What a dead process had put is not known (a pending snapshot cannot be listed): all is put once more. A snapshot that failed, ran out of time, or
 // was refused at the end is deleted, and the next attempt has another token.
+//
+// Who completes a snapshot for the second time may be refused because AWS has taken the first request, of which the answer was lost: then it is becoming complete, which
+// may take far longer than all that was put, and is waited for as long as it is pending. One that was not taken ends as well: AWS cancels it when its time is over.
 
 export interface SnapshotTools extends WriteTools {
   readonly ebs: EbsCalls
@@ -49,8 +52,6 @@ export interface SnapshotJob {
 
 const attemptsMax = 5
 const completionMillisMax = 2 * 3_600_000
-/** Who refuses to complete a snapshot may be completing it already. */
-const doubtMillisMax = 120_000
 
 /** The id of the completed snapshot. */
 export async function makeSnapshot(job: SnapshotJob, tools: SnapshotTools, signal: AbortSignal): Promise<string> {
@@ -152,52 +153,54 @@ async function attemptSnapshot(
   }
 
   const wasTaken = memory.isTaken === true
-  const isTaken = wasTaken || (await complete(snapshot, written, mayBeUnseen, tools, signal))
-  if (isTaken && !wasTaken) await job.remember({ ...memory, snapshot, written, isTaken })
-  const end = await untilEnded(snapshot, isTaken ? completionMillisMax : doubtMillisMax, tools, signal)
-  if (end !== 'completed') return await next('same')
+  if (!wasTaken) {
+    const isSecond = memory.written !== undefined // a process before may have got so far
+    const outcome = await complete({ snapshot, written, isSecond, mayBeUnseen }, tools, signal)
+    if (outcome === 'refused') return await next('same')
+    if (outcome === 'taken') await job.remember({ ...memory, snapshot, written, isTaken: true })
+  }
+  if ((await untilEnded(snapshot, tools, signal)) === 'error') return await next('same')
   await job.remember({ ...memory, snapshot, written, isTaken: true, isComplete: true })
   return snapshot
 }
 
-/** True where AWS has taken it as whole. */
+interface Completion {
+  readonly snapshot: string
+  readonly written: NonNullable<SnapshotMemory['written']>
+  /** It may have been asked for before. */
+  readonly isSecond: boolean
+  readonly mayBeUnseen: () => boolean
+}
+
+/** 'refused': it will never be complete, for a dead process has left other blocks in it. 'doubtful': an earlier request may have been taken. */
 async function complete(
-  snapshot: string,
-  written: NonNullable<SnapshotMemory['written']>,
-  mayBeUnseen: () => boolean,
+  { snapshot, written, isSecond, mayBeUnseen }: Completion,
   { ebs }: SnapshotTools,
   signal: AbortSignal,
-): Promise<boolean> {
+): Promise<'taken' | 'refused' | 'doubtful'> {
+  let mayBeTaken = isSecond
   try {
-    await ebs.complete(snapshot, written, mayBeUnseen, signal)
-    return true
+    await ebs.complete(snapshot, written, { mayBeUnseen, unanswered: () => void (mayBeTaken = true) }, signal)
+    return 'taken'
   } catch (error) {
-    // It may be a second request whose first one's answer was lost, or a snapshot in which a dead process has left more blocks.
-    if (isStale(error)) return false
-    throw error
+    if (!isStale(error)) throw error
+    return mayBeTaken || !isAboutBlocks(error) ? 'doubtful' : 'refused'
   }
 }
 
-/** `pending` where that is all that was to be seen for so long. */
+/** Waits as long as it is pending, up to a bound, past which it fails CLOUD_UNAVAILABLE: whoever comes back goes on waiting. */
 async function untilEnded(
   snapshot: string,
-  waitMillisMax: number,
   { ec2, clock }: SnapshotTools,
   signal: AbortSignal,
-): Promise<'completed' | 'error' | 'pending'> {
+): Promise<'completed' | 'error'> {
   const startedMillis = clock.monotonicMillis()
   const look = async (): Promise<'completed' | 'error' | undefined> => {
     const state = await stateOf(snapshot, ec2, signal)
     if (state === undefined && clock.monotonicMillis() - startedMillis > unlistedMillisMax) return 'error'
     return state === 'completed' || state === 'error' ? state : undefined
   }
-  try {
-    return await until(`the snapshot ${snapshot} is completed`, look, waitMillisMax, clock, signal)
-  } catch (error) {
-    if (waitMillisMax === doubtMillisMax && failedWith(error, 'CLOUD_UNAVAILABLE') && errorNameOf(error) === '')
-      return 'pending'
-    throw error
-  }
+  return await until(`the snapshot ${snapshot} is completed`, look, completionMillisMax, clock, signal)
 }
 
 /** Undefined where it is in no listing (yet). */
@@ -246,6 +249,11 @@ function isStale(error: unknown): boolean {
 /** Nothing that it is put upon can be wrong: another attempt asks for the same, a key that AWS does not take. */
 function isRefusedByItself(error: unknown, parent: Parent | undefined): boolean {
   return parent === undefined && errorNameOf(error) === 'ValidationException'
+}
+
+/** The count or the checksum of its blocks is another one. */
+function isAboutBlocks(error: unknown): boolean {
+  return error instanceof Failure && error.details['reason'] === 'INVALID_PARAMETER_VALUE'
 }
 
 function isAbout(error: unknown, parent: string | undefined): boolean {

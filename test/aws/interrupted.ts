@@ -1,5 +1,6 @@
 import t from 'tap'
 import { memoryOf } from '../../src/aws/memory.ts'
+import { ownKeys } from '../../src/aws/tags.ts'
 import { AwsWorld, bootSector, Model } from '../support/aws-world.ts'
 
 const { signal } = new AbortController()
@@ -73,6 +74,56 @@ t.test('a snapshot without a block to put is completed though AWS does not know 
   await world.recoveries(tools).prepare(world.context(held, signal))
   t.equal(world.sim.callCount('StartSnapshot'), 1)
   t.equal(world.sim.callCount('DeleteSnapshot'), 0)
+  await tools.close()
+  await world.close()
+})
+
+t.test('a snapshot is waited for, and not thrown away, where the answer to its completion was lost', async t => {
+  for (const kind of ['lose-response', 'hang-after'] as const) {
+    const model = new Model({ 1: 2 ** 20 })
+    model.write(1, 0, bootSector())
+    const world = await AwsWorld.start(model, { refusesSecondComplete: true, completionMillis: 1_500_000 })
+    const held = { record: world.record(model.checkpoint(), settings) }
+    const dying = new AbortController()
+    if (kind === 'hang-after')
+      // the process dies with it
+      world.sim.afterCall = (_, operation) => {
+        if (operation === 'CompleteSnapshot') dying.abort(new Error('killed'))
+      }
+    world.sim.faults.next('CompleteSnapshot', { kind })
+    let tools = world.tools()
+    const preparing = world.recoveries(tools).prepare(world.context(held, dying.signal))
+    if (kind === 'hang-after') {
+      await t.rejects(preparing, { message: 'killed' })
+      await tools.close()
+      tools = world.tools()
+      await world.recoveries(tools).prepare(world.context(held, signal))
+    } else await preparing
+    t.equal(world.sim.callCount('CompleteSnapshot'), 2, kind)
+    t.equal(world.sim.callCount('StartSnapshot'), 1, kind)
+    t.equal(world.sim.callCount('DeleteSnapshot'), 0, kind)
+    await tools.close()
+    await world.close()
+  }
+})
+
+t.test('a snapshot that has other blocks than it should have is given up at once, not waited for', async t => {
+  const model = new Model({ 1: 2 ** 20 })
+  model.write(1, 0, bootSector())
+  const world = await AwsWorld.start(model)
+  const held = { record: world.record(model.checkpoint(), settings) }
+  const tools = world.tools()
+  world.sim.faults.next('CompleteSnapshot', {
+    kind: 'refuse',
+    status: 400,
+    code: 'ValidationException',
+    reason: 'INVALID_PARAMETER_VALUE',
+  })
+  const begunMillis = world.clock.monotonicMillis()
+  await world.recoveries(tools).prepare(world.context(held, signal))
+  t.equal(world.sim.callCount('StartSnapshot'), 2)
+  t.equal(world.sim.account.tagged(ownKeys.recovery, held.record.id).filter(id => id.startsWith('snap-')).length, 1)
+  t.ok(world.clock.monotonicMillis() - begunMillis < 100_000)
   await tools.close()
   await world.close()
 })

@@ -186,7 +186,8 @@ export class AwsSim {
       if (fault?.kind === 'cut') throw new Error('cut')
       if (this.#options.latencyMillis > 0)
         await new Promise(resolve => setTimeout(resolve, this.#options.latencyMillis))
-      if (fault?.kind === 'refuse') throw new Refusal(fault.status, fault.code, fault.message ?? 'as planned')
+      if (fault?.kind === 'refuse')
+        throw new Refusal(fault.status, fault.code, fault.message ?? 'as planned', fault.reason)
       if (fault?.kind === 'corrupt' && operation === 'PutSnapshotBlock') body[body.length >> 1]! ^= 1
       this.#checkSigned(incoming.headers, body, isEc2 ? 'ec2' : 'ebs', fault?.kind === 'corrupt')
       if (this.denied.includes(operation))

@@ -2,7 +2,13 @@
 
 export type Fault =
   /** Answered with an error; nothing was done. */
-  | { readonly kind: 'refuse'; readonly status: number; readonly code: string; readonly message?: string }
+  | {
+      readonly kind: 'refuse'
+      readonly status: number
+      readonly code: string
+      readonly message?: string
+      readonly reason?: string
+    }
   /** The connection breaks; nothing was done. */
   | { readonly kind: 'cut' }
   /** It is done, and the connection breaks before the answer. */
