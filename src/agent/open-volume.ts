@@ -115,7 +115,12 @@ function whyChanged(
   if (before.device !== now.device || before.inode !== now.inode)
     return 'the disk is another one (device or inode) than when the agent stopped: the whole of it is compared'
   if (run.kind === 'running' && run.written.includes(name)) return undefined // its times are later, by the agent's own writes
+  if (now.writes !== undefined) return now.writes !== '' && before.writes === now.writes ? undefined : whyMaybeWritten
   if (before.modifiedNanos !== now.modifiedNanos || before.changedNanos !== now.changedNanos)
     return 'the disk was changed while the agent did not run (its modification times are others): the whole of it is compared'
   return undefined
 }
+
+const whyMaybeWritten =
+  'the block device may have been written to while the agent did not run (the host was started anew, the device attached anew, its count of written sectors ' +
+  'is another, or is not to be had): the whole of it is compared'

@@ -52,7 +52,7 @@ export interface NamedVolume {
 }
 
 export interface AgentState {
-  readonly formatVersion: 2
+  readonly formatVersion: 3
   readonly agent: string
   readonly vpg: string
   /** 32 hexadecimal digits, once the VRA has said it. */
@@ -80,7 +80,7 @@ export interface AgentState {
 
 export function firstState(owner: { readonly agent: string; readonly vpg: string }): AgentState {
   return {
-    formatVersion: 2,
+    formatVersion: 3,
     ...owner,
     sessionNumber: 0,
     epoch: 0,
@@ -103,9 +103,13 @@ export function parseState(text: string, file: string): AgentState {
     const why = `${file} is damaged: it is not JSON. Move the whole directory away to begin anew with a synchronisation by hashes.`
     throw new Failure('RECORD_CORRUPT', why, {}, { cause })
   }
-  if (state.formatVersion === 2) return state as AgentState
+  if (state.formatVersion === 3) return state as AgentState
+  if (state.formatVersion === 2) return { ...(state as AgentState), formatVersion: 3 } // of block devices it is not known whether they were written to
   if (state.formatVersion === 1) return fromVersion1(state)
-  throw new Failure('VERSION_UNSUPPORTED', `${file} is of version ${String(state.formatVersion)}, this agent knows 2`)
+  throw new Failure(
+    'VERSION_UNSUPPORTED',
+    `${file} is of version ${String(state.formatVersion)}, this agent knows 1 to 3`,
+  )
 }
 
 /** Version 1 kept no dirty maps: its volumes begin with a synchronisation by hashes, as where a map is lost. */
@@ -113,7 +117,7 @@ function fromVersion1(state: Partial<AgentState>): AgentState {
   const volumes = state.volumes ?? []
   return {
     ...(state as AgentState),
-    formatVersion: 2,
+    formatVersion: 3,
     vpgVolumes: [],
     paused: false,
     run: { kind: 'running', written: volumes.map(volume => volume.name) },

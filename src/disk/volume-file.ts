@@ -1,6 +1,7 @@
 import * as fs from 'node:fs'
 import { Failure } from '../base/failure.ts'
 import { sectorSizeBytes } from '../base/units.ts'
+import { blockDeviceSizeBytes, blockDeviceWrites } from './block-device.ts'
 import { claimFile } from './file-claim.ts'
 
 // A guest's disk: a raw file or a block device that is read and written by many calls at once, in the thread pool. (The
@@ -13,6 +14,11 @@ export interface VolumeFileIdentity {
   readonly sizeBytes: number
   readonly modifiedNanos: string
   readonly changedNanos: string
+  /**
+   * Of a block device, in place of the times, which say nothing of its contents: the same text where nobody has written to it between. Empty where that
+   * cannot be known.
+   */
+  readonly writes?: string
 }
 
 /** Offsets in bytes, not necessarily sectors. Every call may fail with the system's error (EIO, ENOSPC). */
@@ -22,7 +28,7 @@ export interface VolumeFile {
   readonly isOneHole: boolean
   /**
    * Keeps every other claim of the same disk away until it is closed, whatever names it has. BUSY where there is one. (A block device was claimed
-   * when it was opened.)
+   * when it was opened: what others have left in the kernel's memory for it is written out.)
    */
   claim(): Promise<void>
   /** Fills the whole target. */
@@ -33,7 +39,7 @@ export interface VolumeFile {
   sync(): Promise<void>
   /** It may have grown, or shrunk, since it was opened. */
   currentSizeBytes(): number
-  /** As of now. A block device's times do not change with its contents. */
+  /** As of now. Of a block device after claim(), and after a sync() that has not failed, everything written before is in it. */
   identity(): VolumeFileIdentity
   close(): Promise<void>
 }
@@ -46,6 +52,7 @@ class RealVolumeFile implements VolumeFile {
   readonly #descriptor: number
   readonly #path: string
   readonly #isFile: boolean
+  #isWrittenOut = true
 
   constructor(descriptor: number, path: string, stat: fs.Stats) {
     this.#descriptor = descriptor
@@ -57,6 +64,7 @@ class RealVolumeFile implements VolumeFile {
 
   async claim(): Promise<void> {
     if (this.#isFile) await claimFile(this.#descriptor, this.#path)
+    else this.#isWrittenOut = await this.sync().then(yes, no) // where not, it is not known what was written
   }
 
   read(target: Uint8Array, offsetBytes: number): Promise<void> {
@@ -102,6 +110,7 @@ class RealVolumeFile implements VolumeFile {
       sizeBytes: this.sizeBytes,
       modifiedNanos: String(stat.mtimeNs),
       changedNanos: String(stat.ctimeNs),
+      ...(stat.isBlockDevice() ? { writes: this.#isWrittenOut ? blockDeviceWrites(Number(stat.rdev)) : '' } : {}),
     }
   }
 
@@ -112,15 +121,11 @@ class RealVolumeFile implements VolumeFile {
   }
 }
 
+const yes = (): boolean => true
+const no = (): boolean => false
+
 function sizeBytesOf(stat: fs.Stats): number {
   return stat.isBlockDevice() ? blockDeviceSizeBytes(stat.rdev) : stat.size
-}
-
-/** fstat() says 0 for a block device; the kernel tells its size, in sectors of 512, below /sys. */
-function blockDeviceSizeBytes(device: number): number {
-  const major = Math.floor(device / 256) % 4096
-  const minor = (device % 256) + 256 * Math.floor(device / 2 ** 20)
-  return sectorSizeBytes * Number(fs.readFileSync(`/sys/dev/block/${major}:${minor}/size`, 'latin1'))
 }
 
 /**

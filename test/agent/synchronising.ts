@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import * as fs from 'node:fs'
 import * as path from 'node:path'
@@ -40,6 +41,44 @@ t.test('a disk that was changed while the agent did not run is compared by hashe
   t.same(site.differences(), [])
   t.same(site.vra.faults, [])
   t.equal(site.vra.receivedDataBytes, 3 * 64 * KiB, 'what differs, and nothing else')
+})
+
+t.test('a block device that was written to while the agent did not run is compared, another one goes on', async t => {
+  const site = await Site.create(t.testdir(), ['a'], 4 * MiB)
+  const attached = spawnSync('losetup', ['--find', '--show', site.pathOf('a')], { encoding: 'utf8' })
+  const device = attached.status === 0 ? attached.stdout.trim() : undefined
+  if (device === undefined) {
+    await site.vra.kill()
+    return t.comment(`no loop device is to be had here: ${attached.error?.message ?? attached.stderr}`)
+  }
+  const volumes = [{ name: 'a', path: device }]
+  try {
+    fs.writeFileSync(device, randomBytes(MiB), { flag: 'r+', flush: true }) // a disk whose writes are counted
+    let agent = await site.start({ volumes })
+    await site.untilExact(agent)
+    await writeSome(site, agent, 'a', 20)
+    await site.untilExact(agent)
+    const { generation } = agent.status()
+    await agent.close()
+
+    fs.utimesSync(device, new Date(), new Date()) // as who looks after the nodes does, whenever a device was closed
+    agent = await site.start({ volumes })
+    t.equal(agent.status().volumes[0]?.sync, 'none', 'nobody has written to it')
+    await site.untilExact(agent)
+    t.equal(agent.status().generation, generation)
+    await agent.close()
+
+    fs.writeFileSync(device, randomBytes(4096), { flag: 'r+' }) // maybe in memory only, when the agent looks
+    agent = await site.start({ volumes })
+    t.match(agent.status().volumes[0], { sync: 'delta', reason: /block device may have been written to/ })
+    await site.untilExact(agent)
+    await agent.close()
+    t.ok(fs.readFileSync(device).equals(site.vra.models.get('a')!), 'the VRA has what was written')
+  } finally {
+    await site.vra.kill()
+    spawnSync('losetup', ['--detach', device])
+  }
+  t.same(site.vra.faults, [])
 })
 
 t.test('hashes that the VRA cannot tell cost the blocks themselves', async t => {
