@@ -1,3 +1,4 @@
+import type { Clock } from '../base/clock.ts'
 import { Permits } from '../base/permits.ts'
 
 // The contents of a VPG's manifest grow with its history, and all VPGs' together with their number. So a VPG sleeps while nobody needs them: its newest
@@ -9,6 +10,10 @@ import { Permits } from '../base/permits.ts'
 
 /** So many are read at once. */
 const wakingAtOnce = 2
+
+/** After the first look at a VPG the next one waits so many times as long as that took: of a start with very many nobody should notice. */
+const restPerLook = 9
+const restMillisMax = 30_000
 
 /** A VPG that can let go of its contents. */
 export interface Sleeper {
@@ -24,10 +29,14 @@ export class AwakeVpgs {
   readonly #merging = new Permits(wakingAtOnce)
   /** With their sizes; least recently used first. */
   readonly #awake = new Map<Sleeper, number>()
+  readonly #clock: Clock
   #sizeBytes = 0
+  #isLooking = false
+  #nextLookMillis = 0
 
-  constructor(sizeBytesMax: number) {
+  constructor(sizeBytesMax: number, clock: Clock) {
     this.#sizeBytesMax = sizeBytesMax
+    this.#clock = clock
   }
 
   /** Reads the contents of one that sleeps. */
@@ -38,6 +47,23 @@ export class AwakeVpgs {
   /** Work that wakes VPGs only to see what is due: few at a time. */
   async inTurn<T>(work: () => Promise<T>): Promise<T> {
     return await this.#merging.with(work)
+  }
+
+  /**
+   * The first look of this process at a VPG that sleeps and is not known to need one, one VPG at a time and none soon after another. Undefined where it is
+   * not the time for it.
+   */
+  async firstLook<T>(look: () => Promise<T>): Promise<T | undefined> {
+    const startMillis = this.#clock.monotonicMillis()
+    if (this.#isLooking || startMillis < this.#nextLookMillis) return undefined
+    this.#isLooking = true
+    try {
+      return await this.inTurn(look)
+    } finally {
+      const endMillis = this.#clock.monotonicMillis()
+      this.#nextLookMillis = endMillis + Math.min(restMillisMax, restPerLook * (endMillis - startMillis))
+      this.#isLooking = false
+    }
   }
 
   /** It is awake, and was in use until now. */

@@ -168,7 +168,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       segmentMemory: this.#surroundings.segmentMemory ?? new SegmentMemory(),
       mergePermit: new Permits(1),
       workspace: this.#surroundings.workspace ?? new Workspace(),
-      awake: new AwakeVpgs(this.#surroundings.contentsSizeBytesMax ?? contentsSizeBytesMax),
+      awake: new AwakeVpgs(this.#surroundings.contentsSizeBytesMax ?? contentsSizeBytesMax, this.#clock),
       memos,
       signal: this.#closing.signal,
     }
@@ -430,6 +430,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     for (const vpg of [...this.#vpgs.values()]) {
       worked = (await vpg.sealStep(this.#fileUnderPressure())) || worked
       worked = (await this.#mergeStep(vpg)) || worked
+      vpg.tellNote()
     }
     return (await this.#strangersStep()) || worked
   }
@@ -514,7 +515,9 @@ export class MirrorWorker implements RpcMethods<AgingService> {
           this.#notify('damageFound', { vpg: vpg.vpg, sentence: error.message })
         }
       }
-      if (!worked) await this.#clock.sleep(idleMillis * (0.5 + Math.random()), this.#closing.signal)
+      if (worked) continue
+      vpg.tellNote()
+      await this.#clock.sleep(idleMillis * (0.5 + Math.random()), this.#closing.signal)
     }
   }
 

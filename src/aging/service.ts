@@ -27,7 +27,7 @@ export interface AgingConfig {
   readonly scratchDirectory: string
   /** Where VPGs are remembered for a start without the store; undefined: nowhere. */
   readonly memoDirectory: string | undefined
-  /** Of the stop before, where the index has been the same since; none: every VPG is read. */
+  /** What the processes before noted, of which the index has all that was so then; of every other the VPG is read. */
   readonly notes?: readonly StopNote[]
   /** Who owns the VPGs in the store; another owner's VPG is refused, unless it is to be taken over. */
   readonly applianceId: string
@@ -155,11 +155,14 @@ export interface AgingService {
   seal(argument: { readonly vpg: VpgId }): Promise<readonly StreamPosition[]>
   /** The answer to checkpointsGivenUp, after it was acted on, and after the thread was told how far the log is durable by then. */
   givenUp(argument: { readonly question: number }): Promise<void>
-  /** Nothing more is committed, and every notice has been told. Answers with what lets the next start go on from here. */
+  /** Nothing more is committed, and every notice has been told. Answers with what lets the next start go on from here, of the VPGs that nobody was using. */
   close(argument: undefined): Promise<readonly StopNote[]>
 }
 
-/** What a start needs of a VPG that reads nothing of it, as stop-notes.ts makes it: true only as long as the index has all that the VPG had then. */
+/**
+ * What a start needs of a VPG that reads nothing of it, as stop-notes.ts makes it: of use where the index has all that the VPG had then, whatever else it has
+ * by now. The text is empty where a start has to read the VPG.
+ */
 export interface StopNote {
   readonly vpg: VpgId
   readonly text: string
@@ -186,8 +189,8 @@ export interface OpenedVpg {
   readonly recoveries: VpgState['recoveries']
   readonly standby?: VpgState['standby']
   readonly holes: readonly Hole[]
-  /** True where the index has segments and checkpoints since the last stop: here are no segments, and only the newest checkpoint. */
-  readonly isIndexed?: boolean
+  /** Where the index has the VPG from before, the newest checkpoint that it surely has: here are only that, and what was committed after it was noted. */
+  readonly indexedThrough?: Ordinal
   /** Every retained checkpoint that is in the store (checkpoint pages, then markers of segments). */
   readonly checkpoints: readonly Checkpoint[]
   readonly segments: readonly SegmentSpan[]
@@ -316,6 +319,8 @@ export type MirrorFacts = MirrorSums &
 
 /** Notices from the thread, by name. */
 export interface AgingNotices {
+  /** Behind every other notice of what it says; often none for a while. The newest of a VPG takes the place of those before. */
+  noted: StopNote
   segmentCommitted: {
     readonly vpg: VpgId
     readonly segment: SegmentSpan

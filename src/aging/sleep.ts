@@ -61,3 +61,38 @@ export function mayHaveWork(terms: SleepTerms, since: SinceAsleep, { recent }: V
     nowMillis >= terms.untilMonotonicMillis
   )
 }
+
+/** As a note has them: what is left of them. */
+export interface NotedTerms extends Pick<SleepTerms, 'rawSizeBytesMax' | 'checkpointCountMax'> {
+  /** Absent: without end, as the others that may be. */
+  readonly sizeBytesMax?: number | undefined
+  readonly untilHistoryMillis?: number | undefined
+  readonly lastingMillis?: number | undefined
+}
+
+/** What the terms still allow after what was committed since. */
+export function notedTerms(terms: SleepTerms, since: SinceAsleep, nowMillis: number): NotedTerms {
+  const finite = (value: number): number | undefined => (Number.isFinite(value) ? value : undefined)
+  return {
+    rawSizeBytesMax: terms.rawSizeBytesMax - since.rawSizeBytes,
+    sizeBytesMax: finite(terms.sizeBytesMax - since.sizeBytes),
+    checkpointCountMax: terms.checkpointCountMax - since.checkpointCount,
+    untilHistoryMillis: finite(terms.untilHistoryMillis),
+    lastingMillis: finite(Math.max(0, terms.untilMonotonicMillis - nowMillis)),
+  }
+}
+
+/** The time that the process did not run does not count. */
+export function termsOf(noted: NotedTerms, nowMillis: number): SleepTerms {
+  const { untilHistoryMillis = Infinity, lastingMillis = Infinity, sizeBytesMax = Infinity, ...counts } = noted
+  return { ...counts, sizeBytesMax, untilHistoryMillis, untilMonotonicMillis: nowMillis + lastingMillis }
+}
+
+/** Terms that are over: something is due. */
+export const termsOver: SleepTerms = {
+  rawSizeBytesMax: -1,
+  sizeBytesMax: -1,
+  checkpointCountMax: -1,
+  untilHistoryMillis: 0,
+  untilMonotonicMillis: 0,
+}

@@ -3,16 +3,17 @@ import { crc32c } from '../codec/crc32c.ts'
 import type { CommitsAtRest } from '../manifest/manifest.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { MirrorSums, StopNote } from './service.ts'
+import type { NotedTerms } from './sleep.ts'
 
-// What a process that is stopped notes of each VPG, so that the next one opens it asleep, and reads no page of it, where the store's newest commit is
-// still the one that the note is about. It is kept in the index, by whoever knows that all of that commit is in there too; it is taken out of there at
-// the next start before anything changes, so one that ends otherwise than by a stop leaves none.
+// What a process notes of each VPG, when it has nothing to do there and at its end, so that the next one opens it asleep, and reads no page of it, where
+// the store still has the commit that the note is about, and nothing behind it but segments, whose footers are read. It is kept in the index, by whoever
+// knows that all of that commit is in there too.
 //
 //   first line: JSON as VpgNote; second line: its CRC-32C, 8 hexadecimal digits
 //
-// Whatever does not fit (another appliance, another commit, damage) costs a start that reads the store.
+// Whatever does not fit (another appliance, another commit, another manifest since, damage) costs a start that reads the store.
 
-const formatVersion = 1
+const formatVersion = 2
 
 export interface VpgNote {
   readonly applianceId: string
@@ -20,6 +21,8 @@ export interface VpgNote {
   readonly sums: MirrorSums
   /** The newest checkpoint that is in the store. */
   readonly newest?: Checkpoint | undefined
+  /** Until when nothing is due; undefined where nobody has looked. */
+  readonly terms?: NotedTerms | undefined
 }
 
 export function encodeNote(note: VpgNote): StopNote {

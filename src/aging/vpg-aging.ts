@@ -36,7 +36,7 @@ import { foldWaiting, rewriteRegions } from './merging.ts'
 import { SegmentCommit, unreadableDetail } from './sealing.ts'
 import { withSegments } from './mirror-sums.ts'
 import type { ImagePlan, MirrorSums, StopNote, VpgMirrorStatus } from './service.ts'
-import { mayHaveWork, sleepTerms, type SleepTerms } from './sleep.ts'
+import { mayHaveWork, notedTerms, sleepTerms, termsOf, termsOver, type NotedTerms, type SleepTerms } from './sleep.ts'
 import { encodeNote, type VpgNote } from './stop-notes.ts'
 import { damagedRecord, StreamTail } from './stream-tail.ts'
 import { expireTags, thin } from './thinning.ts'
@@ -98,6 +98,8 @@ export class VpgAging implements Sleeper {
   #isSyncHeld = false
   /** While it sleeps: until when, and what its status was. Without terms it wakes at once. */
   #resting: Resting | undefined
+  /** Of the last note: what it was made of. */
+  #told: readonly unknown[] = []
   /** Of these contents: who watches asks far more often than they change. */
   #storeUse: { readonly contents: VpgContents; readonly forms: readonly FormSize[] } | undefined
 
@@ -117,22 +119,44 @@ export class VpgAging implements Sleeper {
   }
 
   /** Asleep, until it is its turn to be looked at. */
-  static resting(tools: AgingTools, commits: VpgCommits, { newest, sums }: VpgNote): VpgAging {
+  static resting(tools: AgingTools, commits: VpgCommits, { newest, sums, ...note }: VpgNote): VpgAging {
     const vpg = new VpgAging(tools, commits, { folded: [], newest })
-    vpg.#resting = { terms: undefined, sums, newestHistoryMillis: newest?.historyMillis ?? 0 }
+    const terms = note.terms === undefined ? undefined : termsOf(note.terms, tools.clock.monotonicMillis())
+    vpg.#resting = { terms, sums, newestHistoryMillis: newest?.historyMillis ?? 0 }
     return vpg
   }
 
-  /** Undefined where the next start has more to do than to go on from here. */
+  /** Empty where the next start has more to do than to go on from here; undefined where nobody can tell now: what was noted before stays true. */
   note(): StopNote | undefined {
     const { commits, halted, mergingHalted, isIdle, newest, brief } = this.writer
     const isPlain = !this.isDeleted && halted === undefined && mergingHalted === undefined && !this.#isSyncHeld
     const holeCount = this.#newHoles.length + brief.state.holes.length
-    if (!isPlain || !isIdle || holeCount > 0 || preseeding(brief.state.definition).size > 0) return undefined
+    const isOdd = !isPlain || holeCount > 0 || preseeding(brief.state.definition).size > 0
+    if (isOdd) return { vpg: this.vpg, text: '' }
     const { atRest } = commits
-    if (atRest === undefined) return undefined
+    if (!isIdle || atRest === undefined) return undefined
     const sums = this.writer.isAwake ? this.#sums() : this.#restingSums()
-    return encodeNote({ applianceId: this.#tools.config.applianceId, commits: atRest, sums, newest })
+    const { applianceId } = this.#tools.config
+    return encodeNote({ applianceId, commits: atRest, sums, newest, terms: this.#notedTerms() })
+  }
+
+  /** Tells what a start after this moment could go on from, where that is something else than at the last time. */
+  tellNote(): void {
+    const { isAwake, isIdle, mergingHalted } = this.writer
+    const { commitNumber } = this.writer.brief.state
+    const now = [commitNumber, this.#resting, isAwake && this.#isSettled, mergingHalted, this.#newHoles.length] as const
+    if (!isIdle || now.every((each, index) => each === this.#told[index])) return
+    const note = this.note()
+    if (note === undefined) return
+    this.#told = now
+    this.#tools.notify('noted', note)
+  }
+
+  #notedTerms(): NotedTerms | undefined {
+    const terms = this.writer.isAwake ? this.#settledTerms() : this.#resting?.terms
+    // What is due, or may be, has its turn before what has to be looked at only because a process has ended.
+    if (terms === undefined && !this.#formerProcessDropped) return undefined
+    return notedTerms(terms ?? termsOver, this.writer.commits.sinceAsleep, this.#tools.clock.monotonicMillis())
   }
 
   get vpg(): VpgId {
@@ -312,19 +336,21 @@ export class VpgAging implements Sleeper {
     if (this.writer.halted !== undefined) return false
     if (this.isDeleted) return await this.#removeStep()
     if (this.writer.isAwake) return await this.writer.awake(() => this.#mergeAwake())
-    if (this.writer.mergingHalted !== undefined || !this.#mayHaveWork()) return false
+    if (this.writer.mergingHalted !== undefined) return false
+    const merge = (): Promise<boolean> => this.writer.awake(() => this.#mergeSome())
     try {
-      return await this.#tools.awake.inTurn(() => this.writer.awake(() => this.#mergeSome()))
+      if (this.#hasWork()) return await this.#tools.awake.inTurn(merge)
+      return !this.#formerProcessDropped && (await this.#tools.awake.firstLook(merge)) === true
     } catch (error) {
       if (this.writer.isAwake || this.writer.mergingHalted === undefined) throw error
       return false // that has been told
     }
   }
 
-  /** While it sleeps. */
-  #mayHaveWork(): boolean {
+  /** While it sleeps: whether something may be due. Before the first look of this process that is known only where it was noted. */
+  #hasWork(): boolean {
     const terms = this.#resting?.terms
-    if (terms === undefined) return true
+    if (terms === undefined) return this.#formerProcessDropped
     const { commits, brief } = this.writer
     return mayHaveWork(terms, commits.sinceAsleep, brief, this.#tools.clock.monotonicMillis())
   }
@@ -342,25 +368,38 @@ export class VpgAging implements Sleeper {
   /** Lets go of the contents, where nobody needs them. */
   sleep(): boolean {
     if (!this.writer.canSleep || this.isDeleted || this.#newHoles.length > 0 || this.#isSyncHeld) return false
-    const { contents, writer } = this
-    const { clock, config } = this.#tools
-    const ages = garbageAgesOf(this.#tools, writer)
-    const newestHistoryMillis = writer.newest?.historyMillis ?? 0
-    const terms = sleepTerms(contents, {
-      limits: config,
-      pointCount: writer.points(contents).length,
-      newestHistoryMillis,
-      graceMillis: config.garbageGraceMillis,
-      ageMillis: at => ages.ageMillis(at),
-      nowMillis: clock.monotonicMillis(),
-    })
+    const { writer } = this
+    const terms = this.#sleepTerms()
     if (terms === undefined) return false
-    const isSettled = contents === this.#settled && this.#formerProcessDropped
-    this.#resting = { terms: isSettled ? terms : undefined, sums: this.#sums(), newestHistoryMillis }
+    const newestHistoryMillis = writer.newest?.historyMillis ?? 0
+    this.#resting = { terms: this.#isSettled ? terms : undefined, sums: this.#sums(), newestHistoryMillis }
     this.#settled = undefined
     this.#storeUse = undefined
     writer.sleep()
     return true
+  }
+
+  /** Nothing is due in the contents as they are. */
+  get #isSettled(): boolean {
+    return this.contents === this.#settled && this.#formerProcessDropped
+  }
+
+  #settledTerms(): SleepTerms | undefined {
+    return this.#isSettled ? this.#sleepTerms() : undefined
+  }
+
+  #sleepTerms(): SleepTerms | undefined {
+    const { contents, writer } = this
+    const { clock, config } = this.#tools
+    const ages = garbageAgesOf(this.#tools, writer)
+    return sleepTerms(contents, {
+      limits: config,
+      pointCount: writer.points(contents).length,
+      newestHistoryMillis: writer.newest?.historyMillis ?? 0,
+      graceMillis: config.garbageGraceMillis,
+      ageMillis: at => ages.ageMillis(at),
+      nowMillis: clock.monotonicMillis(),
+    })
   }
 
   async #mergeAwake(): Promise<boolean> {
@@ -488,7 +527,7 @@ export class VpgAging implements Sleeper {
   /** Commits the pin, unless a record's is there, then says in one synchronous piece what is to be read, and holds it. */
   async openImage(checkpoint: Checkpoint, owner: string): Promise<ImagePlan> {
     const pin = { id: randomUUID(), ordinal: checkpoint.ordinal, owner, kind: 'image' as const }
-    return await this.writer.exclusively(async turn => {
+    return await this.#forReader(async turn => {
       this.#refuseDeleted()
       await this.#commitHoles(turn)
       this.#requireOffered(turn.contents, checkpoint)
@@ -510,7 +549,7 @@ export class VpgAging implements Sleeper {
 
   /** The same for the volumes as of positions that are no checkpoint: held in memory alone, for this process. */
   async openReading(positions: PositionVector): Promise<ImagePlan> {
-    return await this.writer.exclusively(async turn => {
+    return await this.#forReader(async turn => {
       this.#refuseDeleted()
       if (!this.hasReadUpTo(positions))
         throw new Failure('CHECKPOINT_MISSING', 'the log was not read up to these positions yet', { vpg: this.vpg })
@@ -521,6 +560,13 @@ export class VpgAging implements Sleeper {
       }))
       const newest = { ordinal: aboveAll, timestampMicros: 0, historyMillis: 0, vector: positions, volumes }
       return this.#hold(randomUUID(), newest, turn.contents)
+    })
+  }
+
+  /** Who reads is told what is damaged; that it keeps the VPG asleep is of interest to those who change it. */
+  async #forReader<T>(work: (turn: Exclusive) => Promise<T>): Promise<T> {
+    return await this.writer.exclusively(work).catch((error: unknown) => {
+      throw failedWith(error, 'BUSY') && error.cause instanceof Failure ? error.cause : error
     })
   }
 

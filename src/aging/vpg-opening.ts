@@ -1,5 +1,5 @@
 import { Failure, failedWith } from '../base/failure.ts'
-import type { VpgId } from '../base/ids.ts'
+import type { Ordinal, VpgId } from '../base/ids.ts'
 import { Permits } from '../base/permits.ts'
 import {
   encodeCheckpoints,
@@ -11,12 +11,13 @@ import {
   type WriterIdentity,
 } from '../manifest/manifest.ts'
 import type { ObjectStore } from '../store/object-store.ts'
+import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { OpenedVpg, PackedVpg, StopNote } from './service.ts'
-import { decodeNote } from './stop-notes.ts'
+import { decodeNote, type VpgNote } from './stop-notes.ts'
 import { mayPass } from './store-patience.ts'
 import type { AgingTools } from './tools.ts'
 import { VpgAging } from './vpg-aging.ts'
-import { requireNotOlder } from './vpg-memos.ts'
+import { requireNotOlder, type VpgMemo } from './vpg-memos.ts'
 
 /** So many of those that are noted are asked after at once: two small requests each. */
 const resumedAtOnce = 32
@@ -52,7 +53,7 @@ export class VpgOpening {
     return [...this.#settled.values()].filter(opened => opened !== undefined)
   }
 
-  /** Those of which the store shows what was noted at the last stop. Rejects when all others are there. */
+  /** Those of which the store shows what was noted, and segments after it. Rejects when all others are there. */
   async #resumeAll(listed: readonly VpgId[], signal: AbortSignal): Promise<void> {
     const permits = new Permits(resumedAtOnce)
     const outcomes = await Promise.allSettled(
@@ -70,13 +71,16 @@ export class VpgOpening {
     const { applianceId } = config
     const note = decodeNote(stopNote, applianceId)
     const memo = memos?.get(vpg)
-    const commitNumber = note?.commits.contents.state.commitNumber
-    if (note !== undefined && memo?.fenced === undefined && memo?.commitNumber === commitNumber) {
-      const commits = await VpgCommits.resume({ store, clock, applianceId }, note.commits, signal)
-      if (commits !== undefined) {
+    // A memory that is behind the note may have made the index say less, at a start without the store.
+    if (note !== undefined && memo !== undefined && memo.fenced === undefined && isNotBehind(memo, note)) {
+      const resumed = await VpgCommits.resume({ store, clock, applianceId }, note.commits, signal)
+      if (resumed !== undefined && memo.commitNumber <= resumed.commits.brief.state.commitNumber) {
+        const { commits, segments } = resumed
         this.#vpgs.set(vpg, VpgAging.resting(this.#tools, commits, note))
-        const checkpointPage = encodeCheckpoints(note.newest === undefined ? [] : [note.newest])
-        this.#settled.set(vpg, { ...openedOf({ segments: [], ...commits.brief }), checkpointPage, isIndexed: true })
+        const newest = note.newest === undefined ? [] : [note.newest]
+        const checkpointPage = encodeCheckpoints([...newest, ...resumed.checkpoints].sort(byOrdinal))
+        const indexedThrough = note.newest?.ordinal ?? (0 as Ordinal)
+        this.#settled.set(vpg, { ...openedOf({ segments, ...commits.brief }), checkpointPage, indexedThrough })
       }
     }
     this.#notes.delete(vpg)
@@ -154,6 +158,14 @@ export class VpgOpening {
       notify('damageFound', { vpg, sentence })
     }
   }
+}
+
+function isNotBehind(memo: VpgMemo, { commits }: VpgNote): boolean {
+  return memo.commitNumber >= commits.contents.state.commitNumber
+}
+
+function byOrdinal(one: Checkpoint, other: Checkpoint): number {
+  return one.ordinal - other.ordinal
 }
 
 /** An encrypted store does not show its keys to those who have the user's. */

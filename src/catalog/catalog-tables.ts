@@ -26,7 +26,8 @@ const countRows = `
 const drawId = `UPDATE counter SET next = next + 1 RETURNING next - 1 AS id`
 
 const insertNote = `INSERT OR REPLACE INTO note (vpg, text) VALUES (:vpg, :text)`
-const takeNotes = `DELETE FROM note RETURNING vpg, text`
+const selectNotes = `SELECT vpg, text FROM note`
+const deleteNote = `DELETE FROM note WHERE vpg = :vpg`
 
 const insertLeftover = `INSERT INTO leftover (id) VALUES (:id)`
 const deleteLeftover = `DELETE FROM leftover WHERE id = :id`
@@ -224,9 +225,8 @@ export class CatalogTables {
     return count
   }
 
-  /** Nobody finds them again. Before anything else is changed: what is lost in a power cut is the end of what was written. */
-  takeNotes(): CatalogNote[] {
-    return this.#transact(() => this.#all<CatalogNote>(takeNotes, {}))
+  notes(): CatalogNote[] {
+    return this.#all<CatalogNote>(selectNotes, {})
   }
 
   *keepNotes(notes: readonly CatalogNote[]): Generator<void, void> {
@@ -247,6 +247,7 @@ export class CatalogTables {
     if (row === undefined) return
     this.#transact(() => {
       this.#run(deleteVpg, { id: row.id })
+      this.#run(deleteNote, { vpg })
       this.#run(insertLeftover, { id: row.id })
       this.#run(insertLeftover, { id: row.historyId })
     })

@@ -31,7 +31,7 @@ class CatalogThread implements RpcMethods<CatalogService> {
   #database: Database.Database | undefined
   #tables: CatalogTables | undefined
   #lastLong: Promise<void> = Promise.resolve()
-  /** False once the file was begun anew in use: a note would speak of what is not here. */
+  /** False when a change was not made, or the file begun anew in use: a note would speak of what is not here. */
   #isWhole = true
   readonly #notify: (reason: string) => void
 
@@ -42,7 +42,7 @@ class CatalogThread implements RpcMethods<CatalogService> {
   open: CatalogService['open'] = async ({ file }) => {
     this.#file = file
     const { begunAnew, reason } = this.#use(guarded(() => openCatalogFile(file)))
-    const notes = this.#with(tables => tables.takeNotes())
+    const notes = this.#with(tables => tables.notes())
     this.#long(tables => tables.clearLeftovers()).catch(leaveLeftovers)
     return { begunAnew, reason, notes }
   }
@@ -51,7 +51,7 @@ class CatalogThread implements RpcMethods<CatalogService> {
   dropCheckpointsAbove: CatalogService['dropCheckpointsAbove'] = ({ vpg, above }) =>
     this.#long(tables => tables.dropCheckpointsAbove(vpg, above))
   keepNotes: CatalogService['keepNotes'] = ({ notes }) =>
-    this.#long(tables => tables.keepNotes(this.#isWhole ? notes : []))
+    this.#long(tables => (this.#isWhole ? tables.keepNotes(notes) : nothing()))
   forgetVpg: CatalogService['forgetVpg'] = ({ vpg }) => this.#long(tables => tables.forget(vpg))
   addSegment: CatalogService['addSegment'] = ({ vpg, segment, offloaded }) =>
     this.#long(tables => tables.addSegment(vpg, segment, offloaded))
@@ -125,9 +125,14 @@ class CatalogThread implements RpcMethods<CatalogService> {
           if (tables !== begunOn) throw new Failure('RECORD_CORRUPT', 'the journal index was begun anew meanwhile')
           return running.next().done === true
         })
-      while (!next()) {
-        this.#boundWal()
-        await yieldToOthers()
+      try {
+        while (!next()) {
+          this.#boundWal()
+          await yieldToOthers()
+        }
+      } catch (error) {
+        this.#isWhole = false
+        throw error
       }
       this.#boundWal()
     })
@@ -169,6 +174,8 @@ class CatalogThread implements RpcMethods<CatalogService> {
     this.#with(() => walCheckpoint(database, how))
   }
 }
+
+function* nothing(): Generator<void, void> {}
 
 /** They stay for the next open. */
 function leaveLeftovers(error: unknown): void {

@@ -134,7 +134,7 @@ export class Catalog implements RpcMethods<Direct>, Closable {
     return notes
   }
 
-  /** As CatalogService.keepNotes; nothing is kept where a change before it was not made. */
+  /** As CatalogService.keepNotes. */
   async keepNotes(notes: readonly CatalogNote[]): Promise<void> {
     await this.flush()
     if (this.#isWhole && !this.#failing) await this.#change('keepNotes', { notes })

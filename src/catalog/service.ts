@@ -11,7 +11,7 @@ export interface CatalogService {
   open(argument: { readonly file: string }): Promise<{
     readonly begunAnew: boolean
     readonly reason: string
-    /** As keepNotes was given them before the last close; they are not here any more. */
+    /** As keepNotes was given them. */
     readonly notes: readonly CatalogNote[]
   }>
   /**
@@ -27,7 +27,10 @@ export interface CatalogService {
   }): Promise<void>
   /** Drops the checkpoints above: at a start without the store, before those are added that the log has. */
   dropCheckpointsAbove(argument: { readonly vpg: VpgId; readonly above: Ordinal }): Promise<void>
-  /** For the next open: what holds only as long as nothing here is changed. The last call before close. */
+  /**
+   * For the next open, in the place of those before of the same VPG. On return every change that was made before is here, too; where one was not made, or the
+   * file begun anew in use, nothing is kept.
+   */
   keepNotes(argument: { readonly notes: readonly CatalogNote[] }): Promise<void>
   forgetVpg(argument: { readonly vpg: VpgId }): Promise<void>
   /**

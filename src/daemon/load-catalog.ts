@@ -1,3 +1,4 @@
+import type { OpenedVpg } from '../aging/service.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
 import type { RecoveredLog } from '../journal/journal.ts'
@@ -13,14 +14,27 @@ const rowsPerFlush = 1_000
 /** Makes the index say what the store and the log say of segments and checkpoints: what agents and people ask for at once. */
 export async function loadHistory(catalog: Catalog, vpgs: readonly ReconciledVpg[]): Promise<void> {
   for (const { opened, logCheckpoints } of vpgs) {
-    const { definition, segments, checkpoints, offloaded, isIndexed } = opened
+    const { definition, segments, checkpoints, offloaded, indexedThrough } = opened
     const vpg = definition.id
-    // What was only in the log when the index was left is as the log says.
-    if (isIndexed === true) await catalog.dropCheckpointsAbove({ vpg, above: newestOf(checkpoints) })
-    else await catalog.loadVpg({ vpg, segments, checkpoints, offloaded })
+    if (indexedThrough === undefined) await catalog.loadVpg({ vpg, segments, checkpoints, offloaded })
+    else {
+      // What was only in the log when the index was left is as the log says.
+      await catalog.dropCheckpointsAbove({ vpg, above: indexedThrough })
+      await addNoted(catalog, opened)
+    }
     catalog.addCheckpoints(vpg, logCheckpoints)
   }
   await catalog.flush()
+}
+
+/** What was committed after the index was said to have all. */
+export async function addNoted(
+  catalog: Pick<Catalog, 'addSegment' | 'addCheckpoints'>,
+  { definition, segments, checkpoints, offloaded }: OpenedVpg,
+): Promise<void> {
+  const vpg = definition.id
+  for (const segment of segments) await catalog.addSegment({ vpg, segment, offloaded })
+  catalog.addCheckpoints(vpg, checkpoints)
 }
 
 /** The same while the store is away: the index goes on from what it said of the store, and says of the log what the log says. */

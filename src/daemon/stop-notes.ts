@@ -1,22 +1,29 @@
 import type { Aging, AgingHandlers } from '../aging/aging.ts'
+import type { StopNote } from '../aging/service.ts'
 import type { Closable } from '../base/shutdown.ts'
 import type { VpgId } from '../base/ids.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import type { VpgTable } from './vpg-table.ts'
 
-// How a start comes to read nothing of a VPG's history: at a stop aging notes what it has of each VPG, and the index keeps the notes of those of which
-// it has all that the notes are about.
+// How a start comes to read nothing of a VPG's history: aging notes what it has of each VPG, when that has changed and at a stop, and the index keeps the
+// notes of those of which it has all that the notes are about.
 //
-//   ingest closes ──> aging closes: no commit any more, its last notice has been told ──> notes into the index ──> index closes
+//   commit N counts ──> its notices: rows of the index change ──> note "as of N" into the index, in their order
+//   next start: is N, with its nonce, in the store, and are only segments behind it? ──yes──> these are read, nothing else ──no──> all is read
+//
+// A note that is behind the index is as good as a newer one: what came between is in the store, and is read again, or has all read again. One that is ahead
+// of it would be a lie, and is what must not be: hence the order, and none after a change that failed.
 //
 // A checkpoint comes into the index from ingest, and only then, usually, into the store. What is sealed while ingest is closing may hold one that
-// nobody has told the index: that VPG is read at the next start. So is every VPG after an end that is no stop.
+// nobody has told the index: nothing is noted of that VPG any more.
 
 export class StopNotes implements Closable {
   readonly #aging: Pick<Aging, 'stop'>
   readonly #catalog: Pick<Catalog, 'keepNotes'>
   readonly #table: VpgTable
   readonly #sealedLate = new Set<VpgId>()
+  readonly #waiting = new Map<VpgId, StopNote>()
+  #keeping: Promise<void> | undefined
   #indexIsWhole = false
   #ingestIsClosing = false
 
@@ -40,13 +47,18 @@ export class StopNotes implements Closable {
     this.#ingestIsClosing = true
   }
 
-  /** The same handlers, heard. */
-  watching(handlers: AgingHandlers): AgingHandlers {
+  /** The same handlers, heard; `notKept` is told why, where the index does not take a note. */
+  watching(handlers: AgingHandlers, notKept: (error: unknown) => void): AgingHandlers {
     return {
       ...handlers,
       segmentCommitted: notice => {
         if (this.#ingestIsClosing) this.#sealedLate.add(notice.vpg)
         handlers.segmentCommitted?.(notice)
+      },
+      noted: note => {
+        if (!this.#isTrue(note)) return
+        this.#waiting.set(note.vpg, note)
+        this.#keeping ??= this.#keepWaiting().catch(notKept)
       },
     }
   }
@@ -54,11 +66,26 @@ export class StopNotes implements Closable {
   /** Closes aging, and has the index keep what it noted. */
   async close(): Promise<void> {
     const notes = await this.#aging.stop()
-    if (!this.#indexIsWhole) return
-    const isKnown = (vpg: VpgId): boolean => {
-      const entry = this.#table.get(vpg)
-      return entry !== undefined && entry.fenced === undefined && !this.#sealedLate.has(vpg)
+    this.#waiting.clear()
+    await this.#keeping
+    const kept = notes.filter(note => this.#isTrue(note))
+    if (kept.length > 0) await this.#catalog.keepNotes(kept)
+  }
+
+  async #keepWaiting(): Promise<void> {
+    try {
+      while (this.#waiting.size > 0) {
+        const notes = [...this.#waiting.values()]
+        this.#waiting.clear()
+        await this.#catalog.keepNotes(notes)
+      }
+    } finally {
+      this.#keeping = undefined
     }
-    await this.#catalog.keepNotes(notes.filter(({ vpg }) => isKnown(vpg)))
+  }
+
+  #isTrue({ vpg }: StopNote): boolean {
+    const entry = this.#table.get(vpg)
+    return this.#indexIsWhole && entry !== undefined && entry.fenced === undefined && !this.#sealedLate.has(vpg)
   }
 }

@@ -5,6 +5,7 @@ import type { Ordinal } from '../base/ids.ts'
 import type { OpenedVpg } from '../aging/service.ts'
 import type { Ingest } from '../ingest/ingest.ts'
 import type { RecoveredLog } from '../journal/journal.ts'
+import { addNoted } from './load-catalog.ts'
 import type { Log } from './log.ts'
 import { newestOfEachName, reconcile } from './reconcile.ts'
 import { VpgEntry, type VpgTable } from './vpg-table.ts'
@@ -18,7 +19,7 @@ import { VpgEntry, type VpgTable } from './vpg-table.ts'
 // Until aging starts nothing leaves a history and nothing is sealed, so what the store said is not old when the index has it.
 
 export interface StoreReturnParts {
-  readonly catalog: Pick<Catalog, 'loadVpg' | 'addCheckpoints'>
+  readonly catalog: Pick<Catalog, 'loadVpg' | 'addCheckpoints' | 'addSegment'>
   readonly clock: Clock
   readonly ingest: Pick<Ingest, 'addVpg' | 'removeVpg' | 'updateVpg' | 'offloaded'>
   readonly log: Log
@@ -102,8 +103,8 @@ function refresh({ catalog, ingest }: StoreReturnParts, entry: VpgEntry, opened:
 
 /** Beside the checkpoints that agents make meanwhile. */
 async function loadIndex(catalog: StoreReturnParts['catalog'], opened: OpenedVpg): Promise<void> {
-  const { definition, offloaded, segments, checkpoints, isIndexed } = opened
-  if (isIndexed === true) return // and nothing has left it since
+  const { definition, offloaded, segments, checkpoints, indexedThrough } = opened
+  if (indexedThrough !== undefined) return await addNoted(catalog, opened) // and nothing has left it since
   const keepAbove = checkpoints.at(-1)?.ordinal ?? (0 as Ordinal)
   await catalog.loadVpg({ vpg: definition.id, segments, checkpoints, offloaded, keepAbove })
 }

@@ -155,6 +155,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
         fenced: vpg => forgetRecoveries(vpg),
         allFenced: standDown,
       }),
+      error => log.warn({ error: String(error) }, 'indexFailing'),
     )
     const stopTelling = journal.onDurable(group => {
       aging.durable(group.mark)

@@ -5,8 +5,8 @@
 //   <vpg>/commit/…42  segment      its own PUT is its commit
 //   <vpg>/commit/…43  segment
 //
-// A start reads: a LIST of the numbers, the newest manifest with its pages, the footers of the segments after it. After a stop, of a VPG that is as it was
-// left: that there is no commit above its newest, and whose that is. README.md has the formats; commits.ts says how a commit comes to count, and how an
+// A start reads: a LIST of the numbers, the newest manifest with its pages, the footers of the segments after it. Of a VPG of which it
+// was noted how it was at a commit that is still there, with nothing but segments behind it: the LIST, whose that commit is, and those footers. README.md has the formats; commits.ts says how a commit comes to count, and how an
 // appliance learns that it is not the writer any more.
 
 export { readCheckpointPage } from './read.ts'
@@ -21,6 +21,7 @@ export {
   type CommitsAtRest,
   type PendingManifest,
   type PendingSegment,
+  type ResumedCommits,
   type SinceAsleep,
   type VpgBrief,
   type WriterIdentity,

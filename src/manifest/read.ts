@@ -83,7 +83,7 @@ function requireConsecutive(vpg: VpgId, from: number, after: readonly NumberedOb
 }
 
 /** Walks down from the highest number. A number taken away meanwhile was below the newest, so it is passed over. */
-async function newestRoot(
+export async function newestRoot(
   store: ObjectStore,
   commits: readonly NumberedObject[],
   signal: AbortSignal,

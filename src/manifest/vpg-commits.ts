@@ -3,6 +3,7 @@ import type { Clock } from '../base/clock.ts'
 import { Failure, failedWith } from '../base/failure.ts'
 import type { Ordinal, VpgId } from '../base/ids.ts'
 import { segmentsBetweenManifestsMax } from '../base/limits.ts'
+import { readSegmentFooter } from '../segment/segment.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import type { DurableMarker, CheckpointAssembler } from '../timeline/assembler.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
@@ -14,7 +15,7 @@ import { CommitSequence, newNonce, readNonce, type PendingCommit } from './commi
 import type { Takeover, VpgContents } from './contents.ts'
 import { commitKey, newObjectKey, registryKey, type ObjectKind } from './keys.ts'
 import { assemblerOf, loadAnyVpg, loadVpg, withSegment, type LoadedVpg } from './load.ts'
-import { listCommits } from './read.ts'
+import { listCommits, newestRoot } from './read.ts'
 import { encodeCheckpointPage, encodeManifest, noPages, type EncodedManifest, type PageSet } from './pages.ts'
 import { encodeSealed } from './sealed-object.ts'
 
@@ -64,6 +65,15 @@ export interface CommitsAtRest {
   readonly rootSizeBytes: number
   /** Without what grows with the history. */
   readonly contents: VpgContents
+}
+
+/** What a process goes on from. */
+export interface ResumedCommits {
+  readonly commits: VpgCommits
+  /** Committed after what was left. */
+  readonly segments: readonly SegmentSpan[]
+  /** Complete with these segments. */
+  readonly checkpoints: readonly Checkpoint[]
 }
 
 /** What was committed while the VPG slept. */
@@ -161,21 +171,43 @@ export class VpgCommits {
   }
 
   /**
-   * Goes on from what a former process left, asleep. Undefined where that is not what the store shows: its newest commit is another one, or none.
-   * What the commit says has been read by who left it, and what it refers to is read on waking.
+   * Goes on from what a former process left, asleep, and from the segments that were committed after that. Undefined where that is not what the store
+   * shows: the commit is another one, or not there any more, or there is another after it than segments, or one of these cannot be read. What the commit
+   * says has been read by who left it, and what it refers to is read on waking.
    */
   static async resume(
     identity: WriterIdentity,
     { nonce, contents, ...at }: CommitsAtRest,
     signal: AbortSignal,
-  ): Promise<VpgCommits | undefined> {
+  ): Promise<ResumedCommits | undefined> {
     const { commitNumber, definition } = contents.state
     const { store } = identity
     const before = commitKey(definition.id, commitNumber - 1)
-    const found = await listCommits(store, definition.id, before, signal)
-    if (found.length !== 1 || found[0]?.commitNumber !== commitNumber) return undefined
-    if ((await readNonce(store, found[0].key, signal)) !== nonce) return undefined
-    return new VpgCommits(identity, { ...at, contents, commitNumber, pageSet: noPages, nonce, isAwake: false })
+    const [own, ...after] = await listCommits(store, definition.id, before, signal)
+    if (own?.commitNumber !== commitNumber) return undefined
+    if (after.some((each, index) => each.commitNumber !== commitNumber + 1 + index)) return undefined
+    if ((await readNonce(store, own.key, signal)) !== nonce) return undefined
+    if ((await newestRoot(store, after, signal)) !== undefined) return undefined
+    const newest = after.at(-1)
+    const commits = new VpgCommits(identity, {
+      ...{ ...at, contents, pageSet: noPages, isAwake: false },
+      commitNumber: newest?.commitNumber ?? commitNumber,
+      nonce: newest === undefined ? nonce : await readNonce(store, newest.key, signal),
+    })
+    const segments: SegmentSpan[] = []
+    const checkpoints: Checkpoint[] = []
+    for (const { key, sizeBytes, ...each } of after) {
+      const footer = await readSegmentFooter(store, key, sizeBytes, signal).catch((error: unknown) => {
+        if (error instanceof Failure && (error.reaction === 'quarantine' || error.code === 'NOT_FOUND'))
+          return undefined
+        throw error
+      })
+      if (footer === undefined) return undefined
+      const segment = { ...footer.span, commitNumber: each.commitNumber }
+      checkpoints.push(...commits.#append(segment, footer.markers))
+      segments.push(segment)
+    }
+    return { commits, segments, checkpoints }
   }
 
   static async #of(
@@ -355,20 +387,26 @@ export class VpgCommits {
     assert(span.commitNumber === commitNumber, 'a segment knows its number')
     const sizeBytes = span.footerOffsetBytes + span.footerSizeBytes
     const segment = { ...span, object: { key: commitKey(this.vpg, commitNumber), sizeBytes } }
-    const before = this.#contents
-    this.#contents = withSegment(before, this.#assembler, segment, markers)
-    if (this.#since !== undefined) {
-      const { segmentCount, indexSizeBytes, rawSizeBytes, checkpointCount } = this.#since
-      this.#since = {
-        segmentCount: segmentCount + 1,
-        sizeBytes: this.#since.sizeBytes + sizeBytes,
-        indexSizeBytes: indexSizeBytes + segment.footerSizeBytes,
-        rawSizeBytes: rawSizeBytes + segment.rawSizeBytes,
-        checkpointCount: checkpointCount + this.#contents.recent.length - before.recent.length,
-      }
-      this.#contents = restOf(this.#contents)
-    }
+    this.#append(segment, markers)
     return segment
+  }
+
+  /** It is committed. Returns the checkpoints that are complete with it. */
+  #append(segment: SegmentSpan, markers: readonly DurableMarker[]): Checkpoint[] {
+    const known = new Set(this.#contents.recent.map(({ ordinal }) => ordinal))
+    this.#contents = withSegment(this.#contents, this.#assembler, segment, markers)
+    const added = this.#contents.recent.filter(({ ordinal }) => !known.has(ordinal))
+    if (this.#since === undefined) return added
+    const { segmentCount, indexSizeBytes, rawSizeBytes, checkpointCount } = this.#since
+    this.#since = {
+      segmentCount: segmentCount + 1,
+      sizeBytes: this.#since.sizeBytes + segment.object.sizeBytes,
+      indexSizeBytes: indexSizeBytes + segment.footerSizeBytes,
+      rawSizeBytes: rawSizeBytes + segment.rawSizeBytes,
+      checkpointCount: checkpointCount + added.length,
+    }
+    this.#contents = restOf(this.#contents)
+    return added
   }
 
   /** See CommitSequence.checkOwnership. */

@@ -158,6 +158,7 @@ export class Metrics {
         counts.mergeRawBytes += rawSizeBytes
         counts.mergeFreedRawBytes += mergedRawSizeBytes - rawSizeBytes
       },
+      noted: () => undefined,
       historyEdgeMoved: () => undefined,
       checkpointsThinned: ({ vpg, dropped }) => void (this.#countsOf(vpg).thinned += dropped.length),
       tagsExpired: () => undefined,

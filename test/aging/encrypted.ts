@@ -23,7 +23,7 @@ t.test('a history ages, is verified and is taken over, encrypted; nobody without
   })
   const model = new AgingModel(randomFrom(31), directory, 6_000)
   model.images = await openStore(keyed('key'))
-  const restart = (config: StoreConfig, changes: Partial<typeof model.config> = {}): Promise<void> =>
+  const restart = (config: StoreConfig, changes: Partial<typeof model.config> = {}): Promise<unknown> =>
     model.restart(undefined, { ...model.config, ...changes }, { openStore: () => openStore(config) })
   await restart(keyed('key'))
   await model.worker.createVpg(model.definition)

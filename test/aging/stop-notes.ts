@@ -1,7 +1,8 @@
 import * as fs from 'node:fs'
 import * as path from 'node:path'
 import t, { type Test } from 'tap'
-import type { StopNote, VpgMirrorStatus } from '../../src/aging/service.ts'
+import { unpacked } from '../../src/aging/aging.ts'
+import type { PackedVpg, StopNote, VpgMirrorStatus } from '../../src/aging/service.ts'
 import { AgingModel } from '../support/aging-model.ts'
 import { randomFrom } from '../support/segment-records.ts'
 
@@ -14,6 +15,7 @@ async function site(t: Pick<Test, 'testdir'>, seed: number) {
   const model = new AgingModel(randomFrom(seed), directory, 60_000)
   const config = { ...model.config, memoDirectory: path.join(directory, 'vpgs') }
   model.contentsSizeBytesMax = 0
+  const opened: { vpgs: readonly PackedVpg[] } = { vpgs: [] }
   const start = async (
     notes: readonly StopNote[],
     changed: Partial<typeof config> = {},
@@ -23,7 +25,7 @@ async function site(t: Pick<Test, 'testdir'>, seed: number) {
       keys.push(key)
       return 'works' as const
     }
-    await model.restart(noted, { ...config, notes, ...changed })
+    opened.vpgs = await model.restart(noted, { ...config, notes, ...changed })
     return [...keys]
   }
   await start([])
@@ -34,7 +36,7 @@ async function site(t: Pick<Test, 'testdir'>, seed: number) {
     model.clock.advance(11_000)
     await model.age()
   }
-  return { model, config, start }
+  return { model, config, start, opened }
 }
 
 function told(model: AgingModel, name: string): readonly { readonly notice: unknown }[] {
@@ -82,6 +84,90 @@ t.test('a start after a stop reads no page, has all that was, and goes on', asyn
     t.ok(readsPages(await start([])), 'without notes it reads them')
   }
 })
+
+t.test(
+  'a start after a kill reads what was committed after the note, where that is segments, and else all',
+  async t => {
+    const { model, start, opened } = await site(t, 5)
+    const { vpg } = model
+    await start([])
+    await model.age()
+    const segment = async (): Promise<void> => {
+      model.write(1, 2)
+      model.checkpoint()
+      await sealed(model)
+    }
+    await segment()
+    const notes = [newestNote(model)]
+    t.strictSame(notes, await model.worker.close(), 'while it runs it tells what it would say at a stop')
+    await start(notes)
+    await segment()
+    await segment()
+    const before = await model.worker.status({ vpg })
+    const checkpoints = model.checkpoints.slice(-2).map(({ checkpoint }) => checkpoint.ordinal)
+    const keys = await start(notes)
+    t.notOk(readsPages(keys), keys.join())
+    t.strictSame(plain(await model.worker.status({ vpg })), plain(before))
+    t.strictSame(
+      opened.vpgs.map(({ indexedThrough, segments }) => [indexedThrough, segments.length]),
+      [[(checkpoints[0] ?? 0) - 1, 2]],
+    )
+    const found = opened.vpgs.flatMap(each => unpacked(each).checkpoints)
+    t.strictSame(
+      found.slice(1).map(({ ordinal }) => ordinal),
+      checkpoints,
+    )
+    for (const made of model.checkpoints.slice(-3)) t.equal(await model.difference(await model.open(made)), undefined)
+    await start(notes)
+    await tagNewest(model, 'later')
+    await segment()
+    t.ok(readsPages(await start(notes)), 'a manifest came between')
+    t.strictSame(told(model, 'damageFound'), [])
+  },
+)
+
+t.test('of a segment after the note that cannot be read a start says so', async t => {
+  for (const damage of ['gone', 'cut', 'changed'] as const) {
+    const { model, start, notes } = await asNoted(t)
+    await start(notes)
+    for (let count = 0; count < 2; count++) {
+      model.write(1, 2)
+      await sealed(model)
+    }
+    const key = [...model.memory.objects.keys()]
+      .filter(each => each.includes('/commit/'))
+      .sort()
+      .at(-2)!
+    const bytes = Buffer.from(model.memory.objects.get(key)!)
+    if (damage === 'gone') model.memory.objects.delete(key)
+    else model.memory.objects.set(key, damage === 'cut' ? bytes.subarray(0, 40) : bytes.fill(7, bytes.length - 100))
+    model.notices.length = 0
+    await start(notes)
+    t.match(told(model, 'damageFound'), [{ notice: { sentence: new RegExp(key) } }], damage)
+    await t.rejects(model.worker.status({ vpg: model.vpg }), { code: 'UNKNOWN_VPG' })
+  }
+})
+
+t.test('a VPG that is damaged is noted as one to be read', async t => {
+  const { model, start, notes } = await asNoted(t)
+  const pages = [...model.memory.objects].filter(([key]) => key.includes('/page/'))
+  for (const [key, body] of pages) model.memory.objects.set(key, Buffer.from(body).fill(7, 130))
+  await start(notes)
+  await model.age()
+  t.equal(told(model, 'damageFound').length, 1, 'found at the first look')
+  await t.rejects(model.open(model.checkpoints.at(-1)!), { code: 'OBJECT_CORRUPT' }, 'who reads is told')
+  t.strictSame(newestNote(model), { vpg: model.vpg, text: '' })
+})
+
+async function sealed(model: AgingModel): Promise<void> {
+  model.worker.durable(model.log.mark)
+  await model.worker.seal({ vpg: model.vpg })
+  await model.age()
+}
+
+function newestNote(model: AgingModel): StopNote {
+  return told(model, 'noted').at(-1)!.notice as StopNote
+}
 
 t.test('what is not what was noted is read', async t => {
   const changes: Record<string, (site: Awaited<ReturnType<typeof asNoted>>) => Promise<readonly string[]>> = {
@@ -173,8 +259,8 @@ t.test('nothing is noted of a VPG that is not plain', async t => {
   const holed = await site(t, 3)
   holed.model.writeBad(1)
   await holed.model.age()
-  t.strictSame(await holed.model.worker.close(), [], 'a hole')
+  t.strictSame(await holed.model.worker.close(), [{ vpg: holed.model.vpg, text: '' }], 'a hole')
   const deleted = await site(t, 4)
   await deleted.model.worker.deleteVpg({ vpg: deleted.model.vpg })
-  t.strictSame(await deleted.model.worker.close(), [], 'deleted')
+  t.strictSame(await deleted.model.worker.close(), [{ vpg: deleted.model.vpg, text: '' }], 'deleted')
 })

@@ -64,7 +64,9 @@ t.test('the thread seals what the journal made durable, and a restart finds it',
   t.same(await aging.stop(), [], 'once')
 
   const resumed = await Aging.open(config, {}, Promise.resolve(notes))
-  t.match(resumed.vpgs, [{ isIndexed: true, tags: [{ name: 'before' }], segments: [], checkpoints: [checkpoint] }])
+  t.match(resumed.vpgs, [
+    { indexedThrough: checkpoint.ordinal, tags: [{ name: 'before' }], segments: [], checkpoints: [checkpoint] },
+  ])
   await resumed.close()
   await t.rejects(Aging.open(config, {}, Promise.reject(new Error('no index'))), { message: 'no index' })
   const again = await Aging.open(config)

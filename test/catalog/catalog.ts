@@ -130,26 +130,34 @@ t.test('what was added is there after closing and opening again', async t => {
   t.match(await again.statistics({ vpg }), { checkpointCount: 1, tailRowCount: 10 })
 })
 
-t.test('notes are there once, after a close without a change that failed', async t => {
-  const file = path.join(t.testdir(), 'index.sqlite')
-  const notes = [{ vpg, text: 'as it was' }]
-  const kept = async (notesKept: typeof notes): Promise<readonly unknown[]> => {
+t.test(
+  'notes are there, the newest of each VPG, but for those after a change that failed, and of VPGs that are gone',
+  async t => {
+    const file = path.join(t.testdir(), 'index.sqlite')
+    const notes = [{ vpg, text: 'as it was' }]
+    const kept = async (notesKept: typeof notes): Promise<readonly unknown[]> => {
+      const { catalog } = await openedCatalog(t, file)
+      const found = catalog.takeNotes()
+      await catalog.keepNotes(notesKept)
+      await catalog.close()
+      return found
+    }
+    t.strictSame(await kept([{ vpg, text: 'as it was before' }]), [])
+    await kept(notes)
+    t.strictSame(await kept([]), notes)
     const { catalog } = await openedCatalog(t, file)
-    const found = catalog.takeNotes()
-    await catalog.keepNotes(notesKept)
+    const unnumbered = { ...checkpointNumber(1), ordinal: 0.5 } as unknown as ReturnType<typeof checkpointNumber>
+    await t.rejects(catalog.loadVpg({ vpg, segments: [], checkpoints: [unnumbered], offloaded: [] }))
+    await catalog.keepNotes([{ vpg, text: 'as it never was' }])
     await catalog.close()
-    return found
-  }
-  t.strictSame(await kept(notes), [])
-  t.strictSame(await kept([]), notes)
-  t.strictSame(await kept([]), [], 'taken')
-  const { catalog } = await openedCatalog(t, file)
-  const unnumbered = { ...checkpointNumber(1), ordinal: 0.5 } as unknown as ReturnType<typeof checkpointNumber>
-  await t.rejects(catalog.loadVpg({ vpg, segments: [], checkpoints: [unnumbered], offloaded: [] }))
-  await catalog.keepNotes(notes)
-  await catalog.close()
-  t.strictSame(await kept([]), [], 'a change was not made')
-})
+    t.strictSame(await kept([]), notes, 'a change was not made')
+    const last = (await openedCatalog(t, file)).catalog
+    await last.loadVpg({ vpg, segments: [], checkpoints: [], offloaded: [] })
+    await last.forgetVpg({ vpg })
+    await last.close()
+    t.strictSame(await kept([]), [], 'forgotten')
+  },
+)
 
 t.test('an index that is missing, foreign, damaged or of another version is set aside and begun anew', async t => {
   const cases: Record<string, (file: string) => void> = {

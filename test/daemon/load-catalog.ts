@@ -54,7 +54,7 @@ t.test('what the index has since the last stop stays in it; what it has of the l
   const vpg = before.definition.id
   const ingest = freshIngestVpg(before)
   await loadHistory(catalog, [{ opened: before, ingest, logCheckpoints: [] }])
-  const opened = { ...before, checkpoints: checkpoints.slice(6, 7), isIndexed: true }
+  const opened = { ...before, checkpoints: checkpoints.slice(6, 7), indexedThrough: checkpoints[6]!.ordinal }
   await loadHistory(catalog, [{ opened, ingest, logCheckpoints: checkpoints.slice(7, 8) }])
   const page = await catalog.listCheckpoints({ vpg, limit: 20, order: 'oldest-first' })
   t.strictSame(page.checkpoints, checkpoints.slice(0, 8))

@@ -13,6 +13,10 @@ function committed(vpg: VpgId): AgingNotices['segmentCommitted'] {
   return { vpg } as unknown as AgingNotices['segmentCommitted']
 }
 
+function unwanted(error: unknown): void {
+  throw error
+}
+
 function site() {
   const table = new VpgTable()
   for (const id of ids.filter(each => each !== unknown)) {
@@ -21,14 +25,15 @@ function site() {
   }
   const kept: (readonly StopNote[])[] = []
   const aging = { stop: async () => ids.map(vpg => ({ vpg, text: vpg })) }
-  const stop = new StopNotes({ aging, table, catalog: { keepNotes: async notes => void kept.push(notes) } })
-  return { stop, table, kept }
+  const catalog = { keepNotes: async (notes: readonly StopNote[]) => void kept.push(notes) }
+  const stop = new StopNotes({ aging, table, catalog })
+  return { stop, table, kept, catalog }
 }
 
 t.test('of a VPG of which the index may lack something no note is kept', async t => {
   const { stop, table, kept } = site()
   const heard: VpgId[] = []
-  const handlers = stop.watching({ segmentCommitted: ({ vpg }) => void heard.push(vpg) })
+  const handlers = stop.watching({ segmentCommitted: ({ vpg }) => void heard.push(vpg) }, unwanted)
   stop.indexIsWhole()
   handlers.segmentCommitted?.(committed(sealedBefore))
   table.get(fenced)!.fenced = 'another appliance owns it'
@@ -42,7 +47,56 @@ t.test('of a VPG of which the index may lack something no note is kept', async t
   )
 })
 
-t.test('nor any where the index was never made whole', async t => {
+t.test(
+  'while it runs notes are kept in their order, the newest of each VPG, and at the end those of the stop',
+  async t => {
+    const { stop, kept, catalog } = site()
+    const taken: (() => void)[] = []
+    catalog.keepNotes = async notes => {
+      kept.push(notes)
+      await new Promise<void>(resolve => taken.push(resolve))
+    }
+    const { noted } = stop.watching({}, unwanted)
+    noted?.({ vpg: plain, text: 'too early' })
+    stop.indexIsWhole()
+    noted?.({ vpg: plain, text: 'first' })
+    noted?.({ vpg: plain, text: 'second' })
+    noted?.({ vpg: plain, text: 'third' })
+    noted?.({ vpg: unknown, text: 'of nobody' })
+    t.same(kept, [[{ vpg: plain, text: 'first' }]], 'one after the other')
+    taken.shift()?.()
+    await new Promise(resolve => setImmediate(resolve))
+    t.same(kept.at(-1), [{ vpg: plain, text: 'third' }])
+    noted?.({ vpg: plain, text: 'older than the stop' })
+    const closed = stop.close()
+    await new Promise(resolve => setImmediate(resolve))
+    t.equal(kept.length, 2, 'what is under way is first')
+    taken.shift()?.()
+    await new Promise(resolve => setImmediate(resolve))
+    taken.shift()?.()
+    await closed
+    t.equal(kept.length, 3)
+    t.match(kept.at(-1)?.[0], { vpg: plain, text: plain })
+  },
+)
+
+t.test('an index that does not take a note is told of, and given the next', async t => {
+  const { stop, kept, catalog } = site()
+  const { keepNotes } = catalog
+  const failed: unknown[] = []
+  const { noted } = stop.watching({}, error => void failed.push(error))
+  stop.indexIsWhole()
+  catalog.keepNotes = () => Promise.reject(new Error('no room'))
+  noted?.({ vpg: plain, text: 'first' })
+  await new Promise(resolve => setImmediate(resolve))
+  t.match(failed, [{ message: 'no room' }])
+  catalog.keepNotes = keepNotes
+  noted?.({ vpg: plain, text: 'second' })
+  await new Promise(resolve => setImmediate(resolve))
+  t.same(kept, [[{ vpg: plain, text: 'second' }]])
+})
+
+t.test('nor any note where the index was never made whole', async t => {
   const { stop, kept } = site()
   await stop.close()
   t.same(kept, [])

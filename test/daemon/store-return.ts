@@ -7,6 +7,7 @@ import type { Log } from '../../src/daemon/log.ts'
 import { takeStore, type StoreReturnParts } from '../../src/daemon/store-return.ts'
 import { VpgEntry, VpgTable } from '../../src/daemon/vpg-table.ts'
 import type { VpgDefinition } from '../../src/timeline/definition.ts'
+import { checkpointNumbers } from '../support/catalog-rows.ts'
 import { openedVpg } from '../support/opened-vpg.ts'
 
 const [first, second, third] = ['1a', '2b', '3c'].map(digits => vpgId(digits.repeat(16))) as [VpgId, VpgId, VpgId]
@@ -25,6 +26,7 @@ function site(remembered: readonly OpenedVpg[]) {
     served.set(opened.definition.id, opened.definition)
   }
   const loaded: VpgId[] = []
+  const added: string[] = []
   const waiting: (() => void)[] = []
   const parts: StoreReturnParts = {
     catalog: {
@@ -32,7 +34,8 @@ function site(remembered: readonly OpenedVpg[]) {
         await new Promise<void>(resolve => waiting.push(resolve))
         loaded.push(id)
       },
-      addCheckpoints: () => undefined,
+      addCheckpoints: (id, checkpoints) => void added.push(...checkpoints.map(({ ordinal }) => `${id}/${ordinal}`)),
+      addSegment: async ({ vpg: id, segment }) => void added.push(`${id}/commit/${segment.commitNumber}`),
     },
     clock: systemClock,
     ingest: {
@@ -57,7 +60,7 @@ function site(remembered: readonly OpenedVpg[]) {
     waiting.shift()?.()
     await new Promise(resolve => setImmediate(resolve))
   }
-  return { parts, table, served, loaded, letOneLoad }
+  return { parts, table, served, loaded, added, letOneLoad }
 }
 
 t.test(
@@ -112,8 +115,11 @@ t.test('a VPG that went on elsewhere and came back ends the daemon, before anyth
   t.equal(table.isTakingStore, false)
 })
 
-t.test('the index that has a VPG since the last stop is not loaded again', async t => {
-  const { parts, loaded } = site([vpg(first)])
-  await takeStore(parts, [{ ...vpg(first), isIndexed: true }])
+t.test('the index that has a VPG from before is not loaded again, and is told what was committed since', async t => {
+  const { parts, loaded, added } = site([vpg(first)])
+  const segments = [{ commitNumber: 7 }] as unknown as OpenedVpg['segments']
+  const checkpoints = checkpointNumbers(1, 1)
+  await takeStore(parts, [{ ...vpg(first), segments, checkpoints, indexedThrough: ordinal(0) }])
   t.same(loaded, [])
+  t.same(added, [`${first}/commit/7`, `${first}/${checkpoints[0]!.ordinal}`])
 })

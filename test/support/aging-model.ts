@@ -10,7 +10,7 @@ import {
 import { regionSizeBytes } from '../../src/base/limits.ts'
 import { MiB } from '../../src/base/units.ts'
 import { crc32c } from '../../src/codec/crc32c.ts'
-import type { AgingConfig, AgingNotices, ImagePlan } from '../../src/aging/service.ts'
+import type { AgingConfig, AgingNotices, ImagePlan, PackedVpg } from '../../src/aging/service.ts'
 import { MirrorWorker, type WorkerSurroundings } from '../../src/aging/mirror-worker.ts'
 import { openImage } from '../../src/image/image.ts'
 import type { RecordHeader } from '../../src/journal/record.ts'
@@ -114,12 +114,13 @@ export class AgingModel {
     fateOf: (operation: number, key: string) => Fate = () => 'works',
     config = this.#config,
     surroundings: WorkerSurroundings = {},
-  ): Promise<void> {
+  ): Promise<readonly PackedVpg[]> {
     this.store.isDead = true
     this.store = new FatefulStore(this.memory, fateOf)
     this.worker = this.#newWorker(surroundings)
-    await this.worker.open(config)
+    const { vpgs } = await this.worker.open(config)
     await this.worker.follow({ durable: this.log.mark })
+    return vpgs
   }
 
   get config(): AgingConfig {

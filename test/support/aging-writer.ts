@@ -18,7 +18,7 @@ export async function openWriter(directory: string) {
     ...{ store, clock, config, signal, memos: undefined, notify: () => undefined },
     segmentPermit: new Permits(1),
     mergePermit: new Permits(1),
-    awake: new AwakeVpgs(Infinity),
+    awake: new AwakeVpgs(Infinity, clock),
   } as unknown as AgingTools
   const commits = await VpgCommits.create({ store, clock, applianceId: config.applianceId }, definition, signal)
   const writer = new VpgWriter(tools, commits, { folded: [] }, { awakeSizeBytes: 0, sleep: () => false })
