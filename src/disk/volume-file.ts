@@ -24,7 +24,7 @@ export interface VolumeFileIdentity {
 /** Offsets in bytes, not necessarily sectors. Every call may fail with the system's error (EIO, ENOSPC). */
 export interface VolumeFile {
   readonly sizeBytes: number
-  /** True when nothing was ever written to it, as far as the file system knows: every byte is zero. */
+  /** True when nothing was ever written to it, as a file system knows that is to be believed: every byte is zero. It may be false in any case. */
   readonly isOneHole: boolean
   /**
    * Keeps every other claim of the same disk away until it is closed, whatever names it has. BUSY where there is one. (A block device was claimed
@@ -58,7 +58,7 @@ class RealVolumeFile implements VolumeFile {
     this.#descriptor = descriptor
     this.#path = path
     this.#isFile = stat.isFile()
-    this.isOneHole = stat.isFile() && stat.blocks === 0
+    this.isOneHole = stat.isFile() && stat.blocks === 0 && tellsItsBlocks(path)
     this.sizeBytes = sizeBytesOf(stat)
   }
 
@@ -120,6 +120,21 @@ class RealVolumeFile implements VolumeFile {
     )
   }
 }
+
+/**
+ * Whether the path's file system counts a block for everything that a file holds, also what is in memory only or in the inode. Others say 0 of files that hold
+ * data (FUSE, NFS and whatever knows no better), or may: their files are read.
+ */
+function tellsItsBlocks(path: string): boolean {
+  try {
+    return countingFileSystems.has(fs.statfsSync(path).type)
+  } catch {
+    return false
+  }
+}
+
+/** By the magic numbers of statfs(2): ext2 to ext4, XFS, tmpfs. */
+const countingFileSystems: ReadonlySet<number> = new Set([0xef53, 0x58465342, 0x01021994])
 
 const yes = (): boolean => true
 const no = (): boolean => false

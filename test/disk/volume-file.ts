@@ -1,8 +1,9 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
+import * as fs from 'node:fs'
 import * as path from 'node:path'
 import t from 'tap'
-import { openVolumeFile } from '../../src/disk/disk.ts'
+import { openVolumeFile, openVolumeFileToRead } from '../../src/disk/disk.ts'
 
 const run = promisify(execFile)
 
@@ -24,6 +25,25 @@ t.test('a file that is not claimed may be opened twice', async t => {
   const second = openVolumeFile(file)
   t.same([first.sizeBytes, second.sizeBytes], [512, 512])
   await Promise.all([first.close(), second.close()])
+})
+
+t.test('a file of no blocks is believed to be empty only where the file system counts all that it holds', async t => {
+  const directory = t.testdir({ written: 'x'.repeat(512) })
+  fs.writeFileSync(path.join(directory, 'sparse'), '')
+  fs.truncateSync(path.join(directory, 'sparse'), 1024 * 1024)
+  const isOneHole = async (file: string): Promise<boolean> => {
+    const opened = openVolumeFileToRead(file)
+    await opened.close()
+    return opened.isOneHole
+  }
+  const counts = [0xef53, 0x58465342, 0x01021994].includes(fs.statfsSync(directory).type)
+  t.equal(await isOneHole(path.join(directory, 'sparse')), counts)
+  t.equal(await isOneHole(path.join(directory, 'written')), false)
+  // A page of text that is said to have no blocks.
+  const ofKernel = ['/sys/kernel/uevent_seqnum', '/sys/kernel/profiling'].find(file => fs.existsSync(file))
+  if (ofKernel === undefined) return t.comment('no /sys here')
+  t.equal(fs.statSync(ofKernel).blocks, 0)
+  t.equal(await isOneHole(ofKernel), false)
 })
 
 t.test('a block device that somebody holds is refused, and is to be had when he has let go', async t => {
