@@ -44,6 +44,12 @@ interface Unit {
   readonly isUntouched: boolean
 }
 
+interface Waiting {
+  readonly unit: Unit
+  readonly bytes: number
+  readonly resolve: () => void
+}
+
 export interface Unreadable {
   readonly offsetBytes: number
   readonly reason: string
@@ -66,10 +72,11 @@ export class SyncEngine {
   readonly #unreadable = new Map<ProtectedVolume, Map<number, Unreadable & { readonly untilMillis: number }>>()
   readonly #cursors = new Map<ProtectedVolume, number>()
   #reservedBytes = 0
+  /** Lanes that wait for room, the first to have it first. */
+  #waiting: Waiting[] = []
   /** Beside pieces, what no lane reads into now, and nobody reads. */
   #memory: Buffer[] = []
   readonly #work: Bell
-  readonly #room: Bell
   readonly #released: Bell
   readonly #forgotten = new WeakSet<ProtectedVolume>()
   /** A volume waits for an acknowledgement before it may be compared. */
@@ -80,7 +87,6 @@ export class SyncEngine {
     this.#host = host
     this.#rate = new RateLimit(host.clock)
     this.#work = new Bell(host.clock)
-    this.#room = new Bell(host.clock)
     this.#released = new Bell(host.clock)
   }
 
@@ -91,11 +97,16 @@ export class SyncEngine {
   /** There may be something to do that there was not before. */
   wake(): void {
     this.#work.ring()
+    this.#letGo()
   }
 
   /** The queue has become smaller. */
   roomMade(): void {
-    this.#room.ring()
+    for (let first = this.#waiting[0]; first !== undefined; first = this.#waiting[0]) {
+      if (this.#isCurrent(first.unit) && !this.#hasRoomFor(first.bytes)) break
+      this.#waiting.shift()
+      this.#admit(first)
+    }
     if (!this.#isAwaitingAck) return
     this.#isAwaitingAck = false // a lane that finds it so again says it again
     this.wake()
@@ -104,7 +115,7 @@ export class SyncEngine {
   /** Resolves when no lane has anything of a volume that is served no more. */
   async forget(volume: ProtectedVolume): Promise<void> {
     this.#forgotten.add(volume)
-    this.roomMade()
+    this.#letGo()
     while ((this.#claimed.get(volume)?.size ?? 0) > 0) await this.#released.wait(idleMillisMax)
     this.#claimed.delete(volume)
     this.#cursors.delete(volume)
@@ -126,7 +137,6 @@ export class SyncEngine {
     this.#closing.abort()
     this.setRate(0)
     this.wake()
-    this.roomMade()
     await Promise.all(this.#lanes)
   }
 
@@ -359,16 +369,32 @@ export class SyncEngine {
     this.#host.events.syncNumbered(volume.name, { recordCount, sizeBytes: dataBytes })
   }
 
-  /** On return so many bytes of the queue are this lane's. Never more than the engine's share, but for one piece where nothing is in it. */
-  async #reserve(unit: Unit, bytes: number): Promise<void> {
-    const shareBytes = Math.min(queueShareBytesMax, this.#host.queueSizeBytesMax / 2)
-    for (;;) {
-      const { stream } = this.#host
-      const usedBytes = stream.queuedBytes + this.#reservedBytes
-      if (!this.#isCurrent(unit) || usedBytes === 0 || usedBytes + bytes <= shareBytes) break
-      await this.#room.wait(idleMillisMax)
-    }
+  /** On return so many bytes of the queue are this lane's, or its unit is not current any more. */
+  #reserve(unit: Unit, bytes: number): Promise<void> {
+    return new Promise(resolve => {
+      this.#waiting.push({ unit, bytes, resolve })
+      this.roomMade()
+    })
+  }
+
+  #admit({ bytes, resolve }: Waiting): void {
     this.#reservedBytes += bytes // in the step that has looked
+    resolve()
+  }
+
+  /** Lanes that wait for room that they do not need any more. */
+  #letGo(): void {
+    const idle = this.#waiting.filter(({ unit }) => !this.#isCurrent(unit))
+    if (idle.length === 0) return
+    this.#waiting = this.#waiting.filter(each => !idle.includes(each))
+    for (const each of idle) this.#admit(each)
+  }
+
+  /** The engine's share is never passed, but for one piece where nothing is in the queue. */
+  #hasRoomFor(bytes: number): boolean {
+    const { stream, queueSizeBytesMax } = this.#host
+    const usedBytes = stream.queuedBytes + this.#reservedBytes
+    return usedBytes === 0 || usedBytes + bytes <= Math.min(queueShareBytesMax, queueSizeBytesMax / 2)
   }
 
   #isCurrent({ volume, generation }: Unit): boolean {
