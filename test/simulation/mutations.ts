@@ -10,13 +10,14 @@ const broken: Readonly<Record<string, Mutations>> = {
   'marks that never reach the medium': { losesMarks: true },
   'markers one record late': { movesMarkers: true },
   'markers of two hosts that are no cut': { tearsCuts: true },
+  'a hole that nobody repairs': { neverRepairs: true },
 }
 
 for (const [what, mutations] of Object.entries(broken))
   t.test(`the checks find ${what}`, async t => {
-    const [seeds] = sharesOf({ first: 1, count: 100 }, 100)
+    const [seeds] = sharesOf({ first: 1, count: 200 }, 200)
     t.match(
       await firstBroken(seeds!, mutations),
-      /called durable|is not what the disks were|is lost|damage is told of|cannot be read|is torn|without damage/,
+      /called durable|is not what the disks were|is lost|damage is told of|cannot be read|is torn|without damage|no checkpoint of what/,
     )
   })

@@ -102,6 +102,18 @@ export class SimulatedDisk {
     inode.syncedPages.set(page, bytes)
   }
 
+  /** Another bit than was written, on the medium as well. */
+  flipBit(file: string, offsetBytes: number): void {
+    const inode = this.#inode(file)
+    const page = Math.floor(offsetBytes / pageBytes)
+    const bit = 1 << this.#world.random.integer(0, 7)
+    for (const pages of [inode.pages, inode.syncedPages]) {
+      const bytes = (pages.get(page) ?? zeroPage).slice()
+      bytes[offsetBytes % pageBytes]! ^= bit
+      pages.set(page, bytes)
+    }
+  }
+
   /** The disk as this process sees it. */
   of(life: Life): Disk {
     const alive = (): void => {

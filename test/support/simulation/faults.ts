@@ -157,6 +157,10 @@ export class Faults {
         else vra.kill()
         later(0, 8_000, () => vra.start())
         return
+      case 'a record of the log rots':
+        vra.rot()
+        later(0, 8_000, () => vra.start())
+        return
       case 'the VRA loses its power':
         if (random.chance(0.5)) this.#atOperation(vra.disk, () => vra.losePower())
         else vra.losePower()
@@ -317,6 +321,7 @@ const vraFaults = [
   'the VRA loses its power',
   'the VRA stops',
   'another appliance takes over',
+  'a record of the log rots',
   "the VRA's disk is full",
   "the VRA's disk fails once",
   'the store is down',

@@ -1,5 +1,6 @@
 import { failedWith } from '../../../src/base/failure.ts'
 import type { Ordinal } from '../../../src/base/ids.ts'
+import { repairMillisBetweenMax } from '../../../src/base/limits.ts'
 import { SimulatedAgent, type AgentMutations } from './agent.ts'
 import { checkCuts, checkRecords, imageDifference, type CheckMutations } from './checker.ts'
 import { drawFrom } from './determinism.ts'
@@ -20,7 +21,8 @@ import { World } from './world.ts'
 // 4. No guest's request fails, and none waits for more than its own disk; what was flushed is there after a power cut.
 // 5. What was called offloaded outlives the appliance: another one on an empty disk goes on from there, or on the disk of one before it. The former owner
 //    stops by itself, and nothing that it does meanwhile harms.
-// 6. Within a bounded time after the last fault there is a checkpoint of what the disks hold, of all volumes.
+// 6. What has rotted in the log is never in an image: its checkpoints are refused, then withdrawn, and later ones are back by themselves.
+// 7. Within a bounded time after the last fault there is a checkpoint of what the disks hold, of all volumes.
 
 export interface Mutations extends VraMutations, AgentMutations, CheckMutations {}
 
@@ -74,6 +76,8 @@ export async function runHistory(options: HistoryOptions): Promise<HistoryOutcom
 const hourMillis = 3_600_000
 /** A refused session comes back after 30 s, a silent one is noticed after 15, a hello is waited for 10; some of each, one after the other. */
 const healMillisMax = 240_000
+/** An agent that was asked to repair a hole, and was lost meanwhile, is asked again after this long at most. */
+const repairMillisMax = healMillisMax + repairMillisBetweenMax
 /** How long a checkpoint may take to be read when nothing is broken any more. */
 const readMillisMax = 300_000
 /** Of those that are there at the end, so many are read. */
@@ -157,7 +161,7 @@ class History {
   #readNowAndThen(): void {
     const world = this.#world
     const read = async (): Promise<void> => {
-      const retained = this.#vra.retained()
+      const retained = this.#vra.retained().filter(ordinal => this.#vra.isOffered(ordinal))
       if (retained.length === 0 || !this.#vra.isRunning) return
       const ordinal = world.random.chance(0.3) ? retained[0]! : world.pick(retained)
       try {
@@ -165,7 +169,8 @@ class History {
       } catch (error) {
         const isGone = failedWith(error, 'CHECKPOINT_MISSING') && !this.#vra.retained().includes(ordinal)
         const mayBe = ['STORE_UNAVAILABLE', 'CLOSING', 'EPOCH_SUPERSEDED'] as const // the last of who is taken over meanwhile
-        if (!isGone && !mayBe.some(code => failedWith(error, code))) throw error
+        if (isGone || mayBe.some(code => failedWith(error, code)) || this.#isDamage(error)) return
+        throw error
       }
     }
     world.after(world.delay(500, this.#pace.isLong ? hourMillis : 20_000), () => {
@@ -176,8 +181,9 @@ class History {
 
   async #readAtEnd(): Promise<void> {
     const world = this.#world
-    const retained = this.#vra.retained()
-    const chosen = new Set([retained[0], retained.at(-1), ...this.#vra.tagged])
+    const retained = this.#vra.retained().filter(ordinal => this.#vra.isOffered(ordinal))
+    const tagged = retained.filter(ordinal => this.#vra.tagged.has(ordinal))
+    const chosen = new Set([retained[0], retained.at(-1), ...tagged])
     while (chosen.size < Math.min(readCountMax, retained.length)) chosen.add(world.pick(retained))
     let leftCount = chosen.size
     for (const ordinal of chosen) {
@@ -189,6 +195,11 @@ class History {
     }
     await world.run(world.nowMillis + readMillisMax, () => leftCount === 0)
     if (leftCount > 0) throw new Error('checkpoints could not be read in time')
+  }
+
+  /** A checkpoint with a record that has rotted is refused until the hole is known, and withdrawn from then on. */
+  #isDamage(error: unknown): boolean {
+    return this.#vra.hasRotted && (failedWith(error, 'RECORD_CORRUPT') || failedWith(error, 'NOT_FOUND'))
   }
 
   async #readCheckpoint(ordinal: Ordinal): Promise<void> {
@@ -217,7 +228,7 @@ class History {
     const [world, vra, agents] = [this.#world, this.#vra, this.#agents]
     world.trace('everything is healed')
     this.#faults.end()
-    const deadlineMillis = world.nowMillis + healMillisMax
+    const deadlineMillis = world.nowMillis + (vra.hasRotted ? repairMillisMax : healMillisMax)
     const keepStarting = (): void => {
       vra.start()
       for (const agent of agents) {
@@ -236,7 +247,7 @@ class History {
     await world.run(deadlineMillis, () => this.#isHealed(stoppedMillis))
     if (!this.#isHealed(stoppedMillis))
       throw new Error(
-        `no checkpoint of what the disks hold within ${healMillisMax / 1000} s: ` +
+        `no checkpoint of what the disks hold in time: ` +
           `${JSON.stringify(agents.map(agent => agent.status()))}; the VRA says: ${vra.whyNoCheckpoints()}; ` +
           (vra.isAlone ? '' : 'a former appliance goes on'),
       )
@@ -244,9 +255,11 @@ class History {
 
   #isHealed(stoppedMillis: number): boolean {
     const [agents, vra] = [this.#agents, this.#vra]
-    if (!vra.isRunning || !vra.isAlone || !agents.every(agent => agent.isServing && agent.isIdle)) return false
+    if (!vra.isRunning || !vra.isAlone || !vra.isWhole || !agents.every(agent => agent.isServing && agent.isIdle))
+      return false
     const newest = vra.lastComplete
     if (newest === undefined || !newest.volumes.every(volume => volume.included)) return false
+    if (!vra.isOffered(newest.ordinal)) return false
     if (!vra.hasVolumes(agents) || !agents.every(agent => agent.isAsConfigured)) return false
     const volumes = agents.flatMap(agent => agent.volumes)
     const isWhole = volumes.every(({ number, sizeBytes }) =>

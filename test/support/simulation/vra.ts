@@ -13,9 +13,12 @@ import {
 import { MiB, KiB } from '../../../src/base/units.ts'
 import { Hashes } from '../../../src/daemon/hashes.ts'
 import { reconcile, type ReconciledVpg } from '../../../src/daemon/reconcile.ts'
+import { Repairs } from '../../../src/daemon/repairs.ts'
 import { Terms } from '../../../src/daemon/terms.ts'
+import { VpgEntry, VpgTable } from '../../../src/daemon/vpg-table.ts'
 import { silentIngestEvents } from '../../../src/ingest/events.ts'
 import { Ingest } from '../../../src/ingest/ingest.ts'
+import { logFilePath } from '../../../src/journal/log-file.ts'
 import { LogReader, type LogMark } from '../../../src/journal/log-reader.ts'
 import type { RecordHeader } from '../../../src/journal/record.ts'
 import { decodeCheckpoints } from '../../../src/manifest/checkpoint-page.ts'
@@ -23,6 +26,7 @@ import { Workspace } from '../../../src/mirror/mirror.ts'
 import type { Checkpoint } from '../../../src/timeline/checkpoint.ts'
 import type { VpgDefinition } from '../../../src/timeline/definition.ts'
 import { covers, liesWithin } from '../../../src/timeline/positions.ts'
+import { holeOver } from '../../../src/timeline/retention.ts'
 import type { VolumeChange, VpgSettings } from '../../../src/timeline/definition-change.ts'
 import { decodeFrame, type Ack, type Welcome } from '../../../src/wire/wire.ts'
 import { openedVpg } from '../opened-vpg.ts'
@@ -60,6 +64,7 @@ export interface VraSettings {
 export interface VraMutations {
   readonly acknowledgesBeforeSync?: boolean
   readonly diskIgnoresSync?: boolean
+  readonly neverRepairs?: boolean
 }
 
 interface Running {
@@ -68,6 +73,7 @@ interface Running {
   readonly ingest: Ingest
   readonly worker: MirrorWorker
   readonly images: SimulatedImages
+  readonly entry: VpgEntry
 }
 
 const directory = '/var/lib/vra'
@@ -111,6 +117,8 @@ export class SimulatedVra {
   #applianceCount = 1
   #epoch = 1
   #isStopping = false
+  /** A byte of its log has changed by itself: what is damaged is withdrawn, and comes back by a repair. */
+  #hasRotted = false
   /** The present appliance is to take the VPG over, from the last of these. */
   #isAdopting = false
   readonly #formers: Former[] = []
@@ -316,8 +324,11 @@ export class SimulatedVra {
         return
       }
       case 'damageFound':
-      case 'sealingStopped':
       case 'holeFound':
+        if (this.#hasRotted) return
+        this.#world.fail(new Error(`${name} by a former appliance, without damage: ${JSON.stringify(notice)}`))
+        return
+      case 'sealingStopped':
         this.#world.fail(new Error(`${name} by a former appliance, without damage: ${JSON.stringify(notice)}`))
     }
   }
@@ -384,7 +395,8 @@ export class SimulatedVra {
     })
     journal.delayMillisMax = this.#settings.syncDelayMillisMax
     const { recovered } = journal
-    if (recovered.damage.length > 0) throw new Error(`damage is told of: ${JSON.stringify(recovered.damage)}`)
+    if (recovered.damage.length > 0 && !this.#hasRotted)
+      throw new Error(`damage is told of: ${JSON.stringify(recovered.damage)}`)
     const [known] = reconcile([opened], recovered)
     const terms = Terms.open(disk, directory)
     terms.prepare([{ id: vpg, above: Math.floor(known!.ingest.lastMarker / 2 ** 32) }])
@@ -401,10 +413,20 @@ export class SimulatedVra {
       events: this.#ingestEvents(life, worker),
     })
     if (!life.isAlive) return
-    running = this.#running = { life, journal, ingest, worker, images }
+    const entry = new VpgEntry(opened, life.clock)
+    running = this.#running = { life, journal, ingest, worker, images, entry }
+    if (this.#hasRotted && this.#mutations.neverRepairs !== true) this.#repair(running)
     ingest.offloaded(vpg, opened.offloaded)
     await worker.start({ durable: journal.durable() })
     world.trace(`vra ${life.name} runs`)
+  }
+
+  /** As long as the process lives, what is damaged is asked for again. */
+  #repair({ life, ingest, entry }: Running): void {
+    const table = new VpgTable()
+    table.add(entry)
+    const asked = (): void => this.#world.count('a repair is asked for')
+    void new Repairs({ clock: life.clock, ingest, table, asked })
   }
 
   #agingConfig(): AgingConfig {
@@ -477,12 +499,38 @@ export class SimulatedVra {
         this.#archiveLog()
         running?.journal.freeFile((notice as AgingNotices['logFileFree']).fileIdentity)
         return
-      case 'damageFound':
-      case 'sealingStopped':
+      case 'holesChanged':
+        if (running !== undefined) running.entry.holes = (notice as AgingNotices['holesChanged']).holes
+        return
       case 'holeFound':
+        if (running !== undefined && this.#hasRotted) {
+          running.entry.holes = [...running.entry.holes, (notice as AgingNotices['holeFound']).hole]
+          return
+        }
+        world.fail(new Error(`${name} without damage: ${JSON.stringify(notice)}`))
+        return
+      case 'damageFound':
+        if (this.#hasRotted) return
+        world.fail(new Error(`${name} without damage: ${JSON.stringify(notice)}`))
+        return
+      case 'sealingStopped':
       case 'fenced':
         world.fail(new Error(`${name} without damage: ${JSON.stringify(notice)}`))
     }
+  }
+
+  /** What a checkpoint's image is read for: no hole withdraws it. */
+  isOffered(ordinal: Ordinal): boolean {
+    return holeOver(this.#running?.entry.holes ?? [], ordinal) === undefined
+  }
+
+  /** Nothing is withdrawn that a repair could still bring back. */
+  get isWhole(): boolean {
+    return (this.#running?.entry.openHoles ?? []).length === 0
+  }
+
+  get hasRotted(): boolean {
+    return this.#hasRotted
   }
 
   /** What a start finds must hold everything that was ever called durable, and every checkpoint that was told of and not given up. */
@@ -491,14 +539,29 @@ export class SimulatedVra {
     this.#world.trace(`vra ${life.name} has ${named.join(', ')}`)
     for (const [stream, told] of this.#told) {
       const durable = ingest.durable.find(position => position.stream === stream)!
-      if (comparePositions(durable, told) < 0)
+      if (comparePositions(durable, told) >= 0) continue
+      if (this.#hasRotted) this.#forgetAfter(durable)
+      else
         throw new Error(
           `recovered ${durable.generation}/${durable.sequence} of stream ${stream}, but ${told.generation}/${told.sequence} was called durable`,
         )
     }
     const found = new Set([...opened.checkpoints, ...logCheckpoints].map(({ ordinal }) => ordinal))
     for (const ordinal of this.retained())
-      if (!found.has(ordinal)) throw new Error(`the checkpoint ${ordinal} is lost: a start does not find it`)
+      if (!found.has(ordinal) && holeOver(opened.holes, ordinal) === undefined)
+        throw new Error(`the checkpoint ${ordinal} is lost: a start does not find it`)
+  }
+
+  /** What has rotted was the end of its stream: nothing tells of it any more, and its agent sends it again. */
+  #forgetAfter({ stream, ...durable }: StreamPosition): void {
+    this.#world.count('the rotten end of a stream is sent again')
+    this.#told.set(stream, durable)
+    this.#archivedThrough.set(stream, durable)
+    const isAfter = ({ header }: KeptRecord): boolean =>
+      header.stream === stream &&
+      comparePositions({ generation: header.generation, sequence: sequence(header.lastSequence) }, durable) > 0
+    const kept = this.#archive.filter(record => !isAfter(record))
+    this.#archive.splice(0, this.#archive.length, ...kept)
   }
 
   /** What was told of, and must still be there. */
@@ -589,7 +652,9 @@ export class SimulatedVra {
 
   #takeDefinition(running: Running | undefined, definition: VpgDefinition): void {
     this.#definition = definition
-    running?.ingest.updateVpg(definition)
+    if (running === undefined) return
+    running.entry.definition = definition
+    running.ingest.updateVpg(definition)
   }
 
   async #redefine(decide: (running: Running) => Promise<VpgDefinition>): Promise<void> {
@@ -657,6 +722,31 @@ export class SimulatedVra {
     this.#end(this.#life)
   }
 
+  /** A byte of a batch in its log that was durable becomes another one while it is down. */
+  rot(): void {
+    const running = this.#running
+    if (running === undefined || this.#isStopping || this.#isAdopting || !this.isAlone) return
+    this.#archiveLog() // what the records were
+    const reader = new LogReader({ disk: this.disk.of(running.life), directory })
+    const { records } = reader.next(running.journal.durable(), Infinity)
+    reader.close()
+    const newest = records.at(-1)?.header
+    // The last group of a log that was not ended is torn, and not damaged, as far as anybody can tell.
+    const isKnownDurable = ({ header, place }: (typeof records)[number]): boolean =>
+      header.kind === 'batch' &&
+      newest !== undefined &&
+      (newest.fileIdentity > header.fileIdentity || newest.durableOffsetBytes >= header.offsetBytes + place.sizeBytes)
+    const candidates = records.filter(isKnownDurable)
+    if (candidates.length === 0) return
+    const { place } = this.#world.pick(candidates.slice(-8)) // what is older is in segments already
+    this.kill()
+    this.#hasRotted = true
+    this.#world.count('a record of the log rots')
+    const at = place.offsetBytes + this.#world.random.integer(0, place.sizeBytes - 1)
+    this.disk.flipBit(logFilePath(directory, place.fileIdentity), at)
+    this.#world.trace(`log file ${place.fileIdentity}: other than it was at ${at}`)
+  }
+
   losePower(): void {
     this.host.isUp = false
     this.#end(this.#life)
@@ -701,8 +791,8 @@ export class SimulatedVra {
     const reader = new LogReader({ disk: disk.of(running.life), directory, ...this.#archived })
     for (;;) {
       const { records, damage } = reader.next(running.journal.durable(), 4 * MiB)
-      if (damage.length > 0) throw new Error(`the log is damaged: ${damage[0]!.sentence}`)
-      if (records.length === 0) break
+      if (damage.length > 0 && !this.#hasRotted) throw new Error(`the log is damaged: ${damage[0]!.sentence}`)
+      if (records.length === 0 && damage.length === 0) break
       for (const { header, place } of records) {
         if (header.epoch !== this.#epoch) continue // of an owner before, past the end of its epoch or in the store
         const last = { generation: header.generation, sequence: sequence(header.lastSequence) }
