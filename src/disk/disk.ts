@@ -2,6 +2,7 @@ import * as fs from 'node:fs'
 import * as path from 'node:path'
 
 export {
+  claimName,
   createFileDurably,
   makeDirectoryDurably,
   publishDurably,

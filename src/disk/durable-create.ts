@@ -90,6 +90,23 @@ export async function publishDurably(calls: FileCalls, from: string, to: string)
   await syncDirectory(calls, path.dirname(to))
 }
 
+/**
+ * Makes `to` a second name of `from`, which is how one of several who want a name gets it. False where `to` exists and is another file; true, too, on a file system without
+ * hard links, where nobody can say.
+ */
+export async function claimName(calls: FileCalls, from: string, to: string): Promise<boolean> {
+  try {
+    await calls.link(from, to)
+    return true
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (linkless.has(code)) return true
+    if (code !== 'EEXIST') throw error
+    const [own, other] = [await calls.stat(from, { bigint: true }), await calls.stat(to, { bigint: true })]
+    return own.ino === other.ino && own.dev === other.dev
+  }
+}
+
 /** What file systems say that have no hard links. */
 const linkless = new Set<string | undefined>(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'])
 

@@ -2,21 +2,25 @@ import { randomBytes } from 'node:crypto'
 import { realpathSync, statSync } from 'node:fs'
 import * as path from 'node:path'
 import { Failure } from '../base/failure.ts'
-import { isZero } from '../codec/zeros.ts'
 import type { Disk } from '../disk/disk.ts'
-import type { OpenPieceWriter, PieceWriter } from './piece-writer.ts'
-import type { Image, PieceSink } from './types.ts'
+import { DataSink, onDisk, rethrower } from './data-sink.ts'
+import type { OpenPieceWriter } from './piece-writer.ts'
+import { writeSpans } from './resumed-export.ts'
+import type { Image } from './types.ts'
 
 export interface ExportRequest {
   readonly image: Image
   readonly volume: number
   /** An absolute path. */
   readonly file: string
-  readonly existing: 'refuse' | 'replace'
+  /** 'resume': refused as well; and whatever the export fails with, or is killed at, another one of the same image goes on where this one was. */
+  readonly existing: 'refuse' | 'replace' | 'resume'
   readonly disk: Disk
   readonly openWriter: OpenPieceWriter
   readonly onProgress: (doneBytes: number, totalBytes: number) => void
   readonly signal: AbortSignal
+  /** Of one that is to be resumed; see resumed-export.ts. */
+  readonly spanSizeBytesMin?: number
 }
 
 /** Files that are being written: a second export to one of them would take the first one's partial file for a leftover. */
@@ -26,7 +30,7 @@ const underWay = new Set<string>()
  * Writes the volume to a sparse file, whole or not at all: the bytes go to FILE.<8 hex digits>.partial, which becomes FILE when all of it is on disk. What exports
  * to it have left that were killed is removed first, and nothing else of a like name. Fails
  * ALREADY_EXISTS where FILE exists and is not to be replaced, REQUEST_INVALID where it is no file, BUSY while another export writes it;
- * whatever it fails with, the partial file is gone.
+ * whatever it fails with, the partial file is gone. One that is to be resumed has FILE.partial, and notes in FILE.progress how much of it is on disk: both stay until it is whole.
  */
 export async function exportRaw(request: ExportRequest): Promise<{ sizeBytes: number; writtenSizeBytes: number }> {
   const { file } = request
@@ -45,6 +49,13 @@ async function writeWhole(request: ExportRequest): Promise<{ sizeBytes: number; 
   const { image, volume, file, disk, signal } = request
   const sizeBytes = image.volumes.find(candidate => candidate.number === volume)?.sizeBytes ?? 0
   refuseExisting(request)
+  if (request.existing === 'resume') {
+    const writtenSizeBytes = await writeSpans(request, sizeBytes)
+    publish(request, `${file}.partial`)
+    onDisk(file, () => disk.syncDirectory(path.dirname(file)))
+    disk.remove(`${file}.progress`)
+    return { sizeBytes, writtenSizeBytes }
+  }
   removeLeftovers(disk, file)
   const partial = `${file}.${randomBytes(4).toString('hex')}.partial`
   onDisk(file, () => createEmpty(disk, partial, sizeBytes))
@@ -88,12 +99,6 @@ function createEmpty(disk: Disk, partial: string, sizeBytes: number): void {
   }
 }
 
-function rethrower(error: unknown): () => never {
-  return () => {
-    throw error
-  }
-}
-
 /**
  * Refuses what is there and is no file, whether it may be replaced or not: the rename would take the name of a device away, and put a file in
  * its place that fills the memory behind /dev. REQUEST_INVALID.
@@ -108,14 +113,14 @@ function refuseOtherThanFile(file: string): void {
 
 function refuseExisting({ disk, file, existing }: ExportRequest): void {
   refuseOtherThanFile(file)
-  if (existing === 'refuse' && disk.exists(file)) throw existsAlready(file)
+  if (existing !== 'replace' && disk.exists(file)) throw existsAlready(file)
 }
 
 /** A file that somebody has made meanwhile is not replaced either, unless that was asked for. */
 function publish(request: ExportRequest, partial: string): void {
   const { disk, file, existing } = request
   refuseExisting(request)
-  if (existing === 'refuse') {
+  if (existing !== 'replace') {
     try {
       disk.link(partial, file)
       disk.remove(partial)
@@ -134,55 +139,4 @@ const linkless = new Set<string | undefined>(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 
 
 function existsAlready(file: string): Failure {
   return new Failure('ALREADY_EXISTS', `${file} exists; choose another name, or say that it may be replaced`, { file })
-}
-
-/** Passes on what is not zeros: pieces of zeros stay holes. */
-class DataSink implements PieceSink {
-  readonly #name: string
-  readonly #writer: PieceWriter
-  readonly #onProgress: (doneBytes: number, totalBytes: number) => void
-  writtenSizeBytes = 0
-
-  constructor(name: string, writer: PieceWriter, onProgress: (doneBytes: number, totalBytes: number) => void) {
-    this.#name = name
-    this.#writer = writer
-    this.#onProgress = onProgress
-  }
-
-  piece(offsetBytes: number, bytes: Uint8Array): void {
-    if (isZero(bytes)) return
-    try {
-      this.#writer.add(offsetBytes, bytes)
-    } catch (error) {
-      onDisk(this.#name, rethrower(error))
-    }
-    this.writtenSizeBytes += bytes.length
-  }
-
-  progress(doneBytes: number, totalBytes: number): void {
-    this.#onProgress(doneBytes, totalBytes)
-  }
-}
-
-/** What the caller can mend by asking otherwise; the rest is the disk's. */
-const requestFaults: Readonly<Record<string, string>> = {
-  ENOENT: 'there is no such directory',
-  ENOTDIR: 'a part of its path is not a directory',
-  EISDIR: 'it is a directory',
-  EACCES: 'the VRA may not write there',
-  EPERM: 'the VRA may not write there',
-  EROFS: 'the file system is read-only',
-}
-
-function onDisk<T>(file: string, work: () => T): T {
-  try {
-    return work()
-  } catch (error) {
-    const errno = (error as NodeJS.ErrnoException).code
-    const fault = requestFaults[errno ?? '']
-    if (fault !== undefined)
-      throw new Failure('REQUEST_INVALID', `${file} cannot be written: ${fault}`, { file, errno }, { cause: error })
-    const what = errno === 'ENOSPC' ? 'its file system is full' : (errno ?? String(error))
-    throw new Failure('DISK_FAILED', `${file} was not written: ${what}`, { file, errno }, { cause: error })
-  }
 }

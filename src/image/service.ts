@@ -44,7 +44,8 @@ export interface ExportArgument {
   readonly volume: number
   /** An absolute path. */
   readonly file: string
-  readonly existing: 'refuse' | 'replace'
+  /** 'resume': refused as well; and one that fails, or is killed, is gone on with by the next of the same image. See export-raw.ts. */
+  readonly existing: 'refuse' | 'replace' | 'resume'
 }
 
 export interface ExportResult {

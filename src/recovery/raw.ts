@@ -7,7 +7,7 @@ import { Failure, isSystemError } from '../base/failure.ts'
 import { rawVolumesAtOnce } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
 import { MiB } from '../base/units.ts'
-import { publishDurably, syncDirectory, type FileCalls } from '../disk/disk.ts'
+import { claimName, publishDurably, syncDirectory, type FileCalls } from '../disk/disk.ts'
 import type { ExportArgument, ExportResult } from '../image/service.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { Json, RecoveryRecord, RecoveryVm } from '../timeline/recovery.ts'
@@ -16,11 +16,13 @@ import type { RecoveredThing, RecoveryTarget, TargetContext, TargetPlan, TargetR
 // Recovery into sparse raw files of the VRA's own host, one a volume, several at once:
 //
 //   <directory>/<vm>-<volume>.raw.<id>.partial   while it is being written
+//   <directory>/<vm>-<volume>.raw.<id>.progress  how much of that is on disk (image/resumed-export.ts)
+//   <directory>/<vm>-<volume>.raw.partial        a second name of the first: whose it is writes the file, of all that want to
 //   <directory>/<vm>-<volume>.raw.<id>           whole, and on disk
 //   <directory>/<vm>-<volume>.raw                what a person sees, when the memory says which file it is
 //
-// The first two bear the recovery's id, so they are ours wherever they are found. The last is ours only when it is the very file that the memory names: what
-// somebody else has put there is neither replaced nor removed. A process that is killed is followed by one that writes again what is not whole.
+// What bears the recovery's id is ours wherever it is found. The last is ours only when it is the very file that the memory names: what
+// somebody else has put there is neither replaced nor removed. A process that is killed is followed by one that goes on where it was, span by span.
 
 export interface RawTools {
   readonly clock: Clock
@@ -49,7 +51,7 @@ interface Memory {
 }
 
 /** What bears the id of a recovery. */
-const stagedPattern = /^(.+\.raw)\.(r-[0-9a-f]{12})(?:\.partial)?$/
+const stagedPattern = /^(.+\.raw)\.(r-[0-9a-f]{12})(?:\..+)?$/
 
 /** Until this process has measured its own. */
 const rateBytesPerSecondFirst = 150 * MiB
@@ -77,6 +79,11 @@ export class RawTarget implements RecoveryTarget {
       if ((await this.#identityOf(file)) !== undefined)
         throw new Failure('ALREADY_EXISTS', `${file} exists; name another directory, or move it away`, { file })
     await this.#refuseTaken(directory, files)
+    for (const { file } of files)
+      if ((await this.#identityOf(claimOf(file))) !== undefined)
+        throw new Failure('ALREADY_EXISTS', `${claimOf(file)} exists; name another directory, or move it away`, {
+          file,
+        })
     const copySizeBytes = sizes.reduce((sum, { dataSizeBytes }) => sum + dataSizeBytes, 0)
     const freeSizeBytes = this.#tools.freeBytes(directory)
     if (copySizeBytes > freeSizeBytes) {
@@ -115,6 +122,7 @@ export class RawTarget implements RecoveryTarget {
     }
     try {
       const files = filesIn(context.record, context.definition)
+      for (const file of files) await this.#claim(file, memory)
       const outcomes = await Promise.allSettled(files.map(file => permits.with(() => bring(file))))
       const [first] = outcomes.filter(outcome => outcome.status === 'rejected').sort(closingLast)
       if (first !== undefined) throw onDisk(first.reason, directoryIn(context.record.target.settings))
@@ -137,8 +145,13 @@ export class RawTarget implements RecoveryTarget {
     const { calls } = this.#tools
     const { files: identities } = memoryIn(record)
     const directory = directoryIn(record.target.settings)
+    const entries = await calls.readdir(directory).catch(() => []) // it may be one that is written only, or gone
     for (const { volume, file, staged } of filesIn(record, definition)) {
-      for (const own of [`${staged}.partial`, staged]) await calls.unlink(own).catch(unlessMissing)
+      await this.#giveUp({ file, staged })
+      const name = path.basename(staged)
+      const others = entries.filter(entry => entry.startsWith(`${name}.`)).map(entry => path.join(directory, entry))
+      for (const own of new Set([...others, `${staged}.progress`, `${staged}.partial`, staged]))
+        await calls.unlink(own).catch(unlessMissing)
       const identity = identities[volume]
       if (identity !== undefined && (await this.#identityOf(file)) === identity)
         await calls.unlink(file).catch(unlessMissing)
@@ -171,6 +184,7 @@ export class RawTarget implements RecoveryTarget {
     const sizeBytes = plan.checkpoint.volumes.find(({ number }) => number === volume)?.sizeBytes ?? 0
     const known = memory.identityOf(volume)
     if (known !== undefined && (await this.#identityOf(file)) === known) {
+      await this.#giveUp({ file, staged })
       await this.#tools.calls.unlink(staged).catch(unlessMissing)
       context.progress(volume, sizeBytes, sizeBytes)
       return 0
@@ -179,7 +193,7 @@ export class RawTarget implements RecoveryTarget {
     if ((await this.#identityOf(staged)) === undefined) {
       const onProgress = (done: number, total: number): void =>
         context.progress(volume, total === 0 ? 0 : Math.floor((done / total) * sizeBytes), sizeBytes)
-      const argument = { plan, volume, file: staged, existing: 'refuse' } as const
+      const argument = { plan, volume, file: staged, existing: 'resume' } as const
       writtenBytes = (await this.#tools.write(argument, onProgress, signal)).writtenSizeBytes
     }
     const identity = await this.#identityOf(staged)
@@ -198,8 +212,35 @@ export class RawTarget implements RecoveryTarget {
         )
       await this.#tools.calls.unlink(staged).catch(unlessMissing)
     }
+    await this.#giveUp({ file, staged: file })
     context.progress(volume, sizeBytes, sizeBytes)
     return writtenBytes
+  }
+
+  /** Of several recoveries that want the file one has it from here on; the others fail ALREADY_EXISTS. */
+  async #claim({ volume, file, staged }: VolumeFile, memory: FileMemory): Promise<void> {
+    const { calls } = this.#tools
+    const known = memory.identityOf(volume)
+    if (known !== undefined && (await this.#identityOf(file)) === known) return // it has its name
+    let own = staged
+    if ((await this.#identityOf(staged)) === undefined) {
+      own = `${staged}.partial`
+      await (await calls.open(own, 'a', 0o640)).close()
+    }
+    if (await claimName(calls, own, claimOf(file))) return
+    throw new Failure(
+      'ALREADY_EXISTS',
+      `another recovery, or somebody, has ${claimOf(file)} already: name another directory, or end that recovery; if no VRA knows it any more, remove the file`,
+      { file },
+    )
+  }
+
+  /** The claim goes, where it is ours. */
+  async #giveUp({ file, staged }: Pick<VolumeFile, 'file' | 'staged'>): Promise<void> {
+    const claim = await this.#identityOf(claimOf(file))
+    if (claim === undefined) return
+    for (const own of [staged, `${staged}.partial`, file])
+      if ((await this.#identityOf(own)) === claim) return await this.#tools.calls.unlink(claimOf(file))
   }
 
   async #requireDirectory(directory: string): Promise<void> {
@@ -237,6 +278,10 @@ export class RawTarget implements RecoveryTarget {
       return undefined
     }
   }
+}
+
+function claimOf(file: string): string {
+  return `${file}.partial`
 }
 
 interface VolumeFile {

@@ -4,7 +4,13 @@ import t from 'tap'
 import { Failure } from '../../src/base/failure.ts'
 import { KiB, MiB } from '../../src/base/units.ts'
 import { realDisk, type Disk } from '../../src/disk/disk.ts'
-import { exportRaw, openWritingThread, pieceWriterOn, type ExportRequest } from '../../src/image/image.ts'
+import {
+  exportRaw,
+  openWritingThread,
+  pieceWriterOn,
+  type ExportRequest,
+  type OpenPieceWriter,
+} from '../../src/image/image.ts'
 import { History, seeded } from '../support/mirror-history.ts'
 import { TestTimeline } from '../support/mirror-timeline.ts'
 
@@ -112,7 +118,7 @@ function failingDisk(failingCall: number): { disk: Disk; callCount: () => number
       return {
         read: (target, offsetBytes) => open.read(target, offsetBytes),
         write: (pieces, offsetBytes) => step(() => open.write(pieces, offsetBytes)),
-        sync: () => step(() => open.sync()),
+        sync: () => step(() => undefined), // these files survive the test's machine no better
         truncate: sizeBytes => step(() => open.truncate(sizeBytes)),
         sizeBytes: () => open.sizeBytes(),
         close: () => open.close(),
@@ -120,6 +126,7 @@ function failingDisk(failingCall: number): { disk: Disk; callCount: () => number
     },
     rename: (from, to) => step(() => realDisk.rename(from, to)),
     link: (from, to) => step(() => realDisk.link(from, to)),
+    syncDirectory: () => undefined,
   }
   return { disk, callCount: () => calls }
 }
@@ -194,4 +201,95 @@ t.test('a file that appears at the last moment is not replaced unless that is as
   await t.rejects(exportRaw({ ...request, disk }), { code: 'ALREADY_EXISTS' })
   t.equal(readFileSync(request.file, 'utf8'), 'somebody else’s')
   t.same(partialsIn(directory), [])
+})
+
+/** Of each span the lowest offset that was written, and what became durable when. */
+function watched(disk = failingDisk(-1).disk) {
+  const steps: string[] = []
+  const offsets: number[] = []
+  const openWriter: OpenPieceWriter = async file => {
+    const writer = await pieceWriterOn(disk)(file)
+    return {
+      add: (offsetBytes, bytes) => {
+        offsets.push(offsetBytes)
+        writer.add(offsetBytes, bytes)
+      },
+      finish: async () => {
+        await writer.finish()
+        steps.push('on disk')
+      },
+      abandon: () => writer.abandon(),
+    }
+  }
+  const rename: Disk['rename'] = (from, to) => {
+    disk.rename(from, to)
+    if (to.endsWith('.progress')) steps.push('noted')
+  }
+  return { steps, offsets, openWriter, disk: { ...disk, rename } }
+}
+
+const inSpans = { existing: 'resume', spanSizeBytesMin: MiB } as const
+
+t.test('an export that is to be resumed goes on behind what was noted, and notes only what is on disk', async t => {
+  const directory = path.resolve(t.testdir())
+  const { request, expected } = await prepare(directory)
+  const killed = new AbortController()
+  const first = watched()
+  const onProgress = (): void => {
+    if (first.steps.length >= 6) killed.abort(new Failure('CLOSING', 'killed'))
+  }
+  await t.rejects(exportRaw({ ...request, ...inSpans, ...first, onProgress, signal: killed.signal }), {
+    code: 'CLOSING',
+  })
+  t.strictSame(first.steps, Array<string[]>(3).fill(['on disk', 'noted']).flat())
+  t.strictSame(readdirSync(directory), ['volume.raw.partial', 'volume.raw.progress'])
+  const { doneBytes } = JSON.parse(readFileSync(path.join(directory, 'volume.raw.progress'), 'utf8')) as {
+    doneBytes: number
+  }
+  t.equal(doneBytes, 3 * MiB)
+  const second = watched()
+  await exportRaw({ ...request, ...inSpans, ...second })
+  t.ok(Math.min(...second.offsets) >= doneBytes, `it wrote from ${Math.min(...second.offsets)} on`)
+  t.equal(Buffer.compare(readFileSync(request.file), expected), 0)
+  t.strictSame(readdirSync(directory), ['volume.raw'])
+})
+
+t.test('whatever call to the disk an export fails at that is to be resumed, the next one makes it whole', async t => {
+  const directory = path.resolve(t.testdir())
+  const { request, expected } = await prepare(directory)
+  const on = (disk: Disk): Pick<ExportRequest, 'disk' | 'openWriter'> => ({ disk, openWriter: pieceWriterOn(disk) })
+  const [rehearsal, spanSizeBytesMin] = [failingDisk(-1), 4 * MiB]
+  await exportRaw({ ...request, ...inSpans, ...on(rehearsal.disk), spanSizeBytesMin })
+  for (let call = 0; call < rehearsal.callCount(); call++) {
+    realDisk.remove(request.file)
+    await t.rejects(exportRaw({ ...request, ...inSpans, ...on(failingDisk(call).disk), spanSizeBytesMin }), {
+      code: 'DISK_FAILED',
+    })
+    await exportRaw({ ...request, ...inSpans, ...on(failingDisk(-1).disk), spanSizeBytesMin })
+    if (Buffer.compare(readFileSync(request.file), expected) !== 0) t.fail(`call ${call}: it has other bytes`)
+    if (readdirSync(directory).join() !== 'volume.raw') t.fail(`call ${call}: ${readdirSync(directory).join()} is left`)
+  }
+  t.ok(rehearsal.callCount() > 30, `${rehearsal.callCount()} calls`)
+})
+
+t.test('a note of another image, or of a file that was put in the place of its own, counts for nothing', async t => {
+  const directory = path.resolve(t.testdir())
+  const { request, expected } = await prepare(directory)
+  const [partial, progress] = [`${request.file}.partial`, `${request.file}.progress`]
+  const noted = async (change: (note: Record<string, unknown>) => object): Promise<void> => {
+    const killed = new AbortController()
+    const { steps, ...watching } = watched()
+    const onProgress = (): void => (steps.length > 8 ? killed.abort(new Failure('CLOSING', 'killed')) : undefined)
+    await t.rejects(exportRaw({ ...request, ...inSpans, ...watching, onProgress, signal: killed.signal }))
+    const note = JSON.parse(readFileSync(progress, 'utf8')) as Record<string, unknown>
+    writeFileSync(progress, JSON.stringify({ ...note, ...change(note) }))
+    writeFileSync(partial, Buffer.alloc(expected.length, 9)) // of somebody else
+  }
+  for (const change of [() => ({ image: '9/1' }), () => ({ formatVersion: 2 }), () => ({ partial: 'another' })]) {
+    await noted(change)
+    await exportRaw({ ...request, ...inSpans, ...watched() })
+    t.equal(Buffer.compare(readFileSync(request.file), expected), 0)
+    realDisk.remove(request.file)
+  }
+  await t.rejects(exportRaw({ ...request, ...inSpans, volume: 9 }), { code: 'UNKNOWN_VOLUME' })
 })

@@ -48,7 +48,10 @@ function site(t: Test): Site {
     freeBytes: () => 1e12,
     write: ({ file }) => {
       writeCount++
-      fs.writeFileSync(file, Buffer.alloc(4096, 7), { flag: 'wx' })
+      // As exportRaw does it.
+      fs.writeFileSync(`${file}.partial`, Buffer.alloc(4096, 7), { flag: 'r+' })
+      fs.linkSync(`${file}.partial`, file)
+      fs.rmSync(`${file}.partial`)
       return Promise.resolve({ writtenSizeBytes: 4096 } as Awaited<ReturnType<RawTools['write']>>)
     },
     ownDirectories: [],
@@ -122,3 +125,51 @@ t.test('a file that another recovery is writing is refused, by whatever name the
   fs.renameSync(partial, path.join(directory, 'b-root.raw.r-ba9876543210.partial'))
   await target().plan(request(alias))
 })
+
+t.test('of two recoveries that are begun in the same instant into one directory one writes', async t => {
+  const { directory, held, writeCount, target, request, context } = site(t)
+  await target().plan(request(directory))
+  await target().plan(request(directory)) // neither has anything there yet
+  const other: { record: RecoveryRecord } = { record: { ...held.record, id: 'r-ba9876543210' } }
+  const otherContext: TargetContext = {
+    ...context(),
+    get record() {
+      return other.record
+    },
+    remember: memory => {
+      other.record = { ...other.record, memory }
+      return Promise.resolve()
+    },
+  }
+  const outcomes = await Promise.allSettled([target().prepare(context()), target().prepare(otherContext)])
+  const lost = outcomes.flatMap((outcome, index) => (outcome.status === 'rejected' ? [{ index, ...outcome }] : []))
+  t.equal(lost.length, 1)
+  t.match(lost[0]?.reason, { code: 'ALREADY_EXISTS' })
+  t.equal(writeCount(), 1, 'the other one finds out before it writes')
+  const [loser, winner] = lost[0]?.index === 0 ? [context(), otherContext] : [otherContext, context()]
+  await target().remove(loser)
+  t.strictSame(fs.readdirSync(directory), ['a-root.raw'], 'what it leaves is what the other one wrote')
+  await target().remove(winner)
+  t.strictSame(fs.readdirSync(directory), [])
+})
+
+t.test(
+  'a recovery that was killed while it wrote has its file, and nothing of it is left when it is removed',
+  async t => {
+    const { directory, target, request, context } = site(t)
+    const dying = (): Promise<never> => Promise.reject(new Error('killed'))
+    await t.rejects(target({ write: dying }).prepare(context()), { message: 'killed' })
+    const own = 'a-root.raw.r-0123456789ab'
+    for (const left of ['progress', 'progress.staged', '01234567.partial'])
+      fs.writeFileSync(path.join(directory, `${own}.${left}`), '')
+    t.ok(fs.existsSync(path.join(directory, `${own}.partial`)))
+    await t.rejects(target().plan(request(directory)), { code: 'ALREADY_EXISTS' })
+    await target().remove(context())
+    t.strictSame(fs.readdirSync(directory), [])
+    fs.writeFileSync(path.join(directory, 'a-root.raw.partial'), 'of somebody else')
+    await t.rejects(target().plan(request(directory)), { code: 'ALREADY_EXISTS', message: /a-root.raw.partial exists/ })
+    await t.rejects(target().prepare(context()), { code: 'ALREADY_EXISTS' })
+    await target().remove(context())
+    t.strictSame(fs.readdirSync(directory), ['a-root.raw.partial'])
+  },
+)
