@@ -42,6 +42,7 @@ function clientConfig({ region, requestTimeoutMillis }: AwsConfig, endpoint: str
       connectionTimeout: connectionTimeoutMillis,
       requestTimeout: requestTimeoutMillis,
       throwOnRequestTimeout: true,
+      socketTimeout: requestTimeoutMillis,
       httpAgent: new http.Agent(agentOptions),
       httpsAgent: new https.Agent(agentOptions),
     },

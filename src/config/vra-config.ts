@@ -152,7 +152,7 @@ const s3StoreSchema = z.strictObject({
   ).default('when-supported'),
   requestTimeoutMillis: described(
     millis({ min: 1_000, max: 600_000 }),
-    'A request without an answer for this long is tried again.',
+    'A request on whose connection nothing moves for this long is tried again.',
   ).default(30_000),
   serverSideEncryption: described(
     z.enum(['bucket-default', 's3', 'kms']),

@@ -18,8 +18,8 @@ const attemptsMax = 5
 const delayMillisFirst = 50
 const delayMillisMax = 5_000
 const budgetMax = 50
-/** A link slower than this counts as broken. */
-const transferBytesPerMilliMin = (256 * KiB) / 1000
+/** A link slower than this counts as broken. One on which nothing moves is found out much sooner: the client ends it. */
+const transferBytesPerMilliMin = (64 * KiB) / 1000
 
 export interface SendOptions {
   readonly abortSignal: AbortSignal

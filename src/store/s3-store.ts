@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import * as http from 'node:http'
 import * as https from 'node:https'
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import { crc32 } from 'node:zlib'
 import {
   DeleteObjectCommand,
@@ -20,6 +20,7 @@ import {
 import { assert } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure, failedWith } from '../base/failure.ts'
+import { KiB } from '../base/units.ts'
 import { checkKey, checkPrefix } from './keys.ts'
 import type {
   ByteRange,
@@ -43,6 +44,8 @@ export interface S3Credentials {
 /** Our own agent: the SDK's default of 50 sockets warns and queues, and a thread has at most some tens of requests under way. */
 const socketsMax = 64
 const connectionTimeoutMillis = 5_000
+/** Of a body; over the slowest link that is good enough it takes a second. */
+const pieceSizeBytes = 64 * KiB
 const pageKeysMax = 1000
 /** The server tells its time in whole seconds, and the SDK the end of a lock. */
 const lockMarginMillis = 2_000
@@ -267,7 +270,7 @@ export class S3Store implements WholeStore {
 /** As every request of a store is sent. */
 export function newS3Client(config: S3Config, credentials: S3Credentials | undefined): S3Client {
   const agentOptions = { keepAlive: true, maxSockets: socketsMax }
-  return new S3Client({
+  const client = new S3Client({
     region: config.region,
     forcePathStyle: config.forcePathStyle,
     ...(config.endpoint === undefined ? {} : { endpoint: config.endpoint }),
@@ -280,10 +283,30 @@ export function newS3Client(config: S3Config, credentials: S3Credentials | undef
       connectionTimeout: connectionTimeoutMillis,
       requestTimeout: config.requestTimeoutMillis,
       throwOnRequestTimeout: true,
+      // No byte in either direction, whatever the size of the body: a hung connection costs no more than a request without one. What moves goes on.
+      socketTimeout: config.requestTimeoutMillis,
       httpAgent: new http.Agent(agentOptions),
       httpsAgent: new https.Agent(agentOptions),
     },
   })
+  // Behind the signature: what is signed is the whole body.
+  client.middlewareStack.add(next => args => next({ ...args, request: withBodyInPieces(args.request) }), {
+    name: 'bodyInPieces',
+    step: 'deserialize',
+  })
+  return client
+}
+
+/** A body that is written at once is, over TLS, one write: until its end nothing of it is seen to move. */
+function withBodyInPieces(request: unknown): unknown {
+  const { body } = request as { readonly body?: unknown }
+  if (!(body instanceof Uint8Array) || body.length <= pieceSizeBytes) return request
+  const pieces = Readable.from(piecesOf(body), { objectMode: false, highWaterMark: pieceSizeBytes })
+  return Object.assign(Object.create(Object.getPrototypeOf(request) as object) as object, request, { body: pieces })
+}
+
+function* piecesOf(body: Uint8Array): Generator<Uint8Array> {
+  for (let at = 0; at < body.length; at += pieceSizeBytes) yield body.subarray(at, at + pieceSizeBytes)
 }
 
 /** Without a bucket key every object would cost a request to KMS. */

@@ -152,6 +152,18 @@ t.test('a create that is put off is not tried again, and says what happened', as
   }
 })
 
+t.test('a connection on which nothing moves is given up long before a slow one would be, either way', async t => {
+  const { store, simulator } = await start(t, { requestTimeoutMillis: 1_000 })
+  const body = Buffer.alloc(16 * 1024 * 1024) // slowly it would take minutes
+  simulator.failNext('PutObject', { kind: 'hang' })
+  const failure = await failureOf(store.create('k', body, signal))
+  t.match(failure?.message, /does not answer: .* of inactivity/)
+  await store.create('k', body.subarray(0, 1_000_000), signal)
+  simulator.failNext('GetObject', { kind: 'stall-body', sentBytes: 1000 })
+  const found = await store.readRange('k', { startBytes: 0, endBytes: 1_000_000 }, signal)
+  t.equal(found.length, 1_000_000, 'a read is tried again')
+})
+
 t.test('a create whose answer is lost is STORE_UNAVAILABLE, and its object is there', async t => {
   const { store, simulator } = await start(t)
   const body = randomBytes(70_000)
