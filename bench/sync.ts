@@ -25,6 +25,7 @@ export const sync: Bench = {
     const found = new Findings(context)
     for (const [kind, aim] of [
       ['random', 0.9],
+      ['half-zeros', 1.3],
       ['zipf-text', 1.3],
     ] as const) {
       const name = `initial sync, ${kind}`
