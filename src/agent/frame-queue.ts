@@ -19,6 +19,9 @@ export interface QueuedFrame {
   readonly bytes: Buffer
 }
 
+/** What its records do not say of a batch. */
+export type Sealing = Pick<RecordBatch, 'generation' | 'isHurried'>
+
 /** What has become of a batch. */
 export interface SealedBatch {
   readonly recordCount: number
@@ -57,6 +60,8 @@ export class FrameQueue {
   readonly #memory = new MemoryPool(frameKeptBytesMax)
   #places: Place[] = []
   #bytes = 0
+  /** Of these, of batches that are no frames yet. */
+  #sealingBytes = 0
   #sentCount = 0
 
   /** `onSealed` is called in the step in which a batch has become a frame of the queue. */
@@ -68,6 +73,11 @@ export class FrameQueue {
   /** In memory. */
   get bytes(): number {
     return this.#bytes
+  }
+
+  /** Of these, of batches that are no frames yet. */
+  get sealingBytes(): number {
+    return this.#sealingBytes
   }
 
   /** Of the first frame that ends past this sequence. */
@@ -86,21 +96,21 @@ export class FrameQueue {
   }
 
   /** Seals these in line, and releases them. */
-  addSealed(generation: number, { writes, release, ...taken }: TakenWrites): void {
+  addSealed({ writes, release, ...taken }: TakenWrites, how: Sealing): void {
     const { firstSequence, lastSequence, timestampMicros, rawSizeBytes } = taken
-    const frame = this.#frameOf({ generation, firstSequence, timestampMicros, writes })
+    const frame = this.#frameOf({ ...how, firstSequence, timestampMicros, writes })
     release()
     this.#add({ firstSequence, lastSequence, frame, batch: undefined, giveBack: this.#giveToMemory }, frame.length)
     this.#onSealed({ recordCount: writes.length, rawSizeBytes, frameSizeBytes: frame.length })
   }
 
   /** Has these sealed elsewhere, and releases them when that is done. False where it cannot be done so. */
-  addToSeal(generation: number, { writes, release, isInPieces, bytes, ...taken }: TakenWrites): boolean {
+  addToSeal({ writes, release, isInPieces, bytes, ...taken }: TakenWrites, how: Sealing): boolean {
     const { firstSequence, lastSequence, timestampMicros, rawSizeBytes } = taken
     const sizeBytesMax = rawSizeBytes + frameOverheadSizeBytesMax(writes.length)
     const piece = isInPieces && sizeBytesMax <= sealingPieceSizeBytes ? this.#sealer.pieces.take() : undefined
     if (piece === undefined) return false
-    const batch: RecordBatch = { generation, firstSequence, timestampMicros, writes }
+    const batch: RecordBatch = { ...how, firstSequence, timestampMicros, writes }
     const place = this.#add({ firstSequence, lastSequence, frame: undefined, batch, giveBack: leave }, bytes)
     this.#sealer.seal(batch, piece, sizeBytes => {
       const isWanted = place.batch !== undefined // still in the queue, and not sealed in line
@@ -159,6 +169,7 @@ export class FrameQueue {
     const place: Place = { ...parts, sizeBytes, holderCount: 1 }
     this.#places.push(place)
     this.#bytes += sizeBytes
+    if (place.batch !== undefined) this.#sealingBytes += sizeBytes
     return place
   }
 
@@ -182,6 +193,7 @@ export class FrameQueue {
   }
 
   #fill(place: Place, frame: Buffer, giveBack: Place['giveBack']): void {
+    this.#sealingBytes -= place.sizeBytes
     place.batch = undefined
     place.frame = frame
     place.giveBack = giveBack
@@ -197,6 +209,7 @@ export class FrameQueue {
 
   #drop(place: Place): void {
     this.#bytes -= place.sizeBytes
+    if (place.batch !== undefined) this.#sealingBytes -= place.sizeBytes
     place.batch = undefined
     this.#release(place)
   }

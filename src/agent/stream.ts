@@ -1,6 +1,7 @@
 import { assert } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { sequence, type Position } from '../base/ids.ts'
+import { hurriedSizeBytesMin } from '../base/limits.ts'
 import { encodeFrame } from '../wire/wire.ts'
 import type { AgentEvents } from './events.ts'
 import { FrameQueue, type QueuedFrame, type SealedBatch } from './frame-queue.ts'
@@ -235,13 +236,22 @@ export class Stream {
   }
 
   #sealFirst(where: 'in line' | 'elsewhere'): void {
+    const isHurried = this.#isHurried
     const taken = this.#pending.takeFirst()
     if (taken.kind === 'marker') {
       this.#addMarker(taken)
       return
     }
-    const isOut = where === 'elsewhere' && this.#frames.addToSeal(this.#generation, taken)
-    if (!isOut) this.#frames.addSealed(this.#generation, taken)
+    const how = { generation: this.#generation, isHurried }
+    const isOut = where === 'elsewhere' && this.#frames.addToSeal(taken, how)
+    if (!isOut) this.#frames.addSealed(taken, how)
+  }
+
+  /** Much waits to be sealed, and little that is sealed to be sent and acknowledged. */
+  get #isHurried(): boolean {
+    const waitingBytes = this.#pending.rawSizeBytes + this.#frames.sealingBytes
+    const sealedBytes = this.#frames.bytes - this.#frames.sealingBytes
+    return waitingBytes >= hurriedSizeBytesMin && waitingBytes >= 2 * sealedBytes
   }
 
   #addMarker({ sequence, marker }: TakenMarker): void {

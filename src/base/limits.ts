@@ -31,6 +31,8 @@ export const sealingJobCountMax = 4
 export const sealedElsewhereSizeBytesMin = 64 * KiB
 /** While the thread has all that it may have, so much waits for it; of more the event loop seals. */
 export const waitingForSealerSizeBytesMax = 16 * MiB
+/** With less that waits no batch is hurried: it is soon compressed. Of what a synchronisation has in the queue, an agent hurries where less than a third is sealed. */
+export const hurriedSizeBytesMin = 4 * MiB
 /** Of the memory that both threads see: room for a frame with the largest write, whatever becomes of it... */
 export const sealingPieceSizeBytes = writeSizeBytesMax + 64 * KiB
 /** ...for the frames of a stream's credit, what a synchronisation has under way, and as much as guests write meanwhile. */

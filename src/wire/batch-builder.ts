@@ -48,6 +48,7 @@ export class BatchBuilder {
   /** Blocks that are to be stored as they are because those before would not become smaller, and how many after the next that does not. */
   #uncompressedCount = 0
   #uncompressedCountNext = 1
+  #isAsIs = false
 
   get writeCount(): number {
     return this.#writeCount
@@ -76,6 +77,11 @@ export class BatchBuilder {
       this.#pendingSizeBytes +
       dataSizeBytes
     return bodySizeBytesMax <= frameBodySizeBytesMax
+  }
+
+  /** What is added from here until finish() is not compressed: the processor has no time for it. */
+  storeAsIs(): void {
+    this.#isAsIs = true
   }
 
   /** Takes a data write; ask hasRoom() before. */
@@ -180,6 +186,7 @@ export class BatchBuilder {
 
   /** 0 where that is not worth it. Data that hardly becomes smaller is the slowest to compress, and it seldom comes alone. */
   #tryToCompress(raw: Uint8Array, target: Uint8Array): number {
+    if (this.#isAsIs) return 0
     if (this.#uncompressedCount > 0) {
       this.#uncompressedCount--
       return 0
@@ -198,6 +205,7 @@ export class BatchBuilder {
     this.#storedEndBytes = 0
     this.#payload = []
     this.#blockCount = 0
+    this.#isAsIs = false
   }
 }
 

@@ -22,7 +22,7 @@ function lent(giveBack: () => void): Loan {
 function sealFirst(records: PendingRecords): Buffer {
   const taken = records.takeFirst()
   if (taken.kind !== 'writes') throw new Error('a marker')
-  const frame = frameOf(new BatchBuilder(), { generation: 1, ...taken })
+  const frame = frameOf(new BatchBuilder(), { generation: 1, isHurried: false, ...taken })
   taken.release()
   return frame
 }

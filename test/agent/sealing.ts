@@ -182,6 +182,33 @@ void t.test('memory runs out, and batches are sealed in line', async t => {
   t.same(sent(stream), [1])
 })
 
+void t.test('a batch is compressed but where much waits to be sealed and little is on its way', async t => {
+  const sealer = new ManualSealer()
+  const stream = streamOf(sealer)
+  stream.resume(0, () => undefined)
+  let number = 0
+  const appendSome = async (count: number): Promise<void> => {
+    for (let appended = 0; appended < count; appended++) {
+      append(stream, ++number, 256 * KiB)
+      await turn()
+    }
+  }
+  const hurriedCount = (): number => sealer.jobs.filter(({ batch }) => batch.isHurried).length
+  await appendSome(15)
+  t.equal(hurriedCount(), 0, 'little waits')
+  await appendSome(13)
+  t.equal(hurriedCount(), 13)
+  while (sealer.jobs.length > 0) sealer.finish(0)
+  t.equal(sent(stream).length, number)
+  t.ok(stream.queuedBytes > 13 * 256 * KiB, 'stored as they are')
+  t.ok(stream.queuedBytes < 14 * 256 * KiB, 'the others are compressed')
+  await appendSome(20)
+  t.equal(hurriedCount(), 0, 'much is on its way')
+  stream.acknowledge(28)
+  await appendSome(1)
+  t.equal(hurriedCount(), 1)
+})
+
 void t.test('the thread seals what is given to it', async t => {
   const sealer = new SealingThread(systemClock, why => t.fail(why))
   t.teardown(() => sealer.close())

@@ -4,9 +4,10 @@ import type { BatchWrite, RecordBatch } from './sealer.ts'
 //     0       generation
 //     1       first sequence
 //     2       timestamp, µs
-//     3 ...   a write each: volume, offset, length, which piece (-1: zeros, no data), where in it
+//     3       1: hurried
+//     4 ...   a write each: volume, offset, length, which piece (-1: zeros, no data), where in it
 
-const headCount = 3
+const headCount = 4
 const fieldCount = 5
 
 /** A batch as a message to another thread: numbers, and the shared memory that its data lies in. */
@@ -16,9 +17,15 @@ export interface BatchMessage {
 }
 
 /** All data of the batch is in shared memory. */
-export function toMessage({ generation, firstSequence, timestampMicros, writes }: RecordBatch): BatchMessage {
+export function toMessage({
+  generation,
+  firstSequence,
+  timestampMicros,
+  isHurried,
+  writes,
+}: RecordBatch): BatchMessage {
   const numbers = new Float64Array(headCount + fieldCount * writes.length)
-  numbers.set([generation, firstSequence, timestampMicros])
+  numbers.set([generation, firstSequence, timestampMicros, isHurried ? 1 : 0])
   const memory: SharedArrayBuffer[] = []
   let at = headCount
   for (const { volume, offsetBytes, lengthBytes, data } of writes) {
@@ -35,7 +42,7 @@ export function toMessage({ generation, firstSequence, timestampMicros, writes }
 }
 
 export function fromMessage({ numbers, memory }: BatchMessage): RecordBatch {
-  const [generation = 0, firstSequence = 0, timestampMicros = 0] = numbers
+  const [generation = 0, firstSequence = 0, timestampMicros = 0, hurried = 0] = numbers
   const writes: BatchWrite[] = []
   for (let at = headCount; at < numbers.length; at += fieldCount) {
     const [volume = 0, offsetBytes = 0, lengthBytes = 0, index = 0, startBytes = 0] = numbers.subarray(at)
@@ -43,5 +50,5 @@ export function fromMessage({ numbers, memory }: BatchMessage): RecordBatch {
     const data = shared === undefined ? undefined : new Uint8Array(shared, startBytes, lengthBytes)
     writes.push({ volume, offsetBytes, lengthBytes, data })
   }
-  return { generation, firstSequence, timestampMicros, writes }
+  return { generation, firstSequence, timestampMicros, isHurried: hurried === 1, writes }
 }
