@@ -96,7 +96,10 @@ export async function dropFormerProcess(
 ): Promise<void> {
   const dropping = async (turn: Exclusive): Promise<void> => {
     const { contents } = turn
-    const orphans = await writer.patience.attempt(signal => orphansOf(tools, writer, contents, signal), tools.signal)
+    const orphans = await writer.patience.brief.attempt(
+      signal => orphansOf(tools, writer, contents, signal),
+      tools.signal,
+    )
     const pins = contents.state.pins.filter(pin => isOpen(pin.id) || isPinOfRecord(contents.state, pin))
     if (orphans.length === 0 && pins.length === contents.state.pins.length) return
     await turn.commitManifest({ contents: { ...contents, state: { ...contents.state, pins } }, leftKeys: orphans })
@@ -140,7 +143,7 @@ export async function removeDeleted(tools: AgingTools, writer: VpgWriter): Promi
   deletedAges.set(writer, ages)
   if (ages.ageMillis(deletedAtMicros) < config.garbageGraceMillis) return false
   await writer.checkOwnership()
-  const all = await writer.patience.attempt(async each => {
+  const all = await writer.patience.brief.attempt(async each => {
     const keys: string[] = []
     for await (const { key } of tools.store.list(`${writer.vpg}/`, undefined, each)) keys.push(key)
     return keys
@@ -162,7 +165,7 @@ export async function removeDeleted(tools: AgingTools, writer: VpgWriter): Promi
 async function removeAll(tools: AgingTools, writer: VpgWriter, keys: readonly string[]): Promise<void> {
   const permits = new Permits(removalsAtOnce)
   const remove = (key: string): Promise<void> =>
-    permits.with(() => writer.patience.attempt(signal => tools.store.remove(key, signal), tools.signal))
+    permits.with(() => writer.patience.brief.attempt(signal => tools.store.remove(key, signal), tools.signal))
   for (let first = 0; first < keys.length; first += removalsPerCommitMax) {
     await Promise.all(keys.slice(first, first + removalsPerCommitMax).map(remove))
   }

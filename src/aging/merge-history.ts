@@ -89,7 +89,7 @@ async function surveyed(tools: AgingTools, writer: VpgWriter, run: MergedRun): P
   const { signal, turns } = tools
   const request = {
     ...run,
-    store: patientStore(tools.store, writer.patience),
+    store: patientStore(tools.store, writer.patience.brief),
     signal,
     limits,
     yieldNow: turns.yieldNow,
@@ -132,7 +132,7 @@ async function mergeRun(tools: AgingTools, writer: VpgWriter, run: Run, merged: 
   const [first, last, toOrdinal] = [run.deltas[0], run.deltas.at(-1), run.groups.at(-1)]
   if (first === undefined || last === undefined || toOrdinal === undefined) return false
   return await withNewObjects(tools, writer, 'delta', async newKey => {
-    const store = patientStore(tools.store, writer.patience)
+    const store = patientStore(tools.store, writer.patience.brief)
     const { epoch } = writer.contents.state
     const merge = (deltas: readonly DeltaSpan[]): Promise<FoldResult> =>
       mergeDeltas({
@@ -195,7 +195,7 @@ async function checkpointsOf({ store, signal }: AgingTools, writer: VpgWriter, r
   const found: Checkpoint[] = []
   for (const { open, checkpoints } of run.deltas) {
     if (open !== undefined) continue
-    const page = await readCheckpointPage(patientStore(store, writer.patience), writer.vpg, checkpoints, signal)
+    const page = await readCheckpointPage(patientStore(store, writer.patience.brief), writer.vpg, checkpoints, signal)
     found.push(...page.filter(({ ordinal }) => groups.has(ordinal) && writer.history.has(ordinal)))
   }
   return found

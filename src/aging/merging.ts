@@ -36,7 +36,7 @@ export async function foldWaiting(
   const startMillis = clock.monotonicMillis()
   return await withNewObjects(tools, writer, 'delta', async newKey => {
     const before = writer.contents.state
-    const store = patientStore(tools.store, writer.patience)
+    const store = patientStore(tools.store, writer.patience.brief)
     const result = await fold({
       store,
       newKey,
@@ -202,7 +202,7 @@ async function rewritePlanned(
     for (const plan of plans) {
       const startMillis = clock.monotonicMillis()
       const version = await rewriteRegion({
-        store: patientStore(tools.store, writer.patience),
+        store: patientStore(tools.store, writer.patience.brief),
         newKey,
         workspace: tools.workspace,
         yieldNow: tools.turns.yieldNow,

@@ -80,7 +80,7 @@ async function seedAwake(tools: AgingTools, vpg: VpgAging, at: PreseedPlace): Pr
       const seeded = await tools.workspace.use(() =>
         seedRegion({
           ...at,
-          store: patientStore(tools.store, writer.patience),
+          store: patientStore(tools.store, writer.patience.brief),
           newKey: () => {
             const key = writer.commits.newKey('base')
             keys.push(key)

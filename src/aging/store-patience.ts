@@ -1,17 +1,29 @@
 import type { Clock } from '../base/clock.ts'
-import { Failure } from '../base/failure.ts'
+import { Failure, failedWith } from '../base/failure.ts'
 import { Waits } from '../base/waits.ts'
 
 const delayMillisFirst = 200
 const delayMillisMax = 15_000
+/** So often in a row a store refuses one thing before whoever holds what others wait for lets them go first. */
+const refusalsMax = 5
 
 export interface PatienceHandlers {
   failing(sentence: string): void
   recovered(): void
 }
 
+/** A way to wait out a store. */
+export interface Patience {
+  attempt<T>(attempt: (signal: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T>
+}
+
 /** Waits out a store that does not answer: every attempt of one VPG goes through one of these. */
-export class StorePatience {
+export class StorePatience implements Patience {
+  /**
+   * For work that holds what other VPGs wait for: a store that is down is waited for all the same, for it keeps everybody waiting; one that goes on
+   * refusing us may refuse nothing but this. Then it fails with what isRefusal() knows, and others are to go first.
+   */
+  readonly brief: Patience = { attempt: (attempt, signal) => this.#attempt(attempt, signal, refusalsMax) }
   readonly #clock: Clock
   readonly #handlers: PatienceHandlers
   /** Of attempts that wait to be made again. */
@@ -33,7 +45,16 @@ export class StorePatience {
    * (credentials, permissions) is waited for like one that is down: a person mends that, and a commit of ours may be in doubt.
    */
   async attempt<T>(attempt: (signal: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T> {
+    return await this.#attempt(attempt, signal, Infinity)
+  }
+
+  async #attempt<T>(
+    attempt: (signal: AbortSignal) => Promise<T>,
+    signal: AbortSignal,
+    refusedCountMax: number,
+  ): Promise<T> {
     let delayMillis = delayMillisFirst
+    let refusedCount = 0
     for (;;) {
       signal.throwIfAborted()
       try {
@@ -46,6 +67,9 @@ export class StorePatience {
       } catch (error) {
         if (!(error instanceof Failure) || !mayPass(error) || signal.aborted) throw error
         this.#tellFailing(error.message)
+        refusedCount = error.code === 'CONFIG_INVALID' ? refusedCount + 1 : 0
+        if (refusedCount >= refusedCountMax)
+          throw new Failure('STORE_UNAVAILABLE', error.message, { ...error.details, refusedCount }, { cause: error })
       }
       const waitMillis = delayMillis * (0.5 + Math.random() / 2)
       await this.waits.during(waitMillis, this.#clock.sleep(waitMillis, signal))
@@ -58,6 +82,11 @@ export class StorePatience {
     this.#failing = { sinceMicros: this.#clock.timestampMicros(), sentence }
     this.#handlers.failing(sentence)
   }
+}
+
+/** True of what a brief patience has given up: the store refuses it. */
+export function isRefusal(error: unknown): boolean {
+  return failedWith(error, 'STORE_UNAVAILABLE') && error.details['refusedCount'] !== undefined
 }
 
 /** A store that refuses us is mended by a person, one that is down by itself: both are waited for. */

@@ -84,7 +84,7 @@ async function makePages(
 ): Promise<true> {
   const isRetained = retention(writer.contents.state)
   for (const { checkpoints: before, checkpointCount, versionCount } of deltas) {
-    const page = await readCheckpointPage(patientStore(store, writer.patience), writer.vpg, before, signal)
+    const page = await readCheckpointPage(patientStore(store, writer.patience.brief), writer.vpg, before, signal)
     const left = page.filter(({ ordinal }) => isRetained(ordinal) && !dropped.has(ordinal))
     const { key, bytes } = writer.commits.checkpointPage(left)
     await writer.createObject({ key, bytes })

@@ -38,6 +38,7 @@ import { withSegments } from './mirror-sums.ts'
 import type { ImagePlan, MirrorSums, StopNote, VpgMirrorStatus } from './service.ts'
 import { mayHaveWork, notedTerms, sleepTerms, termsOf, termsOver, type NotedTerms, type SleepTerms } from './sleep.ts'
 import { encodeNote, type VpgNote } from './stop-notes.ts'
+import { isRefusal } from './store-patience.ts'
 import { damagedRecord, StreamTail } from './stream-tail.ts'
 import { expireTags, thin } from './thinning.ts'
 import type { AgingTools } from './tools.ts'
@@ -53,6 +54,9 @@ interface TailAge {
 
 const sealDelayMillisFirst = 500
 const sealDelayMillisMax = 60_000
+/** After a merge that the store has refused something. Others merge meanwhile. */
+const refusedDelayMillisFirst = 15_000
+const refusedDelayMillisMax = 300_000
 
 /** What one that slept does at most before others have their turn. */
 const stepsPerWakingMax = 32
@@ -93,6 +97,8 @@ export class VpgAging implements Sleeper {
   #gone = false
   /** While what waits cannot be sealed, though the store answers: when it is tried again. */
   #sealing: { readonly delayMillis: number; readonly againMillis: number } | undefined
+  /** While the store refuses what a merge needs: when it is tried again. */
+  #refused: { readonly delayMillis: number; readonly againMillis: number } | undefined
   /** True while the tail holds a marker that may close a hole: nobody should wait for a full segment to see that. */
   #closesHole = false
   #isSyncHeld = false
@@ -331,13 +337,31 @@ export class VpgAging implements Sleeper {
     return this.writer.brief.state.offloaded
   }
 
-  /** One step of everything that turns segments into the mirror; false when nothing was due. */
+  /** One step of everything that turns segments into the mirror; false when nothing was due, or the store has refused us for it lately. */
   async mergeStep(): Promise<boolean> {
     if (this.writer.halted !== undefined) return false
+    const { clock } = this.#tools
+    if (this.#refused !== undefined && clock.monotonicMillis() < this.#refused.againMillis) return false
+    try {
+      const worked = await this.#mergeNow()
+      if (worked) this.#refused = undefined
+      return worked
+    } catch (error) {
+      if (!isRefusal(error)) throw error
+      const delayMillis = Math.min(
+        refusedDelayMillisMax,
+        2 * (this.#refused?.delayMillis ?? refusedDelayMillisFirst / 2),
+      )
+      this.#refused = { delayMillis, againMillis: clock.monotonicMillis() + delayMillis }
+      return false // the writer's patience has told it
+    }
+  }
+
+  async #mergeNow(): Promise<boolean> {
     if (this.isDeleted) return await this.#removeStep()
     if (this.writer.isAwake) return await this.writer.awake(() => this.#mergeAwake())
     if (this.writer.mergingHalted !== undefined) return false
-    const merge = (): Promise<boolean> => this.writer.awake(() => this.#mergeSome())
+    const merge = (): Promise<boolean> => this.writer.awakeBriefly(() => this.#mergeSome())
     try {
       if (this.#hasWork()) return await this.#tools.awake.inTurn(merge)
       return !this.#formerProcessDropped && (await this.#tools.awake.firstLook(merge)) === true

@@ -12,7 +12,7 @@ import type { ThinningPoint } from '../timeline/thinning.ts'
 import type { Sleeper } from './awake-vpgs.ts'
 import { CheckpointHistory, pointOf } from './checkpoint-history.ts'
 import type { SegmentCommit } from './sealing.ts'
-import { StorePatience } from './store-patience.ts'
+import { StorePatience, type Patience } from './store-patience.ts'
 import type { AgingTools } from './tools.ts'
 
 /** So often something damaged is read before it is believed. */
@@ -170,6 +170,14 @@ export class VpgWriter {
     })
   }
 
+  /** The same for work that others wait for: a manifest that the store goes on refusing is not waited for, as isRefusal() knows. */
+  async awakeBriefly<T>(work: () => Promise<T>): Promise<T> {
+    return await this.#inUse(async () => {
+      if (!this.isAwake) await this.exclusivelyAsleep(() => this.#wake(this.patience.brief))
+      return await work()
+    })
+  }
+
   async #inUse<T>(work: () => Promise<T>): Promise<T> {
     const before = this.#commits.brief
     this.#userCount++
@@ -182,12 +190,12 @@ export class VpgWriter {
   }
 
   /** What is damaged is believed when it is there again. It ends the merging, and whatever asked for the contents, not the sealing. */
-  async #wake(): Promise<void> {
+  async #wake(patience: Patience): Promise<void> {
     if (this.isAwake) return
     const { awake, signal } = this.#tools
     // Nobody who waits for the store keeps others from being woken.
     const load = (): Promise<readonly Checkpoint[]> =>
-      this.patience.attempt(each => awake.waking(() => this.#commits.wake(each)), signal)
+      patience.attempt(each => awake.waking(() => this.#commits.wake(each)), signal)
     const twice = (): Promise<readonly Checkpoint[]> =>
       load().catch((error: unknown) => {
         if (!failedWith(error, 'OBJECT_CORRUPT')) throw error
@@ -241,16 +249,16 @@ export class VpgWriter {
     })
   }
 
-  /** Creates an object that only we name; tried until the store answers. */
+  /** Creates an object that only we name; tried until the store answers, or goes on refusing it. */
   async createObject({ key, bytes }: { readonly key: string; readonly bytes: Uint8Array }): Promise<void> {
     const { store, signal } = this.#tools
-    await this.patience.attempt(each => createOnce(store, key, bytes, undefined, each), signal)
+    await this.patience.brief.attempt(each => createOnce(store, key, bytes, undefined, each), signal)
   }
 
-  /** Removes objects that no commit refers to; tried until the store answers. */
+  /** Removes objects that no commit refers to; tried until the store answers, or goes on refusing it: the next start finds what is left. */
   async removeObjects(keys: readonly string[]): Promise<void> {
     const { store, signal } = this.#tools
-    for (const key of keys) await this.patience.attempt(each => store.remove(key, each), signal)
+    for (const key of keys) await this.patience.brief.attempt(each => store.remove(key, each), signal)
   }
 
   /** Every checkpoint that exists, ascending; that deltas hold, and after them. */
@@ -303,7 +311,7 @@ export class VpgWriter {
       get contents() {
         return commits.contents
       },
-      wake: () => this.#wake(),
+      wake: () => this.#wake(this.patience),
       commitManifest: change => this.#commitManifest(change),
       commitSegment: segment => this.#commitSegment(segment),
     }

@@ -147,3 +147,52 @@ t.test(
     await model.close(plan)
   },
 )
+
+t.test('an object that the store refuses keeps its VPG from merging, and nobody else', async t => {
+  let refused = (_key: string): boolean => false
+  const model = new AgingModel(randomFrom(7), t.testdir(), 60_000)
+  await model.restart((_, key) => (refused(key) ? 'refused' : 'works'))
+  await model.worker.createVpg(model.definition)
+  const fill = async (): Promise<void> => {
+    model.write(1, 8)
+    model.checkpoint()
+    model.clock.advance(11_000)
+    await model.age()
+  }
+  while (told(model, 'folded').length < 1) await fill()
+
+  const sealed = new Set([...model.memory.objects.keys()].filter(key => key.includes('/commit/')))
+  refused = key => key.includes('/commit/') && model.memory.objects.has(key) && !sealed.has(key)
+  const before = told(model, 'folded').length
+  for (let turns = 0; turns < 12; turns++) await fill() // every one comes to its end: what others wait for is given back
+  t.equal(told(model, 'folded').length, before)
+  t.equal(told(model, 'storeFailing').length > 0, true, 'and it is said')
+  refused = () => false
+  model.clock.advance(600_000)
+  await model.age()
+  t.ok(told(model, 'folded').length > before, 'what was refused is done when it is given')
+})
+
+t.test('a manifest that the store refuses keeps a VPG asleep, and nobody else', async t => {
+  const { model } = await asleep(t, 8)
+  let isRefusing = true
+  model.contentsSizeBytesMax = 0
+  const restartRefusing = (): Promise<unknown> =>
+    model.restart((_, key) => (isRefusing && key.includes('/page/') && isOpen ? 'refused' : 'works'))
+  let isOpen = false
+  await restartRefusing()
+  await model.age()
+  isOpen = true
+  for (let turns = 0; turns < 12; turns++) {
+    model.write(1, 8)
+    model.checkpoint()
+    model.clock.advance(11_000)
+    await model.age()
+  }
+  t.ok(told(model, 'storeFailing').length > 0)
+  const before = told(model, 'folded').length
+  isRefusing = false
+  model.clock.advance(600_000)
+  await model.age()
+  t.ok(told(model, 'folded').length > before)
+})

@@ -46,8 +46,8 @@ export class SteppedClock implements Clock {
   }
 }
 
-/** What happens to a call of the store: it works, fails without effect, fails with its effect, or the process dies there. */
-export type Fate = 'works' | 'fails-before' | 'fails-after' | 'dies-before' | 'dies-after'
+/** What happens to a call of the store: it works, fails without effect, fails with its effect, is refused, or the process dies there. */
+export type Fate = 'works' | 'refused' | 'fails-before' | 'fails-after' | 'dies-before' | 'dies-after'
 
 /** A store whose calls meet a fate each. The dead one never answers again; what it holds is still there for the next process. */
 export class FatefulStore implements ObjectStore {
@@ -94,6 +94,7 @@ export class FatefulStore implements ObjectStore {
     const result = fate === 'works' || fate.endsWith('after') ? await act() : undefined
     if (fate === 'works') return result as T
     if (fate.startsWith('dies')) throw new Failure('CLOSING', 'the process dies here')
+    if (fate === 'refused') throw new Failure('CONFIG_INVALID', `the bucket refuses us "${key}"`)
     throw new Failure('STORE_UNAVAILABLE', `the store does not answer (${fate})`)
   }
 }
