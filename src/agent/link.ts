@@ -9,8 +9,9 @@ const retryDelayMillisFirst = 200
 const retryDelayMillisMax = 5_000
 /** Between two sessions of which the former was ended by this side. */
 const sessionMillisMin = 500
-/** After a refusal that somebody has to mend: the configuration, a definition, a newer VRA. */
-const refusedDelayMillis = 30_000
+/** After a refusal that somebody has to mend (the configuration, a definition, a newer VRA): at first that may be under way, as when a VPG is being set up. */
+const refusedDelayMillisFirst = 500
+const refusedDelayMillisMax = 30_000
 
 /** Keeps a session with the VRA open: connects, and connects again. */
 export class Link {
@@ -87,19 +88,21 @@ export class Link {
   async #run(): Promise<void> {
     const { signal } = this.#stop
     let delayMillis = retryDelayMillisFirst
+    let refusedDelayMillis = refusedDelayMillisFirst
     while (!signal.aborted) {
       this.#isReopening = false
       const problem = await this.#runSession(() => {
         delayMillis = retryDelayMillisFirst
       })
       this.#problem = problem
-      if (isRefusal(problem)) this.#noteRefusal(problem)
+      const isRefused = isRefusal(problem)
+      if (isRefused) this.#noteRefusal(problem)
       if (signal.aborted) return
       if (this.#isReopening && problem.code === 'CLOSING') {
         await this.#pace()
         continue
       }
-      const waitMillis = (isRefusal(problem) ? refusedDelayMillis : delayMillis) * (0.5 + this.#random() / 2)
+      const waitMillis = (isRefused ? refusedDelayMillis : delayMillis) * (0.5 + this.#random() / 2)
       const { code, message: sentence } = problem
       this.#events.linkDown({
         code,
@@ -109,6 +112,8 @@ export class Link {
       })
       if (!this.#isReopening) await this.#retry.wait(waitMillis)
       delayMillis = Math.min(2 * delayMillis, retryDelayMillisMax)
+      // Also where a session was open before it was refused: else it would be opened, and refused, again and again.
+      refusedDelayMillis = isRefused ? Math.min(2 * refusedDelayMillis, refusedDelayMillisMax) : refusedDelayMillisFirst
     }
   }
 
