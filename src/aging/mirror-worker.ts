@@ -229,13 +229,13 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       this.#vpgs.set(definition.id, vpg)
       if (this.#started) this.#runVpg(vpg)
     })
-    const undo = (): Promise<void> => vpg.delete(this.#clock.timestampMicros())
+    const undo = (): Promise<void> => vpg.delete(this.#clock.timestampMicros(), { isForced: false })
     await this.#bounded(created, undo)
     return { ...openedOf({ ...vpg.writer.brief, segments: [] }), checkpoints: [] }
   }
 
-  async deleteVpg({ vpg }: { readonly vpg: VpgId }): Promise<void> {
-    await this.#bounded(this.#known(vpg).delete(this.#clock.timestampMicros()))
+  async deleteVpg({ vpg, isForced }: Parameters<AgingService['deleteVpg']>[0]): Promise<void> {
+    await this.#bounded(this.#known(vpg).delete(this.#clock.timestampMicros(), { isForced }))
   }
 
   async changeVpg({ vpg, ...settings }: Parameters<AgingService['changeVpg']>[0]): Promise<VpgDefinition> {

@@ -69,8 +69,11 @@ export interface AgingService {
   /** After the log's recovery: starts tailing at the oldest log file, and aging. */
   start(argument: { readonly durable: LogMark }): Promise<void>
   createVpg(definition: VpgDefinition): Promise<OpenedVpg>
-  /** Ends protection: the VPG's commit sequence gets a last manifest that says so; its objects become garbage. */
-  deleteVpg(argument: { readonly vpg: VpgId }): Promise<void>
+  /**
+   * Ends protection: the VPG's commit sequence gets a last manifest that says so; its objects become garbage. BUSY while recoveries or standby copies are to end first; `isForced`: not for what is
+   * in AWS and is being removed there, which is nobody's then.
+   */
+  deleteVpg(argument: { readonly vpg: VpgId; readonly isForced: boolean }): Promise<void>
   /** The definition as it is then; durable in the store on return. */
   changeVpg(argument: { readonly vpg: VpgId } & VpgSettings): Promise<VpgDefinition>
   /** As withWriting; durable in the store on return. After one that was given up on, for the store did not answer, and may yet take effect. */

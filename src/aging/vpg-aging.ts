@@ -507,16 +507,16 @@ export class VpgAging implements Sleeper {
     })
   }
 
-  async delete(atMicros: number): Promise<void> {
+  async delete(atMicros: number, { isForced }: { readonly isForced: boolean }): Promise<void> {
     await this.writer.exclusively(async turn => {
       this.#refuseDeleted()
       const { contents } = turn
-      refuseRecoveries(contents) // they have images open, and say what to do about it
+      refuseRecoveries(contents, isForced) // they have images open, and say what to do about it
       if (this.#images.size > 0) {
         const sentence = `${this.#images.size} images of the VPG are open; close them first`
         throw new Failure('BUSY', sentence, { vpg: this.vpg, openImages: this.#images.size })
       }
-      refuseStandby(contents)
+      if (!isForced) refuseStandby(contents)
       const empty = { deltas: [], segments: [], regions: [], tags: [], pins: [], recoveries: [], holes: [] }
       const leftKeys = objectKeys(contents.state)
       const state = { ...contents.state, ...empty, standby: undefined }
@@ -847,18 +847,23 @@ export class VpgAging implements Sleeper {
   }
 }
 
-function refuseRecoveries({ state }: VpgContents): void {
-  const [first, ...others] = state.recoveries.filter(record => !hasEnded(record))
+/** Forced: what is being removed in AWS may stay there for ever, where the account is gone. */
+function refuseRecoveries({ state }: VpgContents, isForced: boolean): void {
+  const isLeavable = ({ target, state }: RecoveryRecord): boolean => target.kind === 'aws' && state === 'removing'
+  const [first, ...others] = state.recoveries.filter(record => !hasEnded(record) && !(isForced && isLeavable(record)))
   if (first === undefined) return
   const more = others.length === 0 ? '' : ` and ${others.length} more`
-  const sentence = `recovery ${first.id} (${first.kind}, ${first.state})${more} of this VPG is under way: commit, roll back or stop it first`
+  const todo = isLeavable(first)
+    ? 'wait until it is removed, or leave what it made in AWS with --force'
+    : 'commit, roll back or stop it first'
+  const sentence = `recovery ${first.id} (${first.kind}, ${first.state})${more} of this VPG is under way: ${todo}`
   throw new Failure('BUSY', sentence, { vpg: state.definition.id, recovery: first.id })
 }
 
 /** What was created elsewhere would be nobody's. */
 function refuseStandby({ state }: VpgContents): void {
   if (state.standby === undefined) return
-  const sentence = `there are standby copies of ${state.definition.name}, and who deletes the group would leave them behind: end them first, with --standby none`
+  const sentence = `there are standby copies of ${state.definition.name}, and who deletes the group would leave them behind: end them first, with --standby none, or leave them in AWS with --force`
   throw new Failure('BUSY', sentence, { vpg: state.definition.id })
 }
 

@@ -379,13 +379,32 @@ function deleteCommand(): Command {
   return clientCommand('delete', 'end protection; every checkpoint of the group goes')
     .argument('<vpg>')
     .option('--yes', 'do not ask; needed where there is no terminal to ask at')
-    .action(async (name: string, options: ClientOptions & { readonly yes?: true }) => {
+    .option(
+      '--force',
+      'although its standby copies, or what a recovery is removing, cannot be removed from AWS: leave them there, and say which',
+    )
+    .action(async (name: string, options: ClientOptions & { readonly yes?: true; readonly force?: true }) => {
       const client = clientOf(options)
-      if (options.yes !== true) await confirmDeletion(await client.showVpg(name))
-      await client.deleteVpg(name)
-      if (options.json) printJson({ deleted: name })
-      else printLine(`deleted ${name}`)
+      const isForced = options.force === true
+      const vpg = options.yes !== true || isForced ? await client.showVpg(name) : undefined
+      if (vpg !== undefined && options.yes !== true) await confirmDeletion(vpg)
+      await client.deleteVpg(name, { isForced })
+      const left = isForced && vpg !== undefined ? leftInAws(vpg) : []
+      if (options.json) printJson({ deleted: name, ...(isForced ? { left } : {}) })
+      else {
+        printLine(`deleted ${name}`)
+        for (const each of left) printLine(`left in AWS, and nobody's any more: ${each}`)
+      }
     })
+}
+
+/** What may be there, by id where that is known, and by the tag that finds all of it. */
+function leftInAws({ id, standby, recoveries }: VpgStatus): string[] {
+  const copies = standby?.copies.map(({ place, volume }) => `snapshot ${place} of ${volume}`) ?? []
+  const made = recoveries.filter(({ target, state }) => target === 'aws' && state === 'removing')
+  const things = made.flatMap(recovery => recovery.things.map(({ kind, place }) => `${kind} ${place}`))
+  const tags = made.map(recovery => `whatever has the tag vra-recovery=${recovery.id}`)
+  return [...copies, ...(standby === undefined ? [] : [`whatever has the tag vra-standby=${id}`]), ...things, ...tags]
 }
 
 async function confirmDeletion(vpg: VpgStatus): Promise<void> {

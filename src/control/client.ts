@@ -33,8 +33,8 @@ export class ControlClient implements service.VraControl {
     return this.#request('POST', '/v1/vpgs', request)
   }
 
-  deleteVpg(name: string): Promise<void> {
-    return this.#request('DELETE', path`/v1/vpgs/${name}`)
+  deleteVpg(name: string, { isForced } = { isForced: false }): Promise<void> {
+    return this.#request('DELETE', `${path`/v1/vpgs/${name}`}${isForced ? '?force=true' : ''}`)
   }
 
   changeVpg(name: string, request: service.ChangeVpgRequest): Promise<service.VpgStatus> {

@@ -84,7 +84,8 @@ export function registerRoutes(server: FastifyInstance, vra: VraControl): void {
     ...{ method: 'DELETE', url: '/v1/vpgs/:vpg', id: 'deleteVpg', tag: 'vpgs', status: 204 },
     summary: 'Ends protection; its checkpoints, journal and mirror go',
     params: params.vpg,
-    run: ({ params: { vpg } }) => vra.deleteVpg(vpg),
+    query: queries.deletion,
+    run: ({ params: { vpg }, query: { force } }) => vra.deleteVpg(vpg, { isForced: force ?? false }),
   })
   registerVolumeRoutes(route, vra)
   registerCheckpointRoutes(route, vra)

@@ -824,6 +824,11 @@ const limit = z.coerce.number().int().min(1).max(pageSizeMax).default(100)
 
 export const queries = {
   diff: z.strictObject({ from: reference, to: reference }),
+  deletion: z.strictObject({
+    force: z.stringbool().optional().meta({
+      description: 'Although standby copies of it, or what a recovery is removing, are in AWS: they are left there.',
+    }),
+  }),
   drills: z.strictObject({ vpg: name }),
   checkpoints: z.strictObject({
     limit,

@@ -38,7 +38,8 @@ export interface VraControl {
   /** Durable in the object store on return. ALREADY_EXISTS when the name is taken. */
   createVpg(request: CreateVpgRequest): Promise<VpgStatus>
   /** Ends protection; checkpoints, journal and mirror of the VPG go. Refused BUSY while an export reads it. */
-  deleteVpg(name: string): Promise<void>
+  /** `isForced`: although something of its is in AWS, which is left there. */
+  deleteVpg(name: string, how: { readonly isForced: boolean }): Promise<void>
   /** History, its density, interval, limits, rate and pause. Durable in the object store on return. */
   changeVpg(name: string, request: ChangeVpgRequest): Promise<VpgStatus>
   /** A volume more; its agent is asked for it from then on. ALREADY_EXISTS when the name is taken. */

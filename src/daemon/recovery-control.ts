@@ -140,6 +140,11 @@ export class RecoveryControl {
     await this.#parts.standbys.end(vpg)
   }
 
+  /** The VPG is about to be deleted, and its copies are left where they are: nothing more is made of them. */
+  async abandonStandby(vpg: VpgId): Promise<void> {
+    await this.#parts.standbys.abandon(vpg)
+  }
+
   /** What the status says of one VPG. */
   ofVpg(entry: VpgEntry): Pick<api.VpgStatus, 'recoveries' | 'lastRecovery' | 'standby'> {
     const views = this.#parts.recoveries.list(entry.definition.id)

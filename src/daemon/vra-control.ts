@@ -84,7 +84,7 @@ export class DaemonControl implements api.VraControl {
     }
   }
 
-  async deleteVpg(name: string): Promise<void> {
+  async deleteVpg(name: string, { isForced }: { readonly isForced: boolean }): Promise<void> {
     this.#parts.table.requireChangeable()
     const { aging, catalog, exports, ingest, mounts, recoveries, table } = this.#parts
     const entry = table.named(name)
@@ -92,9 +92,10 @@ export class DaemonControl implements api.VraControl {
     if (exports.isReading(vpg)) throw new Failure('BUSY', `an export reads ${name}: cancel it first, or wait for it`)
     if (mounts.isReading(vpg)) throw new Failure('BUSY', `a mount reads ${name}: end it first`)
     try {
-      await recoveries.endStandby(vpg)
+      if (isForced) await recoveries.abandonStandby(vpg)
+      else await recoveries.endStandby(vpg)
       // First the store, or a VPG that it could not delete would be neither served nor gone.
-      await aging.deleteVpg({ vpg }).catch(unlessDeleted)
+      await aging.deleteVpg({ vpg, isForced }).catch(unlessDeleted)
     } catch (error) {
       if (!failedWith(error, 'BUSY')) recoveries.changed(vpg)
       throw error

@@ -151,19 +151,32 @@ export class Standbys {
   async end(vpg: VpgId): Promise<void> {
     const held = this.#held.get(vpg)
     if (held?.record === undefined) return
-    this.requireTarget()
+    const { name } = held.definition()
+    const wayOut = `where AWS is not to be had any more, \`vra vpg delete ${name} --force\` deletes the group and leaves them there`
+    if (this.#parts.target === undefined)
+      throw new Failure(
+        'REQUEST_INVALID',
+        `there are standby copies of ${name} in AWS, and the configuration has no section \`aws\`: with it they can be removed; ${wayOut}`,
+      )
     this.#review(held, { isUnwanted: true })
     const { clock } = this.#parts
     const untilMillis = clock.monotonicMillis() + endMillisMax
     while (held.record !== undefined && this.#held.has(vpg)) {
       if (clock.monotonicMillis() > untilMillis) {
         const why = held.trouble === undefined ? '' : ` (${held.trouble})`
-        const { name } = held.definition()
-        const sentence = `the standby copies of ${name} are being removed first${why}: ask again in a moment`
+        const sentence = `the standby copies of ${name} are being removed first${why}: ask again in a moment; ${wayOut}`
         throw new Failure('BUSY', sentence)
       }
       await clock.sleep(100, this.#closing.signal)
     }
+  }
+
+  /** No copy is made or brought up to date any more, on return; changed() takes that back. */
+  async abandon(vpg: VpgId): Promise<void> {
+    const held = this.#held.get(vpg)
+    if (held === undefined) return
+    this.#review(held, { isUnwanted: true })
+    if (held.isAdvancing) await this.#steps.get(vpg)?.ended
   }
 
   /** Undefined where none are wanted, and none are there. */

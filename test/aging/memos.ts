@@ -142,7 +142,7 @@ t.test('a VPG that the store does not show any more is named; one that was delet
   t.match(damage(model), /does not show VPG "orders".*commit 2: is it the right one/)
   for (const [key, body] of all) model.memory.objects.set(key, body)
   await model.restart(undefined, config)
-  await model.worker.deleteVpg({ vpg: model.vpg })
+  await model.worker.deleteVpg({ vpg: model.vpg, isForced: false })
   t.strictSame(fs.readdirSync(path.join(t.testdirName, 'vpgs')), [])
   model.notices.length = 0
   model.memory.objects.clear()

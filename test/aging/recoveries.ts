@@ -85,14 +85,24 @@ t.test('a recovery keeps its checkpoint through aging, restarts and a takeover, 
   const again = await model.open(at)
   t.equal(await model.difference(again), undefined)
   await model.close(again)
-  await t.rejects(model.worker.deleteVpg({ vpg: model.vpg }), { code: 'BUSY', message: /r-1 \(test, preparing\)/ })
+  await t.rejects(model.worker.deleteVpg({ vpg: model.vpg, isForced: false }), {
+    code: 'BUSY',
+    message: /r-1 \(test, preparing\)/,
+  })
+  const removing = recordOf('r-1', 'removing', at, { target: { kind: 'aws', settings: {} } })
+  for (const record of [recordOf('r-1', 'preparing', at), recordOf('r-1', 'removing', at)]) {
+    await put(model, record)
+    await t.rejects(model.worker.deleteVpg({ vpg: model.vpg, isForced: true }), { code: 'BUSY' }, 'that ends by itself')
+  }
+  await put(model, removing)
+  await t.rejects(model.worker.deleteVpg({ vpg: model.vpg, isForced: false }), { code: 'BUSY', message: /--force/ })
 
   await put(model, recordOf('r-1', 'removed', at, { endedAtMicros: 7 }))
   const after = await stored(model, 'appliance-two')
   t.strictSame(after.pins, [])
   t.match(after.recoveries, [{ id: 'r-1', state: 'removed' }], 'it is history')
   await t.rejects(model.open(at), { code: 'CHECKPOINT_MISSING' })
-  await model.worker.deleteVpg({ vpg: model.vpg })
+  await model.worker.deleteVpg({ vpg: model.vpg, isForced: false })
 })
 
 /** As it comes back from the store. */

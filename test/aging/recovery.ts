@@ -142,7 +142,7 @@ t.test('wherever the process dies while it removes a deleted VPG, the next one e
       await readLog(model)
       await model.worker.seal({ vpg: model.vpg })
     }
-    await model.worker.deleteVpg({ vpg: model.vpg })
+    await model.worker.deleteVpg({ vpg: model.vpg, isForced: false })
     const pages = [...model.memory.objects.keys()].filter(key => key.includes('/page/'))
     if (dying === 0) t.ok(pages.length > 0, 'its last manifest has pages')
     for (const file of [...model.log.files.keys()]) model.log.free(file)

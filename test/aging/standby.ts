@@ -47,6 +47,17 @@ async function requireSame(t: Test, model: AgingModel, at: ModelCheckpoint): Pro
   t.equal(model.memory.objects.size, before, 'reading what is pinned commits nothing')
 }
 
+t.test('a group whose copies are left where they are is deleted when that is asked for in so many words', async t => {
+  const model = new AgingModel(randomFrom(8), t.testdir(), 3_000)
+  await model.worker.open(model.config)
+  await model.worker.follow({ durable: model.log.mark })
+  await model.worker.createVpg(model.definition)
+  await goOn(model, 3)
+  await put(model, recordOf([model.checkpoint()]))
+  await t.rejects(model.worker.deleteVpg({ vpg: model.vpg, isForced: false }), { code: 'BUSY', message: /--force/ })
+  await model.worker.deleteVpg({ vpg: model.vpg, isForced: true })
+})
+
 t.test('what standby copies hold is kept until the record names it no more, over restarts and a takeover', async t => {
   const model = new AgingModel(randomFrom(7), t.testdir(), 3_000)
   await model.worker.open(model.config)
@@ -72,7 +83,10 @@ t.test('what standby copies hold is kept until the record names it no more, over
   await put(model, recordOf([second]))
   await t.rejects(model.open(first), { code: 'CHECKPOINT_MISSING' })
   await t.rejects(put(model, recordOf([first, second])), { code: 'CHECKPOINT_MISSING' })
-  await t.rejects(model.worker.deleteVpg({ vpg: model.vpg }), { code: 'BUSY', message: /--standby none/ })
+  await t.rejects(model.worker.deleteVpg({ vpg: model.vpg, isForced: false }), {
+    code: 'BUSY',
+    message: /--standby none/,
+  })
   await put(model, undefined)
   await goOn(model, 6)
   model.clock.advance(2 * model.config.garbageGraceMillis)
@@ -80,5 +94,5 @@ t.test('what standby copies hold is kept until the record names it no more, over
   const state = await stored(model, 'appliance-two')
   t.strictSame([state.standby, state.pins], [undefined, []])
   t.strictSame(await strays(model), [])
-  await model.worker.deleteVpg({ vpg: model.vpg })
+  await model.worker.deleteVpg({ vpg: model.vpg, isForced: false })
 })

@@ -261,6 +261,6 @@ t.test('nothing is noted of a VPG that is not plain', async t => {
   await holed.model.age()
   t.strictSame(await holed.model.worker.close(), [{ vpg: holed.model.vpg, text: '' }], 'a hole')
   const deleted = await site(t, 4)
-  await deleted.model.worker.deleteVpg({ vpg: deleted.model.vpg })
+  await deleted.model.worker.deleteVpg({ vpg: deleted.model.vpg, isForced: false })
   t.strictSame(await deleted.model.worker.close(), [{ vpg: deleted.model.vpg, text: '' }], 'deleted')
 })

@@ -191,7 +191,7 @@ t.test('a deleted VPG is gone from the store after the grace period, its registr
     await remove(key)
   }
   await model.worker.changeVpg({ vpg: model.vpg, historyMillis: 90_000 })
-  await model.worker.deleteVpg({ vpg: model.vpg })
+  await model.worker.deleteVpg({ vpg: model.vpg, isForced: false })
   await t.rejects(model.worker.status({ vpg: model.vpg }), { code: 'UNKNOWN_VPG' }, 'nobody is served any more')
   model.clock.advance(30_000)
   await model.age()
@@ -209,7 +209,7 @@ t.test('a deleted VPG is remembered while the log has records of it', async t =>
   await model.worker.seal({ vpg: model.vpg })
   model.write(1, 4)
   await model.age()
-  await model.worker.deleteVpg({ vpg: model.vpg })
+  await model.worker.deleteVpg({ vpg: model.vpg, isForced: false })
   model.clock.advance(100_000)
   await model.age()
   await model.restart()
@@ -222,7 +222,7 @@ t.test('a seal that waits behind a deletion finds nothing to seal', async t => {
   const model = await running(t, 9)
   model.write(1, 4)
   await model.age()
-  const deletion = model.worker.deleteVpg({ vpg: model.vpg })
+  const deletion = model.worker.deleteVpg({ vpg: model.vpg, isForced: false })
   const seal = model.worker.seal({ vpg: model.vpg })
   await deletion
   await t.rejects(

@@ -289,3 +289,30 @@ t.test(
     await world.close()
   },
 )
+
+t.test(
+  'where AWS is not to be had any more a group is not deleted, in words, until its copies are left there',
+  async t => {
+    const model = new Model({ 1: 2 ** 20 })
+    model.write(1, 0, bootSector())
+    const world = await AwsWorld.start(model)
+    const tools = world.tools()
+    model.checkpoint()
+    const standby = world.standbys(tools)
+    await world.until(() => world.standby?.next === undefined && world.advances.length === 1)
+    world.sim.denied = ['DescribeSnapshots', 'DeleteSnapshot', 'StartSnapshot']
+    await t.rejects(standby.engine.end(modelVpg), {
+      code: 'BUSY',
+      message: /does not allow.*vra vpg delete shop --force/,
+    })
+    await standby.engine.abandon(modelVpg)
+    model.write(1, 2 ** 19, Buffer.from('changed'))
+    model.checkpoint()
+    world.sim.denied = []
+    await world.until(() => world.standby === undefined) // it may be removed after all, and nothing more is made
+    t.equal(world.advances.length, 1)
+    await standby.kill()
+    await tools.close()
+    await world.close()
+  },
+)

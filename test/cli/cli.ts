@@ -86,7 +86,23 @@ t.test('a group is created, listed, shown, changed and deleted', async t => {
   const unasked = await vraCommand('vpg', 'delete', 'db')
   t.equal(unasked.status, 2)
   t.match(unasked.stderr, /give --yes/, 'nothing is deleted where nobody can be asked')
-  t.equal((await vraCommand('vpg', 'delete', 'db', '--yes')).stdout, 'deleted db\n')
+  const db = vra.vpgs.get('db')!
+  const copies = [
+    {
+      volume: 'root',
+      place: 'snap-1',
+      checkpoint: '1.1',
+      checkpointTimestampMicros: 0,
+      putSizeBytes: 0,
+      isWhole: true,
+    },
+  ]
+  const kept = { intervalMillis: 1, state: 'waiting', ageMillis: 0, copies, trouble: 'no answer' } as const
+  const standby = { ...kept, putSizeBytes: 0, advanceCount: 0, failureCount: 3 }
+  db.status = { ...db.status, standby }
+  t.match(await vraCommand('vpg', 'delete', 'db', '--yes'), { status: 4, stderr: /--force/ })
+  const forced = (await vraCommand('vpg', 'delete', 'db', '--yes', '--force')).stdout
+  t.match(forced, /^deleted db\nleft in AWS, and nobody's any more: snapshot snap-1 of root\n.*tag vra-standby=/)
   t.equal((await vraCommand('vpg', 'show', 'db')).status, 3)
 })
 

@@ -10,6 +10,7 @@ import { VpgEntry, VpgTable } from '../../src/daemon/vpg-table.ts'
 import { openedVpg } from '../support/opened-vpg.ts'
 
 const opened = openedVpg()
+const kindly = { isForced: false }
 
 /** The parts that a deletion touches; the others are not there. */
 function deletable(failures: (Failure | undefined)[]) {
@@ -36,10 +37,10 @@ function deletable(failures: (Failure | undefined)[]) {
 
 t.test('a VPG that the store could not delete is served on', async t => {
   const { steps, table, control } = deletable([new Failure('STORE_UNAVAILABLE', 'not taken yet')])
-  await t.rejects(control.deleteVpg('orders'), { code: 'STORE_UNAVAILABLE' })
+  await t.rejects(control.deleteVpg('orders', kindly), { code: 'STORE_UNAVAILABLE' })
   t.same(steps, [])
   t.ok(table.has('orders'))
-  await control.deleteVpg('orders')
+  await control.deleteVpg('orders', kindly)
   t.same(steps, ['store', 'ingest', 'catalog'])
   t.notOk(table.has('orders'))
 })
@@ -47,8 +48,8 @@ t.test('a VPG that the store could not delete is served on', async t => {
 t.test('a deletion that took effect after its time-out is finished by asking again', async t => {
   const late = [new Failure('STORE_UNAVAILABLE', 'not taken yet'), new Failure('UNKNOWN_VPG', 'this VPG was deleted')]
   const { steps, table, control } = deletable(late)
-  await t.rejects(control.deleteVpg('orders'), { code: 'STORE_UNAVAILABLE' })
-  await control.deleteVpg('orders')
+  await t.rejects(control.deleteVpg('orders', kindly), { code: 'STORE_UNAVAILABLE' })
+  await control.deleteVpg('orders', kindly)
   t.same(steps, ['ingest', 'catalog'])
   t.notOk(table.has('orders'))
 })

@@ -91,7 +91,7 @@ t.test('a daemon that cannot give its facts is still scraped; a deleted group le
   const lab = await vra.showVpg('test-lab')
   metrics.ingest.duplicateDropped(lab.id as ReturnType<typeof newVpgId>, 1)
   t.equal(valueOf(await metrics.render(), 'vra_ingest_duplicates_total{vpg="test-lab"}'), 1)
-  await vra.deleteVpg('test-lab')
+  await vra.deleteVpg('test-lab', { isForced: false })
   t.notMatch(await metrics.render(), /test-lab/)
   vra.failNext = new Error('busy')
   t.ok(valueOf(await metrics.render(), 'process_resident_memory_bytes'))

@@ -135,8 +135,9 @@ export class FakeVra implements VraControl {
     return this.add(request, 0)
   }
 
-  async deleteVpg(name: string): Promise<void> {
-    this.#vpg(name)
+  async deleteVpg(name: string, { isForced }: { readonly isForced: boolean }): Promise<void> {
+    if (this.#vpg(name).status.standby !== undefined && !isForced)
+      throw new Failure('BUSY', 'standby copies first; --force')
     this.vpgs.delete(name)
   }
 
