@@ -50,7 +50,9 @@ export class AwsServer implements AwsService {
     const clock = systemClock
     const sources = await ImageSources.open(image.store, image.dataDirectory, undefined)
     const windows = new Windows()
-    const putters = await putInThreads(aws, windows.memory)
+    const putters = await putInThreads(aws, windows.memory, sentence =>
+      this.#notify('told', { vpg: undefined, sentence, failure: undefined }),
+    )
     const attempts = new Attempts(aws.requestTimeoutMillis, clock)
     const clients = [newEbsClient(aws, aws.putsAtOnceMax), newEc2Client(aws)] as const
     const newPace = (): Pace => new Pace(aws.putsPerSecondMax, clock)

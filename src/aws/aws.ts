@@ -47,7 +47,7 @@ export interface AwsTools {
   /** No chain is being advanced on return, and none is until what it gives is called. */
   readonly suspendStandby: () => Promise<() => void>
   /** What people should know that no call's failure says. */
-  readonly told: (vpg: VpgId, sentence: string) => void
+  readonly told: (vpg: VpgId | undefined, sentence: string) => void
 }
 
 /** As check.ts has it, which is loaded only when it is asked: the main thread never loads the SDK. */

@@ -65,6 +65,6 @@ export type KnownStandby = Pick<StandbyRecord, 'checkpoints' | 'memory' | 'state
 /** Notices from the thread, by name. */
 export interface AwsNotices {
   progress: { readonly work: number; readonly volume: number; readonly doneBytes: number; readonly totalBytes: number }
-  /** A chain begins anew, or what else people should know. */
-  told: { readonly vpg: VpgId; readonly sentence: string; readonly failure: FailureRecord | undefined }
+  /** A chain begins anew, or what else people should know; of no VPG where it is of all. */
+  told: { readonly vpg: VpgId | undefined; readonly sentence: string; readonly failure: FailureRecord | undefined }
 }

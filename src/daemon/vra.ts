@@ -430,7 +430,8 @@ function awsTarget(
     closeImage: argument => aging.closeImage(argument),
     standbyOf: vpg => standbys().record(vpg),
     suspendStandby: () => standbys().suspend(),
-    told: (vpg, sentence) => log.warn({ vpg: table.get(vpg)?.definition.name ?? vpg, sentence }, 'awsSays'),
+    told: (vpg, sentence) =>
+      log.warn({ vpg: vpg === undefined ? vpg : (table.get(vpg)?.definition.name ?? vpg), sentence }, 'awsSays'),
   })
 }
 
