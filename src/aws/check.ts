@@ -75,6 +75,8 @@ interface Site {
 interface Probe {
   /** What of one's own it is tried on; where there is none, on something that does not exist. */
   readonly on?: keyof Own
+  /** The same of a second thing. */
+  readonly onToo?: keyof Own
   /** It is tried together with this one: where that is missing, nobody can say of it. */
   readonly with?: string
   readonly send: (site: Site) => Promise<unknown>
@@ -145,6 +147,8 @@ export const probes: Readonly<Record<string, Probe>> = {
       site.ec2.send(new DeleteVolumeCommand({ DryRun, VolumeId: idOf(site, 'volume') }), { abortSignal: site.signal }),
   },
   'ec2:AttachVolume': {
+    on: 'volume',
+    onToo: 'instance',
     send: site => {
       const command = new AttachVolumeCommand({
         ...{ DryRun, VolumeId: idOf(site, 'volume'), InstanceId: idOf(site, 'instance') },
@@ -154,6 +158,7 @@ export const probes: Readonly<Record<string, Probe>> = {
     },
   },
   'ec2:DetachVolume': {
+    on: 'volume',
     send: site =>
       site.ec2.send(new DetachVolumeCommand({ DryRun, VolumeId: idOf(site, 'volume') }), { abortSignal: site.signal }),
   },
@@ -285,9 +290,9 @@ async function tried(
     if (name === 'DryRunOperation') return { outcome: 'allowed', sentence: 'AWS says that it would do it' }
     if (!isDenied(error)) return { outcome: 'allowed', sentence: `AWS looked at it (${name})` }
     if (isOfCredentials(name)) throw error
-    const isOwnMissing = probe.on !== undefined && site.own[probe.on] === undefined
-    if (isOwnMissing)
-      return { outcome: 'untried', sentence: `there is no ${probe.on} with the owner's tag to try it on` }
+    const lacking = [probe.on, probe.onToo].find(kind => kind !== undefined && site.own[kind] === undefined)
+    if (lacking !== undefined)
+      return { outcome: 'untried', sentence: `there is no ${lacking} with the owner's tag to try it on` }
     return { outcome: 'missing', sentence: `AWS does not allow it (${name})` }
   }
 }

@@ -4,10 +4,10 @@ import type { AwsConfig } from './service.ts'
 
 /**
  * own: allowed only on what bears the owner's tag. making: only where what is made gets it. tagging: only in a call that makes something, and on what bears
- * the owner's tag: who may tag anything may make anything his own. any: AWS knows no such condition for it. key: of a key of KMS, which AWS uses in the caller's
+ * the owner's tag: who may tag anything may make anything his own. attaching: a volume and a machine that each bear it. any: AWS knows no such condition for it. key: of a key of KMS, which AWS uses in the caller's
  * name; granting: the same, and only as a grant for AWS itself.
  */
-export type Scope = 'any' | 'making' | 'own' | 'tagging' | 'key' | 'granting'
+export type Scope = 'any' | 'making' | 'own' | 'attaching' | 'tagging' | 'key' | 'granting'
 
 interface CallUse {
   readonly action: string
@@ -30,8 +30,8 @@ export const callsUsed: readonly CallUse[] = [
   { action: 'ec2:DeleteSnapshot', scope: 'own', key: 'ebs', why: 'links that were passed, recoveries that are undone' },
   { action: 'ec2:CreateVolume', scope: 'any', why: 'volumes from snapshots' },
   { action: 'ec2:DeleteVolume', scope: 'own', key: 'ebs', why: 'recoveries that are undone' },
-  { action: 'ec2:AttachVolume', scope: 'any', why: 'root-swap' },
-  { action: 'ec2:DetachVolume', scope: 'any', why: 'root-swap' },
+  { action: 'ec2:AttachVolume', scope: 'attaching', why: 'root-swap' },
+  { action: 'ec2:DetachVolume', scope: 'attaching', why: 'root-swap' },
   { action: 'ec2:RegisterImage', scope: 'any', why: 'the image that a machine starts from' },
   { action: 'ec2:DeregisterImage', scope: 'own', key: 'ec2', why: 'its end' },
   { action: 'ec2:RunInstances', scope: 'any', why: 'a machine' },
@@ -69,7 +69,7 @@ interface Statement {
   readonly Sid: string
   readonly Effect: 'Allow'
   readonly Action: readonly string[]
-  readonly Resource: string
+  readonly Resource: string | readonly string[]
   readonly Condition?: unknown
 }
 
@@ -78,12 +78,14 @@ export interface PolicyDocument {
   readonly Statement: readonly Statement[]
 }
 
-/** The least that recovery to AWS needs, as a policy of IAM: one statement for each scope. */
-export function policyDocument({
-  region,
-  siteId,
-  tagKeys,
-}: Pick<AwsConfig, 'region' | 'siteId' | 'tagKeys'>): PolicyDocument {
+/**
+ * The least that recovery to AWS needs, as a policy of IAM: one statement for each scope. Roles, by name, are those of the instance profiles that recovered machines are started with: who may give a
+ * machine any role may have whatever that one may.
+ */
+export function policyDocument(
+  { region, siteId, tagKeys }: Pick<AwsConfig, 'region' | 'siteId' | 'tagKeys'>,
+  roles: readonly string[],
+): PolicyDocument {
   const actions = (scope: Scope, key?: 'ec2' | 'ebs'): string[] =>
     callsUsed.filter(use => use.scope === scope && use.key === key).map(({ action }) => action)
   const here = { StringEquals: { 'aws:RequestedRegion': region } }
@@ -106,6 +108,14 @@ export function policyDocument({
       statement('OwnMachines', [...actions('own', 'ec2'), ...actions('tagging')], {
         [`aws:ResourceTag/${tagKeys.ec2}`]: siteId,
       }),
+      {
+        ...statement('AttachOwnVolumes', actions('attaching'), { [`aws:ResourceTag/${tagKeys.ebs}`]: siteId }),
+        Resource: `arn:aws:ec2:${region}:*:volume/*`,
+      },
+      {
+        ...statement('AttachToOwnMachines', actions('attaching'), { [`aws:ResourceTag/${tagKeys.ec2}`]: siteId }),
+        Resource: `arn:aws:ec2:${region}:*:instance/*`,
+      },
       statement('UseKeys', actions('key'), {}),
       {
         Sid: 'GrantKeys',
@@ -114,13 +124,17 @@ export function policyDocument({
         Resource: '*',
         Condition: { ...here, Bool: { 'kms:GrantIsForAWSResource': 'true' } },
       },
-      {
-        Sid: 'PassRoles',
-        Effect: 'Allow',
-        Action: ['iam:PassRole'],
-        Resource: '*',
-        Condition: { StringEquals: { 'iam:PassedToService': 'ec2.amazonaws.com' } },
-      },
+      ...(roles.length === 0 ? [] : [passRoles(roles)]),
     ],
+  }
+}
+
+function passRoles(roles: readonly string[]): Statement {
+  return {
+    Sid: 'PassRoles',
+    Effect: 'Allow',
+    Action: ['iam:PassRole'],
+    Resource: roles.map(role => (role.startsWith('arn:') ? role : `arn:aws:iam::*:role/${role}`)),
+    Condition: { StringEquals: { 'iam:PassedToService': 'ec2.amazonaws.com' } },
   }
 }

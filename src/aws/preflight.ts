@@ -237,7 +237,9 @@ async function checkMachine(
     if (images !== undefined) checkHelper(images[0], machine, fault)
   }
   if (machine.iamProfile !== undefined)
-    remarks.push(`${name}: whether the instance profile ${machine.iamProfile} exists shows when the instance starts`)
+    remarks.push(
+      `${name}: whether the instance profile ${machine.iamProfile} exists, and whether the VRA may give its role to a machine (\`vra aws policy --role\`), shows when the instance starts`,
+    )
   return { name, subnet, vcpuCount: type?.VCpuInfo?.DefaultVCpus ?? 0 }
 }
 

@@ -14,17 +14,21 @@ function policyCommand(): Command {
   return new Command('policy')
     .description('print the least that the VRA needs, as a policy of IAM')
     .option('--config <file>', 'whose aws section it is for; see `vra config example vra`')
+    .option(
+      '--role <role...>',
+      'roles, by name or ARN, of the instance profiles that recovered machines get (iamProfile): only these can be given to one',
+    )
     .addHelpText(
       'after',
       `
-Writing is limited to what bears the owner's tag. The bucket's permissions are not in it: see \`vra store check\`.
+Writing is limited to what bears the owner's tag. Without --role no machine can be started with an iamProfile. The bucket's permissions are not in it: see \`vra store check\`.
 
 Example:
   vra aws policy --config /etc/vra/vra.yaml > policy.json`,
     )
-    .action(async (options: { readonly config?: string }) => {
+    .action(async (options: { readonly config?: string; readonly role?: readonly string[] }) => {
       const { policyDocument } = await import('../aws/aws.ts')
-      printJson(policyDocument(await awsSection(options.config)))
+      printJson(policyDocument(await awsSection(options.config), options.role ?? []))
     })
 }
 

@@ -29,7 +29,7 @@ t.test(
     const world = await AwsWorld.start(model)
     t.teardown(() => world.close())
     const { policy, check } = {
-      policy: policyDocument(world.config()),
+      policy: policyDocument(world.config(), []),
       check: () => checkPermissions(world.config({ requestTimeoutMillis: 20_000 }), signal),
     }
     world.sim.policy = policy

@@ -1,5 +1,6 @@
 import * as path from 'node:path'
 import t from 'tap'
+import { isAllowed } from '../support/aws-sim/policy.ts'
 import { AwsTarget } from '../../src/aws/aws.ts'
 import { memoryOf } from '../../src/aws/memory.ts'
 import { callsUsed, policyDocument } from '../../src/aws/policy.ts'
@@ -58,16 +59,50 @@ t.test(
   'every call that is in the table is allowed by one statement, and writing to what is there only by its tag',
   t => {
     const tagKeys = { ec2: 'E', ebs: 'B', vpc: 'V', s3: 'S' }
-    const { Statement } = policyDocument({ region: 'eu-central-1', siteId: 'site-7', tagKeys })
+    const { Statement } = policyDocument({ region: 'eu-central-1', siteId: 'site-7', tagKeys }, [])
     for (const { action, scope, key } of callsUsed) {
       const allowing = Statement.filter(({ Action }) => Action.includes(action))
-      t.equal(allowing.length, scope === 'tagging' ? 3 : 1, action)
+      t.equal(allowing.length, scope === 'tagging' ? 3 : scope === 'attaching' ? 2 : 1, action)
       if (scope === 'tagging')
         for (const { Condition } of allowing) t.match(JSON.stringify(Condition), /ec2:CreateAction|aws:ResourceTag/)
       const condition = JSON.stringify(allowing[0]?.Condition)
       if (scope === 'own') t.match(condition, `"aws:ResourceTag/${key === 'ec2' ? 'E' : 'B'}":"site-7"`)
+      if (scope === 'attaching')
+        t.strictSame(
+          allowing.map(({ Resource, Condition }) => [
+            Resource,
+            /aws:ResourceTag.[BE]/.exec(JSON.stringify(Condition))?.[0],
+          ]),
+          [
+            ['arn:aws:ec2:eu-central-1:*:volume/*', 'aws:ResourceTag/B'],
+            ['arn:aws:ec2:eu-central-1:*:instance/*', 'aws:ResourceTag/E'],
+          ],
+        )
       if (scope === 'making') t.match(condition, '"aws:RequestTag/B":"site-7"')
     }
+    const attached = (volume: string, instance: string): boolean =>
+      isAllowed(
+        { Statement },
+        {
+          ...{ action: 'ec2:AttachVolume', region: 'eu-central-1', requestTags: new Map() },
+          resources: [
+            { id: 'vol-1', tags: new Map([['B', volume]]) },
+            { id: 'i-1', tags: new Map([['E', instance]]) },
+          ],
+        },
+      )
+    t.ok(attached('site-7', 'site-7'))
+    t.notOk(attached('site-7', 'another'), "nothing is attached to somebody else's machine")
+    t.notOk(attached('another', 'site-7'), "nor somebody else's volume")
+    t.notMatch(JSON.stringify(Statement), /PassRole/, 'no machine can be given a role that nobody has named')
+    const given = policyDocument({ region: 'eu-central-1', siteId: 'site-7', tagKeys }, [
+      'web',
+      'arn:aws:iam::1:role/db',
+    ])
+    t.match(given.Statement.at(-1), {
+      Action: ['iam:PassRole'],
+      Resource: ['arn:aws:iam::*:role/web', 'arn:aws:iam::1:role/db'],
+    })
     t.end()
   },
 )

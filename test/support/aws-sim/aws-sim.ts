@@ -243,7 +243,7 @@ export class AwsSim {
         ? ((JSON.parse(body.toString()) as { readonly Tags?: readonly { Key: string; Value: string }[] }).Tags ?? [])
         : []
     const requestTags = new Map(given.map(({ Key, Value }) => [text(Key) ?? '', text(Value) ?? '']))
-    const resources = ids.map(tagsOf)
+    const resources = ids.map(id => ({ id, tags: tagsOf(id) }))
     const action = `${isEc2 ? 'ec2' : 'ebs'}:${operation}`
     const tagging = { action: 'ec2:CreateTags', region, requestTags, resources: [], createAction: operation }
     const kmsKeys = this.#kmsKeysOf(operation, ids, body)

@@ -5,7 +5,7 @@ import type { Tags } from './account.ts'
 export interface Statement {
   readonly Effect: 'Allow' | 'Deny'
   readonly Action: readonly string[]
-  readonly Resource: string
+  readonly Resource: string | readonly string[]
   readonly Condition?: unknown
 }
 
@@ -19,18 +19,38 @@ export interface Asked {
   readonly region: string
   /** Of what is made. */
   readonly requestTags: Tags
-  /** Of each thing that is there, and that the call is about; undefined for one that is not there. */
-  readonly resources: readonly (Tags | undefined)[]
+  /** Of each thing that the call is about, its tags; undefined for one that is not there. */
+  readonly resources: readonly Thing[]
   /** Of tags that are given in a call that makes something. */
   readonly createAction?: string
 }
 
+interface Thing {
+  readonly id: string
+  readonly tags: Tags | undefined
+}
+
+const kindOf = { vol: 'volume', i: 'instance', snap: 'snapshot', ami: 'image' } as const
+
+/** Each of the things that the call is about must be allowed, by whichever statement. */
 export function isAllowed({ Statement }: Policy, asked: Asked): boolean {
-  const holding = Statement.filter(statement => {
-    if (statement.Resource !== '*') throw new Error(`the resource ${statement.Resource} is not known here`)
-    return statement.Action.includes(asked.action) && holds(statement.Condition ?? {}, asked)
+  const { resources } = asked
+  const each = resources.length === 0 ? [[]] : resources.map(resource => [resource])
+  return each.every(only => {
+    const holding = Statement.filter(statement => {
+      if (!statement.Action.includes(asked.action) || !isMeant(statement.Resource, only[0])) return false
+      return holds(statement.Condition ?? {}, { ...asked, resources: only })
+    })
+    return holding.some(({ Effect }) => Effect === 'Allow') && !holding.some(({ Effect }) => Effect === 'Deny')
   })
-  return holding.some(({ Effect }) => Effect === 'Allow') && !holding.some(({ Effect }) => Effect === 'Deny')
+}
+
+/** All, or all of a kind. */
+function isMeant(resource: Statement['Resource'], thing: Thing | undefined): boolean {
+  if (resource === '*') return true
+  const kind = typeof resource === 'string' ? /^arn:aws:ec2:[a-z0-9-]+:\*:([a-z]+)\/\*$/.exec(resource)?.[1] : undefined
+  if (kind === undefined) throw new Error(`the resource ${String(resource)} is not known here`)
+  return kind === kindOf[thing?.id.split('-')[0] as keyof typeof kindOf]
 }
 
 function holds(condition: unknown, asked: Asked): boolean {
@@ -54,7 +74,7 @@ function valuesOf(key: string, { region, requestTags, resources, createAction }:
     case 'aws:RequestTag':
       return [requestTags.get(tag)]
     case 'aws:ResourceTag':
-      return resources.map(tags => tags?.get(tag))
+      return resources.map(({ tags }) => tags?.get(tag))
     case 'ec2:CreateAction':
       return [createAction]
     case 'kms:GrantIsForAWSResource':
