@@ -428,7 +428,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   async step(): Promise<boolean> {
     let worked = false
     for (const vpg of [...this.#vpgs.values()]) {
-      worked = (await vpg.sealStep(this.#fileUnderPressure())) || worked
+      worked = (await vpg.sealStep(this.#fileInTheWayOf(vpg))) || worked
       worked = (await this.#mergeStep(vpg)) || worked
       vpg.tellNote()
     }
@@ -489,7 +489,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }
 
   #runVpg(vpg: VpgAging): void {
-    this.#run(() => this.#stepLoop(vpg, () => vpg.sealStep(this.#fileUnderPressure())))
+    this.#run(() => this.#stepLoop(vpg, () => vpg.sealStep(this.#fileInTheWayOf(vpg))))
     this.#run(() => this.#stepLoop(vpg, () => this.#mergeStep(vpg)))
   }
 
@@ -532,6 +532,11 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       })
       .finally(() => this.#loops.delete(running))
     this.#loops.add(running)
+  }
+
+  /** All VPGs are looked through for it, so only where this one may have it: most have nothing that waits. */
+  #fileInTheWayOf({ unsealed }: VpgAging): number | undefined {
+    return unsealed.count === 0 ? undefined : this.#fileUnderPressure()
   }
 
   #fileUnderPressure(): number | undefined {

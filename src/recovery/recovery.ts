@@ -153,9 +153,11 @@ export class Recoveries {
 
   /** Of one VPG or all; the newest first. */
   list(only?: VpgId): RecoveryView[] {
-    const views = [...this.#vpgs]
-      .filter(([vpg]) => only === undefined || vpg === only)
-      .flatMap(([vpg, held]) => held.records.map(record => this.#view(vpg, held, record)))
+    const vpgs = only === undefined ? [...this.#vpgs.keys()] : [only]
+    const views = vpgs.flatMap(vpg => {
+      const held = this.#vpgs.get(vpg)
+      return held?.records.map(record => this.#view(vpg, held, record)) ?? []
+    })
     return views.sort((a, b) => b.record.createdAtMicros - a.record.createdAtMicros)
   }
 
