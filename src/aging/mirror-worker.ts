@@ -84,6 +84,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   /** Undefined until the store has answered. */
   #tools: AgingTools | undefined
   #opening: StoreOpening<readonly PackedVpg[]> | undefined
+  #vpgOpening: VpgOpening | undefined
   #store: ObjectStore | undefined
   #tail: LogTail | undefined
   #strangers: Strangers | undefined
@@ -111,6 +112,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     const served = (memos?.all() ?? []).map(([, memo]) => memo).filter(memo => memo.fenced === undefined)
     const opening = new StoreOpening({
       attempt: this.#attemptOpen(disk, config, memos, notes),
+      progress: () => this.#vpgOpening?.progress,
       // A store that was never in use refuses us for what is configured: that is mended before the first start.
       mayPass: failure => (served.length > 0 ? mayPass(failure) : failure.reaction === 'retry'),
       onAway: away => this.#notify('storeAway', away),
@@ -137,12 +139,11 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     notes: AgingConfig['notes'],
   ): (signal: AbortSignal) => Promise<readonly PackedVpg[]> {
     let tools: AgingTools | undefined
-    let opening: VpgOpening | undefined
     return async signal => {
       this.#store ??= await (this.#surroundings.openStore ?? openStore)(config.store)
       tools ??= this.#newTools(disk, config, this.#store, memos)
-      opening ??= new VpgOpening(tools, this.#vpgs, notes)
-      const vpgs = await opening.openAll(signal)
+      this.#vpgOpening ??= new VpgOpening(tools, this.#vpgs, notes)
+      const vpgs = await this.#vpgOpening.openAll(signal)
       this.#tools = tools
       return vpgs
     }

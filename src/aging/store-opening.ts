@@ -12,6 +12,8 @@ const delayMillisMax = 5_000
 export interface StoreAway {
   readonly sinceMicros: number
   readonly sentence: string
+  /** True where it answers, and there is only much to read. */
+  readonly isBusy?: boolean
 }
 
 export interface OpeningOptions<T> {
@@ -19,6 +21,8 @@ export interface OpeningOptions<T> {
   readonly attempt: (signal: AbortSignal) => Promise<T>
   /** Whether a failure is one to wait for; any other is final. */
   readonly mayPass: (failure: Failure) => boolean
+  /** How far an attempt is, in words; undefined where it has nothing yet. */
+  readonly progress?: () => string | undefined
   /** Told when the store is found away, and again when it says something else. */
   readonly onAway: (away: StoreAway) => void
   readonly clock: Clock
@@ -31,6 +35,7 @@ export class StoreOpening<T> {
   readonly done: Promise<T>
   readonly #options: OpeningOptions<T>
   #away: StoreAway | undefined
+  #lastProgress: string | undefined
   #tellFirst: () => void = () => undefined
 
   constructor(options: OpeningOptions<T>) {
@@ -46,19 +51,32 @@ export class StoreOpening<T> {
 
   /** Resolves with what is open, or with undefined as soon as the store is found away. Rejects with what is final. */
   async first(): Promise<T | undefined> {
-    const { clock } = this.#options
     const timer = new AbortController()
     const found = new Promise<undefined>(resolve => (this.#tellFirst = () => resolve(undefined)))
     if (this.#away !== undefined) this.#tellFirst()
-    const expired = clock.sleep(patienceMillis, timer.signal).then(
-      () => this.#tellAway(`it has not answered in full for ${patienceMillis / 1000} s`),
-      () => undefined,
-    )
-    try {
-      return await Promise.race([this.done, found])
-    } finally {
-      timer.abort()
-      await expired
+    const stop = (): void => timer.abort()
+    this.done.then(stop, stop)
+    const told = this.#tellWhileItLasts(timer.signal)
+    const first = await Promise.race([this.done, found])
+    if (this.#away?.isBusy === true) return first
+    stop()
+    await told
+    return first
+  }
+
+  /** As long as an attempt gets further it is not the store that is amiss. */
+  async #tellWhileItLasts(signal: AbortSignal): Promise<void> {
+    for (;;) {
+      const expired = await this.#options.clock.sleep(patienceMillis, signal).then(
+        () => true,
+        () => false,
+      )
+      if (!expired) return
+      const progress = this.#options.progress?.()
+      const isBusy = progress !== this.#lastProgress
+      this.#lastProgress = progress
+      if (isBusy && progress !== undefined) this.#tellAway(progress, isBusy)
+      else this.#tellAway(`it has not answered in full for ${patienceMillis / 1000} s`)
     }
   }
 
@@ -77,9 +95,10 @@ export class StoreOpening<T> {
     }
   }
 
-  #tellAway(sentence: string): void {
+  #tellAway(sentence: string, isBusy = false): void {
     if (this.#away?.sentence === sentence) return
-    this.#away = { sinceMicros: this.#away?.sinceMicros ?? this.#options.clock.timestampMicros(), sentence }
+    const sinceMicros = this.#away?.sinceMicros ?? this.#options.clock.timestampMicros()
+    this.#away = { sinceMicros, sentence, ...(isBusy ? { isBusy } : {}) }
     this.#options.onAway(this.#away)
     this.#tellFirst()
   }

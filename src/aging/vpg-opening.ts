@@ -31,6 +31,7 @@ export class VpgOpening {
 
   /** Of VPGs that were not looked for yet. */
   readonly #notes: Map<VpgId, StopNote>
+  #listedCount: number | undefined
 
   /** VPGs are put into `vpgs` as they are opened. */
   constructor(tools: AgingTools, vpgs: Map<VpgId, VpgAging>, notes: readonly StopNote[] = []) {
@@ -47,10 +48,19 @@ export class VpgOpening {
   async openAll(signal: AbortSignal): Promise<readonly PackedVpg[]> {
     await requireOwnKeys(this.#tools.store, signal)
     const listed = await listVpgs(this.#tools.store, signal)
+    this.#listedCount = listed.length
     await this.#resumeAll(listed, signal)
     for (const vpg of listed) if (!this.#settled.has(vpg)) this.#settled.set(vpg, await this.#open(vpg, signal))
     this.#tellMissing(new Set(listed))
     return [...this.#settled.values()].filter(opened => opened !== undefined)
+  }
+
+  /** What there is of all that the store lists; undefined before that is known. */
+  get progress(): string | undefined {
+    const { size } = this.#settled
+    return this.#listedCount === undefined
+      ? undefined
+      : `it has answered for ${size} of ${this.#listedCount} VPGs so far`
   }
 
   /** Those of which the store shows what was noted, and segments after it. Rejects when all others are there. */

@@ -173,7 +173,8 @@ export function notTakenBecause(sentence: string | undefined): string | undefine
 function tellAway({ table, metrics, log }: DamageListeners, away: AgingNotices['storeAway']): void {
   table.storeAway = away
   metrics.aging.storeAway(away)
-  log.error(away, 'storeAway')
+  if (away.isBusy === true) log.warn(away, 'storeBeingRead')
+  else log.error(away, 'storeAway')
 }
 
 export type DamageListeners = Pick<AgingListeners, 'table' | 'metrics' | 'log'>

@@ -205,15 +205,18 @@ export class StatusReport {
   #storeFailing(): api.VraStatus['storeFailing'] {
     const { table } = this.#parts
     const failures = table.all().flatMap(entry => entry.storeFailure ?? [])
-    return table.storeAway ?? failures.sort((a, b) => a.sinceMicros - b.sinceMicros)[0]
+    const away = table.storeAway
+    if (away !== undefined && away.isBusy !== true) return away
+    return failures.sort((a, b) => a.sinceMicros - b.sinceMicros)[0]
   }
 
   #storeAlerts(): api.Alert[] {
     const { storeAway } = this.#parts.table
     if (storeAway !== undefined) {
       const since = new Date(storeAway.sinceMicros / 1000).toISOString()
+      const what = storeAway.isBusy === true ? 'is being read' : 'has not answered'
       const sentence =
-        `the object store has not answered since ${since}, when this daemon was started: writes go to the journal until it is full, ` +
+        `the object store ${what} since ${since}, when this daemon was started: writes go to the journal until it is full, ` +
         `nothing is offloaded, and images can't be read: ${storeAway.sentence}`
       return [{ severity: 'warning', vpg: undefined, sentence }]
     }
