@@ -1,26 +1,26 @@
-import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { mkdirSync, readFileSync } from 'node:fs'
 import * as path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Aging } from '../src/aging/aging.ts'
-import { systemClock } from '../src/base/clock.ts'
+import { Catalog } from '../src/catalog/catalog.ts'
 import { newVpgId } from '../src/base/ids.ts'
 import { foldLiveBytesDivisor, regionSizeBytes, segmentAgeMillisMax } from '../src/base/limits.ts'
 import { GiB, MiB, TiB } from '../src/base/units.ts'
 import { openImage } from '../src/image/image.ts'
-import { VpgCommits } from '../src/manifest/manifest.ts'
 import { openSegment } from '../src/segment/segment.ts'
 import { openStore } from '../src/store/store.ts'
-import type { ObjectRef } from '../src/timeline/state.ts'
 import { atMost, type Aim, type Bench, type BenchContext, type ResultTable } from './bench.ts'
+import { failing, layCopies, layFirstVolume, nameOf } from './scale-volumes.ts'
 import { HistoryModel, kinds, perGiB, type Written } from './history-model.ts'
 import { rssMaxBytesOf, sendTo, VraProcess } from './processes.ts'
 
 // A month of history of many terabytes, without its bytes: what it costs to keep (puts, bytes written again, bytes a recovery reads), and what it costs to
-// hold (start, memory, time to open an image). Manifests are real and are read by the real daemon; packs and segments are only named.
+// hold (start, memory, time to open an image). Manifests are real and are read by the real daemon; packs and segments are only named (scale-volumes.ts).
 //
 // Expectation (scale review): write amplification 3.1, 34 puts a GiB with full segments, and 1.46 of the live bytes for a recovery. A volume's manifest is
 // some 250 bytes a region version and 15 for each region that a delta touches: 18 MB for 1 TiB, most of it in deltas. A daemon holds the manifests of the VPGs
-// that are in use, and 64 MiB of the others, however many there are. A start after a stop reads none of them before it serves; another reads all of them.
+// that are in use, and 64 MiB of the others, however many there are. A start reads none of them before it serves, but
+// where a daemon has nothing beside the store: then it reads all of them.
 
 const volumeSizeBytes = 1 * TiB
 const volumeCountAim = 1_500
@@ -163,14 +163,14 @@ async function sampleOfBytes(context: BenchContext): Promise<ResultTable> {
 
 interface Held {
   readonly volumeCount: number
-  /** Of a start that has to read all of them. */
-  readonly firstReadySeconds: number
-  /** Of one after a stop. */
+  /** Of a start after a stop. */
   readonly readySeconds: number
+  /** Of one after a kill. */
+  readonly killedReadySeconds: number
   readonly rssBytes: number
 }
 
-/** The daemon with so many volumes of a month each, and 1,500 reckoned from that: each volume costs what the last did. */
+/** The daemon with so many volumes of a month each, and 1,500 reckoned from that where they are not all held. */
 async function holding(
   context: BenchContext,
   model: HistoryModel,
@@ -184,51 +184,34 @@ async function holding(
   const data = path.join(directory, 'data')
   const applianceId = readFileSync(path.join(data, 'appliance-id'), 'utf8').trim()
   const store = { kind: 'directory', directory: path.join(data, 'store') } as const
-  const opened = await openStore(store)
+  const at = { dataDirectory: data, applianceId }
+  await layFirstVolume(model, at)
+  await vra.start()
+  const firstReadySeconds = vra.readyMillis / 1000
+  await delay(5_000)
+  await vra.stop()
   const held: Held[] = []
-  const counts = context.full ? [0, volumeCountAim] : context.quick ? [0, 2, 6] : [0, 4, 12]
-  let volumeCount = 0
+  const counts = context.full ? [1, volumeCountAim] : context.quick ? [25, 100] : [50, 300]
+  let [volumeCount, manifestSizeBytes] = [1, 0]
   for (const count of counts) {
-    for (; volumeCount < count; volumeCount++) {
-      const { state, recent, segmentsFrom } = model.contents
-      const definition = { ...state.definition, id: newVpgId(), name: `scale-${volumeCount}` }
-      const commits = await VpgCommits.create({ store: opened, clock: systemClock, applianceId }, definition, never)
-      const pages = new Map<string, ObjectRef>()
-      for (const { checkpoints } of state.deltas) {
-        const page = commits.checkpointPage(model.checkpointsOf(checkpoints.key))
-        await opened.create(page.key, page.bytes, never)
-        pages.set(checkpoints.key, { key: page.key, sizeBytes: page.bytes.length })
-      }
-      const deltas = state.deltas.map(delta => ({
-        ...delta,
-        checkpoints: pages.get(delta.checkpoints.key) ?? delta.checkpoints,
-      }))
-      const contents = {
-        ...model.contents,
-        recent,
-        segmentsFrom,
-        state: { ...state, definition, deltas, segments: [], garbage: [] },
-      }
-      await commits.commitManifest(commits.prepareManifest(contents, []), never)
-    }
+    context.say(`${count} volumes`)
+    manifestSizeBytes = await layCopies(at, { from: volumeCount, to: count })
+    volumeCount = count
     await vra.start()
-    const firstReadySeconds = vra.readyMillis / 1000
+    const readySeconds = vra.readyMillis / 1000
     await delay(2_000)
-    await vra.stop()
+    await vra.kill()
     await vra.start()
-    // It looks at every VPG once: a while of that belongs to what it takes.
-    await delay(Math.min(60_000, 2_000 + volumeCount * 500))
-    const rssBytes = rssMaxBytesOf(vra.processId)
-    held.push({ volumeCount, firstReadySeconds, readySeconds: vra.readyMillis / 1000, rssBytes })
+    const killedReadySeconds = vra.readyMillis / 1000
+    await delay(20_000)
+    held.push({ volumeCount, readySeconds, killedReadySeconds, rssBytes: rssMaxBytesOf(vra.processId) })
     if (count !== counts.at(-1)) await vra.stop()
   }
   const listMillis = await millisOf(() =>
-    vra.control.listCheckpoints({ vpg: 'scale-0', limit: 1000, order: 'newest-first' }),
+    vra.control.listCheckpoints({ vpg: nameOf(0), limit: 1000, order: 'newest-first' }),
   )
   await vra.stop()
-  const manifestBytes = bytesBelow(path.join(data, 'store')) / Math.max(1, volumeCount)
   const images = await openingImages(data, store, applianceId)
-  await opened.close()
   const [fewer, most] = [held.at(-2), held.at(-1)]
   if (fewer === undefined || most === undefined) throw new Error('nothing was held')
   const reckoned = (of: (each: Held) => number): number => {
@@ -236,14 +219,16 @@ async function holding(
     return of(most) + perVolume * (volumeCountAim - most.volumeCount)
   }
   const readySeconds = reckoned(each => each.readySeconds)
+  const killedReadySeconds = reckoned(each => each.killedReadySeconds)
   const rssBytes = reckoned(each => each.rssBytes)
   return {
     table: {
       title: `A daemon over volumes of 1 TiB with a month at ${perDay} GiB a day each, a VPG a volume`,
       columns: [
         { name: 'volumes', digits: 0 },
-        { name: 'first ready s', digits: 2 },
         { name: 'ready s', digits: 2 },
+        { name: 'killed, ready s', digits: 2 },
+        { name: 'read, ready s', digits: 2 },
         { name: 'RSS max MiB', digits: 0 },
         { name: 'manifest MiB each', digits: 2 },
         { name: 'list 1,000 ms', digits: 1 },
@@ -253,8 +238,9 @@ async function holding(
       rows: [
         ...held.map(each => [
           each.volumeCount,
-          each.firstReadySeconds,
           each.readySeconds,
+          each.killedReadySeconds,
+          each === held[0] ? firstReadySeconds : undefined,
           each.rssBytes / MiB,
           undefined,
           undefined,
@@ -263,23 +249,26 @@ async function holding(
         ]),
         [
           volumeCountAim,
-          reckoned(each => each.firstReadySeconds),
           readySeconds,
+          killedReadySeconds,
+          undefined,
           rssBytes / MiB,
-          manifestBytes / MiB,
+          manifestSizeBytes / MiB,
           listMillis,
           images.newestMillis,
           images.oldestMillis,
         ],
       ],
       notes: [
-        'First ready: of a start that reads all manifests, as after a crash. Ready: of a start after a stop, which serves before it reads any.',
-        'The last line is reckoned: each volume more costs what the last of the sample did. Times to list and to open are of the sample. --full holds all of them.',
+        'Ready: after a stop; killed: after a kill -9; read: with one volume, where the daemon has nothing beside the store, as at an adoption, and reads what that has of the VPG.',
+        'The last line is reckoned: each volume more costs what the last of the sample did. Times to list and to open are of the sample. --full holds all of them (29 GB).',
+        'Of the volumes one is the history model, the others are its objects, and what a daemon left beside them, with another id and name.',
         `A manifest names ${model.contents.state.regions.length} region versions and ${model.contents.state.deltas.length} deltas.`,
       ],
     },
     aims: [
       atMost(`start with ${volumeCountAim} volumes of 1 TiB, reckoned`, 5, readySeconds, 's'),
+      atMost(`start after a kill with ${volumeCountAim} volumes of 1 TiB, reckoned`, 5, killedReadySeconds, 's'),
       atMost(`RSS with ${volumeCountAim} volumes of 1 TiB, reckoned`, 512, rssBytes / MiB, 'MiB'),
       atMost('open the newest image', 1, images.newestMillis / 1000, 's'),
       atMost('open the oldest image', 1, images.oldestMillis / 1000, 's'),
@@ -293,12 +282,14 @@ async function openingImages(
   store: { readonly kind: 'directory'; readonly directory: string },
   applianceId: string,
 ): Promise<{ newestMillis: number; oldestMillis: number }> {
-  const aging = await Aging.open({
+  const catalog = await Catalog.open({ file: path.join(data, 'journal-index.sqlite'), events: failing })
+  const notes = catalog.takeNotes()
+  const config = {
     ...{
       store,
       logDirectory: data,
       scratchDirectory: path.join(data, 'scratch'),
-      memoDirectory: undefined,
+      memoDirectory: path.join(data, 'vpgs'),
       applianceId,
     },
     ...{
@@ -309,13 +300,17 @@ async function openingImages(
       deltaShareMax: 0.45,
     },
     ...{ garbageGraceMillis: 86_400_000, logSizeBytesPressure: 2 * GiB },
-  })
+  }
+  const aging = await Aging.open(config, {}, Promise.resolve(notes))
   const objects = await openStore(store)
   try {
-    const [vpg] = aging.vpgs
-    const checkpoints = vpg?.checkpoints ?? []
-    const [oldest, newest] = [checkpoints[0], checkpoints.at(-1)]
-    if (vpg === undefined || oldest === undefined || newest === undefined) throw new Error('there is no checkpoint')
+    const vpg = aging.vpgs.find(({ definition }) => definition.name === nameOf(0))?.definition.id
+    if (vpg === undefined) throw new Error('there is no volume')
+    const [oldest, newest] = [
+      (await catalog.listCheckpoints({ vpg, limit: 1, order: 'oldest-first' })).checkpoints[0],
+      (await catalog.listCheckpoints({ vpg, limit: 1, order: 'newest-first' })).checkpoints[0],
+    ]
+    if (oldest === undefined || newest === undefined) throw new Error('there is no checkpoint')
     const tools = {
       ...{ store: objects, cacheSizeBytes: 64 * MiB, regionSizeBytes },
       openSegment: (segment: Parameters<typeof openSegment>[1]) => openSegment(objects, segment),
@@ -325,13 +320,14 @@ async function openingImages(
     }
     const open = (checkpoint: typeof newest): Promise<number> =>
       millisOf(async () => {
-        const plan = await aging.openImage({ vpg: vpg.definition.id, checkpoint, owner: 'bench' })
+        const plan = await aging.openImage({ vpg, checkpoint, owner: 'bench' })
         await openImage(plan, tools, never)
-        await aging.closeImage({ vpg: vpg.definition.id, pinId: plan.pinId })
+        await aging.closeImage({ vpg, pinId: plan.pinId })
       })
     return { newestMillis: await open(newest), oldestMillis: await open(oldest) }
   } finally {
     await objects.close()
+    await catalog.close()
     await aging.close()
   }
 }
@@ -340,11 +336,6 @@ async function millisOf(work: () => Promise<unknown>): Promise<number> {
   const startMillis = performance.now()
   await work()
   return performance.now() - startMillis
-}
-
-function bytesBelow(directory: string): number {
-  const files = readdirSync(directory, { recursive: true, withFileTypes: true }).filter(entry => entry.isFile())
-  return files.reduce((sum, entry) => sum + statSync(path.join(entry.parentPath, entry.name)).size, 0)
 }
 
 const never = new AbortController().signal
