@@ -70,8 +70,8 @@ async function writeSynced(calls: FileCalls, file: string, contents: Uint8Array,
 }
 
 /**
- * On return the file at `from`, whose bytes are durable, has the name `to` and no longer its own, durably. Fails with EEXIST where `to` exists; on a file
- * system without hard links somebody who takes the name in the same instant loses his file.
+ * On return the file at `from`, whose bytes are durable, has the name `to` and no longer its own, durably. Fails with EEXIST where `to` exists, durably: it may
+ * be the same file, from an attempt that got no farther; on a file system without hard links somebody who takes the name in the same instant loses his file.
  */
 export async function publishDurably(calls: FileCalls, from: string, to: string): Promise<void> {
   try {
@@ -79,6 +79,7 @@ export async function publishDurably(calls: FileCalls, from: string, to: string)
     await syncDirectory(calls, path.dirname(to)) // the new name first: a power cut leaves one of them, or both
     await calls.unlink(from)
   } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') await syncDirectory(calls, path.dirname(to))
     if (!linkless.has((error as NodeJS.ErrnoException).code)) throw error
     const isTaken = await calls.stat(to).then(
       () => true,

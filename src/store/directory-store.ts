@@ -54,6 +54,7 @@ export class DirectoryStore implements WholeStore {
     try {
       await this.#createFile(file, body, signal)
     } catch (error) {
+      this.#listedDirectories.delete(path.dirname(file)) // it may have its name, and that not be on disk: who lists it sees to that
       throw await this.#createFailure(error, key, file)
     }
   }

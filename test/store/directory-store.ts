@@ -2,7 +2,7 @@ import { promises as fs } from 'node:fs'
 import * as path from 'node:path'
 import { spawnSync } from 'node:child_process'
 import t from 'tap'
-import { realFileCalls, type FileCalls } from '../../src/disk/disk.ts'
+import { publishDurably, realFileCalls, type FileCalls } from '../../src/disk/disk.ts'
 import { DirectoryStore } from '../../src/store/directory-store.ts'
 import { openStore } from '../../src/store/store.ts'
 import { failsWith, keysOf, objectStoreContract } from '../contract/object-store.ts'
@@ -34,6 +34,30 @@ t.test('what a second creator finds is durable when he hears of it', async t => 
   failNextDirectorySync('EIO')
   await failsWith(t, 'STORE_UNAVAILABLE', store.create('d/key', Buffer.from('mine'), signal), 'the name was not synced')
   await failsWith(t, 'ALREADY_EXISTS', store.create('d/key', Buffer.from('other'), signal), 'the next creator')
+  t.strictSame(undurable(root), [])
+})
+
+t.test('what a listing shows is durable, though its directory was listed before and then not synced', async t => {
+  const root = t.testdir()
+  const { calls, undurable, failNextDirectorySync } = recordedCalls()
+  const store = await DirectoryStore.open(path.join(root, 'store'), calls)
+  await store.create('d/before', Buffer.from('x'), signal)
+  await keysOf(store.list('d/', undefined, signal))
+  failNextDirectorySync('EIO')
+  await failsWith(t, 'STORE_UNAVAILABLE', store.create('d/key', Buffer.from('mine'), signal), 'the name was not synced')
+  t.equal(undurable(root).length, 1)
+  t.strictSame(await keysOf(store.list('d/', undefined, signal)), ['d/before', 'd/key'])
+  t.strictSame(undurable(root), [])
+})
+
+t.test('a file whose name could not be synced is durable when the next try finds it there', async t => {
+  const root = t.testdir({ staged: 'x' })
+  const [from, to] = [path.join(root, 'staged'), path.join(root, 'disk.raw')]
+  const { calls, undurable, failNextDirectorySync } = recordedCalls()
+  failNextDirectorySync('EIO')
+  await t.rejects(publishDurably(calls, from, to), { code: 'EIO' })
+  t.strictSame(undurable(root), [to])
+  await t.rejects(publishDurably(calls, from, to), { code: 'EEXIST' })
   t.strictSame(undurable(root), [])
 })
 
