@@ -82,7 +82,7 @@ t.test('a snapshot is waited for, and not thrown away, where the answer to its c
   for (const kind of ['lose-response', 'hang-after'] as const) {
     const model = new Model({ 1: 2 ** 20 })
     model.write(1, 0, bootSector())
-    const world = await AwsWorld.start(model, { refusesSecondComplete: true, completionMillis: 1_500_000 })
+    const world = await AwsWorld.start(model, { refusesSecondComplete: true, completionMillis: 400_000 })
     const held = { record: world.record(model.checkpoint(), settings) }
     const dying = new AbortController()
     if (kind === 'hang-after')
