@@ -24,7 +24,13 @@ import { holeOver, isOffered, type HistoryPoint } from '../timeline/retention.ts
 import { historySizeBytes, lacksRoomForSync } from '../timeline/journal-limit.ts'
 import { dataSizesAt, type VolumeDataSize } from '../timeline/image-size.ts'
 import { objectKeys } from '../timeline/reach.ts'
-import { hasEnded, withoutRecovery, withRecovery, type RecoveryRecord } from '../timeline/recovery.ts'
+import {
+  hasEnded,
+  requireNoneUnderWay,
+  withoutRecovery,
+  withRecovery,
+  type RecoveryRecord,
+} from '../timeline/recovery.ts'
 import { isGoneAt } from '../timeline/removed-volumes.ts'
 import { isPinOfRecord, withStandby, type StandbyRecord } from '../timeline/standby.ts'
 import type { Hole } from '../timeline/state.ts'
@@ -511,7 +517,7 @@ export class VpgAging implements Sleeper {
     await this.writer.exclusively(async turn => {
       this.#refuseDeleted()
       const { contents } = turn
-      refuseRecoveries(contents, isForced) // they have images open, and say what to do about it
+      requireNoneUnderWay(contents.state.recoveries, { vpg: this.vpg, isForced }) // they have images open, and say what to do about it
       if (this.#images.size > 0) {
         const sentence = `${this.#images.size} images of the VPG are open; close them first`
         throw new Failure('BUSY', sentence, { vpg: this.vpg, openImages: this.#images.size })
@@ -845,19 +851,6 @@ export class VpgAging implements Sleeper {
     this.#gone = await removeDeleted(this.#tools, this.writer)
     return this.#gone
   }
-}
-
-/** Forced: what is being removed in AWS may stay there for ever, where the account is gone. */
-function refuseRecoveries({ state }: VpgContents, isForced: boolean): void {
-  const isLeavable = ({ target, state }: RecoveryRecord): boolean => target.kind === 'aws' && state === 'removing'
-  const [first, ...others] = state.recoveries.filter(record => !hasEnded(record) && !(isForced && isLeavable(record)))
-  if (first === undefined) return
-  const more = others.length === 0 ? '' : ` and ${others.length} more`
-  const todo = isLeavable(first)
-    ? 'wait until it is removed, or leave what it made in AWS with --force'
-    : 'commit, roll back or stop it first'
-  const sentence = `recovery ${first.id} (${first.kind}, ${first.state})${more} of this VPG is under way: ${todo}`
-  throw new Failure('BUSY', sentence, { vpg: state.definition.id, recovery: first.id })
 }
 
 /** What was created elsewhere would be nobody's. */

@@ -16,7 +16,7 @@ import {
   type Standbys,
 } from '../recovery/recovery.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
-import { hasEnded, type Drill } from '../timeline/recovery.ts'
+import { hasEnded, requireNoneUnderWay, type Drill } from '../timeline/recovery.ts'
 import type { Checkpoints } from './checkpoints.ts'
 import type { VpgEntry, VpgTable } from './vpg-table.ts'
 
@@ -135,12 +135,18 @@ export class RecoveryControl {
     this.#parts.standbys.requireTarget()
   }
 
+  /** Fails BUSY while its recoveries keep the VPG from being deleted. */
+  requireNoneUnderWay(vpg: VpgId, { isForced }: { readonly isForced: boolean }): void {
+    const records = this.#parts.recoveries.list(vpg).map(({ record }) => record)
+    requireNoneUnderWay(records, { vpg, isForced })
+  }
+
   /** Nothing of the VPG is left elsewhere but what its recoveries made, on return. Fails as Standbys.end() does. */
   async endStandby(vpg: VpgId): Promise<void> {
     await this.#parts.standbys.end(vpg)
   }
 
-  /** The VPG is about to be deleted, and its copies are left where they are: nothing more is made of them. */
+  /** The VPG is about to be deleted, and its copies are left where they are: nothing is made of them or removed; changed() takes that back. */
   async abandonStandby(vpg: VpgId): Promise<void> {
     await this.#parts.standbys.abandon(vpg)
   }

@@ -91,13 +91,17 @@ export class DaemonControl implements api.VraControl {
     const vpg = entry.definition.id
     if (exports.isReading(vpg)) throw new Failure('BUSY', `an export reads ${name}: cancel it first, or wait for it`)
     if (mounts.isReading(vpg)) throw new Failure('BUSY', `a mount reads ${name}: end it first`)
+    recoveries.requireNoneUnderWay(vpg, { isForced }) // before the standby copies are touched, which take long to make again
+    let isEnding = !isForced
     try {
       if (isForced) await recoveries.abandonStandby(vpg)
       else await recoveries.endStandby(vpg)
+      isEnding = false
       // First the store, or a VPG that it could not delete would be neither served nor gone.
       await aging.deleteVpg({ vpg, isForced }).catch(unlessDeleted)
     } catch (error) {
-      if (!failedWith(error, 'BUSY')) recoveries.changed(vpg)
+      // While their removal takes longer than one waits, it goes on; else the group lives on as it is defined.
+      if (!(isEnding && failedWith(error, 'BUSY'))) recoveries.changed(vpg)
       throw error
     }
     ingest.removeVpg(vpg)

@@ -48,6 +48,8 @@ interface HeldStandby {
   record: StandbyRecord | undefined
   /** The VPG is about to be deleted. */
   isUnwanted: boolean
+  /** ...and its copies are left where they are. */
+  isAbandoned: boolean
   isAdvancing: boolean
   putSizeBytes: number
   advanceCount: number
@@ -92,7 +94,7 @@ export class Standbys {
   serve(vpg: VpgId, record: StandbyRecord | undefined, definition: () => VpgDefinition): void {
     if (this.#held.has(vpg)) return
     const counts = { putSizeBytes: 0, advanceCount: 0, failureCount: 0, failedCount: 0 }
-    const now = { isUnwanted: false, isAdvancing: false, notBeforeMillis: 0, trouble: undefined }
+    const now = { isUnwanted: false, isAbandoned: false, isAdvancing: false, notBeforeMillis: 0, trouble: undefined }
     this.#held.set(vpg, { vpg, definition, record, ...counts, ...now })
     this.#wake()
   }
@@ -108,11 +110,12 @@ export class Standbys {
   /** Its definition says something else, perhaps of standby copies; or it is not deleted after all. */
   changed(vpg: VpgId): void {
     const held = this.#held.get(vpg)
-    if (held !== undefined) this.#review(held, { isUnwanted: false })
+    if (held !== undefined) this.#review(held, {})
   }
 
-  #review(held: HeldStandby, { isUnwanted }: { readonly isUnwanted: boolean }): void {
-    held.isUnwanted = isUnwanted
+  #review(held: HeldStandby, now: Partial<Pick<HeldStandby, 'isUnwanted' | 'isAbandoned'>>): void {
+    held.isUnwanted = now.isUnwanted ?? false
+    held.isAbandoned = now.isAbandoned ?? false
     held.notBeforeMillis = 0
     if (!isWanted(held) && held.isAdvancing)
       this.#steps.get(held.vpg)?.abort.abort(new Failure('CLOSING', 'no standby copies are wanted any more'))
@@ -171,12 +174,14 @@ export class Standbys {
     }
   }
 
-  /** No copy is made or brought up to date any more, on return; changed() takes that back. */
+  /** No copy is made or brought up to date any more, on return, nor removed; changed() takes that back. */
   async abandon(vpg: VpgId): Promise<void> {
     const held = this.#held.get(vpg)
     if (held === undefined) return
-    this.#review(held, { isUnwanted: true })
-    if (held.isAdvancing) await this.#steps.get(vpg)?.ended
+    this.#review(held, { isUnwanted: true, isAbandoned: true })
+    const step = this.#steps.get(vpg)
+    step?.abort.abort(new Failure('CLOSING', 'the standby copies are left where they are'))
+    await step?.ended
   }
 
   /** Undefined where none are wanted, and none are there. */
@@ -245,6 +250,7 @@ export class Standbys {
 
   #isDue(held: HeldStandby): boolean {
     const { record } = held
+    if (held.isAbandoned) return false
     if (!isWanted(held)) return record !== undefined
     if (record === undefined || record.state === 'ending' || record.next !== undefined) return true
     // Of the newest: a volume that was in none of them yet comes with the next.

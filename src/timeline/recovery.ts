@@ -1,4 +1,5 @@
 import { Failure, type FailureRecord } from '../base/failure.ts'
+import type { VpgId } from '../base/ids.ts'
 import { drillsKeptMax, recoveriesKeptMax, recoveriesUnfinishedMax, recoverySizeBytesMax } from '../base/limits.ts'
 import type { Checkpoint, Pin } from './checkpoint.ts'
 
@@ -123,6 +124,25 @@ export function withRecovery({ recoveries, pins }: Recoveries, record: RecoveryR
     throw new Failure('BUSY', sentence)
   }
   return { recoveries: withoutOldest(all), pins: [...withoutPin(pins, record.id), ...pinOf(record)] }
+}
+
+/**
+ * Fails BUSY while a VPG cannot be deleted for what its recoveries have to do first. Forced: what is being removed in AWS may stay there for ever, where the
+ * account is gone.
+ */
+export function requireNoneUnderWay(
+  recoveries: readonly RecoveryRecord[],
+  { vpg, isForced }: { readonly vpg: VpgId; readonly isForced: boolean },
+): void {
+  const isLeavable = ({ target, state }: RecoveryRecord): boolean => target.kind === 'aws' && state === 'removing'
+  const [first, ...others] = recoveries.filter(record => !hasEnded(record) && !(isForced && isLeavable(record)))
+  if (first === undefined) return
+  const more = others.length === 0 ? '' : ` and ${others.length} more`
+  const todo = isLeavable(first)
+    ? 'wait until it is removed, or leave what it made in AWS with --force'
+    : 'commit, roll back or stop it first'
+  const sentence = `recovery ${first.id} (${first.kind}, ${first.state})${more} of this VPG is under way: ${todo}`
+  throw new Failure('BUSY', sentence, { vpg, recovery: first.id })
 }
 
 /** Without the record of this id and its pin. */

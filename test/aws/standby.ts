@@ -301,16 +301,22 @@ t.test(
     const standby = world.standbys(tools)
     await world.until(() => world.standby?.next === undefined && world.advances.length === 1)
     world.sim.denied = ['DescribeSnapshots', 'DeleteSnapshot', 'StartSnapshot']
+    await t.rejects(standby.engine.end(modelVpg), { code: 'BUSY' })
+    await world.until(() => standby.engine.view(modelVpg)?.trouble !== undefined)
     await t.rejects(standby.engine.end(modelVpg), {
       code: 'BUSY',
       message: /does not allow.*vra vpg delete shop --force/,
     })
     await standby.engine.abandon(modelVpg)
+    const left = links(world)
     model.write(1, 2 ** 19, Buffer.from('changed'))
     model.checkpoint()
     world.sim.denied = []
-    await world.until(() => world.standby === undefined) // it may be removed after all, and nothing more is made
+    await world.clock.sleep(2_000_000, signal)
+    t.strictSame(links(world), left, 'nothing is made, and nothing is removed')
     t.equal(world.advances.length, 1)
+    standby.engine.changed(modelVpg)
+    await world.until(() => world.advances.length === 2) // what was being removed is, and the chain begins anew
     await standby.kill()
     await tools.close()
     await world.close()

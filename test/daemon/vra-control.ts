@@ -13,7 +13,8 @@ const opened = openedVpg()
 const kindly = { isForced: false }
 
 /** The parts that a deletion touches; the others are not there. */
-function deletable(failures: (Failure | undefined)[]) {
+function deletable(failures: (Failure | undefined)[], recoveries: object = {}) {
+  const standby: string[] = []
   const steps: string[] = []
   const table = new VpgTable()
   table.add(new VpgEntry(opened, systemClock))
@@ -21,7 +22,12 @@ function deletable(failures: (Failure | undefined)[]) {
     table,
     exports: { isReading: () => false },
     mounts: { isReading: () => false },
-    recoveries: { forget: async () => undefined, endStandby: async () => undefined, changed: () => undefined },
+    recoveries: {
+      ...{ forget: async () => undefined, requireNoneUnderWay: () => undefined },
+      ...{ endStandby: async () => undefined, abandonStandby: async () => undefined },
+      changed: () => void standby.push('goes on'),
+      ...recoveries,
+    },
     ingest: { removeVpg: () => void steps.push('ingest') },
     catalog: { forgetVpg: async () => void steps.push('catalog') },
     aging: {
@@ -32,7 +38,7 @@ function deletable(failures: (Failure | undefined)[]) {
       },
     },
   }
-  return { steps, table, control: new DaemonControl(parts as unknown as VraControlParts) }
+  return { steps, standby, table, control: new DaemonControl(parts as unknown as VraControlParts) }
 }
 
 t.test('a VPG that the store could not delete is served on', async t => {
@@ -53,6 +59,31 @@ t.test('a deletion that took effect after its time-out is finished by asking aga
   t.same(steps, ['ingest', 'catalog'])
   t.notOk(table.has('orders'))
 })
+
+t.test(
+  'standby copies go on where the group is not deleted, and are not touched where a recovery is under way',
+  async t => {
+    const busy = (): Failure => new Failure('BUSY', 'an image is open')
+    for (const isForced of [true, false]) {
+      const { standby, control } = deletable([busy(), busy()])
+      await t.rejects(control.deleteVpg('orders', { isForced }), { code: 'BUSY' })
+      t.same(standby, ['goes on'])
+      const touched: string[] = []
+      const underWay = deletable([], {
+        requireNoneUnderWay: () => {
+          throw busy()
+        },
+        endStandby: async () => void touched.push('ended'),
+        abandonStandby: async () => void touched.push('abandoned'),
+      })
+      await t.rejects(underWay.control.deleteVpg('orders', { isForced }), { code: 'BUSY' })
+      t.same([touched, underWay.steps], [[], []])
+    }
+    const ending = deletable([], { endStandby: () => Promise.reject(busy()) })
+    await t.rejects(ending.control.deleteVpg('orders', kindly), { code: 'BUSY' })
+    t.same(ending.standby, [], 'what is being removed is removed')
+  },
+)
 
 t.test('what aging told before ingest was open takes effect when it is', t => {
   const table = new VpgTable()
