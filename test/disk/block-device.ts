@@ -13,7 +13,9 @@ interface Told {
   readonly discarded?: number
   readonly ofPartition?: number
   readonly iostats?: string
-  readonly diskseq?: string
+  /** Undefined: the kernel has none. */
+  readonly diskseq?: string | undefined
+  readonly name?: string
 }
 
 function stat(written: number, discarded: number): string {
@@ -21,21 +23,22 @@ function stat(written: number, discarded: number): string {
 }
 
 function kernel(directory: string, told: Told): KernelFiles {
-  const { boot = 'b1', written = 8, discarded = 0, ofPartition = 8, iostats = '1', diskseq = '5' } = told
+  const { boot = 'b1', written = 8, discarded = 0, ofPartition = 8, iostats = '1', name = 'sda' } = told
+  const { diskseq } = { diskseq: '5', ...told }
   const [sys, proc] = [path.join(directory, 'sys'), path.join(directory, 'proc')]
-  const disk = path.join(sys, 'devices', 'sda')
-  const partition = path.join(disk, 'sda1')
+  const disk = path.join(sys, 'devices', name)
+  const partition = path.join(disk, `${name}1`)
   for (const made of [partition, path.join(disk, 'queue'), path.join(sys, 'dev', 'block')])
     fs.mkdirSync(made, { recursive: true })
   fs.mkdirSync(path.join(proc, 'sys', 'kernel', 'random'), { recursive: true })
   fs.writeFileSync(path.join(proc, 'sys', 'kernel', 'random', 'boot_id'), `${boot}\n`)
   fs.writeFileSync(path.join(disk, 'stat'), stat(written, discarded))
-  fs.writeFileSync(path.join(disk, 'diskseq'), `${diskseq}\n`)
+  if (diskseq !== undefined) fs.writeFileSync(path.join(disk, 'diskseq'), `${diskseq}\n`)
   fs.writeFileSync(path.join(disk, 'queue', 'iostats'), `${iostats}\n`)
   fs.writeFileSync(path.join(partition, 'partition'), '1\n')
   fs.writeFileSync(path.join(partition, 'stat'), stat(ofPartition, 0))
-  fs.symlinkSync('../../devices/sda', path.join(sys, 'dev', 'block', '8:0'))
-  fs.symlinkSync('../../devices/sda/sda1', path.join(sys, 'dev', 'block', '8:1'))
+  fs.symlinkSync(`../../devices/${name}`, path.join(sys, 'dev', 'block', '8:0'))
+  fs.symlinkSync(`../../devices/${name}/${name}1`, path.join(sys, 'dev', 'block', '8:1'))
   return { sys, proc }
 }
 
@@ -54,4 +57,14 @@ t.test('a kernel that does not count says nothing', async t => {
   t.equal(writesOf({ iostats: '0' }), '', 'the counts stand still')
   t.equal(writesOf({ written: 0 }), '', 'a driver that does not count')
   t.equal(blockDeviceWrites(device(9, 0), kernel(t.testdir(), {})), '', 'no such device')
+})
+
+t.test('where attachments have no numbers, what was attached to something else does not look unchanged', async t => {
+  const writesOf = (name: string, diskseq?: string): string[] =>
+    [0, 1].map(minor => blockDeviceWrites(device(8, minor), kernel(t.testdir(), { name, diskseq })))
+  for (const name of ['loop0', 'nbd12']) {
+    t.same(writesOf(name), ['', ''], name)
+    t.notOk(writesOf(name, '5').includes(''), `${name}, with numbers`)
+  }
+  for (const name of ['sda', 'dm-0', 'nvme0n1']) t.notOk(writesOf(name).includes(''), name)
 })
