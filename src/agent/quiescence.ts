@@ -21,6 +21,8 @@ export class Quiescence {
   readonly #host: QuiescenceHost
   /** The operation that asked last; empty: writes are taken. */
   #askedBy: string
+  /** Of what was asked, so that what an earlier one waited for is not the answer to a later one of the same operation. */
+  #askedCount = 0
   #quiescing: Promise<void> = Promise.resolve()
 
   constructor(host: QuiescenceHost) {
@@ -42,12 +44,13 @@ export class Quiescence {
   /** What the VRA has said; the same again changes nothing. */
   directed(by: string): void {
     if (by === this.#askedBy) return
+    const asked = ++this.#askedCount
     if (by === '') {
       if (this.#save('')) this.#ended(by)
       return
     }
     this.#askedBy = by
-    this.#quiescing = this.#quiescing.then(() => this.#quiesce(by))
+    this.#quiescing = this.#quiescing.then(() => this.#quiesce(by, asked))
   }
 
   /** Resolves when nothing is being done for it. */
@@ -55,12 +58,12 @@ export class Quiescence {
     await this.#quiescing
   }
 
-  async #quiesce(by: string): Promise<void> {
+  async #quiesce(by: string, asked: number): Promise<void> {
     for (const volume of this.#host.volumes()) {
       await volume.disk.settled()
       await volume.disk.sync().catch(() => undefined) // the volume is marked so: what may be lost is sent again first
     }
-    if (this.#askedBy !== by) return
+    if (this.#askedCount !== asked) return
     if (this.#save(by)) this.#ended(by)
     else this.#askedBy = this.#host.directory.state.quiescedBy ?? '' // the VRA asks again when the next session begins
   }

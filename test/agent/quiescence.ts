@@ -1,6 +1,10 @@
 import t from 'tap'
 import { flag, nbd } from '../support/nbd-client.ts'
 import { eventually } from '../support/nbd-tools.ts'
+import type { AgentEvents } from '../../src/agent/events.ts'
+import type { ProtectedVolume } from '../../src/agent/protected-volume.ts'
+import { Quiescence } from '../../src/agent/quiescence.ts'
+import type { StateDirectory } from '../../src/agent/state-directory.ts'
 import { openVolumeFile } from '../../src/disk/disk.ts'
 import { Site, seededRandom } from '../support/agent-site.ts'
 
@@ -139,4 +143,27 @@ t.test('it is not said while a write that was taken is under way', async t => {
   await other.close()
   await agent.close()
   await site.vra.kill()
+})
+
+t.test('an operation that is taken back and asked for again is answered by what was under way since', async t => {
+  const waits: (() => void)[] = []
+  const disk = { settled: () => new Promise<void>(resolve => waits.push(resolve)), sync: () => Promise.resolve() }
+  const state: { quiescedBy?: string } = {}
+  const told: string[] = []
+  const quiescence = new Quiescence({
+    directory: { state, save: (change: object) => void Object.assign(state, change) } as unknown as StateDirectory,
+    events: { quiesced: (by: string) => void told.push(by) } as unknown as AgentEvents,
+    volumes: () => [{ disk } as unknown as ProtectedVolume],
+    tellStatus: () => undefined,
+  })
+  quiescence.directed('r-1')
+  await eventually('the first waits', () => waits.length === 1)
+  quiescence.directed('') // writes are taken
+  quiescence.directed('r-1')
+  waits[0]?.()
+  await eventually('the second waits', () => waits.length === 2)
+  t.same([told, quiescence.by], [[''], ''], 'what was taken between is not waited for yet')
+  waits[1]?.()
+  await quiescence.settled()
+  t.same([told, quiescence.by], [['', 'r-1'], 'r-1'])
 })
