@@ -89,12 +89,13 @@ function spanOf(sizeBytes: number, spanSizeBytesMin: number): number {
   return spanSizeBytesMin * Math.max(1, Math.ceil(sizeBytes / spansMax / spanSizeBytesMin))
 }
 
-/** A hole of the volume's size; a file that is there stays the same file, whatever names it has. */
+/** A hole of the volume's size, on disk on return: a volume of zeros is no more than this. A file that is there stays the same file, whatever names it has. */
 function makeEmpty(disk: Disk, partial: string, sizeBytes: number): void {
   const open = disk.open(partial, disk.exists(partial) ? 'write' : 'create')
   try {
     open.truncate(0)
     open.truncate(sizeBytes)
+    open.sync()
   } finally {
     open.close()
   }

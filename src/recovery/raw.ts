@@ -186,6 +186,7 @@ export class RawTarget implements RecoveryTarget {
     if (known !== undefined && (await this.#identityOf(file)) === known) {
       await this.#giveUp({ file, staged })
       await this.#tools.calls.unlink(staged).catch(unlessMissing)
+      await this.#tidy(staged)
       context.progress(volume, sizeBytes, sizeBytes)
       return 0
     }
@@ -213,8 +214,15 @@ export class RawTarget implements RecoveryTarget {
       await this.#tools.calls.unlink(staged).catch(unlessMissing)
     }
     await this.#giveUp({ file, staged: file })
+    await this.#tidy(staged)
     context.progress(volume, sizeBytes, sizeBytes)
     return writtenBytes
+  }
+
+  /** What a process has left that was killed when the file was whole. */
+  async #tidy(staged: string): Promise<void> {
+    for (const left of [`${staged}.progress`, `${staged}.progress.staged`, `${staged}.partial`])
+      await this.#tools.calls.unlink(left).catch(unlessMissing)
   }
 
   /** Of several recoveries that want the file one has it from here on; the others fail ALREADY_EXISTS. */

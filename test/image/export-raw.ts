@@ -272,6 +272,35 @@ t.test('whatever call to the disk an export fails at that is to be resumed, the 
   t.ok(rehearsal.callCount() > 30, `${rehearsal.callCount()} calls`)
 })
 
+t.test('a volume of zeros is on disk, too, before it has its name', async t => {
+  const directory = path.resolve(t.testdir())
+  const { request, expected } = await prepare(directory)
+  const steps: string[] = []
+  const { disk, openWriter } = watched({
+    ...realDisk,
+    open: (file, mode) => {
+      const open = realDisk.open(file, mode)
+      const sync = open.sync.bind(open)
+      open.sync = () => {
+        sync()
+        steps.push(`on disk: ${path.basename(file)}`)
+      }
+      return open
+    },
+    link: (from, to) => {
+      realDisk.link(from, to)
+      steps.push(`named: ${path.basename(to)}`)
+    },
+  })
+  const zeros = Object.create(request.image, {
+    nextData: { value: () => Promise.resolve(expected.length) },
+    volumes: { value: request.image.volumes },
+  }) as typeof request.image
+  await exportRaw({ ...request, ...inSpans, disk, openWriter, image: zeros })
+  t.strictSame(steps, ['on disk: volume.raw.partial', 'named: volume.raw'])
+  t.ok(readFileSync(request.file).equals(Buffer.alloc(expected.length)))
+})
+
 t.test('a note of another image, or of a file that was put in the place of its own, counts for nothing', async t => {
   const directory = path.resolve(t.testdir())
   const { request, expected } = await prepare(directory)

@@ -154,6 +154,23 @@ t.test('of two recoveries that are begun in the same instant into one directory 
 })
 
 t.test(
+  'what a process left that was killed between the name and the tidying is gone when it is gone on with',
+  async t => {
+    const { directory, held, writeCount, target, context } = site(t)
+    const own = path.join(directory, 'a-root.raw.r-0123456789ab')
+    await target().prepare(context())
+    for (const known of [held.record.memory, null]) {
+      if (known === null) fs.renameSync(path.join(directory, 'a-root.raw'), own) // killed before it was noted
+      held.record = { ...held.record, memory: known }
+      for (const left of ['progress', 'partial']) fs.writeFileSync(`${own}.${left}`, '')
+      await target().prepare(context())
+      t.strictSame(fs.readdirSync(directory), ['a-root.raw'])
+    }
+    t.equal(writeCount(), 1)
+  },
+)
+
+t.test(
   'a recovery that was killed while it wrote has its file, and nothing of it is left when it is removed',
   async t => {
     const { directory, target, request, context } = site(t)
