@@ -131,7 +131,7 @@ async function mergeRun(tools: AgingTools, writer: VpgWriter, run: Run, merged: 
   const startMillis = clock.monotonicMillis()
   const [first, last, toOrdinal] = [run.deltas[0], run.deltas.at(-1), run.groups.at(-1)]
   if (first === undefined || last === undefined || toOrdinal === undefined) return false
-  return await withNewObjects(tools, writer, 'delta', async newKey => {
+  return await withNewObjects(tools, writer, 'delta', async ({ newKey, createPage }) => {
     const store = patientStore(tools.store, writer.patience.brief)
     const { epoch } = writer.contents.state
     const merge = (deltas: readonly DeltaSpan[]): Promise<FoldResult> =>
@@ -168,22 +168,18 @@ async function mergeRun(tools: AgingTools, writer: VpgWriter, run: Run, merged: 
     }
     const result = await merge(run.deltas)
     const checkpoints = await checkpointsOf(tools, writer, run)
-    const page = writer.commits.checkpointPage(checkpoints)
-    await writer.createObject(page)
+    const page = await createPage(checkpoints)
     const delta: DeltaSpan = {
       kind: 'delta',
       fromOrdinal: first.fromOrdinal,
       toOrdinal,
       packs: result.packs,
-      checkpoints: { key: page.key, sizeBytes: page.bytes.length },
+      checkpoints: page,
       checkpointCount: checkpoints.length,
       versionCount: run.groups.length,
       rawSizeBytes: result.rawSizeBytes,
     }
-    if (!(await commitMerge(writer, run, [delta]))) {
-      await writer.removeObjects([page.key])
-      return false
-    }
+    if (!(await commitMerge(writer, run, [delta]))) return false
     tell(run.deltas, [result])
     return true
   })

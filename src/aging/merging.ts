@@ -9,10 +9,11 @@ import { historySizeBytes, planEarlyAging } from '../timeline/journal-limit.ts'
 import { planRegionRewrites, type RegionPlan } from '../timeline/region-plan.ts'
 import { holeOver, retention } from '../timeline/retention.ts'
 import { liesWithin } from '../timeline/positions.ts'
-import type { DeltaSpan, Hole, RegionVersion, VpgState } from '../timeline/state.ts'
+import type { DeltaSpan, Hole, ObjectRef, RegionVersion, VpgState } from '../timeline/state.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgContents } from '../manifest/manifest.ts'
 import { patientStore } from './patient-store.ts'
+import { isRefusal } from './store-patience.ts'
 import { thinAll } from './thinning.ts'
 import type { AgingTools } from './tools.ts'
 import type { VpgWriter } from './vpg-writer.ts'
@@ -34,7 +35,7 @@ export async function foldWaiting(
   if (await thinAll(tools, writer)) return true // there is less to tell apart then
   const { clock, notify } = tools
   const startMillis = clock.monotonicMillis()
-  return await withNewObjects(tools, writer, 'delta', async newKey => {
+  return await withNewObjects(tools, writer, 'delta', async ({ newKey, createPage }) => {
     const before = writer.contents.state
     const store = patientStore(tools.store, writer.patience.brief)
     const result = await fold({
@@ -54,23 +55,19 @@ export async function foldWaiting(
       scratchDirectory: tools.config.scratchDirectory,
       limits: defaultFoldLimits,
     })
-    const page = writer.commits.checkpointPage(plan.checkpoints)
-    await writer.createObject(page)
+    const page = await createPage(plan.checkpoints)
     const delta: DeltaSpan = {
       kind: 'delta',
       fromOrdinal: plan.fromOrdinal,
       toOrdinal: plan.toOrdinal,
       ...(plan.open === undefined ? {} : { open: plan.open }),
       packs: result.packs,
-      checkpoints: { key: page.key, sizeBytes: page.bytes.length },
+      checkpoints: page,
       checkpointCount: plan.checkpoints.length,
       rawSizeBytes: result.rawSizeBytes,
     }
     if (plan.open !== undefined) await giveUp(tools, writer, plan)
-    if (!(await commitFold(writer, plan, delta, tailCheckpoints))) {
-      await writer.removeObjects([page.key])
-      return false
-    }
+    if (!(await commitFold(writer, plan, delta, tailCheckpoints))) return false
     const { state } = writer.contents
     notify('folded', {
       vpg: writer.vpg,
@@ -197,7 +194,7 @@ async function rewritePlanned(
   { state, plans, earlyEdge }: PlannedRewrites,
 ): Promise<boolean> {
   const { clock, notify } = tools
-  return await withNewObjects(tools, writer, 'base', async newKey => {
+  return await withNewObjects(tools, writer, 'base', async ({ newKey }) => {
     const versions: RegionVersion[] = []
     for (const plan of plans) {
       const startMillis = clock.monotonicMillis()
@@ -262,12 +259,22 @@ function keyBelow({ regions }: VpgState, { volume, region, asOfOrdinal }: Region
   return newest?.pack?.object.key ?? ''
 }
 
-/** Runs a merge with names for new objects, and removes these objects when the merge is not committed. */
+/** What a merge makes objects with. */
+export interface NewObjects {
+  readonly newKey: () => string
+  /** On return a page with these checkpoints is in the store. */
+  readonly createPage: (checkpoints: readonly Checkpoint[]) => Promise<ObjectRef>
+}
+
+/**
+ * Runs a merge with names for new objects, and removes these objects when the merge is not committed. One that the store refuses is made again and
+ * again: what it leaves would be ever more.
+ */
 export async function withNewObjects(
   tools: AgingTools,
   writer: VpgWriter,
   kind: 'delta' | 'base',
-  merge: (newKey: () => string) => Promise<boolean>,
+  merge: (objects: NewObjects) => Promise<boolean>,
 ): Promise<boolean> {
   const keys: string[] = []
   const newKey = (): string => {
@@ -275,10 +282,21 @@ export async function withNewObjects(
     keys.push(key)
     return key
   }
+  const createPage = async (checkpoints: readonly Checkpoint[]): Promise<ObjectRef> => {
+    const page = writer.commits.checkpointPage(checkpoints)
+    keys.push(page.key)
+    await writer.createObject(page)
+    return { key: page.key, sizeBytes: page.bytes.length }
+  }
   const removeMade = (): Promise<void> => writer.removeObjects(keys.splice(0))
-  // A merge that fails otherwise leaves its objects: whether its commit counted may be open. The next start makes them garbage.
-  const merging = (): Promise<boolean | undefined> => writer.merging(() => merge(newKey), removeMade)
-  const committed = await tools.mergePermit.with(() => tools.workspace.use(merging))
+  const merging = (): Promise<boolean | undefined> => writer.merging(() => merge({ newKey, createPage }), removeMade)
+  const committed = await tools.mergePermit
+    .with(() => tools.workspace.use(merging))
+    .catch(async (error: unknown) => {
+      // One that fails otherwise leaves its objects: whether its commit counted may be open. The next start makes them garbage.
+      if (isRefusal(error)) await writer.dropObjects(keys)
+      throw error
+    })
   if (committed === false) await removeMade()
   return committed === true
 }

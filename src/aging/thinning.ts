@@ -7,6 +7,7 @@ import { holeOver, keptOrdinals, retention } from '../timeline/retention.ts'
 import type { DeltaSpan, VpgState } from '../timeline/state.ts'
 import { droppedBy, expiredTags, isWorthACommit } from '../timeline/thinning.ts'
 import { patientStore } from './patient-store.ts'
+import { isRefusal } from './store-patience.ts'
 import type { AgingTools } from './tools.ts'
 import type { VpgWriter } from './vpg-writer.ts'
 
@@ -46,14 +47,16 @@ async function dropCheckpoints(tools: AgingTools, writer: VpgWriter, due: readon
     ordinal => ordinal > end || thinned.some(delta => delta.fromOrdinal < ordinal && ordinal <= delta.toOrdinal),
   )
   const pages = new Map<string, ThinnedDelta>()
+  const madeKeys = (): string[] => [...pages.values()].map(({ checkpoints }) => checkpoints.key)
   const removeMade = async (): Promise<void> => {
-    await writer.removeObjects([...pages.values()].map(({ checkpoints }) => checkpoints.key))
+    await writer.removeObjects(madeKeys())
     pages.clear()
   }
-  const isMade = await writer.merging(
-    () => makePages(tools, writer, thinned, new Set<number>(dropped), pages),
-    removeMade,
-  )
+  const make = (): Promise<true> => makePages(tools, writer, thinned, new Set<number>(dropped), pages)
+  const isMade = await writer.merging(make, removeMade).catch(async (error: unknown) => {
+    if (isRefusal(error)) await writer.dropObjects(madeKeys())
+    throw error
+  })
   if (isMade === undefined) return false
   const committed = await writer.exclusively(async turn => {
     const { contents } = turn
@@ -74,7 +77,7 @@ async function dropCheckpoints(tools: AgingTools, writer: VpgWriter, due: readon
 
 type ThinnedDelta = Pick<DeltaSpan, 'checkpoints' | 'checkpointCount' | 'versionCount'>
 
-/** Puts each into `pages` by the key of the page that it replaces: durable in the store, and in no manifest yet. True. */
+/** Puts each into `pages` by the key of the page that it replaces: on return durable in the store, and in no manifest yet. True. */
 async function makePages(
   { store, signal }: AgingTools,
   writer: VpgWriter,
@@ -87,12 +90,12 @@ async function makePages(
     const page = await readCheckpointPage(patientStore(store, writer.patience.brief), writer.vpg, before, signal)
     const left = page.filter(({ ordinal }) => isRetained(ordinal) && !dropped.has(ordinal))
     const { key, bytes } = writer.commits.checkpointPage(left)
-    await writer.createObject({ key, bytes })
     pages.set(before.key, {
       checkpoints: { key, sizeBytes: bytes.length },
       checkpointCount: left.length,
       versionCount: versionCount ?? checkpointCount,
     })
+    await writer.createObject({ key, bytes })
   }
   return true
 }

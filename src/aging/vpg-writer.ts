@@ -4,7 +4,7 @@ import { Permits } from '../base/permits.ts'
 import { createOnce, type VpgBrief, type VpgCommits, type VpgContents } from '../manifest/manifest.ts'
 import { liesWithin } from '../timeline/positions.ts'
 import { historyEdge, holeOver, isCovered, keptOrdinals, retention, type HistoryPoint } from '../timeline/retention.ts'
-import { unread } from '../timeline/reach.ts'
+import { objectKeys, unread } from '../timeline/reach.ts'
 import { withVolumesGone } from '../timeline/removed-volumes.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { Hole, SegmentSpan, VpgState } from '../timeline/state.ts'
@@ -259,6 +259,17 @@ export class VpgWriter {
   async removeObjects(keys: readonly string[]): Promise<void> {
     const { store, signal } = this.#tools
     for (const key of keys) await this.patience.brief.attempt(each => store.remove(key, each), signal)
+  }
+
+  /** The same of what a refused merge has made, each tried once, until one fails: who waits goes first. What the contents refer to stays. */
+  async dropObjects(keys: readonly string[]): Promise<void> {
+    const { store, signal } = this.#tools
+    const live = new Set(objectKeys(this.contents.state))
+    try {
+      for (const key of keys) if (!live.has(key)) await store.remove(key, signal)
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+    }
   }
 
   /** Every checkpoint that exists, ascending; that deltas hold, and after them. */

@@ -173,6 +173,36 @@ t.test('an object that the store refuses keeps its VPG from merging, and nobody 
   t.ok(told(model, 'folded').length > before, 'what was refused is done when it is given')
 })
 
+t.test('a fold that the store refuses leaves nothing, however often it is made again', async t => {
+  let isRefusing = false
+  const model = new AgingModel(randomFrom(7), t.testdir(), 60_000)
+  const { objects } = model.memory
+  await model.restart((_, key) => (isRefusing && key.includes('/page/') && !objects.has(key) ? 'refused' : 'works'))
+  await model.worker.createVpg(model.definition)
+  const fill = async (): Promise<void> => {
+    model.write(1, 8)
+    model.checkpoint()
+    model.clock.advance(11_000)
+    await model.age()
+  }
+  while (told(model, 'folded').length < 1) await fill()
+  const packs = (): string[] => [...objects.keys()].filter(key => key.includes('/delta/'))
+  const before = packs()
+  const { store } = model
+  isRefusing = true
+  for (let turn = 0; turn < 4; turn++) {
+    await fill()
+    model.clock.advance(600_000)
+    await model.age()
+  }
+  t.ok(store.created.filter(key => key.includes('/delta/')).length > before.length, 'packs are made')
+  t.strictSame(packs(), before)
+  isRefusing = false
+  model.clock.advance(600_000)
+  await model.age()
+  t.ok(told(model, 'folded').length > 1, 'and it is made when the store takes it')
+})
+
 t.test('a manifest that the store refuses keeps a VPG asleep, and nobody else', async t => {
   const { model } = await asleep(t, 8)
   let isRefusing = true

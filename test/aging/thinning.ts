@@ -417,3 +417,35 @@ t.test('a denser policy brings nothing back, one that keeps less lets go', async
   t.ok(thinned.existing().length < before)
   t.equal(await comparedWith(thinned, thinned.existing()), undefined)
 })
+
+t.test('pages that the store refuses leave nothing, however often they are made again', async t => {
+  const thinned = await folded(t, 21)
+  const { model } = thinned
+  const { objects } = model.memory
+  let isRefusing = false
+  const seen: string[] = []
+  // Every second that is new.
+  await model.restart((_, key) => {
+    if (!isRefusing || !key.includes('/page/') || objects.has(key)) return 'works'
+    if (!seen.includes(key)) seen.push(key)
+    return seen.indexOf(key) % 2 === 1 ? 'refused' : 'works'
+  })
+  await model.age()
+  const pages = (): string[] => [...objects.keys()].filter(key => key.includes('/page/'))
+  const before = pages()
+  isRefusing = true
+  thinned.checkpoint(5 * minute)
+  for (let turn = 0; turn < 4; turn++) {
+    await model.age()
+    model.clock.advance(600_000)
+  }
+  t.ok(seen.length >= 4, `${seen.length} are made`)
+  t.strictSame(pages(), before)
+  isRefusing = false
+  const from = model.notices.length
+  await model.age()
+  t.ok(
+    model.notices.slice(from).some(({ name }) => name === 'checkpointsThinned'),
+    'and they are made when the store takes them',
+  )
+})
