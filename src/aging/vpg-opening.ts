@@ -83,7 +83,8 @@ export class VpgOpening {
     const memo = memos?.get(vpg)
     // A memory that is behind the note may have made the index say less, at a start without the store.
     if (note !== undefined && memo !== undefined && memo.fenced === undefined && isNotBehind(memo, note)) {
-      const resumed = await VpgCommits.resume({ store, clock, applianceId }, note.commits, signal)
+      const identity = { store, clock, applianceId }
+      const resumed = await VpgCommits.resume(identity, note.commits, signal).catch(notResumable)
       if (resumed !== undefined && memo.commitNumber <= resumed.commits.brief.state.commitNumber) {
         const { commits, segments } = resumed
         this.#vpgs.set(vpg, VpgAging.resting(this.#tools, commits, note))
@@ -172,6 +173,11 @@ export class VpgOpening {
 
 function isNotBehind(memo: VpgMemo, { commits }: VpgNote): boolean {
   return memo.commitNumber >= commits.contents.state.commitNumber
+}
+
+/** What keeps only this VPG from being opened is met again, and told of, by who reads all of it. */
+function notResumable(error: unknown): undefined {
+  if (!(error instanceof Failure) || error.reaction === 'cancelled' || mayPass(error)) throw error
 }
 
 function byOrdinal(one: Checkpoint, other: Checkpoint): number {

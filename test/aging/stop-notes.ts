@@ -2,6 +2,7 @@ import * as fs from 'node:fs'
 import * as path from 'node:path'
 import t, { type Test } from 'tap'
 import { unpacked } from '../../src/aging/aging.ts'
+import { crc32c } from '../../src/codec/crc32c.ts'
 import type { PackedVpg, StopNote, VpgMirrorStatus } from '../../src/aging/service.ts'
 import { AgingModel } from '../support/aging-model.ts'
 import { randomFrom } from '../support/segment-records.ts'
@@ -127,7 +128,7 @@ t.test(
 )
 
 t.test('of a segment after the note that cannot be read a start says so', async t => {
-  for (const damage of ['gone', 'cut', 'changed'] as const) {
+  for (const damage of ['gone', 'cut', 'changed', 'of another version'] as const) {
     const { model, start, notes } = await asNoted(t)
     await start(notes)
     for (let count = 0; count < 2; count++) {
@@ -140,13 +141,23 @@ t.test('of a segment after the note that cannot be read a start says so', async 
       .at(-2)!
     const bytes = Buffer.from(model.memory.objects.get(key)!)
     if (damage === 'gone') model.memory.objects.delete(key)
-    else model.memory.objects.set(key, damage === 'cut' ? bytes.subarray(0, 40) : bytes.fill(7, bytes.length - 100))
+    else model.memory.objects.set(key, damaged[damage](bytes))
     model.notices.length = 0
     await start(notes)
     t.match(told(model, 'damageFound'), [{ notice: { sentence: new RegExp(key) } }], damage)
     await t.rejects(model.worker.status({ vpg: model.vpg }), { code: 'UNKNOWN_VPG' })
   }
 })
+
+const damaged = {
+  cut: (bytes: Buffer) => bytes.subarray(0, 40),
+  changed: (bytes: Buffer) => bytes.fill(7, bytes.length - 100),
+  'of another version': (bytes: Buffer) => {
+    bytes.writeUInt8(9, 4)
+    bytes.writeUInt32LE(crc32c(bytes.subarray(0, 124)), 124)
+    return bytes
+  },
+}
 
 t.test('a VPG that is damaged is noted as one to be read', async t => {
   const { model, start, notes } = await asNoted(t)
