@@ -192,9 +192,12 @@ export class Live implements RecoveryTarget {
   }
 
   async remove(context: TargetContext): Promise<void> {
-    const { id } = context.record
+    const { id, readyAtMicros } = context.record
     await this.#unwant(id)
-    await this.#call('discard', { id, directory: directoryOf(context.record, this.#options.scratchDirectory) })
+    const directory = directoryOf(context.record, this.#options.scratchDirectory)
+    if (readyAtMicros !== undefined && !fs.existsSync(directory))
+      this.#options.told('scratchNotFound', { id, directory })
+    await this.#call('discard', { id, directory })
     await this.#release(id)
   }
 

@@ -329,6 +329,21 @@ t.test('what was ready before is not made anew where it is not found', async t =
   await second.close()
 })
 
+t.test('a recovery that is removed while its scratch is not to be found says which directory that was', async t => {
+  const { keptIn, told, live, context } = await site(t)
+  const directory = path.join(keptIn, 'r-0123456789ab')
+  const tellings = (): unknown[] => told.filter(({ name }) => name === 'scratchNotFound').map(({ value }) => value)
+  const first = live()
+  await first.prepare(context({ readyAtMicros: undefined }))
+  await first.remove(context())
+  t.strictSame(tellings(), [], 'it was there')
+  await first.remove(context({ readyAtMicros: undefined }))
+  t.strictSame(tellings(), [], 'nobody knows that there was any')
+  await first.remove(context())
+  t.strictSame(tellings(), [{ id: 'r-0123456789ab', directory }])
+  await first.close()
+})
+
 t.test('nbdcopy gives the image, and nbdinfo its extents', { skip: missing('nbdcopy', 'nbdinfo') }, async t => {
   const { directory, live, context, plan } = await site(t)
   const one = live()
