@@ -272,6 +272,7 @@ export class Agent implements Closable {
       ...(isContinued ? {} : { run: { kind: 'stopped' } }),
     })
     if (isContinued) this.#replication.continueAt({ generation: state.generation, ...exact, frames })
+    for (const volume of this.#volumes) volume.startPosition = this.#stream.position
     await this.#openCoordination()
     await this.#serve()
     this.#link.start()

@@ -50,6 +50,11 @@ export class ProtectedVolume implements VolumeTap {
    * before says nothing of the disk. Undefined where the stream was not exact.
    */
   syncPosition: Position | undefined
+  /**
+   * Where the stream went on from when the agent was started: markers in the queue are as its synchronisation of then allows, but the disk may have
+   * changed since, back to what the VRA had before the queue as well.
+   */
+  startPosition: Position | undefined
   /** Why the VRA does not take it, a sentence, by its last Welcome: its writes are marked, and it is in no checkpoint. */
   refusal: string | undefined
   /** Why its synchronisation is to wait, a sentence: the VRA has said so, or has not said yet how it is to go. */

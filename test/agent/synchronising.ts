@@ -325,6 +325,50 @@ t.test('a damaged page of the map does not hide that a flush of the disk had fai
   t.same(site.differences(), [])
 })
 
+t.test(
+  'a disk that was put back behind a stopped agent is not compared before what the queue kept is there',
+  async t => {
+    const site = await Site.create(t.testdir(), ['a'], 4 * MiB)
+    const first = await site.start()
+    const [before, after] = [randomBytes(4096), randomBytes(4096)]
+    const guest = await site.client(first, 'a')
+    await guest.write(0, before)
+    await site.untilExact(first)
+    await guest.close()
+    await first.close()
+    fs.writeFileSync(site.pathOf('a'), before, { flag: 'r+' }) // only its times are others
+    site.vra.answeringHashes = false
+    const second = await site.start({ drainTimeoutMillis: 300 })
+    await eventually('it is to be compared', () => {
+      const { stream, volumes } = second.status()
+      return stream === 'exact' && volumes[0]?.sync === 'delta'
+    })
+    site.vra.storing = false
+    const again = await site.client(second, 'a')
+    await again.write(0, after)
+    await eventually('it is on its way', () => site.vra.receivedThrough > site.vra.durable)
+    await again.close()
+    const { generation } = second.status()
+    await second.close()
+    fs.writeFileSync(site.pathOf('a'), before, { flag: 'r+' })
+    site.vra.answeringHashes = true
+    const askedCount = site.vra.hashRequestCount
+    const third = await site.start()
+    await eventually('the queue is sent again', () => site.vra.receivedThrough > site.vra.durable)
+    const statusCount = site.vra.statuses.length
+    await eventually('all that it would ask has been asked', () => site.vra.statuses.length > statusCount)
+    t.equal(site.vra.hashRequestCount, askedCount, 'nothing is compared')
+    site.vra.storing = true
+    site.vra.store()
+    await site.untilExact(third)
+    t.equal(third.status().generation, generation, 'the queue was not lost for it')
+    await third.close()
+    await site.vra.kill()
+    t.same(site.differences(), [])
+    t.same(site.vra.faults, [])
+  },
+)
+
 t.test('another VPG of the same name is sent everything', async t => {
   const site = await Site.create(t.testdir(), ['a'], 2 * MiB)
   let agent = await site.start()

@@ -174,9 +174,11 @@ export class SyncEngine {
    * False where the VRA's answer could be of before the volume was served again: what it has on its way would come after a block that was found alike, and
    * change it.
    */
-  #mayCompare({ compares, syncPosition: from }: ProtectedVolume): boolean {
-    const { stream } = this.#host
-    const isAhead = from?.generation === stream.generation && from.sequence > stream.durable
+  #mayCompare({ compares, startPosition, syncPosition }: ProtectedVolume): boolean {
+    const { generation, durable } = this.#host.stream
+    const isAhead = [startPosition, syncPosition].some(
+      from => from?.generation === generation && from.sequence > durable,
+    )
     if (!compares || !isAhead) return true
     this.#isAwaitingAck = true
     return false
@@ -373,6 +375,7 @@ export class SyncEngine {
   #reserve(unit: Unit, bytes: number): Promise<void> {
     return new Promise(resolve => {
       this.#waiting.push({ unit, bytes, resolve })
+      this.#letGo() // perhaps this one: it was somewhere else when its volume went
       this.roomMade()
     })
   }
