@@ -27,6 +27,7 @@ import type { Checkpoint } from '../../../src/timeline/checkpoint.ts'
 import type { VpgDefinition } from '../../../src/timeline/definition.ts'
 import { covers, liesWithin } from '../../../src/timeline/positions.ts'
 import { holeOver } from '../../../src/timeline/retention.ts'
+import type { Hole } from '../../../src/timeline/state.ts'
 import type { VolumeChange, VpgSettings } from '../../../src/timeline/definition-change.ts'
 import { decodeFrame, type Ack, type Welcome } from '../../../src/wire/wire.ts'
 import { openedVpg } from '../opened-vpg.ts'
@@ -126,6 +127,8 @@ export class SimulatedVra {
   readonly #toldOffloaded = new Map<number, StreamPosition>()
   /** Of volumes that were removed: the newest checkpoint that was told of before. Up to there they are read. */
   readonly #removedAfter = new Map<number, number>()
+  /** A hole was over them: they may go before their time, which is counted without them. */
+  readonly #withdrawn = new Set<Ordinal>()
   /** Checkpoints below may be gone. */
   #edge = 0
   /** Every record that was ever durable, in the log's order, up to where the log's files have been freed. */
@@ -429,6 +432,12 @@ export class SimulatedVra {
     void new Repairs({ clock: life.clock, ingest, table, asked })
   }
 
+  #takeHoles({ entry }: Running, holes: readonly Hole[]): void {
+    entry.holes = holes
+    for (const ordinal of this.announced.keys())
+      if (holeOver(holes, ordinal) !== undefined) this.#withdrawn.add(ordinal)
+  }
+
   #agingConfig(): AgingConfig {
     return {
       store: { kind: 'directory', directory: '/nowhere' },
@@ -500,11 +509,11 @@ export class SimulatedVra {
         running?.journal.freeFile((notice as AgingNotices['logFileFree']).fileIdentity)
         return
       case 'holesChanged':
-        if (running !== undefined) running.entry.holes = (notice as AgingNotices['holesChanged']).holes
+        if (running !== undefined) this.#takeHoles(running, (notice as AgingNotices['holesChanged']).holes)
         return
       case 'holeFound':
         if (running !== undefined && this.#hasRotted) {
-          running.entry.holes = [...running.entry.holes, (notice as AgingNotices['holeFound']).hole]
+          this.#takeHoles(running, [...running.entry.holes, (notice as AgingNotices['holeFound']).hole])
           return
         }
         world.fail(new Error(`${name} without damage: ${JSON.stringify(notice)}`))
@@ -582,7 +591,11 @@ export class SimulatedVra {
     }
     if (newest === undefined || this.#settings.definition.journalLimitSizeBytes > 0) return
     for (const { ordinal, historyMillis } of this.announced.values())
-      if (newest.historyMillis - historyMillis <= this.#definition.historyMillis && ordinal < this.#edge)
+      if (
+        newest.historyMillis - historyMillis <= this.#definition.historyMillis &&
+        ordinal < this.#edge &&
+        !this.#withdrawn.has(ordinal)
+      )
         throw new Error(`the checkpoint ${ordinal} was given up before its time`)
   }
 
