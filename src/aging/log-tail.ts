@@ -1,5 +1,6 @@
 import type { VpgId } from '../base/ids.ts'
 import { MiB } from '../base/units.ts'
+import type { RecordPlace } from '../journal/log-reader.ts'
 import type { LogFiles } from './log-files.ts'
 import type { LogMark, AgingNotices } from './service.ts'
 import type { TailedLog } from './tools.ts'
@@ -27,6 +28,7 @@ export class LogTail {
   readonly #options: TailOptions
   #limit: LogMark | undefined
   #enteredFile = -1
+  #stretchCount = 0
 
   constructor(options: TailOptions) {
     this.#options = options
@@ -62,16 +64,31 @@ export class LogTail {
       await turns.yieldNow()
       const { records, damage } = reader.next(this.#limit, sliceSizeBytes)
       for (const { place, sentence } of damage) this.#tellDamage(place.fileIdentity, place.offsetBytes, sentence)
+      const stretches = damage.map(({ place }) => place)
       for (const { header, place } of records) {
         await turns.yieldNow()
-        this.#hand(header.vpg, place.fileIdentity, vpg => vpg.take(header, place, () => reader.readRecord(place)))
+        this.#pass(stretches, place)
+        const tailPlace = { place, stretchCount: this.#stretchCount }
+        this.#hand(header.vpg, place.fileIdentity, vpg => vpg.take(header, tailPlace, () => reader.readRecord(place)))
       }
+      this.#stretchCount += stretches.length
       const { fileIdentity } = reader.position()
       if (fileIdentity !== this.#enteredFile) {
         this.#enteredFile = fileIdentity
         logFiles.readPast(fileIdentity, reader.files(this.#limit))
       }
       if (records.length === 0 && damage.length === 0) break
+    }
+  }
+
+  /** Counts those that lie before the place, and takes them out. */
+  #pass(stretches: RecordPlace[], { fileIdentity, offsetBytes }: RecordPlace): void {
+    for (let first = stretches[0]; first !== undefined; first = stretches[0]) {
+      const isBefore =
+        first.fileIdentity < fileIdentity || (first.fileIdentity === fileIdentity && first.offsetBytes < offsetBytes)
+      if (!isBefore) return
+      stretches.shift()
+      this.#stretchCount++
     }
   }
 

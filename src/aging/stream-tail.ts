@@ -29,6 +29,8 @@ const block = new Uint8Array(blockRawSizeBytesMax)
 export class StreamTail {
   readonly #positions = new Map<number, StreamPosition>()
   readonly #lastMarkers = new Map<number, Ordinal>()
+  /** How many unreadable stretches of the log lay before the last record of a stream. */
+  readonly #stretchCounts = new Map<number, number>()
 
   /** Goes on behind these positions: what lies at or below them is in segments. */
   constructor(offloaded: readonly StreamPosition[], newestCheckpoint: Ordinal) {
@@ -54,9 +56,14 @@ export class StreamTail {
     return Math.max(0, ...this.#lastMarkers.values())
   }
 
-  /** Looks at the next record of the log; `read` gives its frame, checked against the header, and fails RECORD_CORRUPT. */
-  next(header: RecordHeader, read: () => Uint8Array): Verdict {
+  /**
+   * Looks at the next record of the log, which has so many unreadable stretches before it; `read` gives its frame, checked against the header, and
+   * fails RECORD_CORRUPT.
+   */
+  next(header: RecordHeader, stretchCount: number, read: () => Uint8Array): Verdict {
     const { stream, generation } = header
+    const isOverStretch = stretchCount > (this.#stretchCounts.get(stream) ?? 0)
+    this.#stretchCounts.set(stream, stretchCount)
     const before = this.#positions.get(stream)
     const last = { stream, generation, sequence: header.lastSequence as Sequence }
     if (before !== undefined && comparePositions(last, before) <= 0) return { kind: 'known' }
@@ -66,6 +73,11 @@ export class StreamTail {
     if (header.firstSequence > expected) {
       const missing = { firstSequence: expected, lastSequence: header.firstSequence - 1 }
       holes.push(holeOf(header, missing, afterOrdinal, 'these records are missing from the log', []))
+    }
+    // No number tells where a generation has ended, so what cannot be read behind the last that can be may be its end.
+    if (isOverStretch && generation > (before?.generation ?? 1)) {
+      const reason = 'the log cannot be read where the generation before it ended'
+      holes.push(holeOf(header, { firstSequence: 0, lastSequence: 0 }, afterOrdinal, reason, []))
     }
     const { hole, sealable, marker } = this.#check(header, afterOrdinal, read)
     if (hole !== undefined) holes.push(hole)

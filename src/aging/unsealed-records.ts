@@ -3,6 +3,13 @@ import type { Ordinal, VpgId } from '../base/ids.ts'
 import type { RecordHeader } from '../journal/record.ts'
 
 /** Where a record stands in the commit log; sizes with header and padding. */
+/** Where the tail of the log has come to. */
+export interface TailPlace {
+  readonly place: Place
+  /** So many stretches before it could not be read. */
+  readonly stretchCount: number
+}
+
 export interface Place {
   readonly fileIdentity: number
   readonly offsetBytes: number

@@ -48,7 +48,7 @@ import { isRefusal } from './store-patience.ts'
 import { damagedRecord, StreamTail } from './stream-tail.ts'
 import { expireTags, thin } from './thinning.ts'
 import type { AgingTools } from './tools.ts'
-import { UnsealedRecords, type Place } from './unsealed-records.ts'
+import { UnsealedRecords, type Place, type TailPlace } from './unsealed-records.ts'
 import { VpgWriter, type Exclusive, type OpenedHistory } from './vpg-writer.ts'
 import { packTail, type TailRecord } from '../segment/segment.ts'
 
@@ -202,7 +202,7 @@ export class VpgAging implements Sleeper {
   }
 
   /** Takes the next record of the log. `read` gives its frame. */
-  take(header: RecordHeader, place: Place, read: () => Uint8Array): void {
+  take(header: RecordHeader, { place, stretchCount }: TailPlace, read: () => Uint8Array): void {
     if (this.isDeleted) return
     if (this.writer.halted !== undefined) {
       // It goes nowhere in this process, and must not fill the memory for those that do: the log alone keeps it.
@@ -213,7 +213,7 @@ export class VpgAging implements Sleeper {
       this.#quarantine(header, place)
       return
     }
-    const verdict = this.#tail.next(header, read)
+    const verdict = this.#tail.next(header, stretchCount, read)
     if (verdict.kind === 'known') return
     for (const hole of verdict.holes) this.#addHole(hole)
     if (verdict.marker !== undefined) this.#tailMarkers.push(verdict.marker)

@@ -90,6 +90,7 @@ export interface RegionVersion {
 export interface Hole {
   readonly stream: number
   readonly generation: number
+  /** 0 with `lastSequence` 0: perhaps the end of the generation before. */
   readonly firstSequence: number
   readonly lastSequence: number
   /** The first checkpoint that contains it; every later one is withdrawn until a sync repairs it. */
