@@ -235,11 +235,14 @@ export class CatalogTables {
     })
   }
 
-  *dropCheckpointsAbove(vpg: VpgId, above: Ordinal): Generator<void, void> {
+  *dropCheckpointsAbove(vpg: VpgId, above: Ordinal, noteFalls: boolean): Generator<void, void> {
     const row = this.#find(vpg)
     if (row === undefined) return
     const range = { historyId: row.historyId, above, limit: deleteRowsMax }
-    yield* this.#deleteAll(deleteCheckpointsAbove, range, count => this.#count(row.id, { checkpointCount: -count }))
+    yield* this.#deleteAll(deleteCheckpointsAbove, range, count => {
+      this.#count(row.id, { checkpointCount: -count })
+      if (noteFalls && count > 0) this.#run(deleteNote, { vpg })
+    })
   }
 
   *forget(vpg: VpgId): Generator<void, void> {

@@ -25,8 +25,15 @@ export interface CatalogService {
     readonly offloaded: readonly StreamPosition[]
     readonly keepAbove?: Ordinal
   }): Promise<void>
-  /** Drops the checkpoints above: at a start without the store, before those are added that the log has. */
-  dropCheckpointsAbove(argument: { readonly vpg: VpgId; readonly above: Ordinal }): Promise<void>
+  /**
+   * Drops the checkpoints above: at a start, before those are added that the log has. `noteFalls` where that may be some that the VPG's note stands for:
+   * with the first of them it is gone.
+   */
+  dropCheckpointsAbove(argument: {
+    readonly vpg: VpgId
+    readonly above: Ordinal
+    readonly noteFalls: boolean
+  }): Promise<void>
   /**
    * For the next open, in the place of those before of the same VPG. On return every change that was made before is here, too; where one was not made, or the
    * file begun anew in use, nothing is kept.

@@ -19,7 +19,7 @@ export async function loadHistory(catalog: Catalog, vpgs: readonly ReconciledVpg
     if (indexedThrough === undefined) await catalog.loadVpg({ vpg, segments, checkpoints, offloaded })
     else {
       // What was only in the log when the index was left is as the log says.
-      await catalog.dropCheckpointsAbove({ vpg, above: indexedThrough })
+      await catalog.dropCheckpointsAbove({ vpg, above: indexedThrough, noteFalls: false })
       await addNoted(catalog, opened)
     }
     catalog.addCheckpoints(vpg, logCheckpoints)
@@ -41,7 +41,8 @@ export async function addNoted(
 export async function loadRemembered(catalog: Catalog, vpgs: readonly ReconciledVpg[]): Promise<void> {
   for (const { opened, logCheckpoints } of vpgs) {
     const { definition, checkpoints } = opened
-    await catalog.dropCheckpointsAbove({ vpg: definition.id, above: newestOf(checkpoints) })
+    // The memory may be behind the note, and be none any more by the next start.
+    await catalog.dropCheckpointsAbove({ vpg: definition.id, above: newestOf(checkpoints), noteFalls: true })
     catalog.addCheckpoints(definition.id, [...checkpoints, ...logCheckpoints])
   }
   await catalog.flush()

@@ -2,7 +2,7 @@ import * as path from 'node:path'
 import t from 'tap'
 import { ordinal, sequence, vpgId } from '../../src/base/ids.ts'
 import { Catalog } from '../../src/catalog/catalog.ts'
-import { loadHistory, loadTail } from '../../src/daemon/load-catalog.ts'
+import { loadHistory, loadRemembered, loadTail } from '../../src/daemon/load-catalog.ts'
 import { freshIngestVpg, type ReconciledVpg } from '../../src/daemon/reconcile.ts'
 import { checkpointNumbers, HeardEvents, tailRows } from '../support/catalog-rows.ts'
 import { openedVpg } from '../support/opened-vpg.ts'
@@ -58,4 +58,33 @@ t.test('what the index has since the last stop stays in it; what it has of the l
   await loadHistory(catalog, [{ opened, ingest, logCheckpoints: checkpoints.slice(7, 8) }])
   const page = await catalog.listCheckpoints({ vpg, limit: 20, order: 'oldest-first' })
   t.strictSame(page.checkpoints, checkpoints.slice(0, 8))
+})
+
+t.test('a note falls where a start without the store takes from the index what the note may stand for', async t => {
+  const file = path.join(t.testdir(), 'index.sqlite')
+  const checkpoints = checkpointNumbers(1, 9)
+  const whole = openedVpg({ checkpoints })
+  const vpg = whole.definition.id
+  const notes = [{ vpg, text: 'as of the ninth' }]
+  const started = async (load: (catalog: Catalog) => Promise<void>): Promise<readonly unknown[]> => {
+    const catalog = await Catalog.open({ file, events: new HeardEvents() })
+    const found = catalog.takeNotes()
+    await load(catalog)
+    await catalog.close()
+    return found
+  }
+  const vpgOf = (opened: typeof whole): ReconciledVpg[] => [
+    { opened, ingest: freshIngestVpg(opened), logCheckpoints: [] },
+  ]
+  await started(async catalog => {
+    await loadHistory(catalog, vpgOf(whole))
+    await catalog.keepNotes(notes)
+  })
+  const logged = { ...whole, checkpoints: [], indexedThrough: checkpoints[7]!.ordinal }
+  await started(catalog => loadHistory(catalog, vpgOf(logged)))
+  const upToDate = { ...whole, checkpoints: checkpoints.slice(0, 8) }
+  t.strictSame(await started(catalog => loadRemembered(catalog, vpgOf(upToDate))), notes, 'what is only in the log')
+  const behind = { ...whole, checkpoints: checkpoints.slice(0, 5) }
+  t.strictSame(await started(catalog => loadRemembered(catalog, vpgOf(behind))), notes, 'nothing was taken')
+  t.strictSame(await started(async () => undefined), [])
 })
