@@ -200,6 +200,7 @@ t.test(
     await agent.changeVolumes(volumes(site, 'a', 'b'))
     await eventually('a session with the larger disk', () => site.vra.hellos.length > sessionCount)
     await eventually('what was on its way is there again', () => site.vra.receivedThrough > site.vra.durable)
+    await eventually('it is to be compared', () => agent.status().volumes.some(volume => volume.sync !== 'none'))
     t.equal(site.vra.hashRequestCount, 0, 'it does not ask what would be an answer of before')
 
     site.vra.storing = true
