@@ -148,23 +148,25 @@ t.test(
   },
 )
 
+/** Some writes, and what aging makes of them by the time they are due. */
+async function fill(model: AgingModel): Promise<void> {
+  model.write(1, 8)
+  model.checkpoint()
+  model.clock.advance(11_000)
+  await model.age()
+}
+
 t.test('an object that the store refuses keeps its VPG from merging, and nobody else', async t => {
   let refused = (_key: string): boolean => false
   const model = new AgingModel(randomFrom(7), t.testdir(), 60_000)
   await model.restart((_, key) => (refused(key) ? 'refused' : 'works'))
   await model.worker.createVpg(model.definition)
-  const fill = async (): Promise<void> => {
-    model.write(1, 8)
-    model.checkpoint()
-    model.clock.advance(11_000)
-    await model.age()
-  }
-  while (told(model, 'folded').length < 1) await fill()
+  while (told(model, 'folded').length < 1) await fill(model)
 
   const sealed = new Set([...model.memory.objects.keys()].filter(key => key.includes('/commit/')))
   refused = key => key.includes('/commit/') && model.memory.objects.has(key) && !sealed.has(key)
   const before = told(model, 'folded').length
-  for (let turns = 0; turns < 12; turns++) await fill() // every one comes to its end: what others wait for is given back
+  for (let turns = 0; turns < 12; turns++) await fill(model) // every one comes to its end: what others wait for is given back
   t.equal(told(model, 'folded').length, before)
   t.equal(told(model, 'storeFailing').length > 0, true, 'and it is said')
   refused = () => false
@@ -179,19 +181,13 @@ t.test('a fold that the store refuses leaves nothing, however often it is made a
   const { objects } = model.memory
   await model.restart((_, key) => (isRefusing && key.includes('/page/') && !objects.has(key) ? 'refused' : 'works'))
   await model.worker.createVpg(model.definition)
-  const fill = async (): Promise<void> => {
-    model.write(1, 8)
-    model.checkpoint()
-    model.clock.advance(11_000)
-    await model.age()
-  }
-  while (told(model, 'folded').length < 1) await fill()
+  while (told(model, 'folded').length < 1) await fill(model)
   const packs = (): string[] => [...objects.keys()].filter(key => key.includes('/delta/'))
   const before = packs()
   const { store } = model
   isRefusing = true
   for (let turn = 0; turn < 4; turn++) {
-    await fill()
+    await fill(model)
     model.clock.advance(600_000)
     await model.age()
   }

@@ -47,12 +47,17 @@ async function requireSame(t: Test, model: AgingModel, at: ModelCheckpoint): Pro
   t.equal(model.memory.objects.size, before, 'reading what is pinned commits nothing')
 }
 
-t.test('a group whose copies are left where they are is deleted when that is asked for in so many words', async t => {
-  const model = new AgingModel(randomFrom(8), t.testdir(), 3_000)
+/** The group is there, and has some checkpoints. */
+async function begin(model: AgingModel): Promise<void> {
   await model.worker.open(model.config)
   await model.worker.follow({ durable: model.log.mark })
   await model.worker.createVpg(model.definition)
   await goOn(model, 3)
+}
+
+t.test('a group whose copies are left where they are is deleted when that is asked for in so many words', async t => {
+  const model = new AgingModel(randomFrom(8), t.testdir(), 3_000)
+  await begin(model)
   await put(model, recordOf([model.checkpoint()]))
   await t.rejects(model.worker.deleteVpg({ vpg: model.vpg, isForced: false }), { code: 'BUSY', message: /--force/ })
   await model.worker.deleteVpg({ vpg: model.vpg, isForced: true })
@@ -60,10 +65,7 @@ t.test('a group whose copies are left where they are is deleted when that is ask
 
 t.test('what standby copies hold is kept until the record names it no more, over restarts and a takeover', async t => {
   const model = new AgingModel(randomFrom(7), t.testdir(), 3_000)
-  await model.worker.open(model.config)
-  await model.worker.follow({ durable: model.log.mark })
-  await model.worker.createVpg(model.definition)
-  await goOn(model, 3)
+  await begin(model)
   const first = model.checkpoint()
   await put(model, recordOf([first]))
   await goOn(model, 20)
