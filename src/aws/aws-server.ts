@@ -13,11 +13,12 @@ import type { StandbyAdvance, StandbyContext, TargetPlan } from '../recovery/tar
 import type { Json } from '../timeline/recovery.ts'
 import { Attempts } from './attempts.ts'
 import { Chains } from './chains.ts'
-import { newEbsClient, newEc2Client } from './clients.ts'
+import { newEbsClient, newEc2Client, newQuotaClient } from './clients.ts'
 import { EbsCalls } from './ebs-calls.ts'
 import { Ec2Calls } from './ec2-calls.ts'
 import { Pace } from './pace.ts'
 import { putInThreads, type Putters } from './putters.ts'
+import { QuotaCalls } from './quota-calls.ts'
 import { AwsRecoveries } from './recovery.ts'
 import type { AwsAsks, AwsConfig, AwsNotices, AwsService, StandbyWork } from './service.ts'
 import { Windows } from './windows.ts'
@@ -27,7 +28,7 @@ const cacheSizeBytes = 64 * MiB
 interface Opened {
   readonly sources: ImageSources
   readonly putters: Putters
-  readonly clients: readonly (EBSClient | EC2Client)[]
+  readonly clients: readonly Pick<EBSClient | EC2Client, 'destroy'>[]
   readonly chains: Chains
   readonly recoveries: AwsRecoveries
 }
@@ -55,6 +56,7 @@ export class AwsServer implements AwsService {
     )
     const attempts = new Attempts(aws.requestTimeoutMillis, clock)
     const clients = [newEbsClient(aws, aws.putsAtOnceMax), newEc2Client(aws)] as const
+    const quotaClient = newQuotaClient(aws)
     const newPace = (): Pace => new Pace(aws.putsPerSecondMax, clock)
     const open = (plan: ImagePlan, signal: AbortSignal): Promise<Image> =>
       openImage(plan, sources.tools(cacheSizeBytes), signal)
@@ -68,6 +70,7 @@ export class AwsServer implements AwsService {
       newPace,
       ebs: new EbsCalls(clients[0], attempts),
       ec2: new Ec2Calls(clients[1], attempts),
+      quotas: new QuotaCalls(quotaClient, attempts),
       openImage: open,
     }
     // What is kept warm is in no hurry: its puts have a pace of their own besides.
@@ -84,7 +87,8 @@ export class AwsServer implements AwsService {
       release: (vpg, plan) => this.#asks.call('release', { vpg, pinId: plan.pinId }),
       told: (vpg, sentence, failure) => this.#notify('told', { vpg, sentence, failure }),
     })
-    this.#opened = { sources, putters, clients, chains, recoveries: new AwsRecoveries({ ...shared, chains }) }
+    const all = quotaClient === undefined ? clients : [...clients, quotaClient]
+    this.#opened = { sources, putters, clients: all, chains, recoveries: new AwsRecoveries({ ...shared, chains }) }
   }
 
   async plan({ work, request }: Parameters<AwsService['plan']>[0]): Promise<TargetPlan> {

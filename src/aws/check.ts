@@ -29,12 +29,17 @@ import {
   TerminateInstancesCommand,
   type EC2Client,
 } from '@aws-sdk/client-ec2'
+import {
+  GetAWSDefaultServiceQuotaCommand,
+  GetServiceQuotaCommand,
+  type ServiceQuotasClient,
+} from '@aws-sdk/client-service-quotas'
 import { createHash, randomUUID } from 'node:crypto'
 import { systemClock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import { ebsBlockSizeBytes } from '../base/limits.ts'
 import { Attempts } from './attempts.ts'
-import { newEbsClient, newEc2Client } from './clients.ts'
+import { newEbsClient, newEc2Client, newQuotaClient } from './clients.ts'
 import { Ec2Calls, tagSpecification } from './ec2-calls.ts'
 import { errorNameOf, isDenied } from './failures.ts'
 import { callsUsed } from './policy.ts'
@@ -50,8 +55,8 @@ export interface PermissionFinding {
   readonly action: string
   /** What the VRA needs it for. */
   readonly why: string
-  /** 'untried': nobody can say without changing something. */
-  readonly outcome: 'allowed' | 'missing' | 'untried'
+  /** 'untried': nobody can say without changing something. 'absent': it is missing, and recoveries are made without it. */
+  readonly outcome: 'allowed' | 'missing' | 'untried' | 'absent'
   readonly sentence: string
 }
 
@@ -66,6 +71,8 @@ interface Own {
 interface Site {
   readonly ebs: EBSClient
   readonly ec2: EC2Client
+  /** Undefined: it is not asked at all. */
+  readonly quotas: ServiceQuotasClient | undefined
   readonly region: string
   readonly own: Own
   readonly tags: { readonly ec2: TagTable; readonly ebs: TagTable }
@@ -89,6 +96,7 @@ function idOf({ own }: Site, kind: keyof Own): string {
 }
 
 const DryRun = true
+const anyQuota = { ServiceCode: 'ebs', QuotaCode: 'L-309BACF6' } as const
 
 /** One for every call in the table, but for those of KMS, which AWS makes in our name. */
 export const probes: Readonly<Record<string, Probe>> = {
@@ -198,6 +206,12 @@ export const probes: Readonly<Record<string, Probe>> = {
   'ec2:DescribeSnapshots': readProbe(DescribeSnapshotsCommand),
   'ec2:DescribeSubnets': readProbe(DescribeSubnetsCommand),
   'ec2:DescribeVolumes': readProbe(DescribeVolumesCommand),
+  'servicequotas:GetServiceQuota': {
+    send: ({ quotas, signal }) => quotas!.send(new GetServiceQuotaCommand(anyQuota), { abortSignal: signal }),
+  },
+  'servicequotas:GetAWSDefaultServiceQuota': {
+    send: ({ quotas, signal }) => quotas!.send(new GetAWSDefaultServiceQuotaCommand(anyQuota), { abortSignal: signal }),
+  },
 }
 
 const onKeys = 'only a snapshot, or a machine, that is encrypted with the key shows it'
@@ -232,6 +246,7 @@ async function createVolume({ ec2, region, signal }: Site, tags: TagTable | unde
 export async function checkPermissions(config: AwsConfig, signal: AbortSignal): Promise<readonly PermissionFinding[]> {
   const ebs = newEbsClient(config, 1)
   const ec2 = newEc2Client(config)
+  const quotas = newQuotaClient(config)
   try {
     const attempts = new Attempts(config.requestTimeoutMillis, systemClock)
     const tags = {
@@ -240,14 +255,16 @@ export async function checkPermissions(config: AwsConfig, signal: AbortSignal): 
     }
     const own = await ownThings(new Ec2Calls(ec2, attempts), tags, signal)
     const findings: PermissionFinding[] = []
-    for (const { action, why } of callsUsed) {
+    const site = { ebs, ec2, quotas, region: config.region, own, tags, signal }
+    for (const { action, why, isOptional } of callsUsed) {
       const probe = probes[action]
       if (probe === undefined) findings.push({ action, why, outcome: 'untried', sentence: onKeys })
       else
         findings.push({
-          action,
-          why,
-          ...(await tried(action, probe, attempts, { ebs, ec2, region: config.region, own, tags, signal })),
+          ...{ action, why },
+          ...(isOptional
+            ? await triedQuotas(action, probe, attempts, site)
+            : await tried(action, probe, attempts, site)),
         })
     }
     const isMissing = (action: string | undefined): boolean =>
@@ -265,6 +282,7 @@ export async function checkPermissions(config: AwsConfig, signal: AbortSignal): 
   } finally {
     ebs.destroy()
     ec2.destroy()
+    quotas?.destroy()
   }
 }
 
@@ -273,6 +291,26 @@ const passRole: PermissionFinding = {
   why: 'machines with an iamProfile',
   outcome: 'untried',
   sentence: 'only an instance that is started with a profile shows it',
+}
+
+/** Plans are made without them: neither their absence nor a service that does not answer is a fault. */
+async function triedQuotas(
+  action: string,
+  probe: Probe,
+  attempts: Attempts,
+  site: Site,
+): Promise<Pick<PermissionFinding, 'outcome' | 'sentence'>> {
+  if (site.quotas === undefined) return { outcome: 'untried', sentence: 'aws.endpoints.quotas is not set' }
+  try {
+    await attempts.once(action, site.signal, signal => probe.send({ ...site, signal }))
+    return { outcome: 'allowed', sentence: 'it was carried out, and reads only' }
+  } catch (error) {
+    site.signal.throwIfAborted()
+    if (!(error instanceof Failure)) throw error
+    if (isDenied(error)) return { outcome: 'absent', sentence: 'AWS does not allow it; plans do not know quotas' }
+    if (error.reaction === 'retry') return { outcome: 'untried', sentence: error.message }
+    return { outcome: 'allowed', sentence: `AWS looked at it (${errorNameOf(error)})` }
+  }
 }
 
 async function tried(

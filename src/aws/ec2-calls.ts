@@ -42,6 +42,8 @@ export type { Image, Instance, InstanceTypeInfo, SecurityGroup, Snapshot, Subnet
 export type Selection = { readonly ids: readonly string[] } | { readonly tags: TagTable }
 
 const pageItemsMax = 500
+/** What an account has in use is counted so far: a plan does not wait for the rest. */
+const usagePagesMax = 40
 
 type Page<T> = { readonly items: readonly T[] | undefined; readonly next: string | undefined }
 
@@ -248,6 +250,64 @@ export class Ec2Calls {
     return pending.length
   }
 
+  /** Of all volumes of a type, whoever has made them; at least so much where it is not whole. */
+  async storageInUse(type: string, signal: AbortSignal): Promise<{ sizeGiB: number; iops: number; isWhole: boolean }> {
+    const Filters = [{ Name: 'volume-type', Values: [type] }]
+    const inUse = { sizeGiB: 0, iops: 0 }
+    const isWhole = await this.#pages('ec2:DescribeVolumes', usagePagesMax, signal, async (NextToken, abortSignal) => {
+      const command = new DescribeVolumesCommand({ Filters, ...paged(NextToken) })
+      const { Volumes = [], NextToken: next } = await this.#client.send(command, { abortSignal })
+      const add = (): void => {
+        for (const { Size = 0, Iops = 0 } of Volumes) {
+          inUse.sizeGiB += Size
+          inUse.iops += Iops
+        }
+      }
+      return { take: add, next }
+    })
+    return { ...inUse, isWhole }
+  }
+
+  /** Of the account, whoever has begun them. */
+  async snapshotCount(signal: AbortSignal): Promise<{ count: number; isWhole: boolean }> {
+    let count = 0
+    const isWhole = await this.#pages(
+      'ec2:DescribeSnapshots',
+      usagePagesMax,
+      signal,
+      async (NextToken, abortSignal) => {
+        const command = new DescribeSnapshotsCommand({ OwnerIds: ['self'], ...paged(NextToken) })
+        const { Snapshots = [], NextToken: next } = await this.#client.send(command, { abortSignal })
+        return { take: () => void (count += Snapshots.length), next }
+      },
+    )
+    return { count, isWhole }
+  }
+
+  /** Of On-Demand instances of the account that run, or are about to, by type. */
+  async runningVcpus(signal: AbortSignal): Promise<{ byType: ReadonlyMap<string, number>; isWhole: boolean }> {
+    const Filters = [{ Name: 'instance-state-name', Values: ['pending', 'running'] }]
+    const byType = new Map<string, number>()
+    const isWhole = await this.#pages(
+      'ec2:DescribeInstances',
+      usagePagesMax,
+      signal,
+      async (NextToken, abortSignal) => {
+        const command = new DescribeInstancesCommand({ Filters, ...paged(NextToken) })
+        const { Reservations = [], NextToken: next } = await this.#client.send(command, { abortSignal })
+        const onDemand = Reservations.flatMap(({ Instances = [] }) => Instances).filter(
+          ({ InstanceLifecycle }) => InstanceLifecycle === undefined,
+        )
+        const add = (): void => {
+          for (const { InstanceType = '', CpuOptions: { CoreCount = 0, ThreadsPerCore = 1 } = {} } of onDemand)
+            byType.set(InstanceType, (byType.get(InstanceType) ?? 0) + CoreCount * ThreadsPerCore)
+        }
+        return { take: add, next }
+      },
+    )
+    return { byType, isWhole }
+  }
+
   async securityGroups(ids: readonly string[], signal: AbortSignal): Promise<readonly SecurityGroup[]> {
     const command = new DescribeSecurityGroupsCommand({ GroupIds: [...ids] })
     const { SecurityGroups = [] } = await this.#send('ec2:DescribeSecurityGroups', signal, abortSignal =>
@@ -272,13 +332,31 @@ export class Ec2Calls {
     send: (nextToken: string | undefined, signal: AbortSignal) => Promise<Page<T>>,
   ): Promise<T[]> {
     const all: T[] = []
-    let token: string | undefined
-    do {
-      const page = await this.#send(call, signal, abortSignal => send(token, abortSignal))
-      all.push(...(page.items ?? []))
-      token = page.next === '' ? undefined : page.next
-    } while (token !== undefined)
+    await this.#pages(call, Infinity, signal, async (token, abortSignal) => {
+      const { items = [], next } = await send(token, abortSignal)
+      return { take: () => void all.push(...items), next }
+    })
     return all
+  }
+
+  /** Each page is taken once, however often it was asked for. Whether those were all pages. */
+  async #pages(
+    call: string,
+    pagesMax: number,
+    signal: AbortSignal,
+    send: (
+      nextToken: string | undefined,
+      signal: AbortSignal,
+    ) => Promise<{ readonly take: () => void; readonly next: string | undefined }>,
+  ): Promise<boolean> {
+    let token: string | undefined
+    for (let pageCount = 0; pageCount < pagesMax; pageCount++) {
+      const { take, next } = await this.#send(call, signal, abortSignal => send(token, abortSignal))
+      take()
+      token = next === '' ? undefined : next
+      if (token === undefined) return true
+    }
+    return false
   }
 }
 

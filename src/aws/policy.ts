@@ -15,6 +15,8 @@ interface CallUse {
   /** What the tag that counts is of. */
   readonly key?: 'ec2' | 'ebs'
   readonly why: string
+  /** Recoveries are made without it, too. */
+  readonly isOptional?: true
 }
 
 export const callsUsed: readonly CallUse[] = [
@@ -53,6 +55,8 @@ export const callsUsed: readonly CallUse[] = [
   { action: 'ec2:DescribeSnapshots', scope: 'any', why: 'what there is' },
   { action: 'ec2:DescribeSubnets', scope: 'any', why: 'plans' },
   { action: 'ec2:DescribeVolumes', scope: 'any', why: 'what there is' },
+  { action: 'servicequotas:GetServiceQuota', scope: 'any', isOptional: true, why: 'quotas in plans' },
+  { action: 'servicequotas:GetAWSDefaultServiceQuota', scope: 'any', isOptional: true, why: 'quotas in plans' },
   { action: 'kms:CreateGrant', scope: 'granting', why: 'machines with encrypted volumes' },
   { action: 'kms:Decrypt', scope: 'key', why: 'encrypted snapshots and volumes' },
   { action: 'kms:DescribeKey', scope: 'key', why: 'encrypted snapshots and volumes' },

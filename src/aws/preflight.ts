@@ -6,6 +6,8 @@ import { snapshotKeyOf, type VpgDefinition } from '../timeline/definition.ts'
 import type { Ec2Calls, Image, Subnet } from './ec2-calls.ts'
 import type { ChainOutlook } from './chains.ts'
 import { errorNameOf } from './failures.ts'
+import type { QuotaCalls } from './quota-calls.ts'
+import { checkQuotas } from './quotas.ts'
 import type { AwsConfig } from './service.ts'
 import { parseSettings, settingsToJson, type AwsSettings, type MachineSettings, type VolumeType } from './settings.ts'
 
@@ -19,7 +21,8 @@ const machineMillis = 120_000
 const completionMillis = 60_000
 /** From a put to its answer, where the region is near. */
 const millisPerPut = 100
-const pendingSnapshotsMax = 100
+/** Where the account's quota is not known. */
+const pendingSnapshotsMaxDefault = 100
 const iopsPerGiBMax: Readonly<Partial<Record<VolumeType, number>>> = { gp3: 500, io1: 50, io2: 1000 }
 const iopsOfItself: Readonly<Partial<Record<VolumeType, number>>> = { gp3: 3000, io1: 100, io2: 100 }
 const gibibytesMax = 65_536
@@ -27,10 +30,15 @@ const gibibytesMax = 65_536
 /** Of a volume that is to be encrypted with the key what its standby chain has: undefined where there is none. */
 export type LookAtChain = (volume: number, kmsKey: string | undefined) => Promise<ChainOutlook | undefined>
 
+interface PlanTools {
+  readonly config: AwsConfig
+  readonly ec2: Ec2Calls
+  readonly quotas: QuotaCalls
+}
+
 export async function planRecovery(
   request: TargetRequest,
-  config: AwsConfig,
-  ec2: Ec2Calls,
+  { config, ec2, quotas }: PlanTools,
   lookAtChain: LookAtChain,
   signal: AbortSignal,
 ): Promise<TargetPlan> {
@@ -63,7 +71,18 @@ export async function planRecovery(
     const most = Math.max(iopsOfItself[type] ?? 0, perGiB * sizeGiB) // what it has of itself is never too much
     if (iops > most) faults.push(`${name}: ${type} of ${sizeGiB} GiB has at most ${most} IOPS (${perGiB} a GiB)`)
   }
-  if (faults.length > 0)
+  // Whoever has to mend the rest first need not wait for what is in use to be counted.
+  const taken =
+    faults.length > 0
+      ? undefined
+      : await checkQuotas(
+          { volumes: sizes, machines: needs.filter(({ instanceType }) => instanceType !== '') },
+          quotas,
+          ec2,
+          signal,
+        )
+  faults.push(...(taken?.faults ?? []))
+  if (taken === undefined || faults.length > 0)
     throw new Failure('REQUEST_INVALID', `AWS cannot do this: ${faults.join('; ')}`, { faultCount: faults.length })
 
   let copySizeBytes = 0
@@ -82,20 +101,22 @@ export async function planRecovery(
       )
   }
   const blocks = copySizeBytes / ebsBlockSizeBytes
-  const putsPerSecond = Math.min(config.putsPerSecondMax, (config.putsAtOnceMax * 1000) / millisPerPut)
+  const putsPerSecondMax = Math.min(config.putsPerSecondMax, taken.putsPerSecondMax ?? Infinity)
+  const putsPerSecond = Math.min(putsPerSecondMax, (config.putsAtOnceMax * 1000) / millisPerPut)
   const putMillis = (blocks / putsPerSecond) * 1000
   remarks.push(
-    `about ${Math.ceil(blocks)} blocks are put (of a volume without a standby snapshot more, where its data lies thinly spread; zeros are left out), at ${Math.floor(putsPerSecond)} a second or what the account's quota allows`,
+    `about ${Math.ceil(blocks)} blocks are put (of a volume without a standby snapshot more, where its data lies thinly spread; zeros are left out), at ${Math.floor(putsPerSecond)} a second${taken.putsPerSecondMax === undefined ? " or what the account's quota allows" : `; the account's quota is ${taken.putsPerSecondMax}`}`,
     `puts cost about ${usd(blocks * putPriceUsdPerBlock)}, storing the snapshots about ${usd((copySizeBytes / GiB) * storagePriceUsdPerGiBMonth)} a month; volumes and instances cost as everywhere (prices of us-east-1)`,
   )
   for (const key of new Set(sizes.flatMap(({ kmsKey }) => kmsKey ?? [])))
     remarks.push(`whether the key ${key} exists, and may be used by the VRA, shows when the first snapshot begins`)
   const pendingCount = await ec2.pendingSnapshotCount(signal)
+  const pendingSnapshotsMax = taken.pendingSnapshotsMax ?? pendingSnapshotsMaxDefault
   if (pendingCount + Math.min(sizes.length, snapshotsWrittenAtOnceMax) > pendingSnapshotsMax)
     remarks.push(
       `an account may have ${pendingSnapshotsMax} snapshots pending, and has ${pendingCount} at this moment: the recovery waits until some of them are completed`,
     )
-  remarks.push(quotaRemark(sizes, needs))
+  remarks.push(...taken.remarks)
   const expectedMillis = putMillis + completionMillis + machineMillis
   return { settings: settingsToJson(settings), copySizeBytes, expectedMillis, remarks }
 }
@@ -137,6 +158,8 @@ interface MachineNeeds {
   readonly name: string
   /** Undefined: it takes no address. */
   readonly subnet: Subnet | undefined
+  /** Empty: none is started. */
+  readonly instanceType: string
   readonly vcpuCount: number
 }
 
@@ -154,20 +177,6 @@ function roomFaults(needs: readonly MachineNeeds[]): string[] {
     const left = free === 0 ? 'no address' : `${free} ${free === 1 ? 'address' : 'addresses'}`
     return `the subnet ${subnet} has ${left} left, and ${names.join(', ')} ${names.length === 1 ? 'needs one' : `need ${names.length}`}`
   })
-}
-
-/** The quotas themselves are another service's, for which the VRA has neither a client nor a permission. */
-function quotaRemark(
-  sizes: readonly { readonly type: VolumeType; readonly sizeBytes: number }[],
-  needs: readonly MachineNeeds[],
-): string {
-  const byType = new Map<VolumeType, number>()
-  for (const { type, sizeBytes } of sizes)
-    byType.set(type, (byType.get(type) ?? 0) + Math.max(1, Math.ceil(sizeBytes / GiB)))
-  const vcpuCount = needs.reduce((sum, each) => sum + each.vcpuCount, 0)
-  const volumes = [...byType].map(([type, sizeGiB]) => `${sizeGiB} GiB of ${type}`)
-  const needed = [...(vcpuCount === 0 ? [] : [`${vcpuCount} vCPUs`]), ...volumes, `${sizes.length} snapshots`]
-  return `it takes ${needed.join(', ')}: whether the account's quotas have room for that is not looked at; Service Quotas shows them`
 }
 
 interface Findings {
@@ -192,7 +201,7 @@ async function checkMachine(
           () => fault(`there is no subnet ${subnetId}`),
         )
   if (subnet !== undefined) checkSubnet(subnet, settings, privateIp, fault)
-  if (machine.start === 'nothing') return { name, subnet: undefined, vcpuCount: 0 }
+  if (machine.start === 'nothing') return { name, subnet: undefined, instanceType: '', vcpuCount: 0 }
   const type =
     instanceType === undefined
       ? undefined
@@ -240,7 +249,7 @@ async function checkMachine(
     remarks.push(
       `${name}: whether the instance profile ${machine.iamProfile} exists, and whether the VRA may give its role to a machine (\`vra aws policy --role\`), shows when the instance starts`,
     )
-  return { name, subnet, vcpuCount: type?.VCpuInfo?.DefaultVCpus ?? 0 }
+  return { name, subnet, instanceType: instanceType ?? '', vcpuCount: type?.VCpuInfo?.DefaultVCpus ?? 0 }
 }
 
 function checkSubnet(

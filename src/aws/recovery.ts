@@ -13,6 +13,7 @@ import type { Ec2Calls } from './ec2-calls.ts'
 import { makeMachine } from './machines.ts'
 import { Memory, tokenOf } from './memory.ts'
 import { planRecovery } from './preflight.ts'
+import type { QuotaCalls } from './quota-calls.ts'
 import { removeTagged, tagsOfRecovery, tracesOf } from './removal.ts'
 import type { AwsConfig } from './service.ts'
 import { parseSettings, type AwsSettings, type MachineSettings } from './settings.ts'
@@ -24,6 +25,7 @@ import { ownKeys, recoveryTags } from './tags.ts'
 export interface RecoveryTools extends SnapshotTools {
   readonly config: AwsConfig
   readonly ec2: Ec2Calls
+  readonly quotas: QuotaCalls
   readonly clock: Clock
   readonly chains: Chains
   readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<Image>
@@ -44,10 +46,10 @@ export class AwsRecoveries {
   }
 
   async plan(request: TargetRequest, signal: AbortSignal): Promise<TargetPlan> {
-    const { config, ec2, chains } = this.#tools
+    const { chains } = this.#tools
     const lookAtChain = (volume: number, kmsKey: string | undefined) =>
       chains.outlookOf({ vpg: request.definition.id, volume, kmsKey }, request.checkpoint, signal)
-    return await planRecovery(request, config, ec2, lookAtChain, signal)
+    return await planRecovery(request, this.#tools, lookAtChain, signal)
   }
 
   async prepare(context: TargetContext): Promise<void> {

@@ -13,7 +13,11 @@ import type { StandbyRecord } from '../timeline/standby.ts'
 
 export interface AwsConfig {
   readonly region: string
-  readonly endpoints: { readonly ebs?: string | undefined; readonly ec2?: string | undefined }
+  readonly endpoints: {
+    readonly ebs?: string | undefined
+    readonly ec2?: string | undefined
+    readonly quotas?: string | undefined
+  }
   /** The value of the owner's tags. */
   readonly siteId: string
   readonly tagKeys: { readonly ec2: string; readonly ebs: string; readonly vpc: string; readonly s3: string }

@@ -41,7 +41,7 @@ function checkCommand(): Command {
       'after',
       `
 EC2 is asked by DryRun, the EBS direct APIs by requests that cannot be carried out. What is allowed only for what bears the owner's
-tag is tried on what does: where there is nothing yet it stays "untried". Run it where the VRA runs: credentials are those of the
+tag is tried on what does: where there is nothing yet it stays "untried". "absent" is what plans can do without: quotas. Run it where the VRA runs: credentials are those of the
 AWS SDK's default chain. The bucket is checked by \`vra store check\`.
 Ends with 0 where nothing is missing, 2 where something is, 4 where AWS does not answer.
 

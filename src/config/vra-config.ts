@@ -195,7 +195,13 @@ const awsSchema = z.strictObject({
     "The owner's site id: the value of the owner's tags, by which `vra aws policy` limits what the VRA may touch.",
     'site-1',
   ),
-  endpoints: z.strictObject({ ebs: awsEndpoint('the EBS direct APIs'), ec2: awsEndpoint('EC2') }).prefault({}),
+  endpoints: z
+    .strictObject({
+      ebs: awsEndpoint('the EBS direct APIs'),
+      ec2: awsEndpoint('EC2'),
+      quotas: awsEndpoint('Service Quotas, which is not asked where only others are set'),
+    })
+    .prefault({}),
   tagKeys: z
     .strictObject({
       ec2: tagKey('instances, their interfaces, and images', 'ZERTO_EC2_RESOURCE'),

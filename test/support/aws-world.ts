@@ -2,7 +2,7 @@ import type { ImagePlan } from '../../src/aging/service.ts'
 import { Attempts } from '../../src/aws/attempts.ts'
 import { copiesOf } from '../../src/aws/chain-memory.ts'
 import { Chains } from '../../src/aws/chains.ts'
-import { newEbsClient, newEc2Client } from '../../src/aws/clients.ts'
+import { newEbsClient, newEc2Client, newQuotaClient } from '../../src/aws/clients.ts'
 import { EbsCalls } from '../../src/aws/ebs-calls.ts'
 import { Ec2Calls } from '../../src/aws/ec2-calls.ts'
 import { Pace } from '../../src/aws/pace.ts'
@@ -13,6 +13,7 @@ import type { TargetContext } from '../../src/recovery/target.ts'
 import type { AwsConfig } from '../../src/aws/service.ts'
 import { ownerKeys, ownKeys } from '../../src/aws/tags.ts'
 import { memoryOf } from '../../src/aws/memory.ts'
+import { QuotaCalls } from '../../src/aws/quota-calls.ts'
 import { Windows } from '../../src/aws/windows.ts'
 import { onAbort } from '../../src/base/abort.ts'
 import type { Clock } from '../../src/base/clock.ts'
@@ -246,7 +247,7 @@ export class AwsWorld {
   config(changes: Partial<AwsConfig> = {}): AwsConfig {
     return {
       region: this.sim.region,
-      endpoints: { ebs: this.sim.endpoint, ec2: this.sim.endpoint },
+      endpoints: { ebs: this.sim.endpoint, ec2: this.sim.endpoint, quotas: this.sim.endpoint },
       siteId: 'site-7',
       tagKeys: ownerKeys,
       putsPerSecondMax: 1000,
@@ -263,6 +264,7 @@ export class AwsWorld {
     const attempts = new Attempts(config.requestTimeoutMillis, clock)
     const ebsClient = newEbsClient({ ...config, requestTimeoutMillis: 60_000 }, 16)
     const ec2Client = newEc2Client({ ...config, requestTimeoutMillis: 60_000 })
+    const quotaClient = newQuotaClient({ ...config, requestTimeoutMillis: 60_000 })
     const windows = new Windows()
     const putters = putHere(config, windows.memory, clock)
     const openImage = (plan: ImagePlan): Promise<Image> => Promise.resolve(model.image(plan.checkpoint))
@@ -275,6 +277,7 @@ export class AwsWorld {
       newPace: () => new Pace(config.putsPerSecondMax, clock),
       ebs: new EbsCalls(ebsClient, attempts),
       ec2: new Ec2Calls(ec2Client, attempts),
+      quotas: new QuotaCalls(quotaClient, attempts),
     }
     const chains = new Chains({
       ...snapshotTools,
@@ -293,6 +296,7 @@ export class AwsWorld {
       await putters.close()
       ebsClient.destroy()
       ec2Client.destroy()
+      quotaClient?.destroy()
     }
     return { ...snapshotTools, config, chains, openImage, close }
   }

@@ -10,7 +10,7 @@ import { Scenario } from './scenario-site.ts'
 t.test('as instances of AWS', async t => {
   const sim = await AwsSim.start()
   t.teardown(() => sim.close())
-  const aws = `aws: { region: ${sim.region}, siteId: site-1, endpoints: { ebs: '${sim.endpoint}', ec2: '${sim.endpoint}' } }`
+  const aws = `aws: { region: ${sim.region}, siteId: site-1, endpoints: { ebs: '${sim.endpoint}', ec2: '${sim.endpoint}', quotas: '${sim.endpoint}' } }`
   const environment = { AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'secret' }
   const scenario = await Scenario.make(t, { more: [aws], environment })
   const machines = await Machines.start(scenario)

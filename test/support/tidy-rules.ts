@@ -53,6 +53,7 @@ export const packageOwners: Readonly<Record<string, readonly string[]>> = {
   '@aws-sdk/client-kms': ['store'],
   '@aws-sdk/client-ebs': ['aws'],
   '@aws-sdk/client-ec2': ['aws'],
+  '@aws-sdk/client-service-quotas': ['aws'],
   '@smithy/node-http-handler': ['store', 'aws'],
   protobufjs: ['wire'],
   lz4: ['codec'],

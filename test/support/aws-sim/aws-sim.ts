@@ -8,9 +8,10 @@ import { Ec2, type Ec2Options } from './ec2.ts'
 import { Faults, type Fault } from './faults.ts'
 import { isAllowed, type Policy } from './policy.ts'
 import { list, parseQuery, text, texts, xmlOf, type Value } from './query.ts'
+import { quotaOperationOf, Quotas } from './quotas.ts'
 import { Refusal } from './refusal.ts'
 
-// The EBS direct APIs and the EC2 query API of one account and region, over HTTP, as strict as AWS is known to be, for whatever client has an
+// The EBS direct APIs, the EC2 query API and Service Quotas of one account and region, over HTTP, as strict as AWS is known to be, for whatever client has an
 // endpoint option. What it holds can be looked at, what it does can be made to fail.
 
 export type { Fault } from './faults.ts'
@@ -67,6 +68,7 @@ interface Answer {
 export class AwsSim {
   readonly account: Account
   readonly faults = new Faults()
+  readonly quotas = new Quotas()
   /** Operations in the order in which they came. */
   readonly calls: string[] = []
   /** Told when a call was carried out, or refused, before it is answered. */
@@ -169,14 +171,19 @@ export class AwsSim {
     for await (const chunk of incoming as AsyncIterable<Buffer>) chunks.push(chunk)
     const body = Buffer.concat(chunks)
     const url = new URL(incoming.url ?? '/', this.endpoint)
-    const isEc2 = url.pathname === '/'
+    const quotaOperation = quotaOperationOf(incoming.headers)
+    const isEc2 = url.pathname === '/' && quotaOperation === undefined
+    const service = isEc2 ? 'ec2' : quotaOperation === undefined ? 'ebs' : 'servicequotas'
+    const isOfQuotas = quotaOperation !== undefined
     let fault: Fault | undefined
     let answer: Answer
     let number = 0
     let operation = ''
     try {
       const query = isEc2 ? parseQuery(body.toString()) : {}
-      operation = isEc2 ? (text(query['Action']) ?? '') : ebsOperationOf(incoming.method ?? '', url.pathname).operation
+      operation = isEc2
+        ? (text(query['Action']) ?? '')
+        : (quotaOperation ?? ebsOperationOf(incoming.method ?? '', url.pathname).operation)
       number = this.calls.push(operation)
       fault = this.faults.take(operation, number)
       if (fault?.kind === 'hang') {
@@ -189,16 +196,20 @@ export class AwsSim {
       if (fault?.kind === 'refuse')
         throw new Refusal(fault.status, fault.code, fault.message ?? 'as planned', fault.reason)
       if (fault?.kind === 'corrupt' && operation === 'PutSnapshotBlock') body[body.length >> 1]! ^= 1
-      this.#checkSigned(incoming.headers, body, isEc2 ? 'ec2' : 'ebs', fault?.kind === 'corrupt')
-      if (this.denied.includes(operation))
+      this.#checkSigned(incoming.headers, body, service, fault?.kind === 'corrupt')
+      const denies =
+        this.denied.includes(operation) ||
+        (this.policy !== undefined && !this.#isAllowed(this.policy, { service, operation, query, url, body }))
+      if (denies)
         throw isEc2
           ? new Refusal(403, 'UnauthorizedOperation', `You are not authorized to perform: ec2:${operation}.`)
-          : new Refusal(403, 'AccessDeniedException', `not authorized to perform: ebs:${operation}`)
-      if (this.policy !== undefined && !this.#isAllowed(this.policy, operation, query, url.pathname, body))
-        throw isEc2
-          ? new Refusal(403, 'UnauthorizedOperation', `You are not authorized to perform: ec2:${operation}.`)
-          : new Refusal(403, 'AccessDeniedException', `not authorized to perform: ebs:${operation}`)
-      if (isEc2) {
+          : new Refusal(
+              isOfQuotas ? 400 : 403,
+              'AccessDeniedException',
+              `not authorized to perform: ${service}:${operation}`,
+            )
+      if (isOfQuotas) answer = { status: 200, body: Buffer.from(JSON.stringify(this.quotas.perform(operation, body))) }
+      else if (isEc2) {
         const inside = xmlOf(this.#ec2.perform(operation, query))
         const namespace = 'http://ec2.amazonaws.com/doc/2016-11-15/'
         const xml = `<?xml version="1.0" encoding="UTF-8"?>\n<${operation}Response xmlns="${namespace}"><requestId>0</requestId>${inside}</${operation}Response>`
@@ -225,10 +236,15 @@ export class AwsSim {
   }
 
   /** The call itself, and the tags that it gives to what it makes. */
-  #isAllowed(policy: Policy, operation: string, query: Record<string, Value>, pathname: string, body: Buffer): boolean {
+  #isAllowed(
+    policy: Policy,
+    asked: { service: string; operation: string; query: Record<string, Value>; url: URL; body: Buffer },
+  ): boolean {
+    const { service, operation, query, body } = asked
+    const { pathname } = asked.url
     const { account } = this
     const { region } = this.#options
-    const isEc2 = pathname === '/'
+    const isEc2 = service === 'ec2'
     const tagsOf = (id: string): Tags | undefined =>
       [account.snapshots, account.volumes, account.images, account.instances]
         .map(all => all.get(id)?.tags)
@@ -244,7 +260,7 @@ export class AwsSim {
         : []
     const requestTags = new Map(given.map(({ Key, Value }) => [text(Key) ?? '', text(Value) ?? '']))
     const resources = ids.map(id => ({ id, tags: tagsOf(id) }))
-    const action = `${isEc2 ? 'ec2' : 'ebs'}:${operation}`
+    const action = `${service}:${operation}`
     const tagging = { action: 'ec2:CreateTags', region, requestTags, resources: [], createAction: operation }
     const kmsKeys = this.#kmsKeysOf(operation, ids, body)
     const ofKeys = kmsKeys.size === 0 ? [] : (kmsActions[operation] ?? [])

@@ -172,6 +172,7 @@ export class Ec2 {
         'InvalidVolume.NotFound',
         this.#listed(this.#account.volumes),
         each => this.#volumeXml(each),
+        each => ({ 'volume-type': each.type }),
       ),
     AttachVolume: parameters => {
       const volume = this.#volume(text(parameters['VolumeId']))
@@ -664,6 +665,7 @@ export class Ec2 {
       instanceState: { code: 0, name: this.#account.stateOfInstance(instance) },
       privateIpAddress: isGone ? undefined : instance.privateIp,
       instanceType: instance.type,
+      cpuOptions: { coreCount: this.#account.instanceTypes.get(instance.type)?.vcpuCount, threadsPerCore: 1 },
       clientToken: instance.token,
       rootDeviceName: instance.rootDevice,
       subnetId: isGone ? undefined : instance.subnet,

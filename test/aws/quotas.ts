@@ -1,0 +1,104 @@
+import t, { type Test } from 'tap'
+import type { AwsConfig } from '../../src/aws/service.ts'
+import type { Json } from '../../src/timeline/recovery.ts'
+import { AwsWorld, bootableModel } from '../support/aws-world.ts'
+
+const { signal } = new AbortController()
+const machine = { instanceType: 'm7i.large', subnet: 'subnet-1' }
+const gp3Tib = 'L-7A658B76'
+const snapshotsPerRegion = 'L-309BACF6'
+const standardVcpus = 'L-1216C47A'
+const ofQuotas = ['GetServiceQuota', 'GetAWSDefaultServiceQuota']
+
+/** Of a VPG of one machine with two volumes, each of which becomes 1 GiB. */
+async function newPlanner(t: Test, withoutEndpoints: readonly (keyof AwsConfig['endpoints'])[] = []) {
+  const model = bootableModel()
+  const checkpoint = model.checkpoint()
+  const world = await AwsWorld.start(model, { pageItemsMax: 1 })
+  const endpoints = Object.fromEntries(
+    Object.entries(world.config().endpoints).filter(([name]) => !withoutEndpoints.some(other => other === name)),
+  )
+  const tools = world.tools({ endpoints })
+  t.teardown(async () => {
+    await tools.close()
+    await world.close()
+  })
+  const sizes = checkpoint.volumes.map(({ number, sizeBytes }) => ({
+    ...{ volume: number, sizeBytes, dataSizeBytes: sizeBytes },
+  }))
+  const vms = [{ name: 'web', volumes: [1, 2] }]
+  const plan = (settings: Json = { machine }) => {
+    const request = { kind: 'test', definition: model.definition(), checkpoint, vms, sizes, settings } as const
+    return world.recoveries(tools).plan(request, signal)
+  }
+  const recover = async (id: string): Promise<void> => {
+    const held = { record: world.record(checkpoint, { machine }, id) }
+    await world.recoveries(tools).prepare(world.context(held, signal))
+  }
+  return { world, plan, recover, remarks: async () => (await plan()).remarks.join('\n') }
+}
+
+t.test('what has no room is found before anything is created, each quota with its code', async t => {
+  const { world, plan, recover, remarks } = await newPlanner(t)
+  const { applied } = world.sim.quotas
+  await recover('r-000000000001')
+  await recover('r-000000000002')
+  const before = world.sim.calls.length
+  const of4 =
+    'quotas have room for 2 GiB of gp3 (4 GiB of 50 TiB in use); 2 snapshots of the region (4 snapshots of 100000'
+  t.match(await remarks(), of4, 'defaults, where nothing was ever raised')
+  t.match(await remarks(), '2 vCPUs of running On-Demand instances (Standard) (4 vCPUs of 64 vCPUs in use)')
+  const refused = (words: string) => t.rejects(plan(), { code: 'REQUEST_INVALID', message: words })
+  applied.set(gp3Tib, 5 / 1024)
+  await refused('the quota L-7A658B76 has no room for 2 GiB of gp3 (4 GiB of 5 GiB in use): have it raised')
+  applied.set(snapshotsPerRegion, 5)
+  await refused('the quota L-309BACF6 has no room for 2 snapshots of the region (4 snapshots of 5 snapshots in use)')
+  applied.clear()
+  applied.set(standardVcpus, 5)
+  await refused('the quota L-1216C47A has no room for 2 vCPUs of running On-Demand instances (Standard) (4 vCPUs of 5')
+  t.ok((await plan({ machine: { ...machine, start: 'nothing' } })).copySizeBytes, 'no machine, no vCPUs')
+  applied.set(standardVcpus, 4)
+  const [stopped] = world.sim.account.instances.values()
+  stopped!.heading = 'stopped'
+  t.match(
+    await remarks(),
+    'quotas that it nearly fills: 2 vCPUs of running On-Demand instances (Standard) (2 vCPUs of 4',
+  )
+  applied.set('L-B3A130E6', 150)
+  await t.rejects(plan({ machine, volumes: { type: 'io1', iops: 100 } }), {
+    message: 'the quota L-B3A130E6 has no room for 200 IOPS of io1 (0 IOPS of 150 IOPS in use)',
+  })
+  const asked = new Set(world.sim.calls.slice(before).map(call => call.replace(/^Describe.*/, 'Describe')))
+  t.strictSame(asked, new Set(['Describe', ...ofQuotas]))
+})
+
+t.test('the pace of puts, and how many snapshots may be pending, are those of the account', async t => {
+  const { world, plan, remarks } = await newPlanner(t)
+  const asIs = (await plan()).expectedMillis
+  world.sim.quotas.applied.set('L-AFAE1BE8', 1).set('L-94D7AB7D', 1)
+  t.match(await remarks(), "at 1 a second; the account's quota is 1")
+  t.match(await remarks(), 'an account may have 1 snapshots pending, and has 0 at this moment')
+  t.ok((await plan()).expectedMillis > asIs)
+})
+
+t.test('who may not ask, gets no answer, or asks of what nobody knows, plans all the same, and is told so', async t => {
+  const { world, plan, remarks } = await newPlanner(t)
+  const unknown = 'whether quotas have room is not known of 2 GiB of gp3; 2 snapshots of the region; 2 vCPUs of running'
+  world.sim.denied = ofQuotas
+  t.match(await remarks(), unknown)
+  t.match(await remarks(), 'the VRA may not ask Service Quotas, which `vra aws policy` would let it')
+  world.sim.denied = []
+  world.sim.faults.next('GetServiceQuota', { kind: 'refuse', status: 500, code: 'ServiceException' })
+  t.match(await remarks(), /not known of 2 GiB of gp3.*AWS puts servicequotas:GetServiceQuota off/)
+  const { instanceTypes } = world.sim.account
+  instanceTypes.set('mac2.metal', { architectures: ['x86_64'], bootModes: ['uefi'], vcpuCount: 8 })
+  const ofMac = (await plan({ machine: { ...machine, instanceType: 'mac2.metal' } })).remarks.join('\n')
+  t.match(ofMac, 'not known of 8 vCPUs of mac2.metal')
+  t.match(ofMac, 'quotas have room for 2 GiB of gp3')
+})
+
+t.test("where other endpoints are not AWS's own, and that of quotas is not told, nobody is asked", async t => {
+  const { world, remarks } = await newPlanner(t, ['quotas'])
+  t.match(await remarks(), /not known of 2 GiB of gp3.*aws\.endpoints\.quotas is not set in the configuration/)
+  t.equal(world.sim.callCount('GetServiceQuota'), 0)
+})
