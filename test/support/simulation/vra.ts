@@ -488,6 +488,7 @@ export class SimulatedVra {
       this.#noteFormer(former, running, name, notice)
       return
     }
+    if (running !== undefined && running !== this.#running) return // of a former one that was fenced, and is ending
     switch (name) {
       case 'segmentCommitted':
         running?.ingest.offloaded(vpg, (notice as AgingNotices['segmentCommitted']).offloaded)
