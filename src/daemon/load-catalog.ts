@@ -11,8 +11,10 @@ import type { ReconciledVpg } from './reconcile.ts'
  */
 const rowsPerFlush = 1_000
 
+type HistoryIndex = Pick<Catalog, 'loadVpg' | 'dropCheckpointsAbove' | 'addSegment' | 'addCheckpoints' | 'flush'>
+
 /** Makes the index say what the store and the log say of segments and checkpoints: what agents and people ask for at once. */
-export async function loadHistory(catalog: Catalog, vpgs: readonly ReconciledVpg[]): Promise<void> {
+export async function loadHistory(catalog: HistoryIndex, vpgs: readonly ReconciledVpg[]): Promise<void> {
   for (const { opened, logCheckpoints } of vpgs) {
     const { definition, segments, checkpoints, offloaded, indexedThrough } = opened
     const vpg = definition.id
@@ -38,7 +40,7 @@ export async function addNoted(
 }
 
 /** The same while the store is away: the index goes on from what it said of the store, and says of the log what the log says. */
-export async function loadRemembered(catalog: Catalog, vpgs: readonly ReconciledVpg[]): Promise<void> {
+export async function loadRemembered(catalog: HistoryIndex, vpgs: readonly ReconciledVpg[]): Promise<void> {
   for (const { opened, logCheckpoints } of vpgs) {
     const { definition, checkpoints } = opened
     // The memory may be behind the note, and be none any more by the next start.

@@ -157,6 +157,17 @@ export class Faults {
         else vra.kill()
         later(0, 8_000, () => vra.start())
         return
+      case 'the VRA starts while the store is away':
+        vra.store.isDown = true
+        if (random.chance(0.7)) vra.kill()
+        else vra.losePower()
+        later(0, 2_000, () => vra.start())
+        later(4_000, random.chance(0.2) ? 120_000 : 30_000, () => (vra.store.isDown = false))
+        return
+      case "the VRA's index is lost":
+        vra.loseIndex()
+        later(0, 4_000, () => vra.start())
+        return
       case 'a record of the log rots':
         vra.rot()
         later(0, 8_000, () => vra.start())
@@ -320,6 +331,8 @@ const vraFaults = [
   'the VRA loses its power',
   'the VRA loses its power',
   'the VRA stops',
+  'the VRA starts while the store is away',
+  "the VRA's index is lost",
   'another appliance takes over',
   'a record of the log rots',
   "the VRA's disk is full",

@@ -22,7 +22,9 @@ import { World } from './world.ts'
 // 5. What was called offloaded outlives the appliance: another one on an empty disk goes on from there, or on the disk of one before it. The former owner
 //    stops by itself, and nothing that it does meanwhile harms.
 // 6. What has rotted in the log is never in an image: its checkpoints are refused, then withdrawn, and later ones are back by themselves.
-// 7. Within a bounded time after the last fault there is a checkpoint of what the disks hold, of all volumes.
+// 7. The index of every start has each checkpoint that is retained and none that has left, whatever it was filled from: notes of the run before, with a
+//    store that answers then, or later, or nothing.
+// 8. Within a bounded time after the last fault there is a checkpoint of what the disks hold, of all volumes.
 
 export interface Mutations extends VraMutations, AgentMutations, CheckMutations {}
 
@@ -127,6 +129,7 @@ class History {
     await world.run(world.nowMillis + readMillisMax, () => this.#vra.isRunning)
     this.#checkRecords()
     await this.#readAtEnd()
+    await this.#compareIndexes()
     return this.#outcome()
   }
 
@@ -195,6 +198,30 @@ class History {
     }
     await world.run(world.nowMillis + readMillisMax, () => leftCount === 0)
     if (leftCount > 0) throw new Error('checkpoints could not be read in time')
+  }
+
+  /** The index that came through everything, and one that is filled from log and store alone. */
+  async #compareIndexes(): Promise<void> {
+    const [world, vra] = [this.#world, this.#vra]
+    const kept = await this.#indexed()
+    vra.loseIndex()
+    vra.start()
+    await world.run(world.nowMillis + readMillisMax, () => vra.isRunning)
+    const filled = new Set(await this.#indexed())
+    const retained = new Set(vra.retained().filter(ordinal => vra.isOffered(ordinal)))
+    const lacking = kept.filter(ordinal => !filled.has(ordinal) && retained.has(ordinal))
+    const isCompared = (ordinal: Ordinal): boolean => ordinal <= (kept.at(-1) ?? 0) && vra.isOffered(ordinal)
+    const added = [...filled].filter(ordinal => isCompared(ordinal) && !kept.includes(ordinal))
+    if (lacking.length > 0) throw new Error(`only an index that was kept has the checkpoints ${lacking.join(', ')}`)
+    if (added.length > 0) throw new Error(`an index that was kept lacks the checkpoints ${added.join(', ')}`)
+  }
+
+  async #indexed(): Promise<readonly Ordinal[]> {
+    let ordinals: readonly Ordinal[] | undefined
+    this.#world.background(this.#vra.indexed().then(found => void (ordinals = found)))
+    await this.#world.run(this.#world.nowMillis + readMillisMax, () => ordinals !== undefined)
+    if (ordinals === undefined) throw new Error('the index does not answer')
+    return ordinals
   }
 
   /** A checkpoint with a record that has rotted is refused until the hole is known, and withdrawn from then on. */

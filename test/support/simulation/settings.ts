@@ -89,7 +89,7 @@ export function vraSettings(world: World, sites: readonly AgentSettings[], { isL
       volumes,
       streams: sites.map(({ id: agent, stream: number }) => ({ number, agent })),
       checkpointIntervalMillis: random.integer(1, 5) * 1_000,
-      historyMillis: isLong ? 600_000 : world.pick([5_000, 20_000, 3_600_000]),
+      historyMillis: isLong ? 600_000 : world.pick([1_500, 5_000, 20_000, 3_600_000]),
       journalLimitSizeBytes: random.chance(0.2) ? world.pick([32, 256]) * KiB : 0,
     },
     aging: {

@@ -1,5 +1,6 @@
 import { MirrorWorker } from '../../../src/aging/mirror-worker.ts'
 import { SegmentMemory } from '../../../src/aging/segment-memory.ts'
+import type { AgingHandlers } from '../../../src/aging/aging.ts'
 import type { AgingConfig, AgingNotices, OpenedVpg, PackedVpg } from '../../../src/aging/service.ts'
 import { Failure, failedWith } from '../../../src/base/failure.ts'
 import {
@@ -11,9 +12,13 @@ import {
   type StreamPosition,
 } from '../../../src/base/ids.ts'
 import { MiB, KiB } from '../../../src/base/units.ts'
+import { loadHistory, loadRemembered } from '../../../src/daemon/load-catalog.ts'
+import type { Log } from '../../../src/daemon/log.ts'
 import { Hashes } from '../../../src/daemon/hashes.ts'
 import { reconcile, type ReconciledVpg } from '../../../src/daemon/reconcile.ts'
 import { Repairs } from '../../../src/daemon/repairs.ts'
+import { StopNotes } from '../../../src/daemon/stop-notes.ts'
+import { recoveredOfOthers, takeStore } from '../../../src/daemon/store-return.ts'
 import { Terms } from '../../../src/daemon/terms.ts'
 import { VpgEntry, VpgTable } from '../../../src/daemon/vpg-table.ts'
 import { silentIngestEvents } from '../../../src/ingest/events.ts'
@@ -33,6 +38,7 @@ import { decodeFrame, type Ack, type Welcome } from '../../../src/wire/wire.ts'
 import { openedVpg } from '../opened-vpg.ts'
 import { SimulatedDisk } from './disk.ts'
 import { SimulatedImages } from './images.ts'
+import { SimulatedIndexFile, type SimulatedCatalog } from './index-file.ts'
 import { SimulatedJournal } from './journal.ts'
 import type { SimulatedAgent } from './agent.ts'
 import type { Network } from './network.ts'
@@ -66,6 +72,8 @@ export interface VraMutations {
   readonly acknowledgesBeforeSync?: boolean
   readonly diskIgnoresSync?: boolean
   readonly neverRepairs?: boolean
+  /** A start believes its notes, and the index was not told of what left the history, or of what is new. */
+  readonly indexMisses?: 'what leaves' | 'what is new'
 }
 
 interface Running {
@@ -75,6 +83,11 @@ interface Running {
   readonly worker: MirrorWorker
   readonly images: SimulatedImages
   readonly entry: VpgEntry
+  readonly table: VpgTable
+  readonly catalog: SimulatedCatalog
+  readonly stop: StopNotes
+  /** What the index and its notes hear of. */
+  readonly handlers: AgingHandlers
 }
 
 const directory = '/var/lib/vra'
@@ -95,6 +108,7 @@ interface Former {
   readonly applianceId: string
   readonly host: Host
   readonly disk: SimulatedDisk
+  readonly indexFile: SimulatedIndexFile
   running: Running | undefined
 }
 
@@ -103,6 +117,7 @@ export class SimulatedVra {
   /** Of the present appliance. */
   host: Host
   disk: SimulatedDisk
+  #indexFile = new SimulatedIndexFile()
   readonly store: SimulatedStore
   /** Checkpoints that were told of as complete. */
   readonly announced = new Map<Ordinal, Checkpoint>()
@@ -216,7 +231,14 @@ export class SimulatedVra {
     this.#world.count(`another appliance takes over, its disk ${disk}; the former one ${former}`)
     this.#archiveLog()
     const used = disk === 'used' ? this.#formers.pop() : undefined
-    this.#formers.push({ applianceId: this.#applianceId, host: this.host, disk: this.disk, running })
+    this.#formers.push({
+      applianceId: this.#applianceId,
+      host: this.host,
+      disk: this.disk,
+      indexFile: this.#indexFile,
+      running,
+    })
+    running.catalog.leave()
     if (former === 'goes on') this.#life = this.#running = this.#worker = undefined
     else {
       if (former === 'loses its power') this.losePower()
@@ -226,6 +248,7 @@ export class SimulatedVra {
     this.#isAdopting = true
     this.host = used?.host ?? new Host(this.#world, `vra${this.#applianceCount + 1}`)
     this.disk = used?.disk ?? this.#newDisk()
+    this.#indexFile = used?.indexFile ?? new SimulatedIndexFile()
     this.disk.isFull = this.disk.failsNextSync = false
     this.#applianceId = used?.applianceId ?? `appliance-${++this.#applianceCount}`
   }
@@ -242,7 +265,7 @@ export class SimulatedVra {
       workspace: new Workspace(packSizeBytes),
       segmentMemory,
     })
-    const config = { ...this.#agingConfig(), applianceId: former.applianceId, adopt: false }
+    const config = { ...this.#agingConfig(), applianceId: former.applianceId, adopt: false, memoDirectory: undefined }
     const looked = worker.open(config).then(
       ({ vpgs }) => {
         if (vpgs.length > 0 && this.#formers.includes(former))
@@ -261,7 +284,7 @@ export class SimulatedVra {
   }
 
   /** What the new owner finds: all that was called offloaded, and of what was acknowledged after that nothing. */
-  #takenOver({ epoch, offloaded, checkpoints }: OpenedVpg): void {
+  #takenOver({ epoch, offloaded }: OpenedVpg, found: ReadonlySet<Ordinal>): void {
     const former = this.#formers.at(-1)
     if (former?.running !== undefined) this.#archiveLog(former.running, former.disk)
     for (const told of this.#toldOffloaded.values()) {
@@ -281,7 +304,6 @@ export class SimulatedVra {
       this.#told.set(stream, position)
       this.#toldOffloaded.set(stream, { stream, ...position }) // up to here the former owner may say so yet
     }
-    const found = new Set(checkpoints.map(({ ordinal }) => ordinal))
     for (const [ordinal, { vector }] of this.announced) {
       if (found.has(ordinal) || covers(offloaded, vector)) continue
       this.#world.count('a checkpoint is lost with its appliance')
@@ -370,8 +392,11 @@ export class SimulatedVra {
     const disk = this.disk.of(life)
     const store = this.store.of(life)
     let running: Running | undefined
+    const storeOpened = untilTold<readonly OpenedVpg[]>()
     const notify = <K extends keyof AgingNotices>(name: K, notice: AgingNotices[K]): void => {
-      if (life.isAlive) this.#noteAging(running, name, notice)
+      if (!life.isAlive) return
+      if (name === 'storeOpened') storeOpened.tell((notice as AgingNotices['storeOpened']).vpgs.map(unpacked))
+      this.#noteAging(running, name, notice)
     }
     const worker = (this.#worker = new MirrorWorker(life.clock, notify, {
       disk,
@@ -379,13 +404,14 @@ export class SimulatedVra {
       workspace: new Workspace(packSizeBytes),
       segmentMemory,
     }))
-    const { vpgs, isStoreAway } = await worker.open(this.#agingConfig())
-    if (isStoreAway) throw new Failure('STORE_UNAVAILABLE', 'the store does not answer')
+    const catalog = this.#indexFile.open(life)
+    const notes = catalog.notes.map(({ vpg: id, text }) => ({ vpg: vpgId(id), text }))
+    const { vpgs, isStoreAway } = await worker.open({ ...this.#agingConfig(), notes })
+    if (isStoreAway && (vpgs[0] === undefined || this.#isAdopting))
+      throw new Failure('STORE_UNAVAILABLE', 'the store does not answer')
     const opened = vpgs[0] === undefined ? await worker.createVpg(this.#definition) : unpacked(vpgs[0])
     if (!life.isAlive) return
-    if (this.#isAdopting) this.#takenOver(opened)
-    this.#definition = opened.definition
-    this.#edge = Math.max(this.#edge, opened.historyEdge)
+    if (opened.indexedThrough !== undefined) world.count('a start reads no manifest, but what came after a note')
     const journal = new SimulatedJournal({
       life,
       disk,
@@ -403,7 +429,19 @@ export class SimulatedVra {
     const [known] = reconcile([opened], recovered)
     const terms = Terms.open(disk, directory)
     terms.prepare([{ id: vpg, above: Math.floor(known!.ingest.lastMarker / 2 ** 32) }])
+    const table = new VpgTable()
+    const entry = new VpgEntry(opened, life.clock)
+    table.add(entry)
+    const stop = new StopNotes({ aging: { stop: () => worker.close() }, catalog, table })
+    await (isStoreAway ? loadRemembered(catalog, [known!]) : loadHistory(catalog, [known!]))
+    if (!life.isAlive) return
+    if (!isStoreAway) stop.indexIsWhole()
+    const found = new Set(catalog.ordinals(vpg))
+    if (this.#isAdopting) this.#takenOver(opened, found)
+    this.#definition = opened.definition
+    this.#edge = Math.max(this.#edge, opened.historyEdge)
     this.#checkRecovered(life, known!)
+    if (!isStoreAway) this.#checkIndex(found, opened)
     const images = new SimulatedImages(life, store, disk, directory)
     const ingest = await Ingest.open({
       listen: { host: '10.0.0.2', port: 7420 },
@@ -413,15 +451,71 @@ export class SimulatedVra {
       issueTerm: (id, above) => terms.issue(id, above),
       hashes: new Hashes({ aging: worker, images: () => images, clock: life.clock }),
       server: this.#network.serverOf(life),
-      events: this.#ingestEvents(life, worker),
+      events: this.#ingestEvents(life, worker, catalog),
     })
     if (!life.isAlive) return
-    const entry = new VpgEntry(opened, life.clock)
-    running = this.#running = { life, journal, ingest, worker, images, entry }
+    const handlers = stop.watching(this.#indexing(catalog), error => world.fail(error))
+    running = this.#running = { life, journal, ingest, worker, images, entry, table, catalog, stop, handlers }
     if (this.#hasRotted && this.#mutations.neverRepairs !== true) this.#repair(running)
     ingest.offloaded(vpg, opened.offloaded)
+    world.trace(`vra ${life.name} runs${isStoreAway ? ' without the store' : ''}`)
+    if (isStoreAway) {
+      world.count('a start without the store')
+      const without = running
+      world.background(storeOpened.told.then(vpgs => this.#takeStore(without, vpgs)))
+    } else await worker.start({ durable: journal.durable() })
+  }
+
+  /** The store has answered a VRA that was started without it. */
+  async #takeStore(running: Running, vpgs: readonly OpenedVpg[]): Promise<void> {
+    const { life, catalog, ingest, table, stop, worker, journal, entry } = running
+    const log = { warn: () => undefined, error: () => undefined } as unknown as Log
+    const unknownInLog = recoveredOfOthers(journal.recovered, vpgs)
+    try {
+      await takeStore({ catalog, clock: life.clock, ingest, log, table, unknownInLog }, vpgs)
+    } catch (error) {
+      if (!failedWith(error, 'PEER_LOST')) throw error
+      this.#world.count('the VRA ends: its VPG went on elsewhere while the store was away')
+      this.#end(life)
+      return
+    }
+    if (!life.isAlive) return
+    this.#world.count('the store answers a VRA that was started without it')
+    stop.indexIsWhole()
+    const [opened] = vpgs
+    if (opened === undefined) throw new Error('the store has no VPG any more')
+    this.#definition = entry.definition
+    this.#edge = Math.max(this.#edge, entry.historyEdge)
+    this.#takeHoles(running, entry.holes)
+    await catalog.flush()
+    this.#checkIndex(new Set(catalog.ordinals(vpg)), opened)
     await worker.start({ durable: journal.durable() })
-    world.trace(`vra ${life.name} runs`)
+  }
+
+  /** As agingHandlers of the daemon. */
+  #indexing(catalog: SimulatedCatalog): AgingHandlers {
+    const failed = (error: unknown): void => this.#world.fail(error)
+    return {
+      segmentCommitted: ({ segment, offloaded }) => void catalog.addSegment({ vpg, segment, offloaded }).catch(failed),
+      folded: ({ segmentsThroughCommit: throughCommitNumber }) =>
+        void catalog.dropSegments({ vpg, throughCommitNumber }).catch(failed),
+      historyEdgeMoved: ({ edge, kept }) => {
+        if (this.#mutations.indexMisses !== 'what leaves')
+          void catalog.dropCheckpoints({ vpg, edge, kept }).catch(failed)
+      },
+      checkpointsThinned: ({ dropped }) => void catalog.thinCheckpoints({ vpg, dropped }).catch(failed),
+    }
+  }
+
+  /** Whatever it was filled from, the index has what was told of and is retained, and nothing that left the history. */
+  #checkIndex(found: ReadonlySet<Ordinal>, { holes, tags, historyEdge }: OpenedVpg): void {
+    for (const ordinal of this.retained())
+      if (!found.has(ordinal) && holeOver(holes, ordinal) === undefined)
+        throw new Error(`the checkpoint ${ordinal} is lost: the index of a start lacks it`)
+    const kept = new Set(tags.map(tag => tag.ordinal))
+    for (const ordinal of found)
+      if (ordinal < historyEdge && !kept.has(ordinal))
+        throw new Error(`the checkpoint ${ordinal} has left the history, and the index of a start has it`)
   }
 
   /** As long as the process lives, what is damaged is asked for again. */
@@ -443,7 +537,7 @@ export class SimulatedVra {
       store: { kind: 'directory', directory: '/nowhere' },
       logDirectory: directory,
       scratchDirectory: `${directory}/scratch`,
-      memoDirectory: undefined,
+      memoDirectory: `${directory}/vpgs`,
       applianceId: this.#applianceId,
       adopt: this.#isAdopting,
       segmentSizeBytesTarget: 64 * KiB,
@@ -452,7 +546,7 @@ export class SimulatedVra {
     }
   }
 
-  #ingestEvents(life: Life, worker: MirrorWorker): typeof silentIngestEvents {
+  #ingestEvents(life: Life, worker: MirrorWorker, catalog: SimulatedCatalog): typeof silentIngestEvents {
     const world = this.#world
     return {
       ...silentIngestEvents,
@@ -472,6 +566,7 @@ export class SimulatedVra {
       },
       checkpointComplete: (_vpg, checkpoint) => {
         if (!life.isAlive || life !== this.#life) return
+        if (this.#mutations.indexMisses !== 'what is new') catalog.addCheckpoints(vpg, [checkpoint])
         world.trace(`vra: checkpoint ${checkpoint.ordinal}`)
         this.announced.set(checkpoint.ordinal, checkpoint)
         this.lastComplete = checkpoint
@@ -489,6 +584,8 @@ export class SimulatedVra {
       return
     }
     if (running !== undefined && running !== this.#running) return // of a former one that was fenced, and is ending
+    const handler = running?.handlers[name] as ((notice: unknown) => void) | undefined
+    handler?.(notice)
     switch (name) {
       case 'segmentCommitted':
         running?.ingest.offloaded(vpg, (notice as AgingNotices['segmentCommitted']).offloaded)
@@ -543,8 +640,8 @@ export class SimulatedVra {
     return this.#hasRotted
   }
 
-  /** What a start finds must hold everything that was ever called durable, and every checkpoint that was told of and not given up. */
-  #checkRecovered(life: Life, { ingest, opened, logCheckpoints }: ReconciledVpg): void {
+  /** What a start finds must hold everything that was ever called durable. */
+  #checkRecovered(life: Life, { ingest }: ReconciledVpg): void {
     const named = ingest.durable.map(({ stream, generation, sequence: at }) => `${stream}: ${generation}/${at}`)
     this.#world.trace(`vra ${life.name} has ${named.join(', ')}`)
     for (const [stream, told] of this.#told) {
@@ -556,10 +653,6 @@ export class SimulatedVra {
           `recovered ${durable.generation}/${durable.sequence} of stream ${stream}, but ${told.generation}/${told.sequence} was called durable`,
         )
     }
-    const found = new Set([...opened.checkpoints, ...logCheckpoints].map(({ ordinal }) => ordinal))
-    for (const ordinal of this.retained())
-      if (!found.has(ordinal) && holeOver(opened.holes, ordinal) === undefined)
-        throw new Error(`the checkpoint ${ordinal} is lost: a start does not find it`)
   }
 
   /** What has rotted was the end of its stream: nothing tells of it any more, and its agent sends it again. */
@@ -673,7 +766,7 @@ export class SimulatedVra {
 
   async #redefine(decide: (running: Running) => Promise<VpgDefinition>): Promise<void> {
     const running = this.#running
-    if (running === undefined) return
+    if (running === undefined || running.table.isTakingStore) return // refused as BUSY
     try {
       const definition = await decide(running)
       if (running.life.isAlive && running === this.#running) this.#takeDefinition(running, definition)
@@ -685,7 +778,7 @@ export class SimulatedVra {
   /** Kept from now on, whatever its age; where the store does not take it, or the checkpoint is gone, nothing. */
   async tag(ordinal: Ordinal): Promise<void> {
     const running = this.#running
-    if (running === undefined) return
+    if (running === undefined || running.table.isTakingStore) return // refused as BUSY
     try {
       await running.worker.tag({ vpg, ordinal, name: `tag ${ordinal}` })
       if (running.life.isAlive) this.tagged.add(ordinal)
@@ -697,7 +790,7 @@ export class SimulatedVra {
   /** From here on it may go; whether the store has taken it or not. */
   async untag(ordinal: Ordinal): Promise<void> {
     const running = this.#running
-    if (running === undefined) return
+    if (running === undefined || running.table.isTakingStore) return // refused as BUSY
     this.tagged.delete(ordinal)
     try {
       await running.worker.untag({ vpg, name: `tag ${ordinal}` })
@@ -762,9 +855,25 @@ export class SimulatedVra {
   }
 
   losePower(): void {
+    const life = this.#life
     this.host.isUp = false
-    this.#end(this.#life)
+    this.#end(life)
     this.disk.losePower()
+    if (life !== undefined) this.#indexFile.losePower(life)
+  }
+
+  /** Its process is killed, and the file of its index removed or set aside. */
+  loseIndex(): void {
+    this.kill()
+    this.#indexFile.lose()
+  }
+
+  /** What the index has of the checkpoints that may be asked for. */
+  async indexed(): Promise<readonly Ordinal[]> {
+    const running = this.#running
+    if (running === undefined) throw new Error('the VRA runs when its index is looked at')
+    await running.catalog.flush()
+    return running.catalog.ordinals(vpg).filter(ordinal => ordinal >= this.#edge || this.tagged.has(ordinal))
   }
 
   /** As by SIGTERM. */
@@ -772,9 +881,10 @@ export class SimulatedVra {
     const running = this.#running
     if (running === undefined) return
     this.#isStopping = true
+    running.stop.ingestIsClosing()
     const stopped = running.ingest.close().then(async () => {
       if (!running.life.isAlive) return
-      await running.worker.close()
+      await running.stop.close()
       if (!running.life.isAlive) return
       running.journal.close()
       this.#world.trace('vra: stopped')
@@ -819,6 +929,12 @@ export class SimulatedVra {
     reader.close()
     this.#archived = { from: reader.position() }
   }
+}
+
+function untilTold<T>(): { readonly told: Promise<T>; readonly tell: (value: T) => void } {
+  let tell: (value: T) => void = () => undefined
+  const told = new Promise<T>(resolve => (tell = resolve))
+  return { told, tell }
 }
 
 function unpacked({ checkpointPage, ...packed }: PackedVpg): OpenedVpg {
