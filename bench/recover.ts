@@ -15,11 +15,13 @@ import { atLeast, atMost, type Aim, type Bench, type BenchContext, type BenchRes
 import { everywhere, makeDisk, NbdkitServer } from './disk-servers.ts'
 import { Histogram } from './histogram.ts'
 import { agentName, sendTo, volumeName, VraProcess } from './processes.ts'
+import { chainPart } from './recover-chain.ts'
 
 // What a recovery takes, in parts of their own (--rows NAME of one):
 //
 //   open   from a command to the first byte of a checkpoint over NBD, and to a mounted ext4; how fast it is read, beside nbdkit's own server of a raw file
 //   put    blocks put a second into a simulator of EBS, and into a server that looks at nothing; bytes put against bytes of data
+//   chain  bytes put upon a standby snapshot chain against bytes changed since; see recover-chain.ts
 //   ack    acknowledgements with and without a recovery that is read as fast as it goes
 //
 // Expectation: a command starts in 0.2 s. Opening reads the footers of what is not folded, 16 bytes a write: of 1,000,000 writes 16 MB.
@@ -43,11 +45,12 @@ const vraProgram = path.resolve(import.meta.dirname, '../src/cli/vra.js')
 export const recover: Bench = {
   name: 'recover',
   describes:
-    'command to first byte and to a mounted ext4 over NBD; NBD reads beside nbdkit file; puts to AWS; acks meanwhile. --rows open | put | ack; --full: 10,000,000 writes of 512 bytes',
+    'command to first byte and to a mounted ext4 over NBD; NBD reads beside nbdkit file; puts to AWS; acks meanwhile. --rows open | put | chain | ack; --full: 10,000,000 writes of 512 bytes',
   async run(context) {
     const parts = [
       ['open', openPart],
       ['put', putPart],
+      ['chain', chainPart],
       ['ack', ackPart],
     ] as const
     const results: BenchResult[] = []
