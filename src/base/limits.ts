@@ -248,6 +248,9 @@ export const timelineCellCount = 40
 /** Gaps that a timeline names; it counts the others. */
 export const gapsToldMax = 20
 
+/** A guest of an image is not told that its disk is bad because the store puts a read off, or is away, for a while; its own patience is rarely longer. */
+export const storeReadPatienceMillis = 60_000
+
 // Recoveries.
 /** A record of one as JSON: its checkpoint with 256 volumes and 64 streams takes a fifth of it, the rest is its target's memory. */
 export const recoverySizeBytesMax = 256 * KiB

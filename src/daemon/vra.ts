@@ -49,6 +49,7 @@ import { newestOfEachName, reconcile } from './reconcile.ts'
 import { software } from './software.ts'
 import { StopNotes } from './stop-notes.ts'
 import { StatusReport } from './status-report.ts'
+import { ofReaders, withSharedLoad } from './store-roles.ts'
 import { recoveredOfOthers, takeStore } from './store-return.ts'
 import { Terms } from './terms.ts'
 import { VerifyJobs } from './verify-jobs.ts'
@@ -63,7 +64,8 @@ const imageCacheSizeBytes = 64 * MiB
  * Runs the VRA until the signal, or until a part of it ends that it cannot do without; then it rejects, and whoever
  * started it starts it again. `onReady` is called when agents and the API are served.
  */
-export async function openVra(config: VraConfig, log: Log, onReady: () => void, signal: AbortSignal): Promise<void> {
+export async function openVra(given: VraConfig, log: Log, onReady: () => void, signal: AbortSignal): Promise<void> {
+  const config = { ...given, store: withSharedLoad(given.store) }
   const clock = systemClock
   const startedAtMicros = clock.timestampMicros()
   const parts = new Shutdown()
@@ -197,7 +199,7 @@ export async function openVra(config: VraConfig, log: Log, onReady: () => void, 
     const exports = parts.own(
       new Exports(
         {
-          ...{ store: config.store, dataDirectory: data.directory, cacheSizeBytes: imageCacheSizeBytes },
+          ...{ store: ofReaders(config.store), dataDirectory: data.directory, cacheSizeBytes: imageCacheSizeBytes },
           cache: { file: data.cacheFile, sizeBytesMax: cacheShareOf(config) },
         },
         aging,
@@ -384,7 +386,7 @@ function cacheShareOf({ cache }: VraConfig): number {
 function liveOptions(config: VraConfig, data: DataDirectory, clock: Clock, told: LiveOptions['told']): LiveOptions {
   const { host, port, scratchDirectory, scratchSizeBytesMax, cacheSizeBytes } = config.live
   return {
-    store: config.store,
+    store: ofReaders(config.store),
     dataDirectory: data.directory,
     listen: { host, port },
     cacheSizeBytes,
@@ -426,7 +428,7 @@ function awsTarget(
   const { data, aging, table, log, standbys } = parts
   return new AwsTarget({
     config: aws,
-    image: { store, dataDirectory: data.directory, cacheSizeBytes: imageCacheSizeBytes },
+    image: { store: ofReaders(store), dataDirectory: data.directory, cacheSizeBytes: imageCacheSizeBytes },
     openImage: argument => aging.openImage(argument),
     closeImage: argument => aging.closeImage(argument),
     standbyOf: vpg => standbys().record(vpg),

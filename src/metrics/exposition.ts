@@ -96,7 +96,7 @@ export class Exposition {
     )
   }
 
-  /** Of the requests of aging: what is put, folded, verified and removed. */
+  /** Of all threads that speak to the store: aging, images, recoveries. */
   #registerLoad(): void {
     const registry = this.#registry
     const queues = () => this.#counted.scraped()?.queues

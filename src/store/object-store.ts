@@ -123,4 +123,8 @@ export type PlaceConfig =
       readonly kmsKeyId: string | undefined
       /** With which mode of S3 Object Lock objects are locked; undefined: they are not. */
       readonly objectLock?: 'governance' | 'compliance' | undefined
+      /** For so long a read is tried again that fails by what may pass; undefined: its caller has a pace of his own. */
+      readonly readPatienceMillis?: number
+      /** Where all threads that speak to the bucket count what it puts off (StoreLoad); undefined: each for itself. */
+      readonly sharedLoad?: SharedArrayBuffer
     }

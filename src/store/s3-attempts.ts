@@ -4,7 +4,7 @@ import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import { RetryBudget } from '../base/retry-budget.ts'
 import { KiB } from '../base/units.ts'
-import type { StoreOperation } from './object-store.ts'
+import type { PlaceConfig, StoreOperation } from './object-store.ts'
 import { failureOfAttempt, surelyNeverSent } from './s3-failures.ts'
 import { StoreLoad } from './store-load.ts'
 
@@ -12,7 +12,7 @@ import { StoreLoad } from './store-load.ts'
 //
 // A budget shared by all requests of a store keeps tries from adding to the load of a server that is in trouble: each
 // try after the first takes a token, ten requests that succeed give one back. With none left, failures go straight to
-// the caller, who has a pace of his own.
+// the caller, who has a pace of his own. Where guests wait for a read (readPatienceMillis) it is not failed so soon: it then goes on at the longest delay.
 
 const attemptsMax = 5
 const delayMillisFirst = 50
@@ -33,18 +33,26 @@ export interface Request {
   readonly sizeBytes: number
 }
 
+type S3Patience = Pick<
+  Extract<PlaceConfig, { kind: 's3' }>,
+  'requestTimeoutMillis' | 'readPatienceMillis' | 'sharedLoad'
+>
+
 type Send<T> = (options: SendOptions) => Promise<T>
 
 export class Attempts {
   readonly #requestTimeoutMillis: number
+  readonly #readPatienceMillis: number
   readonly #clock: Clock
   readonly #underWay = new Set<AbortController>()
   #closed = false
-  readonly load = new StoreLoad()
+  readonly load: StoreLoad
   readonly #budget = new RetryBudget(budgetMax)
 
-  constructor(requestTimeoutMillis: number, clock: Clock) {
+  constructor({ requestTimeoutMillis, readPatienceMillis = 0, sharedLoad }: S3Patience, clock: Clock) {
     this.#requestTimeoutMillis = requestTimeoutMillis
+    this.#readPatienceMillis = readPatienceMillis
+    this.load = new StoreLoad(sharedLoad)
     this.#clock = clock
   }
 
@@ -70,6 +78,8 @@ export class Attempts {
     send: Send<T>,
     mayRepeat: (failure: Failure) => boolean,
   ): Promise<T> {
+    const patienceMillis = request.operation === 'read' ? this.#readPatienceMillis : 0
+    const deadlineMillis = this.#clock.monotonicMillis() + patienceMillis
     for (let attempt = 1, delayMillis = delayMillisFirst; ; attempt++, delayMillis *= 2) {
       try {
         const result = await this.load.underWay(() => this.#once(request, signal, send))
@@ -78,10 +88,31 @@ export class Attempts {
       } catch (error) {
         if (!(error instanceof Failure)) throw error
         this.load.note(request.operation, error, this.#clock.timestampMicros())
-        if (!mayRepeat(error) || attempt === attemptsMax || !this.#budget.take()) throw error
+        if (!mayRepeat(error)) throw error
+        if (attempt >= attemptsMax || !this.#budget.take()) {
+          if (this.#clock.monotonicMillis() >= deadlineMillis) throw error
+          delayMillis = delayMillisMax
+        }
       }
       const waitMillis = Math.random() * Math.min(delayMillis, delayMillisMax)
-      await this.load.waits.during(waitMillis, this.#clock.sleep(waitMillis, signal))
+      await this.load.during(waitMillis, this.#wait(waitMillis, signal))
+    }
+  }
+
+  async #wait(millis: number, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted()
+    const ending = new AbortController()
+    const forget = onAbort(signal, () => ending.abort())
+    this.#underWay.add(ending)
+    try {
+      await this.#clock.sleep(millis, ending.signal)
+    } catch (error) {
+      signal.throwIfAborted()
+      this.#checkOpen()
+      throw error
+    } finally {
+      forget()
+      this.#underWay.delete(ending)
     }
   }
 

@@ -69,7 +69,7 @@ export class S3Store implements WholeStore {
     this.#config = config
     this.#pageKeysMax = pageKeysMaxAsked
     this.#clock = clock
-    this.#attempts = new Attempts(config.requestTimeoutMillis, clock)
+    this.#attempts = new Attempts(config, clock)
     this.#client = newS3Client(config, credentials)
     if (config.objectLock !== undefined)
       this.locks = {

@@ -34,6 +34,7 @@ export type {
   ObjectStore,
   StoreConfig,
 } from './object-store.ts'
+export { newSharedLoad } from './store-load.ts'
 
 export interface StoreOptions {
   readonly clock?: Clock

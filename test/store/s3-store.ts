@@ -3,7 +3,7 @@ import * as net from 'node:net'
 import t, { type Test } from 'tap'
 import { systemClock } from '../../src/base/clock.ts'
 import { failedWith, type Failure } from '../../src/base/failure.ts'
-import { openStore, type ObjectStore, type StoreConfig } from '../../src/store/store.ts'
+import { newSharedLoad, openStore, type ObjectStore, type StoreConfig } from '../../src/store/store.ts'
 import { failsWith, keysOf, objectStoreContract } from '../contract/object-store.ts'
 import { S3Simulator, type Fault, type SimulatorOptions } from '../support/s3-sim.ts'
 
@@ -234,6 +234,74 @@ t.test('tries have a budget: a store in trouble gets few more requests than were
     await failsWith(t, 'STORE_UNAVAILABLE', store.readRange('k', { startBytes: 0, endBytes: 1 }, signal), 'refused')
   }
   t.equal(simulator.requestCounts.GetObject, 250, '200 first tries and the budget of 50')
+})
+
+t.test('a read for which somebody waits goes on for as long as that, and no longer; nothing else does', async t => {
+  let nowMillis = 0
+  let sleepCount = 0
+  const sleep = (delayMillis: number): Promise<void> => {
+    sleepCount++
+    nowMillis += Math.max(1, delayMillis)
+    return Promise.resolve()
+  }
+  const simulator = await S3Simulator.start()
+  const config = configOf(simulator.endpoint, { readPatienceMillis: 60_000 })
+  const ofClock = { ...systemClock, monotonicMillis: () => nowMillis, sleep }
+  const store = await openStore(config, { credentials, clock: ofClock })
+  t.teardown(async () => {
+    await store.close()
+    await simulator.close()
+  })
+  await store.create('k', Buffer.from('body'), signal)
+  const read = () => store.readRange('k', { startBytes: 0, endBytes: 4 }, signal)
+  for (const fault of [
+    { status: 503, code: 'SlowDown' },
+    { status: 500, code: 'InternalError' },
+  ] as const) {
+    simulator.failNext('GetObject', { kind: 'refuse', ...fault }, 10)
+    t.same(Buffer.from(await read()), Buffer.from('body'), fault.code)
+  }
+  nowMillis = sleepCount = 0
+  simulator.failNext('GetObject', { kind: 'refuse', status: 503, code: 'SlowDown' }, Infinity)
+  await failsWith(t, 'STORE_UNAVAILABLE', read(), 'for ever')
+  t.ok(nowMillis >= 60_000 && nowMillis < 65_000, `given up after ${nowMillis} ms`)
+  t.ok(sleepCount < 80, `${sleepCount} tries in a minute`)
+  simulator.mend()
+  simulator.failNext('ListObjectsV2', { kind: 'refuse', status: 503, code: 'SlowDown' }, Infinity)
+  await failsWith(t, 'STORE_UNAVAILABLE', keysOf(store.list('', undefined, signal)), 'a listing')
+  t.ok(simulator.requestCounts.ListObjectsV2 <= 5)
+})
+
+t.test('what waits to be tried again ends when the store is closed', async t => {
+  const simulator = await S3Simulator.start()
+  t.teardown(() => simulator.close())
+  const store = await openStore(configOf(simulator.endpoint, { readPatienceMillis: 60_000 }), { credentials })
+  simulator.failNext('GetObject', { kind: 'refuse', status: 503, code: 'SlowDown' }, Infinity)
+  const reading = failsWith(t, 'CLOSING', store.readRange('k', { startBytes: 0, endBytes: 4 }, signal), 'a read')
+  while ((store.loadFacts?.throttledCounts.read ?? 0) < 6 || store.loadFacts?.waitingCount === 0)
+    await new Promise(resolve => setTimeout(resolve, 5))
+  await store.close()
+  const closedMillis = performance.now()
+  await reading
+  t.ok(performance.now() - closedMillis < 1_000, 'and not after its delay of seconds')
+})
+
+t.test('threads of one store count together what it puts off', async t => {
+  const simulator = await S3Simulator.start()
+  const config = configOf(simulator.endpoint, { sharedLoad: newSharedLoad() })
+  const stores = await Promise.all([1, 2].map(() => openStore(config, { credentials, clock })))
+  t.teardown(async () => {
+    for (const store of stores) await store.close()
+    await simulator.close()
+  })
+  const [one, two] = stores
+  await one!.create('k', Buffer.from('body'), signal)
+  simulator.failNext('GetObject', { kind: 'refuse', status: 503, code: 'SlowDown' }, 2)
+  await one!.readRange('k', { startBytes: 0, endBytes: 4 }, signal)
+  simulator.failNext('ListObjectsV2', { kind: 'refuse', status: 503, code: 'SlowDown' })
+  await keysOf(two!.list('', undefined, signal))
+  t.match(one!.loadFacts, { throttledCounts: { read: 2, list: 1 }, waitingCount: 0, underWayCount: 0 })
+  t.match(two!.loadFacts, { throttledCounts: { read: 2, list: 1 } })
 })
 
 t.test('a store that throttles is worked through', async t => {

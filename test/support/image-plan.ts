@@ -4,7 +4,7 @@ import { GiB } from '../../src/base/units.ts'
 import { realDisk } from '../../src/disk/disk.ts'
 import type { ImagePlan } from '../../src/aging/service.ts'
 import { defaultFoldLimits, fold, Workspace } from '../../src/mirror/mirror.ts'
-import { openStore } from '../../src/store/store.ts'
+import { openStore, type StoreConfig, type StoreOptions } from '../../src/store/store.ts'
 import { MemorySource, type TestWrite } from './mirror-source.ts'
 import { packTail } from '../../src/segment/segment.ts'
 
@@ -18,9 +18,13 @@ export const writes: TestWrite[] = [0, 128 * 2 ** 20 - 4096, 2.5 * GiB, 3 * GiB]
   data: new Uint8Array(index === 1 ? 8192 : 512).fill(index + 1),
 }))
 
-/** A plan whose writes are folded into a delta in a directory store. */
-export async function planIn(directory: string): Promise<ImagePlan> {
-  const store = await openStore({ kind: 'directory', directory: path.join(directory, 'store') })
+/** A plan whose writes are folded into a delta in a store; a directory where no other is given. */
+export async function planIn(
+  directory: string,
+  config: StoreConfig = { kind: 'directory', directory: path.join(directory, 'store') },
+  options: StoreOptions = {},
+): Promise<ImagePlan> {
+  const store = await openStore(config, options)
   const vector = [{ stream: 1, generation: 1, sequence: sequence(9) }]
   const volumes = [{ number: 1, sizeBytes, included: true }]
   const checkpoint = { ordinal: ordinal(1), timestampMicros: 1, historyMillis: 1, vector, volumes }
