@@ -14,7 +14,7 @@ import { cannotMount, mustRun, ServedDisk, unmount } from '../test/support/scena
 import { atLeast, atMost, type Aim, type Bench, type BenchContext, type BenchResult, type Cell } from './bench.ts'
 import { everywhere, makeDisk, NbdkitServer } from './disk-servers.ts'
 import { Histogram } from './histogram.ts'
-import { agentName, sendTo, volumeName, VraProcess } from './processes.ts'
+import { agentName, cpuSecondsOf, sendTo, volumeName, VraProcess } from './processes.ts'
 import { chainPart } from './recover-chain.ts'
 
 // What a recovery takes, in parts of their own (--rows NAME of one):
@@ -182,6 +182,7 @@ async function putPart(context: BenchContext): Promise<BenchResult> {
     const rows: Cell[][] = [
       ['blocks/s put, simulator', first.count / first.seconds],
       ['blocks/s put, null server', nothing.count / nothing.seconds],
+      ['CPU s of the daemon for 1,000 blocks, null server', (1000 * nothing.cpuSeconds) / nothing.count],
       ['MB put', (first.count * 512 * KiB) / 1e6],
       ['MB put for each MB of data', (first.count * 512 * KiB) / dataBytes],
     ]
@@ -211,6 +212,7 @@ async function putPart(context: BenchContext): Promise<BenchResult> {
 /** A test to AWS that is stopped when it is ready, or undone, for the simulator misses what the gate has taken. */
 async function put(vra: VraProcess, gate: PutGate, mode: 'checked' | 'taken') {
   gate.begin(mode)
+  const cpuSecondsBefore = cpuSecondsOf(vra.processId)
   const request: RecoveryRequest = {
     ...{ vpg: 'bench-0', kind: 'test', checkpoint: 'measured', target: 'aws' },
     settings: { availabilityZone: 'eu-central-1a', machine: { start: 'nothing' } },
@@ -225,7 +227,8 @@ async function put(vra: VraProcess, gate: PutGate, mode: 'checked' | 'taken') {
     await delay(20)
   }
   const dataSizeBytes = plan.vms.flatMap(vm => vm.volumes).reduce((sum, volume) => sum + volume.dataSizeBytes, 0)
-  return { ...gate.counted(), dataSizeBytes }
+  const cpuSeconds = cpuSecondsOf(vra.processId) - cpuSecondsBefore
+  return { ...gate.counted(), cpuSeconds, dataSizeBytes }
 }
 
 /** Before the simulator's EBS: counts puts, and takes them itself where they are not to be looked at. */

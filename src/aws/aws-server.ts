@@ -1,3 +1,4 @@
+import * as path from 'node:path'
 import type { EBSClient } from '@aws-sdk/client-ebs'
 import type { EC2Client } from '@aws-sdk/client-ec2'
 import type { ImagePlan } from '../aging/service.ts'
@@ -7,7 +8,7 @@ import { Failure } from '../base/failure.ts'
 import { standbyPutsShare } from '../base/limits.ts'
 import { MiB } from '../base/units.ts'
 import type { RpcClient } from '../base/rpc.ts'
-import { changedExtents, ImageSources, openImage, type Image, type VolumeRange } from '../image/image.ts'
+import { changedExtents, ImageSources, openImage, type SpoolableImage, type VolumeRange } from '../image/image.ts'
 import type { ImageConfig } from '../image/service.ts'
 import type { StandbyAdvance, StandbyContext, TargetPlan } from '../recovery/target.ts'
 import type { Json } from '../timeline/recovery.ts'
@@ -58,7 +59,7 @@ export class AwsServer implements AwsService {
     const clients = [newEbsClient(aws, aws.putsAtOnceMax), newEc2Client(aws)] as const
     const quotaClient = newQuotaClient(aws)
     const newPace = (): Pace => new Pace(aws.putsPerSecondMax, clock)
-    const open = (plan: ImagePlan, signal: AbortSignal): Promise<Image> =>
+    const open = (plan: ImagePlan, signal: AbortSignal): Promise<SpoolableImage> =>
       openImage(plan, sources.tools(cacheSizeBytes), signal)
     const shared = {
       config: aws,
@@ -66,6 +67,7 @@ export class AwsServer implements AwsService {
       attempts: new Attempts(aws.requestTimeoutMillis, clock), // puts are many: they spend a budget of their own
       putters,
       windows,
+      spoolFile: path.join(image.dataDirectory, 'scratch', 'aws.spool'),
       accountPace: newPace(),
       newPace,
       ebs: new EbsCalls(clients[0], attempts),

@@ -3,7 +3,7 @@ import { Failure, failedWith, failureToRecord, type FailureRecord } from '../bas
 import { formatCheckpointId, type VpgId } from '../base/ids.ts'
 import { ebsBlockSizeBytes, snapshotsWrittenAtOnceMax } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
-import type { Image, VolumeRange } from '../image/image.ts'
+import type { SpoolableImage, VolumeRange } from '../image/image.ts'
 import type { StandbyAdvance, StandbyContext } from '../recovery/target.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import { snapshotKeyOf } from '../timeline/definition.ts'
@@ -38,7 +38,7 @@ import { ownKeys, tagTable, type TagTable } from './tags.ts'
 
 export interface ChainTools extends SnapshotTools {
   readonly config: AwsConfig
-  readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<Image>
+  readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<SpoolableImage>
   /** As changedExtents: what may differ of the volume between the two, whichever is the older; ascending, apart. */
   readonly changedRanges: (
     plans: { readonly from: ImagePlan; readonly to: ImagePlan; readonly volume: number },

@@ -5,7 +5,7 @@ import { Failure } from '../base/failure.ts'
 import { formatCheckpointId } from '../base/ids.ts'
 import { snapshotsWrittenAtOnceMax } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
-import type { Image } from '../image/image.ts'
+import type { Image, SpoolableImage } from '../image/image.ts'
 import type { TargetContext, TargetPlan, TargetRequest } from '../recovery/target.ts'
 import { hasBootRecord } from './boot-record.ts'
 import type { Chains } from './chains.ts'
@@ -28,7 +28,7 @@ export interface RecoveryTools extends SnapshotTools {
   readonly quotas: QuotaCalls
   readonly clock: Clock
   readonly chains: Chains
-  readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<Image>
+  readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<SpoolableImage>
 }
 
 interface VolumeOfMachine {
@@ -67,7 +67,11 @@ export class AwsRecoveries {
   }
 
   /** Held for as long as one volume takes: a plan keeps files of the log. */
-  async #withImage<T>(context: TargetContext, signal: AbortSignal, work: (image: Image) => Promise<T>): Promise<T> {
+  async #withImage<T>(
+    context: TargetContext,
+    signal: AbortSignal,
+    work: (image: SpoolableImage) => Promise<T>,
+  ): Promise<T> {
     const plan = await context.openPlan()
     try {
       return await work(await this.#tools.openImage(plan, signal))
@@ -93,7 +97,7 @@ export class AwsRecoveries {
     const making = volumes.map(volume =>
       permits.with(async () => {
         try {
-          const make = (image: Image) => this.#makeSnapshot(context, volume, memory, image, signal)
+          const make = (image: SpoolableImage) => this.#makeSnapshot(context, volume, memory, image, signal)
           made.set(volume.number, await this.#snapshotOf(context, volume.number, memory, signal, make))
         } catch (error) {
           if (error instanceof Failure && error.reaction === 'retry') passing ??= error
@@ -113,7 +117,7 @@ export class AwsRecoveries {
     volume: number,
     memory: Memory,
     signal: AbortSignal,
-    make: (image: Image) => Promise<string>,
+    make: (image: SpoolableImage) => Promise<string>,
   ): Promise<string> {
     const known = memory.snapshot(volume)
     if (known?.isComplete === true && known.snapshot !== undefined) return known.snapshot
@@ -124,7 +128,7 @@ export class AwsRecoveries {
     context: TargetContext,
     { machine, number, name, kmsKey }: VolumeOfMachine,
     memory: Memory,
-    image: Image,
+    image: SpoolableImage,
     signal: AbortSignal,
   ): Promise<string> {
     const { record, definition } = context

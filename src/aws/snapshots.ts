@@ -1,6 +1,6 @@
 import { Failure, failedWith } from '../base/failure.ts'
 import { GiB } from '../base/units.ts'
-import type { Image, VolumeRange } from '../image/image.ts'
+import type { SpoolableImage, VolumeRange } from '../image/image.ts'
 import { BlockSet } from './block-set.ts'
 import type { EbsCalls } from './ebs-calls.ts'
 import type { Ec2Calls } from './ec2-calls.ts'
@@ -32,7 +32,7 @@ export interface Parent {
 }
 
 export interface SnapshotJob {
-  readonly image: Image
+  readonly image: SpoolableImage
   readonly volume: number
   readonly sizeBytes: number
   readonly description: string

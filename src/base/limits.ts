@@ -174,6 +174,13 @@ export const checkpointsPerDeltaMax = 60_000
 /** Regions rewritten per manifest commit: what a crash makes to be done again. Fewer would cost more pages and roots than packs. */
 export const regionsPerCommitMax = 32
 
+// Spools: what no delta holds of an image, by place. See image/spool.ts.
+export const spoolSizeBytesMax = 64 * GiB
+/** Of what is free where it would lie: the journal is there, too. */
+export const spoolFreeShareMax = 1 / 4
+/** Of less than this none is made for a snapshot: two windows of blocks are filled by two passes. */
+export const spoolSizeBytesMin = 64 * MiB
+
 // The cache of what images read from a bucket.
 export const cacheBlockSizeBytes = 128 * KiB
 export const cacheSizeBytesDefault = 4 * GiB

@@ -68,16 +68,7 @@ class RealVolumeFile implements VolumeFile {
   }
 
   read(target: Uint8Array, offsetBytes: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const readFrom = (done: number): void =>
-        fs.read(this.#descriptor, target, done, target.length - done, offsetBytes + done, (error, count) => {
-          if (error !== null) reject(error)
-          else if (done + count === target.length) resolve()
-          else if (count === 0) reject(new Failure('DISK_FAILED', 'the disk ended early: was it truncated?'))
-          else readFrom(done + count)
-        })
-      readFrom(0)
-    })
+    return readWhole(this.#descriptor, target, offsetBytes)
   }
 
   write(data: Uint8Array, offsetBytes: number): Promise<void> {
@@ -119,6 +110,20 @@ class RealVolumeFile implements VolumeFile {
       fs.close(this.#descriptor, error => (error == null ? resolve() : reject(error))),
     )
   }
+}
+
+/** Fills the whole target, in the thread pool; DISK_FAILED where the file ends before that. */
+export function readWhole(descriptor: number, target: Uint8Array, offsetBytes: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const readFrom = (done: number): void =>
+      fs.read(descriptor, target, done, target.length - done, offsetBytes + done, (error, count) => {
+        if (error !== null) reject(error)
+        else if (done + count === target.length) resolve()
+        else if (count === 0) reject(new Failure('DISK_FAILED', 'the disk ended early: was it truncated?'))
+        else readFrom(done + count)
+      })
+    readFrom(0)
+  })
 }
 
 /**

@@ -27,6 +27,8 @@ export class BatchParts {
   readonly #permits = new Permits(readsAtOnce)
   /** Being read, by batch: one at a time, as the first brings what the next want. */
   readonly #underWay = new Map<number, Promise<unknown>>()
+  /** Raw. */
+  broughtSizeBytes = 0
 
   constructor(index: WriteIndex, sources: readonly RecordSource[], cache: SizedCache<Parts>) {
     this.#index = index
@@ -60,6 +62,7 @@ export class BatchParts {
   async #read({ batch, range }: WantedPart, signal: AbortSignal): Promise<RawPart> {
     const source = this.#sources[this.#index.batchSource[batch]!]!
     const part = await source.readPart(this.#index.batchNumber[batch]!, range, signal)
+    this.broughtSizeBytes += part.raw.length
     const others = (this.#cache.get(`${batch}`) ?? []).filter(other => !overlap(part, other))
     const parts = [...others, part]
     const sizeBytes = parts.reduce((sum, { raw }) => sum + raw.length, 0)

@@ -2,7 +2,7 @@ import type { ImagePlan } from '../aging/service.ts'
 import { comparePositions, sequence, type PositionVector } from '../base/ids.ts'
 import { Failure } from '../base/failure.ts'
 import { alignDown, sectorSizeBytes } from '../base/units.ts'
-import { indexWrites, Layers, PackReader, type Bucket, type WriteIndex } from '../mirror/mirror.ts'
+import { indexWrites, Layers, noData, PackReader, type Bucket, type WriteIndex } from '../mirror/mirror.ts'
 import type { RecordSource } from '../segment/record-source.ts'
 import { unpackTail, type TailRecord } from '../segment/segment.ts'
 import type { Checkpoint, CheckpointVolume } from '../timeline/checkpoint.ts'
@@ -13,12 +13,24 @@ import {
   fragmentsWithData,
   hasData,
   imagePace,
+  isUnfolded,
   resolveRegion,
   type ResolvedRegion,
 } from './resolved-region.ts'
 import { scatterVolume } from './scatter.ts'
 import { SizedCache } from './sized-cache.ts'
-import type { Image, ImageTools, PieceSink, VolumeRange, VolumeRun } from './types.ts'
+import { planSpool, spooledRuns } from './spool.ts'
+import type {
+  ImageTools,
+  PieceSink,
+  Spool,
+  SpoolableImage,
+  SpoolFile,
+  SpoolPlaces,
+  VolumeRange,
+  VolumeRun,
+} from './types.ts'
+import { UnfoldedPieces } from './unfolded-pieces.ts'
 import { UnitReader } from './unit-reader.ts'
 
 // An image: the volumes of a VPG as of one checkpoint C, readable.
@@ -37,7 +49,8 @@ export { openWritingThread } from './writing-thread.ts'
 export { changedExtents, type ChangedExtents } from './changed-extents.ts'
 export { ImageSources } from './image-sources.ts'
 export { hashBlocks, type BlockRun } from './hash-blocks.ts'
-export type { Image, ImageTools, PieceSink, VolumeRange, VolumeRun } from './types.ts'
+export { spoolImage, type Spooled } from './spool-image.ts'
+export type { Image, ImageTools, PieceSink, SpoolableImage, VolumeRange, VolumeRun } from './types.ts'
 
 /** Trailer, fence and ordinals of a pack, kept open; about this many bytes beside the fence. */
 const readerSizeBytes = 1024
@@ -47,7 +60,7 @@ const fenceEntrySizeBytes = 150
  * Opens the volumes as of the plan's checkpoint. The plan's pin keeps its objects readable until it is dropped. Fails OBJECT_CORRUPT or
  * RECORD_CORRUPT where a footer or record is damaged: nothing is served from around a gap.
  */
-export async function openImage(plan: ImagePlan, tools: ImageTools, signal: AbortSignal): Promise<Image> {
+export async function openImage(plan: ImagePlan, tools: ImageTools, signal: AbortSignal): Promise<SpoolableImage> {
   const sources = unfoldedSources(plan, tools)
   const cuts = { from: plan.segmentsFrom, vectors: [plan.checkpoint.vector] }
   const options = { holes: [], regionSizeBytes: tools.regionSizeBytes }
@@ -80,20 +93,39 @@ function reachesInto(range: StreamRange, from: PositionVector, to: PositionVecto
   )
 }
 
-class OpenImage implements Image {
+/** Where a region's unfolded writes begin in a spool. */
+interface SpooledRegion {
+  readonly file: SpoolFile
+  readonly startBytes: number
+}
+
+function dataSizeBytesOf({ count, length, rawOffsetBytes }: WriteIndex): number {
+  let sectors = 0
+  for (let piece = 0; piece < count; piece++) if (rawOffsetBytes[piece] !== noData) sectors += length[piece]!
+  return sectors * sectorSizeBytes
+}
+
+interface NumberedBucket extends Bucket {
+  /** In the index. */
+  readonly number: number
+}
+
+class OpenImage implements SpoolableImage {
   readonly checkpoint: Checkpoint
   readonly volumes: readonly CheckpointVolume[]
   readonly #tools: ImageTools
   readonly #sources: readonly RecordSource[]
   readonly #index: WriteIndex
   readonly #layers: Layers
-  readonly #buckets = new Map<number, Map<number, Bucket>>()
+  readonly #buckets = new Map<number, Map<number, NumberedBucket>>()
   readonly #places = new Map<number, readonly number[]>()
   readonly #readers: SizedCache<PackReader>
   readonly #regions: SizedCache<ResolvedRegion>
   readonly #units: UnitReader
   /** Being resolved: whoever needs one of them too waits for it. */
   readonly #resolving = new Map<string, Promise<ResolvedRegion>>()
+  #spool: Spool | undefined
+  #unfoldedSizeBytes: number | undefined
 
   constructor(plan: ImagePlan, tools: ImageTools, sources: readonly RecordSource[], index: WriteIndex) {
     this.checkpoint = plan.checkpoint
@@ -102,10 +134,11 @@ class OpenImage implements Image {
     this.#sources = sources
     this.#index = index
     this.#layers = new Layers(plan.state, plan.checkpoint.ordinal, tools.regionSizeBytes)
-    for (const bucket of index.buckets) {
+    for (const [number, bucket] of index.buckets.entries()) {
       const own = this.#buckets.get(bucket.volume)
-      if (own === undefined) this.#buckets.set(bucket.volume, new Map([[bucket.region, bucket]]))
-      else own.set(bucket.region, bucket)
+      const numbered = { ...bucket, number }
+      if (own === undefined) this.#buckets.set(bucket.volume, new Map([[bucket.region, numbered]]))
+      else own.set(bucket.region, numbered)
     }
     this.#readers = new SizedCache(tools.cacheSizeBytes / 8)
     this.#regions = new SizedCache((tools.cacheSizeBytes * 3) / 8)
@@ -126,23 +159,47 @@ class OpenImage implements Image {
     const { regionSizeBytes } = this.#tools
     for (let region = Math.floor(offsetBytes / regionSizeBytes); region * regionSizeBytes < endBytes; region++) {
       const resolved = await this.#region(volume, region, signal)
-      await this.#readOfRegion(resolved, offsetBytes - region * regionSizeBytes, target, signal)
+      const spooled = this.#spooled(volume, region)
+      await this.#readOfRegion(resolved, spooled, offsetBytes - region * regionSizeBytes, target, signal)
     }
   }
 
   /** Copies what the region holds of the target, which begins `startBytes` after the region's start (before it: negative). */
   async #readOfRegion(
     resolved: ResolvedRegion,
+    spooled: SpooledRegion | undefined,
     startBytes: number,
     target: Uint8Array,
     signal: AbortSignal,
   ): Promise<void> {
     const range = { startBytes, endBytes: startBytes + target.length }
     const wanted = fragmentsWithData(resolved, range.startBytes, range.endBytes)
-    await this.#units.each(resolved, wanted, range, signal, (fragment, bytes) => {
-      const fragmentStart = resolved.fragments.start[fragment]! * sectorSizeBytes
-      target.set(bytes, Math.max(0, fragmentStart - startBytes))
-    })
+    const ofSpool = spooled === undefined ? [] : wanted.filter(fragment => isUnfolded(resolved, fragment))
+    const others = ofSpool.length === 0 ? wanted : wanted.filter(fragment => !isUnfolded(resolved, fragment))
+    if (others.length > 0)
+      await this.#units.each(resolved, others, range, signal, (fragment, bytes) => {
+        const fragmentStart = resolved.fragments.start[fragment]! * sectorSizeBytes
+        target.set(bytes, Math.max(0, fragmentStart - startBytes))
+      })
+    if (spooled === undefined) return
+    for (const { offsetBytes, sizeBytes, parts } of spooledRuns(
+      resolved,
+      ofSpool,
+      range,
+      spooled.startBytes,
+      Infinity,
+    )) {
+      signal.throwIfAborted()
+      const from = parts[0]!.startBytes - startBytes
+      if (parts.length === 1) {
+        await spooled.file.read(target.subarray(from, from + sizeBytes), offsetBytes)
+        continue
+      }
+      const bytes = new Uint8Array(sizeBytes)
+      await spooled.file.read(bytes, offsetBytes)
+      for (let part = 0, at = 0; part < parts.length; at += parts[part++]!.sizeBytes)
+        target.set(bytes.subarray(at, at + parts[part]!.sizeBytes), parts[part]!.startBytes - startBytes)
+    }
   }
 
   async prefetch(volume: number, range: VolumeRange, signal: AbortSignal): Promise<void> {
@@ -153,7 +210,10 @@ class OpenImage implements Image {
       const resolved = await this.#region(volume, region, signal)
       const regionStart = region * regionSizeBytes
       const own = { startBytes: range.startBytes - regionStart, endBytes: endBytes - regionStart }
-      const wanted = fragmentsWithData(resolved, own.startBytes, own.endBytes)
+      const isSpooled = this.#spooled(volume, region) !== undefined
+      const wanted = fragmentsWithData(resolved, own.startBytes, own.endBytes).filter(
+        fragment => !isSpooled || !isUnfolded(resolved, fragment),
+      )
       await this.#units.prefetch(resolved, wanted, own, signal)
     }
   }
@@ -166,9 +226,12 @@ class OpenImage implements Image {
         region * this.#tools.regionSizeBytes < endBytes &&
         (region + 1) * this.#tools.regionSizeBytes > range.startBytes,
     )
+    // A part of a region is followed by the next one; all of a volume is read once.
+    const isPart = endBytes - range.startBytes < this.#tools.regionSizeBytes
     await scatterVolume({
       regions: places,
-      resolve: region => this.#resolve(volume, region, signal),
+      resolve: region => (isPart ? this.#region(volume, region, signal) : this.#resolve(volume, region, signal)),
+      spooled: region => this.#spooled(volume, region),
       index: this.#index,
       sources: this.#sources,
       range: { startBytes: range.startBytes, endBytes },
@@ -233,6 +296,35 @@ class OpenImage implements Image {
       }
     }
     if (open !== undefined) yield open
+  }
+
+  get unfoldedSizeBytes(): number {
+    return (this.#unfoldedSizeBytes ??= dataSizeBytesOf(this.#index))
+  }
+
+  get wastedSizeBytes(): number {
+    return this.#units.wastedSizeBytes
+  }
+
+  async fillSpool(
+    volumes: ReadonlySet<number>,
+    begin: (places: SpoolPlaces) => PieceSink,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const pieces = new UnfoldedPieces(this.#index, this.#sources)
+    const places = await planSpool(this.#index, volumes, pieces, imagePace(signal))
+    await pieces.scatter(begin(places), { doneBytes: 0, totalBytes: places.sizeBytes }, signal)
+  }
+
+  useSpool(spool: Spool | undefined): void {
+    this.#spool = spool
+  }
+
+  #spooled(volume: number, region: number): SpooledRegion | undefined {
+    if (this.#spool === undefined) return undefined
+    const { places, file } = this.#spool
+    const startBytes = places.startBytes[this.#buckets.get(volume)?.get(region)?.number ?? -1] ?? -1
+    return startBytes < 0 ? undefined : { file, startBytes }
   }
 
   #included(volume: number): CheckpointVolume {

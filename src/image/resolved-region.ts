@@ -22,6 +22,8 @@ export interface ResolvedRegion {
   readonly fragments: Fragments
   /** Pieces of this source are writes that are not folded; their unit is the index's batch. */
   readonly writesSource: number
+  /** Of every fragment: how many bytes of such writes lie before it in the region. */
+  readonly unfoldedBeforeBytes: Uint32Array
   readonly sizeBytes: number
 }
 
@@ -55,12 +57,36 @@ export async function resolveRegion(
   }
   const blockCount = loaded.reduce((sum, { extents }) => sum + extents.blocks.count, 0)
   const extentCount = loaded.reduce((sum, { extents }) => sum + extents.count, 0)
-  const sizeBytes = 1024 + 12 * fragments.count + 20 * pieces.count + 19 * extentCount + 16 * blockCount
-  return { region, loaded, pieces, fragments, writesSource, sizeBytes }
+  const sizeBytes = 1024 + 16 * fragments.count + 20 * pieces.count + 19 * extentCount + 16 * blockCount
+  const resolved = { region, loaded, pieces, fragments, writesSource, sizeBytes }
+  return { ...resolved, unfoldedBeforeBytes: unfoldedBefore(resolved) }
+}
+
+function unfoldedBefore(resolved: Omit<ResolvedRegion, 'unfoldedBeforeBytes'>): Uint32Array {
+  const { fragments } = resolved
+  const before = new Uint32Array(fragments.count)
+  let sum = 0
+  for (let fragment = 0; fragment < fragments.count; fragment++) {
+    before[fragment] = sum
+    if (isUnfolded(resolved, fragment) && hasData(resolved, fragment))
+      sum += fragments.length[fragment]! * sectorSizeBytes
+  }
+  return before
+}
+
+/** True where the fragment's piece is a write that no delta holds. */
+export function isUnfolded(
+  { pieces, fragments, writesSource }: Pick<ResolvedRegion, 'pieces' | 'fragments' | 'writesSource'>,
+  fragment: number,
+): boolean {
+  return pieces.source[fragments.piece[fragment]!] === writesSource
 }
 
 /** True where the fragment's piece has data. */
-export function hasData({ pieces, fragments }: ResolvedRegion, fragment: number): boolean {
+export function hasData(
+  { pieces, fragments }: Pick<ResolvedRegion, 'pieces' | 'fragments'>,
+  fragment: number,
+): boolean {
   return pieces.rawOffsetBytes[fragments.piece[fragment]!] !== noData
 }
 

@@ -1,12 +1,15 @@
-import { assert } from '../base/assert.ts'
-import { sectorSizeBytes } from '../base/units.ts'
-import { Float64Column, radixOrder, readFragments, settleAll, Uint32Column, type WriteIndex } from '../mirror/mirror.ts'
+import { MiB, sectorSizeBytes } from '../base/units.ts'
+import { readFragments, settleAll, Uint32Column, type WriteIndex } from '../mirror/mirror.ts'
 import type { RecordSource } from '../segment/record-source.ts'
-import { hasData, imagePace, type ResolvedRegion } from './resolved-region.ts'
-import type { PieceSink, VolumeRange } from './types.ts'
+import { firstEndingAfter, hasData, imagePace, isUnfolded, type ResolvedRegion } from './resolved-region.ts'
+import { spooledRuns } from './spool.ts'
+import type { PieceSink, SpoolFile, VolumeRange } from './types.ts'
+import { UnfoldedPieces } from './unfolded-pieces.ts'
 
 /** Regions under way at once: the next one's index is read while this one's data comes in. */
 const regionsAtOnce = 2
+/** What is read of a spool at once. */
+const spoolRunSizeBytesMax = 1 * MiB
 
 export interface ScatterRequest {
   /** Ascending. */
@@ -14,6 +17,8 @@ export interface ScatterRequest {
   readonly resolve: (region: number) => Promise<ResolvedRegion>
   readonly index: WriteIndex
   readonly sources: readonly RecordSource[]
+  /** Of the region, where its unfolded writes are in a spool: the file, and where in it they begin. */
+  readonly spooled: (region: number) => { readonly file: SpoolFile; readonly startBytes: number } | undefined
   readonly range: VolumeRange
   readonly regionSizeBytes: number
   readonly sink: PieceSink
@@ -22,45 +27,68 @@ export interface ScatterRequest {
 
 /**
  * First the packs, region by region: in a pack a region's blocks lie together. Of the writes that no delta holds only the places are noted
- * on the way; then their sources are read, each once and from front to back, however the writes are spread over the volume.
+ * on the way; then their sources are read, each once and from front to back, however the writes are spread over the volume. Where there is a
+ * spool of them, it is read with its region.
  */
 export async function scatterVolume(request: ScatterRequest): Promise<void> {
   const { regions, resolve, range, regionSizeBytes, sink, signal } = request
   const pace = imagePace(signal)
-  const unfolded = new UnfoldedPieces(request)
+  const unfolded = new UnfoldedPieces(request.index, request.sources)
   const progress = { doneBytes: 0, totalBytes: regions.length * regionSizeBytes }
   const scatterRegion = async (region: number): Promise<void> => {
     signal.throwIfAborted()
     const resolved = await resolve(region)
-    const { loaded, pieces, fragments, writesSource } = resolved
+    const { loaded, pieces, fragments } = resolved
+    const regionOffsetBytes = region * regionSizeBytes
+    const own = {
+      startBytes: Math.max(0, range.startBytes - regionOffsetBytes),
+      endBytes: Math.min(regionSizeBytes, range.endBytes - regionOffsetBytes),
+    }
+    const spooled = request.spooled(region)
     const wanted = new Uint32Column()
+    const wantedOfSpool: number[] = []
     let sizeBytes = 0
-    for (let fragment = 0; fragment < fragments.count; fragment++) {
+    const first = firstEndingAfter(resolved, Math.floor(own.startBytes / sectorSizeBytes))
+    for (let fragment = first; fragment < fragments.count; fragment++) {
+      if (fragments.start[fragment]! * sectorSizeBytes >= own.endBytes) break
       if (!hasData(resolved, fragment)) continue
       const piece = fragments.piece[fragment]!
-      const placed = clip(fragments.start[fragment]!, fragments.length[fragment]!, region * regionSizeBytes, range)
+      const placed = clip(fragments.start[fragment]!, fragments.length[fragment]!, regionOffsetBytes, range)
       if (placed.sizeBytes <= 0) continue
       sizeBytes += placed.sizeBytes
       const rawOffsetBytes = pieces.rawOffsetBytes[piece]!
-      const offsetInPiece = placed.offsetBytes - region * regionSizeBytes - pieces.start[piece]! * sectorSizeBytes
-      if (pieces.source[piece] !== writesSource) wanted.push(fragment)
+      const offsetInPiece = placed.offsetBytes - regionOffsetBytes - pieces.start[piece]! * sectorSizeBytes
+      if (!isUnfolded(resolved, fragment)) wanted.push(fragment)
+      else if (spooled !== undefined) wantedOfSpool.push(fragment)
       else unfolded.add(pieces.unit[piece]!, rawOffsetBytes + offsetInPiece, placed.offsetBytes, placed.sizeBytes)
     }
     progress.totalBytes -= regionSizeBytes - sizeBytes
     const take = (fragment: number, unit: Uint8Array): void => {
       const piece = fragments.piece[fragment]!
-      const placed = clip(fragments.start[fragment]!, fragments.length[fragment]!, region * regionSizeBytes, range)
-      const offsetInPiece = placed.offsetBytes - region * regionSizeBytes - pieces.start[piece]! * sectorSizeBytes
+      const placed = clip(fragments.start[fragment]!, fragments.length[fragment]!, regionOffsetBytes, range)
+      const offsetInPiece = placed.offsetBytes - regionOffsetBytes - pieces.start[piece]! * sectorSizeBytes
       const at = pieces.rawOffsetBytes[piece]! + offsetInPiece
       sink.piece(placed.offsetBytes, unit.subarray(at, at + placed.sizeBytes))
       progress.doneBytes += placed.sizeBytes
     }
     await readFragments(loaded, pieces, fragments, wanted.values(), take, signal)
+    if (spooled !== undefined) {
+      const runs = spooledRuns(resolved, wantedOfSpool, own, spooled.startBytes, spoolRunSizeBytesMax)
+      const memory = new Uint8Array(Math.max(0, ...runs.map(run => run.sizeBytes)))
+      for (const { offsetBytes, sizeBytes: runSizeBytes, parts } of runs) {
+        signal.throwIfAborted()
+        const bytes = memory.subarray(0, runSizeBytes)
+        await spooled.file.read(bytes, offsetBytes)
+        for (let part = 0, at = 0; part < parts.length; at += parts[part++]!.sizeBytes)
+          sink.piece(regionOffsetBytes + parts[part]!.startBytes, bytes.subarray(at, at + parts[part]!.sizeBytes))
+        progress.doneBytes += runSizeBytes
+      }
+    }
     sink.progress(progress.doneBytes, progress.totalBytes)
     await pace.step()
   }
   await eachOf(regions, scatterRegion)
-  await unfolded.scatter(sink, progress)
+  await unfolded.scatter(sink, progress, signal)
 }
 
 /** Runs a bounded number of walkers over the list: no promise per element of a long list. None goes on after one has failed. */
@@ -92,59 +120,4 @@ function clip(
   const offsetBytes = Math.max(startBytes, range.startBytes)
   const endBytes = Math.min(startBytes + sectors * sectorSizeBytes, range.endBytes)
   return { offsetBytes, sizeBytes: endBytes - offsetBytes }
-}
-
-/** Live pieces of writes that no delta holds, as columns, until their sources are read. */
-class UnfoldedPieces {
-  readonly #request: ScatterRequest
-  readonly #batch = new Uint32Column()
-  readonly #rawOffsetBytes = new Uint32Column()
-  readonly #offsetBytes = new Float64Column()
-  readonly #sizeBytes = new Uint32Column()
-
-  constructor(request: ScatterRequest) {
-    this.#request = request
-  }
-
-  add(batch: number, rawOffsetBytes: number, offsetBytes: number, sizeBytes: number): void {
-    this.#batch.push(batch)
-    this.#rawOffsetBytes.push(rawOffsetBytes)
-    this.#offsetBytes.push(offsetBytes)
-    this.#sizeBytes.push(sizeBytes)
-  }
-
-  /** Batches are numbered in the order of the sources. */
-  async scatter(sink: PieceSink, progress: { doneBytes: number; totalBytes: number }): Promise<void> {
-    const { index, sources, signal } = this.#request
-    const batch = this.#batch.values()
-    const [rawOffsetBytes, offsetBytes, sizeBytes] = [
-      this.#rawOffsetBytes.values(),
-      this.#offsetBytes.values(),
-      this.#sizeBytes.values(),
-    ]
-    const count = batch.length
-    const order = radixOrder(batch, count, new Uint32Array(count), new Uint32Array(count))
-    const pace = imagePace(signal)
-    for (let next = 0; next < count;) {
-      const sourceIndex = index.batchSource[batch[order[next]!]!]!
-      const wanted = new Set<number>()
-      let end = next
-      for (; end < count && index.batchSource[batch[order[end]!]!] === sourceIndex; end++)
-        wanted.add(index.batchNumber[batch[order[end]!]!]!)
-      const give = async (number: number, payload: Uint8Array): Promise<void> => {
-        for (; next < end && index.batchNumber[batch[order[next]!]!] === number; next++) {
-          const at = order[next]!
-          const bytes = payload.subarray(rawOffsetBytes[at]!, rawOffsetBytes[at]! + sizeBytes[at]!)
-          sink.piece(offsetBytes[at]!, bytes)
-          progress.doneBytes += bytes.length
-        }
-        if (!pace.due) return
-        sink.progress(progress.doneBytes, progress.totalBytes)
-        await pace.step()
-      }
-      await sources[sourceIndex]!.scanBatches(candidate => wanted.has(candidate), give, signal)
-      assert(next === end, 'a source gives every batch that is wanted, in order')
-      sink.progress(progress.doneBytes, progress.totalBytes)
-    }
-  }
 }

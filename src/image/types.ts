@@ -58,3 +58,35 @@ export interface Image {
   /** Where the volume holds data, ascending, adjacent ranges joined; the rest is zeros. */
   extents(volume: number, signal: AbortSignal): AsyncIterable<VolumeRange>
 }
+
+/** The bytes of a spool, wherever they are. */
+export interface SpoolFile {
+  /** Fills the whole target. */
+  read(target: Uint8Array, offsetBytes: number): Promise<void>
+}
+
+export interface SpoolPlaces {
+  readonly sizeBytes: number
+  /** By bucket of the image's index: where its bytes begin; -1 of volumes that are not in the spool. Images of one plan have the same buckets. */
+  readonly startBytes: Float64Array
+}
+
+/** An image that reads unfolded writes from a spool. */
+export interface Spool {
+  readonly places: SpoolPlaces
+  readonly file: SpoolFile
+}
+
+/** One of which a spool can be made. */
+export interface SpoolableImage extends Image {
+  /** Of the writes that no delta holds, dead ones among them. */
+  readonly unfoldedSizeBytes: number
+  /** Of such writes, what reads have decompressed so far less what they wanted of it. */
+  readonly wastedSizeBytes: number
+  /**
+   * Gives what is live of such writes of these volumes to the sink, with its places in the spool (see spool.ts), which are told first. Each batch is read once.
+   */
+  fillSpool(volumes: ReadonlySet<number>, begin: (places: SpoolPlaces) => PieceSink, signal: AbortSignal): Promise<void>
+  /** From here on such writes are read from the spool, which an image of the same plan has filled; undefined: from their sources, as before. */
+  useSpool(spool: Spool | undefined): void
+}

@@ -4,7 +4,7 @@ import { settleAll, type WriteIndex } from '../mirror/mirror.ts'
 import type { RawPart, RecordSource } from '../segment/record-source.ts'
 import type { ByteRange } from '../store/object-store.ts'
 import { BatchParts, type Parts, type WantedPart } from './batch-parts.ts'
-import type { ResolvedRegion } from './resolved-region.ts'
+import { isUnfolded, type ResolvedRegion } from './resolved-region.ts'
 import { SizedCache } from './sized-cache.ts'
 
 // Units are what packs are read by, their blocks. However many reads want a unit at a time, it is read once; those that one read
@@ -28,11 +28,17 @@ export class UnitReader {
   readonly #prefetchSizeBytesMax: number
   /** Being read. */
   readonly #underWay = new Map<string, Promise<Uint8Array>>()
+  #usedSizeBytes = 0
 
   constructor(index: WriteIndex, sources: readonly RecordSource[], cacheSizeBytes: number) {
     this.#cache = new SizedCache(cacheSizeBytes)
     this.#batches = new BatchParts(index, sources, this.#cache)
     this.#prefetchSizeBytesMax = cacheSizeBytes * prefetchShare
+  }
+
+  /** Of batches what was brought, less what reads have had of it. */
+  get wastedSizeBytes(): number {
+    return this.#batches.broughtSizeBytes - this.#usedSizeBytes
   }
 
   /**
@@ -51,10 +57,11 @@ export class UnitReader {
     const parts: { readonly fragment: number; readonly wanted: WantedPart }[] = []
     const takeOf = (fragment: number, { rawOffsetBytes, raw }: RawPart): void => {
       const { startBytes, endBytes } = rawRangeOf(resolved, fragment, range)
+      if (isUnfolded(resolved, fragment)) this.#usedSizeBytes += endBytes - startBytes
       take(fragment, raw.subarray(startBytes - rawOffsetBytes, endBytes - rawOffsetBytes))
     }
     for (const fragment of fragments) {
-      if (isOfBatch(resolved, fragment)) {
+      if (isUnfolded(resolved, fragment)) {
         const wanted = { batch: unitOf(resolved, fragment), range: rawRangeOf(resolved, fragment, range) }
         const known = this.#batches.known(wanted)
         if (known === undefined) parts.push({ fragment, wanted })
@@ -89,7 +96,7 @@ export class UnitReader {
     const parts = new Map<number, WantedPart[]>()
     let sizeBytes = 0
     for (const fragment of fragments) {
-      if (isOfBatch(resolved, fragment)) {
+      if (isUnfolded(resolved, fragment)) {
         const wanted = { batch: unitOf(resolved, fragment), range: rawRangeOf(resolved, fragment, range) }
         if (this.#batches.known(wanted) !== undefined) continue
         const ofBatch = parts.get(wanted.batch) ?? []
@@ -167,10 +174,6 @@ export class UnitReader {
       throw error
     }
   }
-}
-
-function isOfBatch({ pieces, fragments, writesSource }: ResolvedRegion, fragment: number): boolean {
-  return pieces.source[fragments.piece[fragment]!] === writesSource
 }
 
 /** Of the index, where the fragment is of a batch; else of its pack's blocks. */

@@ -1,5 +1,7 @@
+import * as path from 'node:path'
 import t from 'tap'
 import { KiB } from '../../src/base/units.ts'
+import { spoolImage } from '../../src/image/image.ts'
 import { verifyPack } from '../../src/mirror/mirror.ts'
 import type { DeltaSpan } from '../../src/timeline/state.ts'
 import { History, seeded } from '../support/mirror-history.ts'
@@ -7,7 +9,7 @@ import { readVolume, scatterVolumeToArray, TestTimeline } from '../support/mirro
 
 // Random histories of two streams and three volumes, against plain arrays. Invariants:
 //   every retained checkpoint of every volume, by read() and by scatter(), is what the volume held then,
-//   whatever was folded, rewritten, thinned, merged or dropped; scatter() gives no byte twice;
+//   whatever was folded, rewritten, thinned, merged or dropped, and with a spool of what is not folded as without; scatter() gives no byte twice;
 //   the packs of a delta do not overlap, hold no more than they may, and verify.
 
 const historyCount = 150
@@ -57,15 +59,25 @@ async function faultsOf(seed: number, scratchDirectory: string): Promise<string[
   }
   for (const checkpoint of timeline.retained) {
     const image = await timeline.open(timeline.plan(checkpoint))
-    for (const { number, sizeBytes } of volumes) {
-      const expected = history.contents.get(checkpoint.ordinal)!.get(number)!
-      const where = `checkpoint ${checkpoint.ordinal}, volume ${number}`
-      const read = await readVolume(image, number, random)
-      if (Buffer.compare(read, expected) !== 0) faults.push(`${where}: read() differs`)
-      const { bytes, givenTwice } = await scatterVolumeToArray(image, number, { startBytes: 0, endBytes: sizeBytes })
-      if (Buffer.compare(bytes, expected) !== 0) faults.push(`${where}: scatter() differs`)
-      if (givenTwice) faults.push(`${where}: scatter() gave a byte twice`)
+    const compare = async (how: string): Promise<void> => {
+      for (const { number, sizeBytes } of volumes) {
+        const expected = history.contents.get(checkpoint.ordinal)!.get(number)!
+        const where = `checkpoint ${checkpoint.ordinal}, volume ${number}, ${how}`
+        const read = await readVolume(image, number, random)
+        if (Buffer.compare(read, expected) !== 0) faults.push(`${where}: read() differs`)
+        const [startBytes, endBytes] = random(2) === 0 ? [0, sizeBytes] : [random(sizeBytes), sizeBytes - random(99)]
+        const { bytes, givenTwice } = await scatterVolumeToArray(image, number, { startBytes, endBytes })
+        const [part, wanted] = [bytes.subarray(startBytes, endBytes), expected.subarray(startBytes, endBytes)]
+        if (Buffer.compare(part, wanted) !== 0) faults.push(`${where}: scatter() differs`)
+        if (givenTwice) faults.push(`${where}: scatter() gave a byte twice`)
+      }
     }
+    await compare('by its sources')
+    const spooled = await spoolImage(image, new Set([1, 4]), path.join(scratchDirectory, 'spool'), signal)
+    if (spooled === undefined) faults.push('there was no room for a spool')
+    await compare('by a spool of two volumes')
+    await spooled?.close()
+    await compare('after its spool')
   }
   for (const [key, bytes] of timeline.store.objects) {
     const report = await verifyPack(timeline.store, { key, sizeBytes: bytes.length }, signal)

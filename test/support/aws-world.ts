@@ -20,7 +20,7 @@ import type { Clock } from '../../src/base/clock.ts'
 import { Failure } from '../../src/base/failure.ts'
 import { ordinal, vpgId } from '../../src/base/ids.ts'
 import { isZero } from '../../src/codec/zeros.ts'
-import type { Image, PieceSink, VolumeRange } from '../../src/image/image.ts'
+import type { PieceSink, SpoolableImage, VolumeRange } from '../../src/image/image.ts'
 import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
 import type { VpgDefinition } from '../../src/timeline/definition.ts'
 import type { Json, RecoveryRecord } from '../../src/timeline/recovery.ts'
@@ -129,7 +129,7 @@ export class Model {
   }
 
   /** Data in pieces of 4 KiB, so that an extent says little about the blocks of EBS. */
-  image(checkpoint: Checkpoint): Image {
+  image(checkpoint: Checkpoint): SpoolableImage {
     const bytesOf = (volume: number): Buffer => this.bytesAt(checkpoint, volume)
     async function* extents(volume: number): AsyncGenerator<VolumeRange> {
       const bytes = bytesOf(volume)
@@ -160,6 +160,10 @@ export class Model {
       runAt: () => Promise.reject(new Error('nobody asks for it')),
       prefetch: () => Promise.resolve(),
       extents,
+      unfoldedSizeBytes: 0,
+      wastedSizeBytes: 0,
+      fillSpool: () => Promise.reject(new Error('nobody asks for it')),
+      useSpool: () => undefined,
     }
   }
 
@@ -267,12 +271,13 @@ export class AwsWorld {
     const quotaClient = newQuotaClient({ ...config, requestTimeoutMillis: 60_000 })
     const windows = new Windows()
     const putters = putHere(config, windows.memory, clock)
-    const openImage = (plan: ImagePlan): Promise<Image> => Promise.resolve(model.image(plan.checkpoint))
+    const openImage = (plan: ImagePlan): Promise<SpoolableImage> => Promise.resolve(model.image(plan.checkpoint))
     const snapshotTools = {
       clock,
       attempts: new Attempts(config.requestTimeoutMillis, clock),
       putters,
       windows,
+      spoolFile: '/nowhere',
       accountPace: new Pace(config.putsPerSecondMax, clock),
       newPace: () => new Pace(config.putsPerSecondMax, clock),
       ebs: new EbsCalls(ebsClient, attempts),

@@ -2,7 +2,7 @@ import * as path from 'node:path'
 import { newVpgId, ordinal, type Ordinal, type PositionVector } from '../../src/base/ids.ts'
 import { KiB } from '../../src/base/units.ts'
 import { realDisk } from '../../src/disk/disk.ts'
-import { openImage, type Image } from '../../src/image/image.ts'
+import { openImage, type Image, type SpoolableImage } from '../../src/image/image.ts'
 import {
   fold,
   mergeDeltas,
@@ -242,7 +242,7 @@ export class TestTimeline {
     }
   }
 
-  async open(plan: ImagePlan, cacheSizeBytes = 32 * KiB): Promise<Image> {
+  async open(plan: ImagePlan, cacheSizeBytes = 32 * KiB): Promise<SpoolableImage> {
     return await openImage(
       plan,
       {
