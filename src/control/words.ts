@@ -26,9 +26,9 @@ export function sizeInWords(sizeBytes: number): string {
   return `${value.toFixed(digits).replace(/\.0+$/, '')} ${units[unit]}`
 }
 
-/** "12,345" */
+/** "12,345". By hand: the first number that Intl formats costs a command 60 ms of CPU. */
 export function countInWords(count: number): string {
-  return Math.round(count).toLocaleString('en-US')
+  return String(Math.round(count)).replace(/\B(?=(\d{3})+$)/g, ',')
 }
 
 /** "350 ms", "4.2 s", "3 min 20 s", "2 h 5 min", "12 d 3 h" */
