@@ -146,6 +146,8 @@ export class SimulatedVra {
   readonly #withdrawn = new Set<Ordinal>()
   /** Checkpoints below may be gone. */
   #edge = 0
+  /** Below it, but not gone with it: tagged, or being read then. They may go at any time. */
+  readonly #keptBelowEdge = new Set<Ordinal>()
   /** Every record that was ever durable, in the log's order, up to where the log's files have been freed. */
   readonly #archive: KeptRecord[] = []
   /** How far the log of the present appliance was looked at; while another one takes over, of the one before. */
@@ -514,7 +516,7 @@ export class SimulatedVra {
         throw new Error(`the checkpoint ${ordinal} is lost: the index of a start lacks it`)
     const kept = new Set(tags.map(tag => tag.ordinal))
     for (const ordinal of found)
-      if (ordinal < historyEdge && !kept.has(ordinal))
+      if (ordinal < historyEdge && !kept.has(ordinal) && !this.#keptBelowEdge.has(ordinal))
         throw new Error(`the checkpoint ${ordinal} has left the history, and the index of a start has it`)
   }
 
@@ -596,9 +598,12 @@ export class SimulatedVra {
         running?.worker.givenUp({ question }).catch(() => undefined)
         return
       }
-      case 'historyEdgeMoved':
-        this.#edge = (notice as AgingNotices['historyEdgeMoved']).edge
+      case 'historyEdgeMoved': {
+        const { edge, kept } = notice as AgingNotices['historyEdgeMoved']
+        this.#edge = edge
+        for (const ordinal of kept) this.#keptBelowEdge.add(ordinal)
         return
+      }
       case 'redefined':
         this.#takeDefinition(running, (notice as AgingNotices['redefined']).definition)
         return
