@@ -170,7 +170,7 @@ class History {
       try {
         await this.#readCheckpoint(ordinal)
       } catch (error) {
-        const isGone = failedWith(error, 'CHECKPOINT_MISSING') && !this.#vra.retained().includes(ordinal)
+        const isGone = failedWith(error, 'CHECKPOINT_MISSING') && this.#mayBeGone(ordinal)
         const mayBe = ['STORE_UNAVAILABLE', 'CLOSING', 'EPOCH_SUPERSEDED'] as const // the last of who is taken over meanwhile
         if (isGone || mayBe.some(code => failedWith(error, code)) || this.#isDamage(error)) return
         throw error
@@ -192,12 +192,16 @@ class History {
     for (const ordinal of chosen) {
       if (ordinal === undefined) continue
       const read = this.#readCheckpoint(ordinal).catch((error: unknown) => {
-        if (!failedWith(error, 'CHECKPOINT_MISSING') || this.#vra.retained().includes(ordinal)) throw error
+        if (!failedWith(error, 'CHECKPOINT_MISSING') || !this.#mayBeGone(ordinal)) throw error
       })
       world.background(read.then(() => void leftCount--))
     }
     await world.run(world.nowMillis + readMillisMax, () => leftCount === 0)
     if (leftCount > 0) throw new Error('checkpoints could not be read in time')
+  }
+
+  #mayBeGone(ordinal: Ordinal): boolean {
+    return !this.#vra.retained().includes(ordinal) || this.#vra.mayBeThinned(ordinal)
   }
 
   /** The index that came through everything, and one that is filled from log and store alone. */
@@ -208,7 +212,7 @@ class History {
     vra.start()
     await world.run(world.nowMillis + readMillisMax, () => vra.isRunning)
     const filled = new Set(await this.#indexed())
-    const retained = new Set(vra.retained().filter(ordinal => vra.isOffered(ordinal)))
+    const retained = new Set(vra.retained().filter(ordinal => vra.isOffered(ordinal) && !vra.mayBeThinned(ordinal)))
     const lacking = kept.filter(ordinal => !filled.has(ordinal) && retained.has(ordinal))
     const isCompared = (ordinal: Ordinal): boolean => ordinal <= (kept.at(-1) ?? 0) && vra.isOffered(ordinal)
     const added = [...filled].filter(ordinal => isCompared(ordinal) && !kept.includes(ordinal))

@@ -15,6 +15,18 @@ export interface Pace {
 }
 
 const hourMillis = 3_600_000
+/** Every checkpoint for a moment, then ever fewer. */
+const thinning = {
+  historyMillis: 32_000,
+  retention: {
+    formatVersion: 1,
+    densities: [
+      { everyMillis: 0, forMillis: 200 },
+      { everyMillis: 2_000, forMillis: 8_000 },
+      { everyMillis: 8_000, forMillis: 32_000 },
+    ],
+  },
+} as const
 
 export function paceOf(world: World): Pace {
   const { random } = world
@@ -78,6 +90,8 @@ export function vraSettings(world: World, sites: readonly AgentSettings[], { isL
       return { number, name: `disk${number}`, sizeBytes, stream }
     }),
   )
+  const historyMillis = isLong ? 600_000 : world.pick([1_500, 5_000, 20_000, 3_600_000])
+  const isThinned = !isLong && random.chance(0.4)
   const foldSizeBytesMin = world.pick([8, 64, 512]) * KiB
   return {
     // Every start opens another log file, and without a store none is freed.
@@ -88,8 +102,8 @@ export function vraSettings(world: World, sites: readonly AgentSettings[], { isL
     definition: {
       volumes,
       streams: sites.map(({ id: agent, stream: number }) => ({ number, agent })),
-      checkpointIntervalMillis: random.integer(1, 5) * 1_000,
-      historyMillis: isLong ? 600_000 : world.pick([1_500, 5_000, 20_000, 3_600_000]),
+      checkpointIntervalMillis: isThinned ? 1_000 : random.integer(1, 5) * 1_000,
+      ...(isThinned ? thinning : { historyMillis }),
       journalLimitSizeBytes: random.chance(0.2) ? world.pick([32, 256]) * KiB : 0,
     },
     aging: {

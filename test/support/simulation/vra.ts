@@ -29,6 +29,7 @@ import type { RecordHeader } from '../../../src/journal/record.ts'
 import { decodeCheckpoints } from '../../../src/manifest/checkpoint-page.ts'
 import { Workspace } from '../../../src/mirror/mirror.ts'
 import type { Checkpoint } from '../../../src/timeline/checkpoint.ts'
+import { densitiesOf, everyMillisAt } from '../../../src/timeline/densities.ts'
 import type { VpgDefinition } from '../../../src/timeline/definition.ts'
 import { covers, liesWithin } from '../../../src/timeline/positions.ts'
 import { holeOver } from '../../../src/timeline/retention.ts'
@@ -59,7 +60,7 @@ export interface VraSettings {
   readonly storeDelayMillisMax: number
   readonly definition: Pick<
     VpgDefinition,
-    'volumes' | 'streams' | 'checkpointIntervalMillis' | 'historyMillis' | 'journalLimitSizeBytes'
+    'volumes' | 'streams' | 'checkpointIntervalMillis' | 'historyMillis' | 'retention' | 'journalLimitSizeBytes'
   >
   readonly aging: Pick<
     AgingConfig,
@@ -146,6 +147,8 @@ export class SimulatedVra {
   readonly #withdrawn = new Set<Ordinal>()
   /** Checkpoints below may be gone. */
   #edge = 0
+  /** Dropped because the retention lets them go. */
+  readonly #thinned = new Set<Ordinal>()
   /** Below it, but not gone with it: tagged, or being read then. They may go at any time. */
   readonly #keptBelowEdge = new Set<Ordinal>()
   /** Every record that was ever durable, in the log's order, up to where the log's files have been freed. */
@@ -511,12 +514,18 @@ export class SimulatedVra {
 
   /** Whatever it was filled from, the index has what was told of and is retained, and nothing that left the history. */
   #checkIndex(found: ReadonlySet<Ordinal>, { holes, tags, historyEdge }: OpenedVpg): void {
-    for (const ordinal of this.retained())
-      if (!found.has(ordinal) && holeOver(holes, ordinal) === undefined)
+    for (const ordinal of this.retained()) {
+      if (found.has(ordinal) || holeOver(holes, ordinal) !== undefined) continue
+      if (!this.mayBeThinned(ordinal))
         throw new Error(`the checkpoint ${ordinal} is lost: the index of a start lacks it`)
+      this.#thinned.add(ordinal) // by a process that had no time to tell
+    }
     const kept = new Set(tags.map(tag => tag.ordinal))
     for (const ordinal of found)
-      if (ordinal < historyEdge && !kept.has(ordinal) && !this.#keptBelowEdge.has(ordinal))
+      if (
+        this.#thinned.has(ordinal) ||
+        (ordinal < historyEdge && !kept.has(ordinal) && !this.#keptBelowEdge.has(ordinal))
+      )
         throw new Error(`the checkpoint ${ordinal} has left the history, and the index of a start has it`)
   }
 
@@ -604,6 +613,13 @@ export class SimulatedVra {
         for (const ordinal of kept) this.#keptBelowEdge.add(ordinal)
         return
       }
+      case 'checkpointsThinned':
+        for (const ordinal of (notice as AgingNotices['checkpointsThinned']).dropped) {
+          if (this.announced.has(ordinal) && !this.mayBeThinned(ordinal))
+            throw new Error(`the checkpoint ${ordinal} was thinned away, and none stays in its place`)
+          this.#thinned.add(ordinal)
+        }
+        return
       case 'redefined':
         this.#takeDefinition(running, (notice as AgingNotices['redefined']).definition)
         return
@@ -674,7 +690,25 @@ export class SimulatedVra {
 
   /** What was told of, and must still be there. */
   retained(): readonly Ordinal[] {
-    return [...this.announced.keys()].filter(ordinal => ordinal >= this.#edge || this.tagged.has(ordinal))
+    return [...this.announced.keys()].filter(
+      ordinal => (ordinal >= this.#edge && !this.#thinned.has(ordinal)) || this.tagged.has(ordinal),
+    )
+  }
+
+  /** The retention lets it go: another one of its interval stays. */
+  mayBeThinned(ordinal: Ordinal): boolean {
+    const checkpoint = this.announced.get(ordinal)
+    const newest = this.lastComplete
+    if (checkpoint === undefined || newest === undefined || this.tagged.has(ordinal)) return false
+    const { historyMillis } = checkpoint
+    const everyMillis = everyMillisAt(densitiesOf(this.#definition), historyMillis, newest.historyMillis)
+    if (everyMillis === 0) return false
+    const interval = Math.floor(historyMillis / everyMillis)
+    const isOther = (other: Checkpoint): boolean =>
+      other.ordinal !== ordinal &&
+      !this.#thinned.has(other.ordinal) &&
+      Math.floor(other.historyMillis / everyMillis) === interval
+    return this.#hasRotted || [...this.announced.values()].some(isOther)
   }
 
   /** Fails where labels do not rise, or the history is shorter than it should be and no limit says so. */
@@ -703,6 +737,7 @@ export class SimulatedVra {
     const running = this.#running
     const checkpoint = this.announced.get(ordinal)
     if (running === undefined || checkpoint === undefined) throw new Failure('CLOSING', 'the VRA does not run')
+    this.#keptBelowEdge.add(ordinal) // as long as it is read, and until the next look of a process that follows
     const plan = await running.worker.openImage({ vpg, checkpoint, owner: 'a check' })
     if (plan.state.deltas.length > 0) this.#world.count('an image is read from deltas')
     if (plan.state.deltas.some(delta => delta.open !== undefined))
