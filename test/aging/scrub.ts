@@ -2,6 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import * as path from 'node:path'
 import t, { type Test } from 'tap'
 import type { AgingConfig, AgingNotices, ScrubFacts } from '../../src/aging/service.ts'
+import { Failure } from '../../src/base/failure.ts'
 import { KiB } from '../../src/base/units.ts'
 import { AgingModel } from '../support/aging-model.ts'
 import { randomFrom } from '../support/segment-records.ts'
@@ -117,6 +118,35 @@ async function failingOf(t: Test, model: AgingModel, { damaged }: ScrubFacts): P
   }
   return failedCount
 }
+
+t.test('what could not be read is verified next, before the pass goes on, and its damage is found', async t => {
+  let deniedKey: string | undefined
+  const { model } = await scrubbed(t)
+  const { forms } = await model.worker.status({ vpg: model.vpg })
+  const objectCount = forms.reduce((sum, form) => sum + form.objectCount, 0)
+  const [damagedKey = ''] = [...model.memory.objects.keys()].filter(key => /\/base\//.test(key))
+  const object = model.memory.objects.get(damagedKey)!
+  object[object.length >> 1]! ^= 1
+  const read = model.memory.readRange.bind(model.memory)
+  model.memory.readRange = (key, range, signal) => {
+    if (key === deniedKey) return Promise.reject(new Failure('STORE_UNAVAILABLE', 'the store is away'))
+    return read(key, range, signal)
+  }
+  deniedKey = damagedKey
+  // As many steps as the pass takes, and more: it comes no further than to what it could not read.
+  for (let count = 0; count < objectCount + 3; count++) t.ok(await model.worker.scrubStep())
+  const away = (await model.worker.status({ vpg: model.vpg })).scrub
+  t.match(away, { verifiedAtMicros: undefined, damagedCount: 0 }, 'what could not be read is neither whole nor damaged')
+  deniedKey = undefined
+  await scrubAll(model)
+  const { scrub } = await model.worker.status({ vpg: model.vpg })
+  t.match(scrub, { damagedCount: 1, damaged: [{ key: damagedKey }] })
+  t.equal(
+    scrub?.checkedSizeBytes,
+    forms.reduce((sum, form) => sum + form.sizeBytes, 0),
+    'each object once',
+  )
+})
 
 t.test('it reads no more in a second than it is told to', async t => {
   const bytesPerSecond = 16 * KiB
