@@ -1,21 +1,33 @@
-import type { CostFacts, FormSize, GapFacts, Period, VpgTimeline } from '../control/service.ts'
+import { Option, type Command } from 'commander'
+import type { CostFacts, FormSize, GapFacts, Period, VpgTimeline, VpgVersions } from '../control/service.ts'
 import { agoInWords, countInWords, durationInWords, instantInWords, sizeInWords } from '../control/words.ts'
-import type { Command } from 'commander'
+import { Failure } from '../base/failure.ts'
 import { clientCommand, clientOf, type ClientOptions } from './client.ts'
 import { onTerminal, printable, printJson, printLine, printTable } from './output.ts'
 
 export function timelineCommand(): Command {
   return clientCommand('timeline', 'what can be recovered how densely, what that takes in the store, and what it costs')
     .argument('[vpg]', 'without one: all of them, in a line each')
-    .addHelpText('after', '\nExamples:\n  vra timeline web\n  vra timeline\n  vra timeline web --json')
-    .action(async (vpg: string | undefined, options: ClientOptions) => {
+    .addOption(
+      new Option(
+        '--versions',
+        'list what a bucket with versions keeps of removed objects, too: minutes, where there is much',
+      ),
+    )
+    .addHelpText(
+      'after',
+      '\nExamples:\n  vra timeline web\n  vra timeline web --versions\n  vra timeline\n  vra timeline web --json',
+    )
+    .action(async (vpg: string | undefined, options: ClientOptions & { readonly versions?: true }) => {
       const client = clientOf(options)
       if (vpg !== undefined) {
         const timeline = await client.timeline(vpg)
-        if (options.json) printJson(timeline)
-        else for (const line of drawTimeline(timeline)) printLine(coloured(line))
+        const versions = options.versions === undefined ? undefined : await client.versions(vpg)
+        if (options.json) printJson(versions === undefined ? timeline : { ...timeline, versions })
+        else for (const line of [...drawTimeline(timeline), ...versionsOf(versions)]) printLine(coloured(line))
         return
       }
+      if (options.versions) throw new Failure('REQUEST_INVALID', '--versions is of one VPG: name it')
       const timelines: VpgTimeline[] = []
       for (const { name } of await client.listVpgs()) timelines.push(await client.timeline(name))
       if (options.json) printJson(timelines)
@@ -153,6 +165,32 @@ function storeOf({ forms, garbageCount }: VpgTimeline): string[] {
     ...forms.map(form => row(formWords[form.form], [form])),
     row('in all', forms),
     ...garbage,
+  ]
+}
+
+function versionsOf(versions: VpgVersions | undefined): string[] {
+  if (versions === undefined) return []
+  const { versioning, expire, forms, markerCount, isWhole, costPerMonth, currency } = versions
+  if (versioning === 'none') return ['', '  The store keeps no versions: what is removed is gone.']
+  if (versioning === 'unknown')
+    return [
+      '',
+      '  Whether the bucket keeps versions cannot be told: to be asked for it,',
+      '  the role needs s3:GetBucketVersioning and s3:ListBucketVersions.',
+    ]
+  const row = (name: string, count: number, sizeBytes: number): string =>
+    `  ${name.padEnd(labelWidth)} ${countInWords(count).padStart(11)}${sizeInWords(sizeBytes).padStart(12)}`
+  const all = [sum(forms, ({ count }) => count), sum(forms, ({ sizeBytes }) => sizeBytes)] as const
+  const atLeast = isWhole ? '' : ', at least'
+  return [
+    '',
+    `  ${'removed, kept'.padEnd(labelWidth)} ${'versions'.padStart(10)}${'bytes'.padStart(12)}`,
+    ...forms.map(({ form, count, sizeBytes }) => row(form, count, sizeBytes)),
+    row('in all', ...all),
+    `  ${costPerMonth.toFixed(2)} ${currency} a month${atLeast}; and ${countInWords(markerCount)} markers of removals`,
+    expire
+      ? '  A lifecycle rule of the bucket removes them.'
+      : '  No lifecycle rule removes them: see `vra store check`.',
   ]
 }
 

@@ -61,6 +61,10 @@ export class ControlClient implements service.VraControl {
     return this.#request('GET', path`/v1/vpgs/${vpg}/timeline`)
   }
 
+  versions(vpg: string): Promise<service.VpgVersions> {
+    return this.#request('GET', path`/v1/vpgs/${vpg}/versions`)
+  }
+
   listCheckpoints(query: service.CheckpointListQuery): Promise<service.CheckpointList> {
     const { vpg, limit, order, after, fromTimestampMicros, toTimestampMicros, tagged } = query
     const search = searchOf({ limit, order, after, from: fromTimestampMicros, to: toTimestampMicros, tagged })

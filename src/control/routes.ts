@@ -162,6 +162,14 @@ function registerCheckpointRoutes(route: Register, vra: VraControl): void {
     run: ({ params: { vpg } }) => vra.timeline(vpg),
   })
   route({
+    ...{ method: 'GET', url: '/v1/vpgs/:vpg/versions', id: 'showVersions', tag: 'checkpoints' },
+    ...{ status: 200, answer: 'VpgVersions' },
+    summary:
+      'What of removed objects a bucket with versions still keeps, and what that costs; lists it, which takes minutes where there is much',
+    params: params.vpg,
+    run: ({ params: { vpg } }) => vra.versions(vpg),
+  })
+  route({
     ...{
       method: 'GET',
       url: '/v1/vpgs/:vpg/checkpoints',

@@ -588,6 +588,17 @@ const vpgStatus = z.object({
 const checkpointAt = z.object({ checkpoint: z.string(), timestampMicros: micros })
 const price = z.number().nonnegative()
 
+const vpgVersions = z.object({
+  vpg: z.string(),
+  versioning: z.enum(['kept', 'none', 'unknown']),
+  expire: z.boolean().meta({ description: 'A lifecycle rule of the bucket removes noncurrent versions.' }),
+  forms: list(z.object({ form: z.enum(['commits', 'pages', 'deltas', 'base']), count, sizeBytes: count })),
+  markerCount: count,
+  isWhole: z.boolean().meta({ description: 'False: there are more than were counted.' }),
+  costPerMonth: z.number().nonnegative(),
+  currency: z.string(),
+})
+
 const vpgTimeline = z.object({
   vpg: z.string(),
   nowMicros: micros,
@@ -795,6 +806,7 @@ export const answers = {
   VpgStatus: describes<service.VpgStatus>()(vpgStatus),
   VpgList: describes<readonly service.VpgStatus[]>()(list(vpgStatus)),
   VpgTimeline: describes<service.VpgTimeline>()(vpgTimeline),
+  VpgVersions: describes<service.VpgVersions>()(vpgVersions),
   Checkpoint: describes<service.CheckpointFacts>()(checkpointFacts),
   CheckpointList: describes<service.CheckpointList>()(
     z.object({ checkpoints: list(checkpointFacts), more: z.boolean() }),

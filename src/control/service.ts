@@ -53,6 +53,8 @@ export interface VraControl {
 
   /** What can be recovered how densely, what it takes in the store, and what that costs. Reads the index's checkpoints of the VPG, as it has time. */
   timeline(vpg: string): Promise<VpgTimeline>
+  /** What of removed objects a bucket with versions still keeps, and what that costs. Lists it: minutes, where there is much. */
+  versions(vpg: string): Promise<VpgVersions>
   listCheckpoints(query: CheckpointListQuery): Promise<CheckpointList>
   /**
    * What `latest`, an id, a tag or an ISO 8601 time (the newest at or before it) means. CHECKPOINT_MISSING when none is recoverable there.
@@ -271,6 +273,25 @@ export interface VpgTimeline {
   readonly writeAmplification: number | undefined
   readonly putsPerGiB: number | undefined
   readonly cost: CostFacts
+}
+
+export interface VpgVersions {
+  readonly vpg: string
+  /** 'unknown': the role may not ask the bucket, or its server cannot say; nothing is counted then. */
+  readonly versioning: 'kept' | 'none' | 'unknown'
+  /** A lifecycle rule of the bucket removes them. */
+  readonly expire: boolean
+  /** Of noncurrent versions; commits are segments and roots of manifests. */
+  readonly forms: readonly {
+    readonly form: 'commits' | 'pages' | 'deltas' | 'base'
+    readonly count: number
+    readonly sizeBytes: number
+  }[]
+  readonly markerCount: number
+  /** False: there are more than were counted. */
+  readonly isWhole: boolean
+  readonly costPerMonth: number
+  readonly currency: string
 }
 
 export interface CheckpointAt {

@@ -5,7 +5,8 @@ import { formatCheckpointId } from '../base/ids.ts'
 import { GiB } from '../base/units.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import { pricesDefault, type VraConfig } from '../config/config.ts'
-import type { CheckpointAt, CostFacts, FormSize, GapFacts, VpgTimeline } from '../control/service.ts'
+import type { CheckpointAt, CostFacts, FormSize, GapFacts, VpgTimeline, VpgVersions } from '../control/service.ts'
+import type { HiddenVersions } from '../store/store.ts'
 import { densitiesOf } from '../timeline/densities.ts'
 import type { Gap, RecoverablePoint } from '../timeline/recoverable.ts'
 import type { VpgEntry } from './vpg-table.ts'
@@ -44,6 +45,26 @@ export async function timelineOf(
     requests,
     ...amplificationOf(requests),
     cost: costOf(forms, requests, { prices, elapsedMillis: (nowMicros - requests.sinceMicros) / 1000 }),
+  }
+}
+
+const versionForms = { commit: 'commits', page: 'pages', delta: 'deltas', base: 'base' } as const
+
+/** What of the VPG's removed objects its bucket still keeps, and what that costs. */
+export function versionsIn(
+  { name }: Pick<VpgEntry['definition'], 'name'>,
+  { isVersioned, expire, parts, markerCount, isWhole }: HiddenVersions,
+  { storagePerGiBMonth, currency }: Prices,
+): VpgVersions {
+  const forms = Object.entries(versionForms).map(([part, form]) => {
+    const { count = 0, sizeBytes = 0 } = parts.find(each => each.part === part) ?? {}
+    return { form, count, sizeBytes }
+  })
+  return {
+    vpg: name,
+    versioning: isVersioned === undefined ? 'unknown' : isVersioned ? 'kept' : 'none',
+    ...{ expire, forms, markerCount, isWhole, currency },
+    costPerMonth: (sum(parts.map(({ sizeBytes }) => sizeBytes)) / GiB) * storagePerGiBMonth,
   }
 }
 

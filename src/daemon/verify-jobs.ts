@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads'
 import type { Clock } from '../base/clock.ts'
 import { Failure, failureToRecord } from '../base/failure.ts'
 import { RpcClient } from '../base/rpc.ts'
-import type { DumpPage, Finding, VerifyJob } from '../control/service.ts'
+import type { Finding, VerifyJob } from '../control/service.ts'
 import type { VerifyNotices, VerifyService } from './verify-service.ts'
 
 const findingsKeptMax = 1000
@@ -102,8 +102,8 @@ export class VerifyJobs {
   }
 }
 
-/** One page of a dump, in a thread that ends with it. */
-export async function dumpInThread(call: Call<DumpPage>): Promise<DumpPage> {
+/** One page of a dump, or what else is one answer, in a thread that ends with it. */
+export async function askThread<T>(call: Call<T>): Promise<T> {
   const worker = startThread()
   try {
     return await call(new RpcClient<VerifyService>(worker))

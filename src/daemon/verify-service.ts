@@ -1,8 +1,8 @@
 import type { VpgId } from '../base/ids.ts'
 import type { DumpPage, Finding } from '../control/service.ts'
-import type { StoreConfig } from '../store/object-store.ts'
+import type { HiddenVersions, StoreConfig } from '../store/store.ts'
 
-// A thread that is started for one verification or one page of a dump, and ended after it: it may read terabytes.
+// A thread that is started for one verification, one page of a dump, or one listing of versions, and ended after it: it may read terabytes.
 
 export interface VerifyService {
   verifyJournal(argument: {
@@ -20,6 +20,7 @@ export interface VerifyService {
   dumpMirror(
     argument: DumpArgument & { readonly store: StoreConfig; readonly vpgs: readonly VpgId[] },
   ): Promise<DumpPage>
+  hiddenVersions(argument: { readonly store: StoreConfig; readonly vpg: VpgId }): Promise<HiddenVersions>
 }
 
 export interface NamedVpg {

@@ -8,7 +8,7 @@ import { realDisk } from '../disk/disk.ts'
 import { dumpLog, logFilePath, verifyLog, type LogFact } from '../journal/journal.ts'
 import { dumpVpg, verifyVpg, type Finding as DamagedObject } from '../manifest/manifest.ts'
 import { verifySegment } from '../segment/segment.ts'
-import { openStore, type ObjectStore } from '../store/store.ts'
+import { hiddenVersionsOf, openStore, type ObjectStore } from '../store/store.ts'
 import type { ObjectRef } from '../timeline/state.ts'
 import type { VerifyNotices, VerifyService } from './verify-service.ts'
 
@@ -55,6 +55,7 @@ const notify = serveRpc<VerifyService>(parentPort, {
       await store.close()
     }
   },
+  hiddenVersions: ({ store, vpg }) => hiddenVersionsOf(store, `${vpg}/`, never),
 })
 
 /** A segment's findings as sentences. */

@@ -20,8 +20,8 @@ import type { RecoveryControl } from './recovery-control.ts'
 import { journalLimitsOf, type JournalLimits } from './journal-limits.ts'
 import { freshIngestVpg } from './reconcile.ts'
 import type { StatusReport } from './status-report.ts'
-import { timelineOf } from './timeline-report.ts'
-import { dumpInThread, type VerifyJobs } from './verify-jobs.ts'
+import { timelineOf, versionsIn } from './timeline-report.ts'
+import { askThread, type VerifyJobs } from './verify-jobs.ts'
 import { VpgEntry, type VpgTable } from './vpg-table.ts'
 
 export interface VraControlParts {
@@ -170,6 +170,16 @@ export class DaemonControl implements api.VraControl {
   async timeline(name: string): Promise<api.VpgTimeline> {
     const { aging, catalog, clock, prices, table } = this.#parts
     return await timelineOf(table.named(name), { aging, catalog, clock, prices })
+  }
+
+  async versions(name: string): Promise<api.VpgVersions> {
+    const { prices, store, table } = this.#parts
+    const { definition } = table.named(name)
+    return versionsIn(
+      definition,
+      await askThread(client => client.call('hiddenVersions', { store, vpg: definition.id })),
+      prices,
+    )
   }
 
   async listCheckpoints(query: api.CheckpointListQuery): Promise<api.CheckpointList> {
@@ -361,9 +371,9 @@ export class DaemonControl implements api.VraControl {
     const entries = request.vpg === undefined ? table.all() : [table.named(request.vpg)]
     if (request.what === 'journal') {
       const only = request.vpg === undefined ? undefined : entries[0]?.definition.id
-      return dumpInThread(client => client.call('dumpJournal', { ...page, dataDirectory, only }))
+      return askThread(client => client.call('dumpJournal', { ...page, dataDirectory, only }))
     }
-    return dumpInThread(client =>
+    return askThread(client =>
       client.call('dumpMirror', { ...page, store, vpgs: entries.map(entry => entry.definition.id) }),
     )
   }

@@ -6,6 +6,7 @@ import { BlockCache } from './block-cache.ts'
 import { CachedStore } from './cached-store.ts'
 import { DirectoryStore } from './directory-store.ts'
 import { EncryptedStore } from './encrypted-store.ts'
+import type { HiddenVersions } from './hidden-versions.ts'
 import { readKeyFile, FileWrapper, type KeyWrapper } from './key-wrapping.ts'
 import type {
   CacheConfig,
@@ -34,6 +35,7 @@ export type {
   ObjectStore,
   StoreConfig,
 } from './object-store.ts'
+export type { HiddenVersions } from './hidden-versions.ts'
 export { newSharedLoad } from './store-load.ts'
 
 export interface StoreOptions {
@@ -56,6 +58,18 @@ export async function openStore(config: StoreConfig, options: StoreOptions = {})
   const place = await openPlace(config, options)
   const store = wrapper === undefined ? place : new EncryptedStore(place, wrapper)
   return config.kind === 's3' ? await cached(store, options.cache) : store
+}
+
+/** What of removed objects below the prefix the place of the store still keeps; nothing, where it keeps none. Fails as a listing does. */
+export async function hiddenVersionsOf(
+  config: StoreConfig,
+  prefix: string,
+  signal: AbortSignal,
+  credentials?: StoreOptions['credentials'],
+): Promise<HiddenVersions> {
+  const { hiddenVersions, noHiddenVersions } = await import('./hidden-versions.ts')
+  if (config.kind === 'directory') return noHiddenVersions
+  return await hiddenVersions(config, credentials, prefix, signal)
 }
 
 async function openWrapper(config: EncryptionConfig): Promise<KeyWrapper> {

@@ -178,6 +178,15 @@ t.test('a timeline draws densities, forms and cost within 80 columns, and says w
   t.equal(all.length, 1 + vra.vpgs.size)
   t.match(all[1], /^web\t1 d\t17,280\t0\t0\t0 B\t0\.00 USD$/)
   t.equal((await vraCommand('timeline', 'nothing')).status, 3)
+  const versions = await vraCommand('timeline', 'web', '--versions')
+  t.match(versions.stdout, /^ {2}deltas +3 +5 GiB$/m)
+  t.match(versions.stdout, /^ {2}in all +7 +8 GiB\n {2}0\.18 USD a month; and 7 markers of removals$/m)
+  t.match(versions.stdout, /No lifecycle rule removes them/)
+  for (const line of versions.stdout.split('\n')) t.ok(line.length <= 80, line)
+  t.match(JSON.parse((await vraCommand('timeline', 'web', '--versions', '--json')).stdout), {
+    versions: { versioning: 'kept' },
+  })
+  t.equal((await vraCommand('timeline', '--versions')).status, 2)
 })
 
 t.test('an export waits for its end and prints one document', async t => {

@@ -262,6 +262,7 @@ t.test('the OpenAPI document lists every route, and every reference in it leads 
     'get /v1/vpgs/{vpg}/checkpoints',
     'get /v1/vpgs/{vpg}/checkpoints/{checkpoint}',
     'get /v1/vpgs/{vpg}/timeline',
+    'get /v1/vpgs/{vpg}/versions',
     'get /v1/vpgs/{vpg}/volumes/{volume}/diff',
     'patch /v1/vpgs/{vpg}',
     'patch /v1/vpgs/{vpg}/volumes/{volume}',

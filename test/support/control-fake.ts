@@ -39,6 +39,7 @@ import type {
   VolumeFacts,
   VpgStatus,
   VpgTimeline,
+  VpgVersions,
   VraControl,
   VraStatus,
 } from '../../src/control/service.ts'
@@ -186,6 +187,18 @@ export class FakeVra implements VraControl {
     const vpg = this.#vpg(name)
     this.syncRequests.push({ vpg: name, request })
     return vpg.status
+  }
+
+  async versions(name: string): Promise<VpgVersions> {
+    this.#vpg(name)
+    return {
+      ...{ vpg: name, versioning: 'kept', expire: false, markerCount: 7, isWhole: true },
+      forms: [
+        { form: 'commits', count: 4, sizeBytes: 3 * 2 ** 30 },
+        { form: 'deltas', count: 3, sizeBytes: 5 * 2 ** 30 },
+      ],
+      ...{ costPerMonth: 0.18, currency: 'USD' },
+    }
   }
 
   async timeline(name: string): Promise<VpgTimeline> {

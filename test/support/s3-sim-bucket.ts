@@ -132,6 +132,15 @@ export class SimulatedBucket {
     })
   }
 
+  /** Of all keys below the prefix, in byte order, the newest of a key first. */
+  allVersions(prefix: string): { key: string; id: string; sizeBytes: number | undefined; isLatest: boolean }[] {
+    const keys = [...(this.#versions?.keys() ?? [])].filter(key => key.startsWith(prefix)).sort()
+    return keys.flatMap(key => {
+      const versions = [...(this.#versions?.get(key) ?? [])].reverse()
+      return versions.map(({ id, stored }, index) => ({ key, id, sizeBytes: stored?.sizeBytes, isLatest: index === 0 }))
+    })
+  }
+
   setRetention(key: string, retention: Retention): void {
     const current = this.#versions?.get(key)?.at(-1)
     if (current !== undefined) current.retention = retention

@@ -22,6 +22,7 @@ export const operations = [
   'GetObjectRetention',
   'GetBucketVersioning',
   'GetBucketLifecycleConfiguration',
+  'ListObjectVersions',
 ] as const
 export type Operation = (typeof operations)[number]
 
@@ -322,6 +323,8 @@ export class S3Simulator {
         return this.#lifecycle()
       case 'ListObjectsV2':
         return this.#list(request.query, fault)
+      case 'ListObjectVersions':
+        return this.#listVersions(request.query)
     }
   }
 
@@ -484,6 +487,32 @@ export class S3Simulator {
     return this.#unlisted.delete(key) && this.#has('lists-late')
   }
 
+  #listVersions(query: URLSearchParams): Answer {
+    for (const name of query.keys()) {
+      if (!versionListParameters.has(name)) throw new Refusal(501, 'NotImplemented', `parameter ${name}`)
+    }
+    const limit = Math.min(Number(query.get('max-keys') ?? 1000), this.#options.pageKeysMax)
+    const [key = '', id = ''] = [query.get('key-marker') ?? '', query.get('version-id-marker') ?? '']
+    const all = this.bucket.allVersions(query.get('prefix') ?? '')
+    const from = key === '' ? 0 : 1 + all.findIndex(each => each.key === key && each.id === id)
+    const page = all.slice(from, from + limit)
+    const items = page.map(({ key, id, sizeBytes, isLatest }) => {
+      const head = `<Key>${escaped(key)}</Key><VersionId>${id}</VersionId><IsLatest>${isLatest}</IsLatest>`
+      return sizeBytes === undefined
+        ? `<DeleteMarker>${head}</DeleteMarker>`
+        : `<Version>${head}<Size>${sizeBytes}</Size></Version>`
+    })
+    const last = page.at(-1)
+    const isTruncated = from + limit < all.length
+    const next =
+      isTruncated && last !== undefined
+        ? `<NextKeyMarker>${escaped(last.key)}</NextKeyMarker><NextVersionIdMarker>${last.id}</NextVersionIdMarker>`
+        : ''
+    return xmlAnswer(
+      `<ListVersionsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><IsTruncated>${isTruncated}</IsTruncated>${next}${items.join('')}</ListVersionsResult>`,
+    )
+  }
+
   #list(query: URLSearchParams, fault: Fault | undefined): Answer {
     for (const name of query.keys()) {
       if (!listParameters.has(name)) throw new Refusal(501, 'NotImplemented', `parameter ${name}`)
@@ -521,12 +550,14 @@ const putHeaders = new Set([
   'x-amz-object-lock-retain-until-date',
 ])
 
+const versionListParameters = new Set(['versions', 'prefix', 'key-marker', 'version-id-marker', 'max-keys'])
 const listParameters = new Set(['list-type', 'prefix', 'start-after', 'continuation-token', 'max-keys'])
 
 function operationOf(method: string, url: URL): Operation {
   const isBucket = url.pathname.split('/').slice(2).join('/') === ''
   const id = url.searchParams.get('x-id')
   if (method === 'GET' && isBucket && url.searchParams.get('list-type') === '2') return 'ListObjectsV2'
+  if (method === 'GET' && isBucket && url.searchParams.has('versions')) return 'ListObjectVersions'
   if (method === 'GET' && isBucket && url.searchParams.has('versioning')) return 'GetBucketVersioning'
   if (method === 'GET' && isBucket && url.searchParams.has('lifecycle')) return 'GetBucketLifecycleConfiguration'
   if (method === 'GET' && !isBucket && url.searchParams.has('retention')) return 'GetObjectRetention'
