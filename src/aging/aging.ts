@@ -108,6 +108,7 @@ export class Aging {
   readonly preseedRegion: Call<'preseedRegion'> = argument => this.#client.call('preseedRegion', argument)
   readonly endPreseed: Call<'endPreseed'> = argument => this.#client.call('endPreseed', argument)
   readonly noteCompared: Call<'noteCompared'> = argument => this.#client.call('noteCompared', argument)
+  readonly readHistory: Call<'readHistory'> = argument => this.#client.call('readHistory', argument)
   readonly status: Call<'status'> = argument => this.#client.call('status', argument)
 
   readonly queues: Call<'queues'> = argument => this.#client.call('queues', argument)

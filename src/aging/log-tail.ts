@@ -16,9 +16,9 @@ const unsealedCountMaxDefault = 400_000
 export interface TailOptions {
   readonly reader: TailedLog
   readonly turns: Turns
-  readonly logFiles: LogFiles
+  readonly logFiles: Pick<LogFiles, 'note' | 'readPast'>
   readonly vpgs: ReadonlyMap<VpgId, VpgAging>
-  readonly strangers: Strangers
+  readonly strangers: Pick<Strangers, 'meet' | 'release'>
   readonly unsealedCountMax?: number | undefined
   readonly damageFound: (notice: AgingNotices['damageFound']) => void
 }
@@ -29,6 +29,8 @@ export class LogTail {
   #limit: LogMark | undefined
   #enteredFile = -1
   #stretchCount = 0
+  /** Of VPGs that joined late: what their count of unreadable stretches is ahead of the others'. */
+  readonly #stretchesAhead = new Map<VpgId, number>()
 
   constructor(options: TailOptions) {
     this.#options = options
@@ -57,6 +59,27 @@ export class LogTail {
     if (ahead) this.#limit = mark
   }
 
+  /**
+   * Hands all records up to where the tail is, by a reader of its own, to a VPG that the tail has passed as a stranger. `vpgs` may have it from the step
+   * on in which this ends.
+   */
+  async catchUp(aging: VpgAging, reader: TailedLog, signal: AbortSignal): Promise<void> {
+    const { vpg } = aging
+    const { turns, strangers } = this.#options
+    const late = new LogTail({
+      ...{ reader, turns, vpgs: new Map([[vpg, aging]]), unsealedCountMax: Infinity },
+      // The tail has done that, and told of damage.
+      logFiles: { note: () => undefined, readPast: () => undefined },
+      strangers: { meet: () => false, release: () => undefined },
+      damageFound: () => undefined,
+    })
+    late.moveLimit(this.#options.reader.position())
+    await late.readUp(signal)
+    signal.throwIfAborted()
+    this.#stretchesAhead.set(vpg, late.#stretchCount - this.#stretchCount)
+    strangers.release(vpg)
+  }
+
   /** Reads up to the limit; stops early while too much waits to be sealed, or when the signal is aborted. */
   async readUp(signal: AbortSignal): Promise<void> {
     const { reader, turns, logFiles } = this.#options
@@ -68,7 +91,8 @@ export class LogTail {
       for (const { header, place } of records) {
         await turns.yieldNow()
         this.#pass(stretches, place)
-        const tailPlace = { place, stretchCount: this.#stretchCount }
+        const stretchCount = this.#stretchCount + (this.#stretchesAhead.get(header.vpg) ?? 0)
+        const tailPlace = { place, stretchCount }
         this.#hand(header.vpg, place.fileIdentity, vpg => vpg.take(header, tailPlace, () => reader.readRecord(place)))
       }
       this.#stretchCount += stretches.length

@@ -1,7 +1,7 @@
 import { Failure } from '../base/failure.ts'
 import type { Clock } from '../base/clock.ts'
 import type { PositionVector, StreamPosition, VpgId } from '../base/ids.ts'
-import { contentsSizeBytesMax, frameSizeBytesMax, logFileSizeBytes } from '../base/limits.ts'
+import { contentsSizeBytesMax, frameSizeBytesMax, logFileSizeBytes, manifestWholeSizeBytesMax } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
 import type { RpcMethods } from '../base/rpc.ts'
 import { MiB } from '../base/units.ts'
@@ -58,6 +58,13 @@ const scrubLookMillis = 60_000
 const lockLookMillis = 10_000
 /** Large buffers that nobody has used for this long are given back. */
 const unusedMemoryMillis = 5_000
+/** A VPG that the store does not give at a start is tried again after this, and after longer and longer. */
+const waitingDelayMillisFirst = 2_000
+const waitingDelayMillisMax = 60_000
+/** Histories that were not read at the start are read beside everything else: after each, a rest as long as that took, and this at most. */
+const historyRestMillisMax = 30_000
+/** When none is left, or the store refuses those that are. */
+const historyLookMillis = 10_000
 /** How long a call waits for the log to be read up to its checkpoint, and for the store to take a decision. */
 const callPatienceMillis = 30_000
 
@@ -68,6 +75,7 @@ export interface WorkerSurroundings {
   readonly openLog?: (directory: string) => TailedLog
   readonly unsealedCountMax?: number
   readonly contentsSizeBytesMax?: number
+  readonly wholeSizeBytesMax?: number
   readonly workspace?: Workspace
   readonly segmentMemory?: SegmentMemory
 }
@@ -142,7 +150,8 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     return async signal => {
       this.#store ??= await (this.#surroundings.openStore ?? openStore)(config.store)
       tools ??= this.#newTools(disk, config, this.#store, memos)
-      this.#vpgOpening ??= new VpgOpening(tools, this.#vpgs, notes)
+      const wholeSizeBytesMax = this.#surroundings.wholeSizeBytesMax ?? manifestWholeSizeBytesMax
+      this.#vpgOpening ??= new VpgOpening(tools, this.#vpgs, { notes, wholeSizeBytesMax })
       const vpgs = await this.#vpgOpening.openAll(signal)
       this.#tools = tools
       return vpgs
@@ -189,6 +198,8 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       for (const vpg of this.#vpgs.values()) this.#runVpg(vpg)
       this.#run(() => this.#strangersLoop())
       this.#run(() => this.#scrubLoop())
+      this.#run(() => this.#historyLoop())
+      this.#run(() => this.#waitingLoop())
       if (this.#ready().store.locks !== undefined) this.#run(() => this.#lockLoop())
       await this.#tailLoop()
     })
@@ -367,6 +378,10 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     await this.#bounded(known.generationOpened(sync))
   }
 
+  async readHistory({ vpg }: Parameters<AgingService['readHistory']>[0]): Promise<void> {
+    await this.#bounded(this.#known(vpg).readHistory())
+  }
+
   async status({ vpg }: { readonly vpg: VpgId }): Promise<VpgMirrorStatus> {
     return { ...this.#known(vpg).status(), scrub: this.#scrub?.factsOf(vpg), locks: this.#locks?.factsOf(vpg) }
   }
@@ -429,6 +444,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   async step(): Promise<boolean> {
     let worked = false
     for (const vpg of [...this.#vpgs.values()]) {
+      if (vpg.isUnread) await vpg.readHistoryBriefly()
       worked = (await vpg.sealStep(this.#fileInTheWayOf(vpg))) || worked
       worked = (await this.#mergeStep(vpg)) || worked
       vpg.tellNote()
@@ -447,6 +463,70 @@ export class MirrorWorker implements RpcMethods<AgingService> {
 
   async #scrubLoop(): Promise<void> {
     for (;;) if (!(await this.scrubStep())) await this.#clock.sleep(scrubLookMillis, this.#closing.signal)
+  }
+
+  /** Reads the histories that were not read at the start, one by one. One that the store refuses has its turn again after the others. */
+  async #historyLoop(): Promise<void> {
+    for (;;) {
+      let worked = false
+      for (const vpg of this.#unread()) worked = (await this.#historyStep(vpg)) || worked
+      if (!worked) await this.#clock.sleep(historyLookMillis, this.#closing.signal)
+    }
+  }
+
+  async #historyStep(vpg: VpgAging): Promise<boolean> {
+    const { turns, clock } = this.#ready()
+    await turns.yieldNow()
+    const startMillis = clock.monotonicMillis()
+    const isRead = await this.#ofOne(vpg, () => vpg.readHistoryBriefly())
+    const tookMillis = clock.monotonicMillis() - startMillis
+    await clock.sleep(Math.min(historyRestMillisMax, tookMillis), this.#closing.signal)
+    return isRead
+  }
+
+  #unread(): VpgAging[] {
+    const isWaiting = ({ isUnread, isDeleted, writer }: VpgAging): boolean =>
+      isUnread && !isDeleted && writer.halted === undefined && writer.mergingHalted === undefined
+    return [...this.#vpgs.values()].filter(isWaiting)
+  }
+
+  /** Opens the VPGs that the store did not give at the start. */
+  async #waitingLoop(): Promise<void> {
+    const { signal } = this.#closing
+    let delayMillis = waitingDelayMillisFirst
+    while ((this.#vpgOpening?.waiting.size ?? 0) > 0) {
+      await this.#clock.sleep(delayMillis * (0.5 + Math.random() / 2), signal)
+      delayMillis = Math.min(2 * delayMillis, waitingDelayMillisMax)
+      await this.waitingStep()
+    }
+  }
+
+  /** Tries each of them once; true where one was opened. For a driver without loops. */
+  async waitingStep(): Promise<boolean> {
+    const { signal } = this.#closing
+    const opening = this.#vpgOpening
+    let worked = false
+    for (const id of [...(opening?.waiting.keys() ?? [])]) {
+      const opened = await opening?.openWaiting(id, vpg => this.#join(vpg), signal)
+      if (opened === undefined || opened === false) continue
+      worked = true
+      this.#notify('vpgOpened', { vpg: id, opened: opened === true ? undefined : opened })
+      const vpg = this.#vpgs.get(id)
+      if (vpg !== undefined && this.#started) this.#runVpg(vpg)
+    }
+    return worked
+  }
+
+  /** From here on the VPG is aged: the tail, which has passed its records as a stranger's, goes on with it. */
+  async #join(vpg: VpgAging): Promise<void> {
+    const { disk, config } = this.#ready()
+    await this.#tailPermit.with(async () => {
+      if (this.#strangers?.knows(vpg.vpg) === true) {
+        const reader = this.#openLog(disk, config.logDirectory)
+        await this.#tail?.catchUp(vpg, reader, this.#closing.signal)
+      }
+      this.#vpgs.set(vpg.vpg, vpg)
+    })
   }
 
   /** Verifies one object; false when nothing is to be verified. For a driver without loops. */
@@ -507,18 +587,21 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   /** A failure of one VPG has been told where it happened, and ends at that VPG. */
   async #stepLoop(vpg: VpgAging, step: () => Promise<boolean>): Promise<void> {
     while (!vpg.isGone && vpg.writer.halted === undefined) {
-      let worked = false
-      try {
-        worked = await step()
-      } catch (error) {
-        if (!(error instanceof Failure) || this.#closing.signal.aborted) throw error
-        if (vpg.writer.halted === undefined && error.reaction !== 'retry') {
-          this.#notify('damageFound', { vpg: vpg.vpg, sentence: error.message })
-        }
-      }
-      if (worked) continue
+      if (await this.#ofOne(vpg, step)) continue
       vpg.tellNote()
       await this.#clock.sleep(idleMillis * (0.5 + Math.random()), this.#closing.signal)
+    }
+  }
+
+  /** False where the step fails as one VPG may. */
+  async #ofOne(vpg: VpgAging, step: () => Promise<boolean>): Promise<boolean> {
+    try {
+      return await step()
+    } catch (error) {
+      if (!(error instanceof Failure) || this.#closing.signal.aborted) throw error
+      if (vpg.writer.halted === undefined && error.reaction !== 'retry')
+        this.#notify('damageFound', { vpg: vpg.vpg, sentence: error.message })
+      return false
     }
   }
 
@@ -585,6 +668,11 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   #known(vpg: VpgId): VpgAging {
     this.#ready()
     const known = this.#vpgs.get(vpg)
+    const waits = this.#vpgOpening?.waiting.get(vpg)
+    if (known === undefined && waits !== undefined)
+      throw new Failure('STORE_UNAVAILABLE', `the store has not given the VPG since the start: ${waits.message}`, {
+        vpg,
+      })
     if (known === undefined || known.isDeleted) throw new Failure('UNKNOWN_VPG', `no VPG ${vpg} here`, { vpg })
     return known
   }

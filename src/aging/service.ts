@@ -66,6 +66,8 @@ export interface AgingService {
    * storeOpened is told. The first call.
    */
   open(config: AgingConfig): Promise<{ readonly vpgs: readonly PackedVpg[]; readonly isStoreAway: boolean }>
+  /** On return historyRead has been told of the VPG, whose manifest was not read before: what else there is waits. */
+  readHistory(argument: { readonly vpg: VpgId }): Promise<void>
   /** After the log's recovery: starts tailing at the oldest log file, and aging. */
   start(argument: { readonly durable: LogMark }): Promise<void>
   createVpg(definition: VpgDefinition): Promise<OpenedVpg>
@@ -194,6 +196,10 @@ export interface OpenedVpg {
   readonly holes: readonly Hole[]
   /** Where the index has the VPG from before, the newest checkpoint that it surely has: here are only that, and what was committed after it was noted. */
   readonly indexedThrough?: Ordinal
+  /** True where only what serves the VPG was read: the newest of its checkpoints are here, and the newest segments. historyRead tells all of them. */
+  readonly isUnread?: true
+  /** Where the store does not give the VPG, though it answers for others: why, a sentence. It is what was remembered, until vpgOpened tells what the store says. */
+  readonly rememberedBecause?: string
   /** Every retained checkpoint that is in the store (checkpoint pages, then markers of segments). */
   readonly checkpoints: readonly Checkpoint[]
   readonly segments: readonly SegmentSpan[]
@@ -294,6 +300,8 @@ export interface VpgMirrorStatus {
   /** Undefined where the store locks nothing. */
   readonly locks: LockFacts | undefined
   readonly commitNumber: number
+  /** True where the VPG's history was not read since the start: sums of it are 0. */
+  readonly isUnread: boolean
   /** Undefined while the store answers; else since when it does not, and why. */
   readonly storeFailingSince: number | undefined
   readonly storeFailure: string | undefined
@@ -318,7 +326,7 @@ export type MirrorSums = Pick<
 
 /** What people and their tools are told of it. */
 export type MirrorFacts = MirrorSums &
-  Pick<VpgMirrorStatus, 'unsealedSizeBytes' | 'requests' | 'scrub' | 'locks' | 'storeFailure'>
+  Pick<VpgMirrorStatus, 'isUnread' | 'unsealedSizeBytes' | 'requests' | 'scrub' | 'locks' | 'storeFailure'>
 
 /** Notices from the thread, by name. */
 export interface AgingNotices {
@@ -388,6 +396,18 @@ export interface AgingNotices {
   storeRecovered: { readonly vpg: VpgId }
   /** Since the start the store has not answered; told again when it says something else. */
   storeAway: StoreAway
+  /** All of a VPG that was opened from its root. What was told of it before is part of this, and nothing has left it since it was opened. */
+  historyRead: {
+    readonly vpg: VpgId
+    readonly segments: readonly SegmentSpan[]
+    /** As encodeCheckpoints of src/manifest makes it. */
+    readonly checkpointPage: Uint8Array
+    readonly offloaded: readonly StreamPosition[]
+  }
+  /** The store does not give a VPG, though it gives others, for this reason: it is tried again and again. */
+  vpgWaits: { readonly vpg: VpgId; readonly sentence: string }
+  /** And now it has; undefined where it is not this appliance's, or is there no more. */
+  vpgOpened: { readonly vpg: VpgId; readonly opened: PackedVpg | undefined }
   /** After a start without the store: it has answered, and these are the VPGs that this appliance owns. */
   storeOpened: { readonly vpgs: readonly PackedVpg[] }
   /** The VPG was another appliance's, and is this one's from this epoch on. */

@@ -39,6 +39,19 @@ export class Strangers {
     return files === undefined
   }
 
+  /** True where the log was found to have records of it. */
+  knows(vpg: VpgId): boolean {
+    return this.#filesOf.has(vpg)
+  }
+
+  /** It is none any more: who has taken its records keeps their files. */
+  release(vpg: VpgId): void {
+    const files = this.#filesOf.get(vpg) ?? []
+    this.#filesOf.delete(vpg)
+    this.#absentSinceMillis.delete(vpg)
+    for (const file of files) this.#options.logFiles.release(file)
+  }
+
   /**
    * Looks, if it is time to, and gives back the log files of those that are certainly gone; returns them. `ours` are VPGs that the
    * store had when they were opened. Fails as the store does; nothing is concluded then.
@@ -77,10 +90,7 @@ export class Strangers {
   }
 
   #forget(vpg: VpgId): void {
-    const files = this.#filesOf.get(vpg) ?? []
-    this.#filesOf.delete(vpg)
-    this.#absentSinceMillis.delete(vpg)
     this.#gone.add(vpg)
-    for (const file of files) this.#options.logFiles.release(file)
+    this.release(vpg)
   }
 }

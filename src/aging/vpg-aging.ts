@@ -12,7 +12,7 @@ import {
 } from '../base/ids.ts'
 import { idleSegmentAgeMillis, ownershipCheckMillis } from '../base/limits.ts'
 import type { RecordHeader } from '../journal/record.ts'
-import type { VpgCommits, VpgContents } from '../manifest/manifest.ts'
+import { encodeCheckpoints, type VpgCommits, type VpgContents } from '../manifest/manifest.ts'
 import { CheckpointAssembler, isMarkerWithin, type DurableMarker } from '../timeline/assembler.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import { lastDeltaEnd } from '../timeline/deltas.ts'
@@ -35,7 +35,6 @@ import { isGoneAt } from '../timeline/removed-volumes.ts'
 import { isPinOfRecord, withStandby, type StandbyRecord } from '../timeline/standby.ts'
 import type { Hole } from '../timeline/state.ts'
 import { storeUseOf, type FormSize } from '../timeline/store-use.ts'
-import type { Sleeper } from './awake-vpgs.ts'
 import { collectGarbage, dropFormerProcess, garbageAgesOf, moveEdge, removeDeleted } from './housekeeping.ts'
 import { keepJournalLimit, mergeHistory } from './merge-history.ts'
 import { foldWaiting, rewriteRegions } from './merging.ts'
@@ -49,7 +48,7 @@ import { damagedRecord, StreamTail } from './stream-tail.ts'
 import { expireTags, thin } from './thinning.ts'
 import type { AgingTools } from './tools.ts'
 import { UnsealedRecords, type Place, type TailPlace } from './unsealed-records.ts'
-import { VpgWriter, type Exclusive, type OpenedHistory } from './vpg-writer.ts'
+import { VpgWriter, type Exclusive, type OpenedHistory, type Owner } from './vpg-writer.ts'
 import { packTail, type TailRecord } from '../segment/segment.ts'
 
 /** What a VPG has in the log since when, for the decision to seal. */
@@ -83,7 +82,7 @@ interface OpenImage {
 }
 
 /** One VPG's way from the log's tail to the mirror. `seal…` and `merge…` steps are called by loops of their own. */
-export class VpgAging implements Sleeper {
+export class VpgAging implements Owner {
   readonly writer: VpgWriter
   readonly #tools: AgingTools
   readonly #unsealed: UnsealedRecords
@@ -110,6 +109,8 @@ export class VpgAging implements Sleeper {
   #isSyncHeld = false
   /** While it sleeps: until when, and what its status was. Without terms it wakes at once. */
   #resting: Resting | undefined
+  /** True until its contents are read for the first time, where it was opened from its root. */
+  #isUnread = false
   /** Of the last note: what it was made of. */
   #told: readonly unknown[] = []
   /** Of these contents: who watches asks far more often than they change. */
@@ -138,10 +139,51 @@ export class VpgAging implements Sleeper {
     return vpg
   }
 
+  /** Asleep, and never read but for its root. `newest` is its newest checkpoint. */
+  static unread(tools: AgingTools, commits: VpgCommits, newest: Checkpoint | undefined): VpgAging {
+    const vpg = new VpgAging(tools, commits, { folded: [], newest })
+    vpg.#resting = { terms: undefined, sums: unknownSums, newestHistoryMillis: newest?.historyMillis ?? 0 }
+    vpg.#isUnread = true
+    return vpg
+  }
+
+  get isUnread(): boolean {
+    return this.#isUnread
+  }
+
+  /** Tells the history of one that was opened from its root: before anything of it can leave. */
+  woken(folded: readonly Checkpoint[]): void {
+    if (!this.#isUnread) return
+    this.#isUnread = false
+    const { state, recent } = this.contents
+    const checkpointPage = encodeCheckpoints([...folded, ...recent])
+    const { segments, offloaded } = state
+    this.#tools.notify('historyRead', { vpg: this.vpg, segments, checkpointPage, offloaded })
+  }
+
+  /** On return its contents were read at least once. */
+  async readHistory(): Promise<void> {
+    if (this.#isUnread) await this.writer.awake(async () => undefined)
+  }
+
+  /** The same for who has others to go on with; false where the store goes on refusing it. */
+  async readHistoryBriefly(): Promise<boolean> {
+    if (!this.#isUnread || this.writer.halted !== undefined || this.writer.mergingHalted !== undefined) return true
+    try {
+      await this.writer.awakeBriefly(async () => undefined)
+      return true
+    } catch (error) {
+      if (isRefusal(error)) return false
+      if (this.writer.mergingHalted === undefined) throw error
+      return true // that has been told
+    }
+  }
+
   /** Empty where the next start has more to do than to go on from here; undefined where nobody can tell now: what was noted before stays true. */
   note(): StopNote | undefined {
     const { commits, halted, mergingHalted, isIdle, newest, brief } = this.writer
-    const isPlain = !this.isDeleted && halted === undefined && mergingHalted === undefined && !this.#isSyncHeld
+    const isPlain =
+      !this.isDeleted && !this.#isUnread && halted === undefined && mergingHalted === undefined && !this.#isSyncHeld
     const holeCount = this.#newHoles.length + brief.state.holes.length
     const isOdd = !isPlain || holeCount > 0 || preseeding(brief.state.definition).size > 0
     if (isOdd) return { vpg: this.vpg, text: '' }
@@ -366,7 +408,7 @@ export class VpgAging implements Sleeper {
   async #mergeNow(): Promise<boolean> {
     if (this.isDeleted) return await this.#removeStep()
     if (this.writer.isAwake) return await this.writer.awake(() => this.#mergeAwake())
-    if (this.writer.mergingHalted !== undefined) return false
+    if (this.writer.mergingHalted !== undefined || this.#isUnread) return false
     const merge = (): Promise<boolean> => this.writer.awakeBriefly(() => this.#mergeSome())
     try {
       if (this.#hasWork()) return await this.#tools.awake.inTurn(merge)
@@ -727,6 +769,7 @@ export class VpgAging implements Sleeper {
       historyEdge: state.historyEdge,
       requests: this.#tools.requests.factsOf(this.vpg),
       commitNumber: state.commitNumber,
+      isUnread: this.#isUnread,
       storeFailingSince: failing?.sinceMicros,
       storeFailure: failing?.sentence ?? halted?.message,
     }
@@ -862,6 +905,13 @@ function refuseStandby({ state }: VpgContents): void {
 
 /** An ordinal that no checkpoint has: what is read as of it is all there is. */
 const aboveAll = ordinal(Number.MAX_SAFE_INTEGER)
+
+/** Of one whose history was not read. */
+const unknownSums: MirrorSums = {
+  ...{ segmentCount: 0, segmentSizeBytes: 0, deltaCount: 0, deltaSizeBytes: 0, regionCount: 0, baseSizeBytes: 0 },
+  ...{ garbageCount: 0, unfoldedRawSizeBytes: 0, historyMillis: 0, historySizeBytes: 0 },
+  ...{ agedEarlySinceMicros: undefined, forms: [] },
+}
 
 function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0)

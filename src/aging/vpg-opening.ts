@@ -6,9 +6,9 @@ import {
   listVpgs,
   removeRemains,
   VpgCommits,
+  type OpenedCommits,
   type VpgBrief,
   type VpgContents,
-  type WriterIdentity,
 } from '../manifest/manifest.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
@@ -17,42 +17,67 @@ import { decodeNote, type VpgNote } from './stop-notes.ts'
 import { mayPass } from './store-patience.ts'
 import type { AgingTools } from './tools.ts'
 import { VpgAging } from './vpg-aging.ts'
-import { requireNotOlder, type VpgMemo } from './vpg-memos.ts'
+import { remembered, requireNotOlder, type VpgMemo } from './vpg-memos.ts'
 
-/** So many of those that are noted are asked after at once: two small requests each. */
-const resumedAtOnce = 32
+/** So many are asked after at once: of most of them a few small requests each. */
+const openedAtOnce = 32
+/** So many failures in a row, with none that was opened between them, are the store's. */
+const failuresInARowMax = 64
 
-/** Reads every VPG of the store once, however often the store fails on the way. */
+/** What a start needs of a VPG: what ages it, and what the daemon is told. */
+interface Opened {
+  readonly aging: VpgAging
+  /** Undefined where there is nothing to serve. */
+  readonly vpg: PackedVpg | undefined
+}
+
+export interface VpgOpeningOptions {
+  readonly notes?: readonly StopNote[] | undefined
+  /** See OpeningTerms. */
+  readonly wholeSizeBytesMax: number
+}
+
+/** Reads every VPG of the store once, however often the store fails on the way: of one with a long history only what serves it. */
 export class VpgOpening {
   readonly #tools: AgingTools
   readonly #vpgs: Map<VpgId, VpgAging>
+  readonly #wholeSizeBytesMax: number
   /** Of VPGs that need no other look; undefined where there is nothing to serve. */
   readonly #settled = new Map<VpgId, PackedVpg | undefined>()
-
+  /** Those that the store does not give, though it gives others, and why. */
+  readonly #waiting = new Map<VpgId, Failure>()
   /** Of VPGs that were not looked for yet. */
   readonly #notes: Map<VpgId, StopNote>
   #listedCount: number | undefined
 
   /** VPGs are put into `vpgs` as they are opened. */
-  constructor(tools: AgingTools, vpgs: Map<VpgId, VpgAging>, notes: readonly StopNote[] = []) {
+  constructor(tools: AgingTools, vpgs: Map<VpgId, VpgAging>, { notes = [], wholeSizeBytesMax }: VpgOpeningOptions) {
     this.#tools = tools
     this.#vpgs = vpgs
-    // Who takes VPGs over looks at all of them.
-    this.#notes = new Map(tools.config.adopt ? [] : notes.map(note => [note.vpg, note]))
+    this.#wholeSizeBytesMax = wholeSizeBytesMax
+    this.#notes = new Map(notes.map(note => [note.vpg, note]))
   }
 
   /**
-   * Those that this appliance owns; every other is told of and left alone. Fails for what may pass, to be called again: VPGs that
-   * were opened are not read again.
+   * Those that this appliance owns, and of those that the store does not give, though it gives others, what is remembered; every other is told of and
+   * left alone. Fails for what may pass, to be called again: VPGs that were opened are not read again.
    */
   async openAll(signal: AbortSignal): Promise<readonly PackedVpg[]> {
-    await requireOwnKeys(this.#tools.store, signal)
-    const listed = await listVpgs(this.#tools.store, signal)
+    const { store } = this.#tools
+    await requireOwnKeys(store, signal)
+    const listed = await listVpgs(store, signal)
     this.#listedCount = listed.length
-    await this.#resumeAll(listed, signal)
-    for (const vpg of listed) if (!this.#settled.has(vpg)) this.#settled.set(vpg, await this.#open(vpg, signal))
+    const failures = await this.#openThose(
+      listed.filter(vpg => !this.#settled.has(vpg)),
+      signal,
+    )
+    const [first] = failures.values()
+    if (first !== undefined && this.#settled.size === 0) throw first
+    // Where it answers still, it is these VPGs that it does not give.
+    if (first !== undefined) await listVpgs(store, signal)
     this.#tellMissing(new Set(listed))
-    return [...this.#settled.values()].filter(opened => opened !== undefined)
+    const remembered = [...failures].flatMap(([vpg, failure]) => this.#wait(vpg, failure) ?? [])
+    return [...[...this.#settled.values()].filter(opened => opened !== undefined), ...remembered]
   }
 
   /** What there is of all that the store lists; undefined before that is known. */
@@ -63,63 +88,104 @@ export class VpgOpening {
       : `it has answered for ${size} of ${this.#listedCount} VPGs so far`
   }
 
-  /** Those of which the store shows what was noted, and segments after it. Rejects when all others are there. */
-  async #resumeAll(listed: readonly VpgId[], signal: AbortSignal): Promise<void> {
-    const permits = new Permits(resumedAtOnce)
-    const outcomes = await Promise.allSettled(
-      listed.flatMap(vpg => {
-        const note = this.#notes.get(vpg)
-        return note === undefined ? [] : [permits.with(() => this.#resume(note, signal))]
-      }),
-    )
-    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
+  /** Those that the store did not give, and why. */
+  get waiting(): ReadonlyMap<VpgId, Failure> {
+    return this.#waiting
   }
 
-  async #resume(stopNote: StopNote, signal: AbortSignal): Promise<void> {
+  /** One of them once more: `take` is given what it is before anybody else knows of it. False where the store does not give it yet. */
+  async openWaiting(
+    vpg: VpgId,
+    take: (opened: VpgAging) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<PackedVpg | boolean> {
+    const opened = await this.#open(vpg, signal).catch((error: unknown) => {
+      if (!(error instanceof Failure) || !mayPass(error) || signal.aborted) throw error
+      this.#waiting.set(vpg, error)
+      return false as const
+    })
+    if (opened === false) return false
+    if (opened !== undefined) await take(opened.aging)
+    this.#waiting.delete(vpg)
+    return opened?.vpg ?? true
+  }
+
+  /** Opens many at once; what they fail with, that may pass, is each one's own. Fails where it is the store's. */
+  async #openThose(vpgs: readonly VpgId[], signal: AbortSignal): Promise<Map<VpgId, Failure>> {
+    const failures = new Map<VpgId, Failure>()
+    const permits = new Permits(openedAtOnce)
+    let inARow: Failure[] = []
+    const openOne = async (vpg: VpgId): Promise<void> => {
+      if (inARow.length >= failuresInARowMax) return
+      try {
+        const opened = await this.#resumedOrOpened(vpg, signal)
+        if (opened !== undefined) this.#vpgs.set(vpg, opened.aging)
+        this.#settled.set(vpg, opened?.vpg)
+        inARow = []
+      } catch (error) {
+        if (!(error instanceof Failure) || !mayPass(error) || signal.aborted) throw error
+        failures.set(vpg, error)
+        inARow.push(error)
+      }
+    }
+    const outcomes = await Promise.allSettled(vpgs.map(vpg => permits.with(() => openOne(vpg))))
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
+    const last = inARow.at(-1)
+    if (last !== undefined && inARow.length >= failuresInARowMax) throw last
+    return failures
+  }
+
+  /** What is remembered of it, for now. */
+  #wait(vpg: VpgId, failure: Failure): PackedVpg | undefined {
+    this.#waiting.set(vpg, failure)
+    const memo = this.#tools.memos?.get(vpg)
+    this.#tools.notify('vpgWaits', { vpg, sentence: failure.message })
+    if (memo === undefined || memo.fenced !== undefined) return undefined
+    return { ...remembered(memo), rememberedBecause: failure.message }
+  }
+
+  async #resumedOrOpened(vpg: VpgId, signal: AbortSignal): Promise<Opened | undefined> {
+    const note = this.#notes.get(vpg)
+    const resumed = note && (await this.#resume(note, signal))
+    this.#notes.delete(vpg)
+    return resumed ?? (await this.#open(vpg, signal))
+  }
+
+  /** Where the store shows what was noted, and segments after it. */
+  async #resume(stopNote: StopNote, signal: AbortSignal): Promise<Opened | undefined> {
     const { vpg } = stopNote
     const { store, clock, config, memos } = this.#tools
     const { applianceId } = config
     const note = decodeNote(stopNote, applianceId)
     const memo = memos?.get(vpg)
     // A memory that is behind the note may have made the index say less, at a start without the store.
-    if (note !== undefined && memo !== undefined && memo.fenced === undefined && isNotBehind(memo, note)) {
-      const identity = { store, clock, applianceId }
-      const resumed = await VpgCommits.resume(identity, note.commits, signal).catch(notResumable)
-      if (resumed !== undefined && memo.commitNumber <= resumed.commits.brief.state.commitNumber) {
-        const { commits, segments } = resumed
-        this.#vpgs.set(vpg, VpgAging.resting(this.#tools, commits, note))
-        const newest = note.newest === undefined ? [] : [note.newest]
-        const checkpointPage = encodeCheckpoints([...newest, ...resumed.checkpoints].sort(byOrdinal))
-        const indexedThrough = note.newest?.ordinal ?? (0 as Ordinal)
-        this.#settled.set(vpg, { ...openedOf({ segments, ...commits.brief }), checkpointPage, indexedThrough })
-      }
+    if (note === undefined || memo === undefined || memo.fenced !== undefined || !isNotBehind(memo, note))
+      return undefined
+    const identity = { store, clock, applianceId }
+    const resumed = await VpgCommits.resume(identity, note.commits, signal).catch(notResumable)
+    if (resumed === undefined || memo.commitNumber > resumed.commits.brief.state.commitNumber) return undefined
+    const { commits, segments } = resumed
+    const newest = note.newest === undefined ? [] : [note.newest]
+    const checkpointPage = encodeCheckpoints([...newest, ...resumed.checkpoints].sort(byOrdinal))
+    const indexedThrough = note.newest?.ordinal ?? (0 as Ordinal)
+    return {
+      aging: VpgAging.resting(this.#tools, commits, note),
+      vpg: { ...openedOf({ segments, ...commits.brief }), checkpointPage, indexedThrough },
     }
-    this.#notes.delete(vpg)
   }
 
-  async #open(vpg: VpgId, signal: AbortSignal): Promise<PackedVpg | undefined> {
-    const { store, clock, config, memos, notify } = this.#tools
-    const { applianceId } = config
+  async #open(vpg: VpgId, signal: AbortSignal): Promise<Opened | undefined> {
+    const { memos, notify } = this.#tools
     try {
-      const identity = { store, clock, applianceId }
-      const load = (): ReturnType<typeof VpgCommits.load> =>
-        config.adopt ? this.#adopt(identity, vpg, signal) : VpgCommits.load(identity, vpg, signal)
-      const { commits, folded } = await load().catch((error: unknown) => {
+      const load = (): Promise<OpenedCommits> => this.#load(vpg, signal)
+      const opened = await load().catch((error: unknown) => {
         // Bytes may be damaged on their way: damage is believed when it is there again. And what a killed process had sent off may land while its VPG is
         // read; another owner is met again.
-        const isPassing = failedWith(error, 'EPOCH_SUPERSEDED') && !config.adopt
+        const isPassing = failedWith(error, 'EPOCH_SUPERSEDED') && !this.#tools.config.adopt
         if (!failedWith(error, 'OBJECT_CORRUPT') && !isPassing) throw error
         return load()
       })
-      const { contents } = commits
-      requireNotOlder(memos?.get(vpg), contents.state.commitNumber)
-      const aging = VpgAging.awake(this.#tools, commits, folded)
-      this.#vpgs.set(vpg, aging)
-      if (aging.isDeleted) return undefined
-      return {
-        ...openedOf({ ...contents, segments: contents.state.segments }),
-        checkpointPage: encodeCheckpoints([...folded, ...contents.recent]),
-      }
+      return opened.commits.isAwake ? this.#whole(opened) : this.#unread(opened)
     } catch (reason) {
       const isUnknown = failedWith(reason, 'NOT_FOUND') && memos?.get(vpg) === undefined
       const error = isUnknown ? await this.#removeRemains(vpg, signal) : reason
@@ -131,6 +197,42 @@ export class VpgOpening {
     }
   }
 
+  async #load(vpg: VpgId, signal: AbortSignal): Promise<OpenedCommits> {
+    const { store, clock, config, memos, notify } = this.#tools
+    const check = (commitNumber: number): void => requireNotOlder(memos?.get(vpg), commitNumber)
+    const terms = { adopt: config.adopt, wholeSizeBytesMax: this.#wholeSizeBytesMax, check }
+    const opened = await VpgCommits.open({ store, clock, applianceId: config.applianceId }, vpg, terms, signal)
+    const { takeover, commits } = opened
+    const { name } = commits.brief.state.definition
+    if (takeover !== undefined) notify('adopted', { vpg, name, epoch: takeover.epoch, from: takeover.from })
+    return opened
+  }
+
+  #whole({ commits, folded }: OpenedCommits): Opened {
+    const { contents } = commits
+    const aging = VpgAging.awake(this.#tools, commits, folded)
+    if (aging.isDeleted) return { aging, vpg: undefined }
+    return {
+      aging,
+      vpg: {
+        ...openedOf({ ...contents, segments: contents.state.segments }),
+        checkpointPage: encodeCheckpoints([...folded, ...contents.recent]),
+      },
+    }
+  }
+
+  #unread({ commits, recent, newest }: OpenedCommits): Opened {
+    const checkpoints = recent.length > 0 || newest === undefined ? recent : [newest]
+    return {
+      aging: VpgAging.unread(this.#tools, commits, newest),
+      vpg: {
+        ...openedOf({ ...commits.brief, segments: [] }),
+        checkpointPage: encodeCheckpoints(checkpoints),
+        isUnread: true,
+      },
+    }
+  }
+
   /** Undefined when they are removed, or another appliance's; else why not. */
   async #removeRemains(vpg: VpgId, signal: AbortSignal): Promise<unknown> {
     const { store, config } = this.#tools
@@ -138,17 +240,6 @@ export class VpgOpening {
       () => undefined,
       (error: unknown) => error,
     )
-  }
-
-  async #adopt(identity: WriterIdentity, vpg: VpgId, signal: AbortSignal): ReturnType<typeof VpgCommits.load> {
-    const { memos } = this.#tools
-    const requireNewest = (commitNumber: number): void => requireNotOlder(memos?.get(vpg), commitNumber)
-    const { takeover, ...opened } = await VpgCommits.adopt(identity, vpg, signal, requireNewest)
-    if (takeover !== undefined) {
-      const { name } = opened.commits.contents.state.definition
-      this.#tools.notify('adopted', { vpg, name, epoch: takeover.epoch, from: takeover.from })
-    }
-    return opened
   }
 
   /** It was this appliance's, and another one has taken it over since. */

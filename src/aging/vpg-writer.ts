@@ -46,6 +46,12 @@ export interface Exclusive {
   commitSegment(segment: SegmentCommit): Promise<SegmentSpan>
 }
 
+/** Whose commits the writer makes. */
+export interface Owner extends Sleeper {
+  /** The contents were read; `folded` are the retained checkpoints that deltas hold. Nothing was changed since. */
+  woken(folded: readonly Checkpoint[]): void
+}
+
 /** What is known at its opening. */
 export interface OpenedHistory {
   /** Retained checkpoints that deltas hold; of a VPG that sleeps none. */
@@ -71,13 +77,12 @@ export class VpgWriter {
   #newest: Checkpoint | undefined
   /** Who needs the contents just now. */
   #userCount = 0
-  readonly #sleeper: Sleeper
+  readonly #owner: Owner
   #ownershipCheckedMillis: number
 
-  /** `sleeper` is told of where the contents were in use. */
-  constructor(tools: AgingTools, commits: VpgCommits, { folded, newest }: OpenedHistory, sleeper: Sleeper) {
+  constructor(tools: AgingTools, commits: VpgCommits, { folded, newest }: OpenedHistory, owner: Owner) {
     this.#tools = tools
-    this.#sleeper = sleeper
+    this.#owner = owner
     this.#commits = commits
     this.history.add(folded)
     this.#newest = newest ?? folded.at(-1)
@@ -185,7 +190,7 @@ export class VpgWriter {
       return await work()
     } finally {
       this.#userCount--
-      if (this.isAwake && this.#commits.brief !== before) this.#tools.awake.used(this.#sleeper)
+      if (this.isAwake && this.#commits.brief !== before) this.#tools.awake.used(this.#owner)
     }
   }
 
@@ -210,6 +215,7 @@ export class VpgWriter {
       throw new Failure('BUSY', error.message, error.details, { cause: error })
     })
     this.history.add(folded)
+    this.#owner.woken(folded)
   }
 
   /** Stops the VPG for what says that it cannot go on: a takeover, or damage. Rethrows. */

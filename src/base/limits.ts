@@ -145,6 +145,8 @@ export const segmentsBetweenManifestsMax = 64
 // The aging thread.
 /** Of the manifests that it holds, all VPGs together, as they are in the store; those of VPGs that somebody needs stay beyond it. */
 export const contentsSizeBytesMax = 64 * MiB
+/** A start reads a manifest of more than this from its root alone, and the rest beside serving. */
+export const manifestWholeSizeBytesMax = 256 * KiB
 /** How often it is told how far the log is durable. */
 export const durableNoticeIntervalMillis = 100
 /** The share of the time that the aging thread takes while acknowledgements are slow. */

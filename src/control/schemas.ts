@@ -295,6 +295,10 @@ const formSize = z.object({
 })
 
 const mirror = z.object({
+  isUnread: z.boolean().meta({
+    description:
+      'True while the history was not read since the start: sums of it are 0, and its oldest checkpoint is not told.',
+  }),
   segmentCount: count,
   segmentSizeBytes: count,
   deltaCount: count,

@@ -7,6 +7,7 @@ import { parseCheckpointReference } from '../control/reference.ts'
 import type { CheckpointFacts, CheckpointList, CheckpointListQuery } from '../control/service.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VolumeDefinition } from '../timeline/definition.ts'
+import type { Histories } from './histories.ts'
 import type { VpgEntry } from './vpg-table.ts'
 
 /** Between two segments there are some 60 checkpoints; where the store was away there are more. */
@@ -16,9 +17,11 @@ const offloadedPagesMax = 50
 /** Finds the checkpoints of a VPG by what people call them. */
 export class Checkpoints {
   readonly #catalog: Catalog
+  readonly #histories: Pick<Histories, 'untilIndexed'>
 
-  constructor(catalog: Catalog) {
+  constructor(catalog: Catalog, histories: Pick<Histories, 'untilIndexed'>) {
     this.#catalog = catalog
+    this.#histories = histories
   }
 
   /** The recoverable checkpoint that the reference means. Fails CHECKPOINT_MISSING, saying what there is instead. */
@@ -62,6 +65,11 @@ export class Checkpoints {
     const { reference, nowMicros, including } = wanted
     const meant = parseCheckpointReference(reference, nowMicros)
     const vpg = entry.definition.id
+    if (meant.kind === 'latest') {
+      const newest = await this.#newest(entry, including, undefined)
+      if (newest !== undefined && newest.ordinal >= (entry.unreadThrough ?? 0)) return newest
+    }
+    await this.#histories.untilIndexed(entry)
     switch (meant.kind) {
       case 'latest':
         return this.#required(entry, reference, await this.#newest(entry, including, undefined))
@@ -81,6 +89,7 @@ export class Checkpoints {
   }
 
   async list(entry: VpgEntry, query: CheckpointListQuery): Promise<CheckpointList> {
+    await this.#histories.untilIndexed(entry)
     if (query.tagged === true) return this.#listTagged(entry, query)
     const after = query.after === undefined ? undefined : parseCheckpointId(query.after)
     if (query.after !== undefined && after === undefined)
@@ -137,7 +146,9 @@ export class Checkpoints {
     return undefined
   }
 
+  /** Undefined also where nobody knows, for the history was not read yet. */
   async oldest(entry: VpgEntry): Promise<Checkpoint | undefined> {
+    if (entry.unreadThrough !== undefined) return undefined
     const query = { vpg: entry.definition.id, limit: 1, order: 'oldest-first' } as const
     return (await this.#catalog.listCheckpoints(query)).checkpoints[0]
   }

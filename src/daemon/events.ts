@@ -10,6 +10,7 @@ import type { JournalEvents } from '../journal/events.ts'
 import type { Journal } from '../journal/journal.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { RecoveryEvents, StandbyEvents } from '../recovery/events.ts'
+import type { Histories } from './histories.ts'
 import type { Log } from './log.ts'
 import type { Meter } from './meter.ts'
 import type { Pacer } from './pacer.ts'
@@ -146,6 +147,10 @@ function tellingHandlers(listeners: TellingListeners): AgingHandlers {
     damageFound: ({ vpg, sentence }) => tellDamage(listeners, vpg, sentence),
     storeAway: away => tellAway(listeners, away),
     storeOpened: ({ vpgs }) => listeners.storeOpened(vpgs),
+    vpgWaits: ({ vpg, sentence }) => {
+      listeners.table.waiting.set(vpg, sentence)
+      listeners.log.error({ vpg: listeners.table.get(vpg)?.definition.name ?? vpg, sentence }, 'vpgWaits')
+    },
     adopted: notice => listeners.log.warn(notice, 'vpgAdopted'),
     sealingStopped: notice => tellSealing(listeners, notice),
   }
@@ -229,6 +234,9 @@ export interface AgingListeners {
   /** Open a moment later than aging starts. */
   readonly ingest: () => Ingest | undefined
   readonly nowMicros: () => number
+  readonly histories: Pick<Histories, 'read'>
+  /** What the store says of a VPG that it did not give at the start. */
+  readonly vpgOpened: (notice: AgingNotices['vpgOpened']) => void
   /** What the store says after a start without it. */
   readonly storeOpened: (vpgs: AgingNotices['storeOpened']['vpgs']) => void
   /** Another appliance's from here on. */
@@ -245,6 +253,8 @@ export function agingHandlers({
   log,
   ingest,
   nowMicros,
+  histories,
+  vpgOpened,
   storeOpened,
   fenced,
   allFenced,
@@ -331,6 +341,11 @@ export function agingHandlers({
       )
     },
     recordsQuarantined: ({ vpg, ...facts }) => log.warn({ vpg: nameOf(vpg), ...facts }, 'recordsQuarantined'),
+    historyRead: notice => {
+      histories.read(notice).catch(indexFailed)
+      log.debug({ vpg: nameOf(notice.vpg) }, 'historyRead')
+    },
+    vpgOpened: notice => vpgOpened(notice),
     logFileFree: ({ fileIdentity }) => journal.freeFile(fileIdentity),
     recordsForgotten: ({ vpg }) => log.warn({ vpg }, 'recordsForgotten'),
     garbageRemoved: ({ vpg, objectCount }) => log.debug({ vpg: nameOf(vpg), objectCount }, 'garbageRemoved'),

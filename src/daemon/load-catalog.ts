@@ -15,9 +15,14 @@ type HistoryIndex = Pick<Catalog, 'loadVpg' | 'dropCheckpointsAbove' | 'addSegme
 
 /** Makes the index say what the store and the log say of segments and checkpoints: what agents and people ask for at once. */
 export async function loadHistory(catalog: HistoryIndex, vpgs: readonly ReconciledVpg[]): Promise<void> {
-  for (const { opened, logCheckpoints } of vpgs) {
+  for (const reconciled of vpgs) {
+    const { opened, logCheckpoints } = reconciled
     const { definition, segments, checkpoints, offloaded, indexedThrough } = opened
     const vpg = definition.id
+    if (opened.isUnread === true || opened.rememberedBecause !== undefined) {
+      await loadNewest(catalog, reconciled)
+      continue
+    }
     if (indexedThrough === undefined) await catalog.loadVpg({ vpg, segments, checkpoints, offloaded })
     else {
       // What was only in the log when the index was left is as the log says.
@@ -41,13 +46,19 @@ export async function addNoted(
 
 /** The same while the store is away: the index goes on from what it said of the store, and says of the log what the log says. */
 export async function loadRemembered(catalog: HistoryIndex, vpgs: readonly ReconciledVpg[]): Promise<void> {
-  for (const { opened, logCheckpoints } of vpgs) {
-    const { definition, checkpoints } = opened
-    // The memory may be behind the note, and be none any more by the next start.
-    await catalog.dropCheckpointsAbove({ vpg: definition.id, above: newestOf(checkpoints), noteFalls: true })
-    catalog.addCheckpoints(definition.id, [...checkpoints, ...logCheckpoints])
-  }
+  for (const vpg of vpgs) await loadNewest(catalog, vpg)
   await catalog.flush()
+}
+
+/** What the index has up to the newest checkpoint that is known stays, whatever that is. */
+async function loadNewest(
+  catalog: Pick<Catalog, 'dropCheckpointsAbove' | 'addCheckpoints'>,
+  { opened, logCheckpoints }: Pick<ReconciledVpg, 'opened' | 'logCheckpoints'>,
+): Promise<void> {
+  const { definition, checkpoints } = opened
+  // What is known may be behind the note, and the note be none any more by the next start.
+  await catalog.dropCheckpointsAbove({ vpg: definition.id, above: newestOf(checkpoints), noteFalls: true })
+  catalog.addCheckpoints(definition.id, [...checkpoints, ...logCheckpoints])
 }
 
 function newestOf(checkpoints: readonly Checkpoint[]): Ordinal {

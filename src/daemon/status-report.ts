@@ -220,6 +220,23 @@ export class StatusReport {
         `nothing is offloaded, and images can't be read: ${storeAway.sentence}`
       return [{ severity: 'warning', vpg: undefined, sentence }]
     }
+    return [...this.#waitingAlerts(), ...this.#failureAlerts()]
+  }
+
+  /** Of VPGs that the store has not given since the start. */
+  #waitingAlerts(): api.Alert[] {
+    const { table } = this.#parts
+    return [...table.waiting].map(([id, why]) => {
+      const vpg = table.get(id)?.definition.name
+      const sentence =
+        vpg === undefined
+          ? `VPG ${id} is not served, for the object store has not given it since the start; it is asked again and again: ${why}`
+          : `the object store has not given it since the start: its writes go to the journal, nothing is offloaded, and images can't be read: ${why}`
+      return { severity: 'warning', vpg, sentence }
+    })
+  }
+
+  #failureAlerts(): api.Alert[] {
     return this.#parts.table.all().flatMap(entry => {
       if (entry.storeFailure === undefined) return []
       const since = new Date(entry.storeFailure.sinceMicros / 1000).toISOString()
@@ -494,6 +511,7 @@ function historyMillis(
 function noMirror(error: unknown): MirrorFacts {
   if (!(error instanceof Failure)) throw error
   return {
+    isUnread: false,
     segmentCount: 0,
     segmentSizeBytes: 0,
     deltaCount: 0,

@@ -86,6 +86,7 @@ export class StopNotes implements Closable {
 
   #isTrue({ vpg }: StopNote): boolean {
     const entry = this.#table.get(vpg)
-    return this.#indexIsWhole && entry !== undefined && entry.fenced === undefined && !this.#sealedLate.has(vpg)
+    if (!this.#indexIsWhole || entry === undefined || this.#sealedLate.has(vpg)) return false
+    return entry.fenced === undefined && entry.unreadThrough === undefined && entry.rememberedBecause === undefined
   }
 }

@@ -1,7 +1,7 @@
 import type { Catalog } from '../catalog/catalog.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
-import type { Ordinal } from '../base/ids.ts'
+import type { Ordinal, VpgId } from '../base/ids.ts'
 import type { OpenedVpg } from '../aging/service.ts'
 import type { Ingest } from '../ingest/ingest.ts'
 import type { RecoveredLog } from '../journal/journal.ts'
@@ -54,7 +54,7 @@ export async function takeStore(parts: StoreReturnParts, vpgs: readonly OpenedVp
   table.isTakingStore = true
   const ids = new Set(served.map(({ definition }) => definition.id))
   for (const { definition, fenced } of table.all()) {
-    if (fenced !== undefined || ids.has(definition.id)) continue
+    if (fenced !== undefined || ids.has(definition.id) || table.waiting.has(definition.id)) continue
     // Deleted, or damaged: that has been told. What its agents sent is in the log.
     log.warn({ vpg: definition.name }, 'vpgNotInStore')
     ingest.removeVpg(definition.id)
@@ -66,6 +66,31 @@ export async function takeStore(parts: StoreReturnParts, vpgs: readonly OpenedVp
   })
   for (const load of loads) await load()
   table.isTakingStore = false
+}
+
+/**
+ * A VPG that the store did not give at the start is taken as takeStore takes all; undefined: it has gone, or is another appliance's, which was told. False
+ * where it is not served.
+ */
+export async function takeVpg(parts: StoreReturnParts, id: VpgId, opened: OpenedVpg | undefined): Promise<boolean> {
+  const { ingest, log, table } = parts
+  const entry = table.get(id)
+  table.waiting.delete(id)
+  if (opened === undefined) {
+    if (entry === undefined || entry.fenced !== undefined) return false
+    log.warn({ vpg: entry.definition.name }, 'vpgNotInStore')
+    ingest.removeVpg(id)
+    table.remove(id)
+    return false
+  }
+  const { name } = opened.definition
+  refuseOtherEpoch(entry, opened)
+  if (entry === undefined && table.has(name)) {
+    log.error({ vpg: name, id }, 'vpgOfSameNameLeftAlone')
+    return false
+  }
+  await (entry === undefined ? addUnknown(parts, opened) : refresh(parts, entry, opened))()
+  return true
 }
 
 /** What is left to do of one VPG: its rows of the index. */
@@ -94,6 +119,7 @@ function addUnknown({ catalog, clock, ingest, table, unknownInLog }: StoreReturn
 function refresh({ catalog, ingest }: StoreReturnParts, entry: VpgEntry, opened: OpenedVpg): Load {
   const { definition, offloaded } = opened
   if (entry.fenced !== undefined) return async () => undefined // ingest has let go of it, for good
+  if (opened.rememberedBecause !== undefined) return async () => void entry.refresh(opened)
   const isRedefined = JSON.stringify(definition) !== JSON.stringify(entry.definition)
   entry.refresh(opened)
   if (isRedefined) ingest.updateVpg(definition)
@@ -103,7 +129,8 @@ function refresh({ catalog, ingest }: StoreReturnParts, entry: VpgEntry, opened:
 
 /** Beside the checkpoints that agents make meanwhile. */
 async function loadIndex(catalog: StoreReturnParts['catalog'], opened: OpenedVpg): Promise<void> {
-  const { definition, offloaded, segments, checkpoints, indexedThrough } = opened
+  const { definition, offloaded, segments, checkpoints, indexedThrough, isUnread, rememberedBecause } = opened
+  if (isUnread === true || rememberedBecause !== undefined) return catalog.addCheckpoints(definition.id, checkpoints)
   if (indexedThrough !== undefined) return await addNoted(catalog, opened) // and nothing has left it since
   const keepAbove = checkpoints.at(-1)?.ordinal ?? (0 as Ordinal)
   await catalog.loadVpg({ vpg: definition.id, segments, checkpoints, offloaded, keepAbove })

@@ -9,6 +9,7 @@ import type { CheckpointAt, CostFacts, FormSize, GapFacts, VpgTimeline, VpgVersi
 import type { HiddenVersions } from '../store/store.ts'
 import { densitiesOf } from '../timeline/densities.ts'
 import type { Gap, RecoverablePoint } from '../timeline/recoverable.ts'
+import type { Histories } from './histories.ts'
 import type { VpgEntry } from './vpg-table.ts'
 
 type Prices = VraConfig['prices']
@@ -17,9 +18,12 @@ const monthMillis = 730 * 3_600_000
 
 /** What of the VPG can be recovered how densely, what it takes in the store, and what that costs. Fails as the aging thread does. */
 export async function timelineOf(
-  { definition, holes }: VpgEntry,
-  { aging, catalog, clock, prices }: { aging: Aging; catalog: Catalog; clock: Clock; prices: Prices },
+  entry: VpgEntry,
+  parts: { aging: Aging; catalog: Catalog; clock: Clock; histories: Pick<Histories, 'untilIndexed'>; prices: Prices },
 ): Promise<VpgTimeline> {
+  const { aging, catalog, clock, histories, prices } = parts
+  await histories.untilIndexed(entry)
+  const { definition, holes } = entry
   const vpg = definition.id
   const retention = densitiesOf(definition)
   const { checkpointIntervalMillis } = definition

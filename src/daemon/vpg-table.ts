@@ -23,6 +23,10 @@ export class VpgEntry {
   storeFailure: { readonly sentence: string; readonly sinceMicros: number } | undefined
   /** Another appliance owns it now: why, in words. */
   fenced: string | undefined
+  /** Where the VPG was opened from its root, and its history not read yet: of the checkpoints up to this one the index has only the newest. */
+  unreadThrough: Ordinal | undefined
+  /** While the store does not give the VPG since the start: why, and what is here was remembered. */
+  rememberedBecause: string | undefined
 
   constructor(opened: OpenedVpg, clock: Clock) {
     this.definition = opened.definition
@@ -31,13 +35,17 @@ export class VpgEntry {
     this.holes = opened.holes
     this.historyEdge = opened.historyEdge
     this.offloaded = opened.offloaded
+    this.rememberedBecause = opened.rememberedBecause
+    if (opened.isUnread === true) this.unreadThrough = newestOf(opened)
     this.meter = new Meter(clock)
     this.progress = new StreamProgress(clock)
   }
 
   /** What people decided, and what is offloaded, as the store has it. */
-  refresh({ definition, tags, holes, historyEdge, offloaded }: OpenedVpg): void {
-    Object.assign(this, { definition, tags, holes, historyEdge, offloaded })
+  refresh(opened: OpenedVpg): void {
+    const { definition, tags, holes, historyEdge, offloaded, rememberedBecause } = opened
+    Object.assign(this, { definition, tags, holes, historyEdge, offloaded, rememberedBecause })
+    if (opened.isUnread === true) this.unreadThrough = newestOf(opened)
   }
 
   /** The holes that nothing has repaired: from the first of them on nothing new is offered. */
@@ -68,6 +76,10 @@ export class VpgEntry {
   }
 }
 
+function newestOf({ checkpoints }: OpenedVpg): Ordinal {
+  return checkpoints.at(-1)?.ordinal ?? (0 as Ordinal)
+}
+
 const damageKeptMax = 20
 
 function addTo(sentences: string[], sentence: string): boolean {
@@ -83,6 +95,8 @@ export class VpgTable {
   readonly damageElsewhere: string[] = []
   /** VPGs of which nothing can be sealed, and why: nothing is taken from their agents. */
   readonly sealingStopped = new Map<VpgId, string>()
+  /** VPGs that the store has, and has not given since the start, and why. */
+  readonly waiting = new Map<VpgId, string>()
   /** While the store has not answered since the start. */
   storeAway: AgingNotices['storeAway'] | undefined
   /** While what the store says, after a start without it, takes the place of what was remembered: see takeStore. */

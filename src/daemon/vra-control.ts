@@ -17,6 +17,7 @@ import type { Exports } from './exports.ts'
 import type { Mounts } from './mounts.ts'
 import type { Preseeds } from './preseeds.ts'
 import type { RecoveryControl } from './recovery-control.ts'
+import type { Histories } from './histories.ts'
 import { journalLimitsOf, type JournalLimits } from './journal-limits.ts'
 import { freshIngestVpg } from './reconcile.ts'
 import type { StatusReport } from './status-report.ts'
@@ -32,6 +33,7 @@ export interface VraControlParts {
   readonly dataDirectory: string
   readonly drills: Drills
   readonly exports: Exports
+  readonly histories: Histories
   readonly ingest: Ingest
   readonly mounts: Mounts
   readonly preseeds: Preseeds
@@ -168,8 +170,7 @@ export class DaemonControl implements api.VraControl {
   }
 
   async timeline(name: string): Promise<api.VpgTimeline> {
-    const { aging, catalog, clock, prices, table } = this.#parts
-    return await timelineOf(table.named(name), { aging, catalog, clock, prices })
+    return await timelineOf(this.#parts.table.named(name), this.#parts)
   }
 
   async versions(name: string): Promise<api.VpgVersions> {

@@ -1,7 +1,7 @@
 import * as path from 'node:path'
 import { AwsTarget } from '../aws/aws.ts'
 import { Aging, newPaceFlag, unpacked, type AgingHandlers } from '../aging/aging.ts'
-import type { PackedVpg } from '../aging/service.ts'
+import type { AgingNotices, OpenedVpg, PackedVpg } from '../aging/service.ts'
 import { Catalog } from '../catalog/catalog.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
@@ -40,6 +40,7 @@ import { Meter } from './meter.ts'
 import { Mounts } from './mounts.ts'
 import { Pacer } from './pacer.ts'
 import { Preseeds } from './preseeds.ts'
+import { Histories } from './histories.ts'
 import { loadHistory, loadRemembered, loadTail } from './load-catalog.ts'
 import { certificateEndSeconds, readTls } from './tls-files.ts'
 import { RecoveryControl } from './recovery-control.ts'
@@ -50,7 +51,7 @@ import { software } from './software.ts'
 import { StopNotes } from './stop-notes.ts'
 import { StatusReport } from './status-report.ts'
 import { ofReaders, withSharedLoad } from './store-roles.ts'
-import { recoveredOfOthers, takeStore } from './store-return.ts'
+import { recoveredOfOthers, takeStore, takeVpg } from './store-return.ts'
 import { Terms } from './terms.ts'
 import { VerifyJobs } from './verify-jobs.ts'
 import { VpgEntry, VpgTable } from './vpg-table.ts'
@@ -142,6 +143,8 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
     if (untoldCount > 0) log.warn({ count: untoldCount }, 'indexRowsDropped')
 
     // From here on agents are served.
+    const histories = new Histories({ aging, catalog, table })
+    const lateOpened: { take: (notice: AgingNotices['vpgOpened']) => void } = { take: () => undefined }
     let serving: Ingest | undefined
     let forgetRecoveries: (vpg: VpgId) => void = () => undefined
     handlers.later = stop.watching(
@@ -153,6 +156,8 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
         log,
         ingest: () => serving,
         nowMicros: () => clock.timestampMicros(),
+        histories,
+        vpgOpened: notice => lateOpened.take(notice),
         storeOpened: storeOpened.tell,
         fenced: vpg => forgetRecoveries(vpg),
         allFenced: standDown,
@@ -189,9 +194,10 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
     serving = ingest
     catchUp(ingest, table)
     // Taken over in memory in the step in which it is told, or in this one.
+    const taking = { catalog, clock, ingest, log, table, unknownInLog }
     const storeTaken = storeOpened.told.then(async opened => {
       const vpgs = opened.map(unpacked)
-      await takeStore({ catalog, clock, ingest, log, table, unknownInLog }, vpgs)
+      await takeStore(taking, vpgs)
       stop.indexIsWhole()
       return vpgs
     })
@@ -228,7 +234,7 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
           tellDamage({ table, metrics, log }, entry.definition.id, `${finding.place}: ${finding.sentence}`)
       }),
     )
-    const checkpoints = new Checkpoints(catalog)
+    const checkpoints = new Checkpoints(catalog, histories)
     const live = parts.own(new Live(liveOptions(config, data, clock, (name, value) => tellLive(log, name, value))))
     const mounts = new Mounts({ aging, checkpoints, clock, live })
     // The recoveries' target asks after the copies that are kept for them, and these are kept by the same target.
@@ -264,6 +270,17 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
       }),
     )
     parts.own(new Repairs({ clock, ingest, table, asked: repair => log.warn(repair, 'repairAsked') }))
+    const lateLost = untilLost()
+    lateOpened.take = ({ vpg, opened }) => {
+      const late = opened === undefined ? undefined : unpacked(opened)
+      const taken = takeVpg(taking, vpg, late).then(isTaken => {
+        if (!isTaken || late === undefined) return
+        log.info({ vpg: late.definition.name }, 'vpgOpened')
+        preseeds.resume(table.all())
+        recoveries.serveAll([late])
+      })
+      taken.catch(lateLost.reject)
+    }
     report = new StatusReport(
       {
         ...{ aging, catalog, checkpoints, clock, disk: realDisk, exports, ingest, journal, meter, metrics },
@@ -287,6 +304,7 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
       dataDirectory,
       drills,
       exports,
+      histories,
       ingest,
       mounts,
       preseeds,
@@ -327,7 +345,7 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
     drills.begin()
     preseeds.resume(table.all())
     // What is remembered of a VPG may be older than the store: its recoveries are gone on with when that has answered.
-    if (!aging.isStoreAway) recoveries.serveAll(aging.vpgs)
+    if (!aging.isStoreAway) recoveries.serveAll(aging.vpgs.filter(isOfStore))
     const offloadedOf = (vpg: VpgId): readonly StreamPosition[] | undefined => table.get(vpg)?.offloaded
     const loading = new AbortController()
     const tailLoaded = loadTail(catalog, journal.recovered.records, offloadedOf, loading.signal)
@@ -343,10 +361,16 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
       wholeSyncs.storeReturned()
       log.info({ vpgs: table.all().length }, 'storeOpened')
       preseeds.resume(table.all())
-      recoveries.serveAll(vpgs)
+      recoveries.serveAll(vpgs.filter(isOfStore))
       return await new Promise<never>(() => undefined)
     })
-    await untilAborted(signal, [endOf('aging', aging.ended), indexLost.promise, returning, superseded.promise])
+    await untilAborted(signal, [
+      endOf('aging', aging.ended),
+      indexLost.promise,
+      returning,
+      superseded.promise,
+      lateLost.promise,
+    ])
   } catch (error) {
     log.fatal({ reason: error instanceof Error ? error.message : String(error) }, 'vraFailed')
     throw error
@@ -354,6 +378,11 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
     await parts.closeAll()
     log.info('vraStopped')
   }
+}
+
+/** Of the others what is here was remembered, and may be older than the store. */
+function isOfStore({ rememberedBecause }: OpenedVpg): boolean {
+  return rememberedBecause === undefined
 }
 
 function termOf(at: Ordinal): number {

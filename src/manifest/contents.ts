@@ -112,9 +112,7 @@ export function partsOf({ state, recent, pendingMarkers }: VpgContents): Part[] 
   }
   add('definition', state.definition)
   for (const segment of state.segments) add(`segments/${Math.floor(segment.commitNumber / segmentsPerPart)}`, segment)
-  for (const delta of state.deltas) {
-    add(delta.open === undefined ? `deltas/${delta.toOrdinal}` : `deltas/${delta.toOrdinal}/${delta.open}`, delta)
-  }
+  for (const delta of state.deltas) add(deltaPartName(delta), delta)
   for (const version of state.regions) {
     add(`regions/${version.volume}/${Math.floor(version.region / regionsPerPart)}`, version)
   }
@@ -142,6 +140,41 @@ export function garbageParts(garbage: readonly GarbageObject[]): Part[] {
     else objects.push(object)
   }
   return [...parts].map(([leftAtMicros, items]) => ({ name: `garbage/${leftAtMicros}`, items }))
+}
+
+/** Of a part of the garbage, by its name: when it left. */
+export function leftMicrosOf(partName: string): number | undefined {
+  const [kind, left] = partName.split('/')
+  return kind === 'garbage' ? Number(left) : undefined
+}
+
+/** Kinds of parts that serving a VPG needs, none of which grows with the history. */
+const servingKinds = new Set(['definition', 'tags', 'pins', 'recoveries', 'standby', 'holes', 'recent', 'markers'])
+
+/** Whether a part of this name, of a manifest with all of these, is needed to serve a VPG and to commit after it. */
+export function isForServing(partName: string, all: readonly string[]): boolean {
+  const [kind = '', number] = partName.split('/')
+  if (servingKinds.has(kind)) return true
+  // The newest segments' part takes those that are committed next; the last delta says where the segments begin.
+  if (kind === 'segments')
+    return all.every(other => !other.startsWith('segments/') || numberIn(other) <= Number(number))
+  return kind === 'deltas' && newestDeltaParts(all)[0] === partName
+}
+
+export function deltaPartName({ toOrdinal, open }: DeltaSpan): string {
+  return open === undefined ? `deltas/${toOrdinal}` : `deltas/${toOrdinal}/${open}`
+}
+
+/** Names of the parts of deltas, the newest first. */
+export function newestDeltaParts(all: readonly string[]): string[] {
+  const openOf = (name: string): number => Number(name.split('/')[2] ?? Infinity)
+  const newestFirst = (a: string, b: string): number =>
+    numberIn(b) - numberIn(a) || (openOf(a) === openOf(b) ? 0 : openOf(b) - openOf(a))
+  return all.filter(name => name.startsWith('deltas/')).sort(newestFirst)
+}
+
+function numberIn(partName: string): number {
+  return Number(partName.split('/')[1])
 }
 
 /** Puts together what partsOf and garbageParts took apart. */

@@ -9,18 +9,23 @@ import type { Checkpoint } from '../timeline/checkpoint.ts'
 import { lastDeltaEnd } from '../timeline/deltas.ts'
 import { advanced } from '../timeline/positions.ts'
 import { retention } from '../timeline/retention.ts'
-import type { SegmentSpan } from '../timeline/state.ts'
-import type { VpgContents } from './contents.ts'
-import { readCheckpointPage, readManifest, type ReadManifest } from './read.ts'
+import type { DeltaSpan, SegmentSpan } from '../timeline/state.ts'
+import { deltaPartName, isForServing, newestDeltaParts, type VpgContents } from './contents.ts'
+import type { PageSet } from './pages.ts'
+import { readCheckpointPage, readDeltaPage, readManifest, readPages, readRoot, type ReadManifest } from './read.ts'
 
 const pageReadsAtOnce = 8
 
 /** A VPG as the store has it. */
 export interface LoadedVpg {
+  /** False where only what serves the VPG was read: without `folded`, and without the parts that manifest.pageSet carries. */
+  readonly isWhole: boolean
   readonly contents: VpgContents
   /** Retained checkpoints up to the last delta's end, ascending; the later ones are in contents.recent. */
   readonly folded: readonly Checkpoint[]
   readonly manifest: ReadManifest
+  /** The newest checkpoint; undefined where there is none. */
+  readonly newest: Checkpoint | undefined
 }
 
 /**
@@ -34,16 +39,9 @@ export async function loadVpg(
   applianceId: string,
   signal: AbortSignal,
 ): Promise<LoadedVpg> {
-  const manifest = await readManifest(store, vpg, signal)
-  const owner = manifest.root.header.applianceId
-  if (owner !== applianceId) {
-    const sentence =
-      `VPG ${vpg} ("${manifest.contents.state.definition.name}") belongs to the appliance ${owner}; this one is ` +
-      `${applianceId}. Two appliances must not write one VPG: give this one a store or a prefix of its own, or, where the other ` +
-      'one is lost for good, start this one with --adopt.'
-    throw new Failure('IDENTITY_REFUSED', sentence, { vpg, owner, applianceId })
-  }
-  return await loadContents(store, manifest, signal)
+  const loaded = await loadAnyVpg(store, vpg, signal)
+  requireOwner(loaded, applianceId)
+  return loaded
 }
 
 /** loadVpg, whoever owns the VPG. */
@@ -51,15 +49,83 @@ export async function loadAnyVpg(store: ObjectStore, vpg: VpgId, signal: AbortSi
   return await loadContents(store, await readManifest(store, vpg, signal), signal)
 }
 
+/**
+ * As loadAnyVpg where the manifest's pages are small in all (for 0 none are), or the VPG is deleted. Of any other only what does not grow with the history: enough to
+ * serve it, and to commit after it.
+ */
+export async function loadForServing(
+  store: ObjectStore,
+  vpg: VpgId,
+  wholeSizeBytesMax: number,
+  signal: AbortSignal,
+): Promise<LoadedVpg> {
+  const root = await readRoot(store, vpg, signal)
+  const { parts, indexes, fields } = root.body
+  const pages = [...parts.flatMap(part => ('page' in part ? [part.page] : [])), ...indexes]
+  const sizeBytes = pages.reduce((sum, page) => sum + page.sizeBytes, 0)
+  // Pages of pages stand for far more than they are.
+  const isSmall =
+    sizeBytes <= wholeSizeBytesMax && wholeSizeBytesMax > 0 && (indexes.length === 0 || wholeSizeBytesMax === Infinity)
+  if (isSmall || fields.deletedAtMicros !== undefined)
+    return await loadContents(store, await readPages(store, root, () => true, signal), signal)
+  const manifest = await readPages(store, root, isForServing, signal)
+  if (manifest.pageSet.carried.length === 0 && wholeSizeBytesMax > 0) return await loadContents(store, manifest, signal)
+  const contents = await withSegmentsAfter(store, manifest, signal)
+  const newest = contents.recent.at(-1) ?? (await newestFolded(store, contents, manifest.pageSet, signal))
+  return { isWhole: false, contents, folded: [], manifest, newest }
+}
+
+/** Fails IDENTITY_REFUSED where another appliance owns the VPG. */
+export function requireOwner({ manifest }: LoadedVpg, applianceId: string): void {
+  const { vpg, applianceId: owner } = manifest.root.header
+  if (owner === applianceId) return
+  const sentence =
+    `VPG ${vpg} ("${manifest.contents.state.definition.name}") belongs to the appliance ${owner}; this one is ` +
+    `${applianceId}. Two appliances must not write one VPG: give this one a store or a prefix of its own, or, where the other ` +
+    'one is lost for good, start this one with --adopt.'
+  throw new Failure('IDENTITY_REFUSED', sentence, { vpg, owner, applianceId })
+}
+
 async function loadContents(store: ObjectStore, manifest: ReadManifest, signal: AbortSignal): Promise<LoadedVpg> {
   const folded = await foldedCheckpoints(store, manifest.contents, signal)
+  const contents = await withSegmentsAfter(store, manifest, signal)
+  return { isWhole: true, contents, folded, manifest, newest: contents.recent.at(-1) ?? folded.at(-1) }
+}
+
+async function withSegmentsAfter(
+  store: ObjectStore,
+  manifest: ReadManifest,
+  signal: AbortSignal,
+): Promise<VpgContents> {
   const assembler = assemblerOf(manifest.contents)
   let contents: VpgContents = { ...manifest.contents, recent: sharingVolumes(manifest.contents.recent) }
   for (const { key, sizeBytes, commitNumber } of manifest.after) {
     const { span, markers } = await readSegmentFooter(store, key, sizeBytes, signal)
     contents = withSegment(contents, assembler, { ...span, commitNumber }, markers)
   }
-  return { contents, folded, manifest }
+  return contents
+}
+
+/** The newest checkpoint that a delta holds; most deltas are in pages that were not read. */
+async function newestFolded(
+  store: ObjectStore,
+  { state }: VpgContents,
+  { carried }: PageSet,
+  signal: AbortSignal,
+): Promise<Checkpoint | undefined> {
+  const isRetained = retention(state)
+  const { id } = state.definition
+  const newestOf = async ({ checkpoints }: DeltaSpan): Promise<Checkpoint | undefined> =>
+    (await readCheckpointPage(store, id, checkpoints, signal)).findLast(({ ordinal }) => isRetained(ordinal))
+  const read = new Map(state.deltas.map(delta => [deltaPartName(delta), delta]))
+  const pages = new Map(carried.map(({ name, page }) => [name, page]))
+  for (const name of newestDeltaParts([...read.keys(), ...pages.keys()])) {
+    const page = pages.get(name)
+    const delta = page === undefined ? read.get(name) : await readDeltaPage(store, id, { name, page }, signal)
+    const newest = delta && (await newestOf(delta))
+    if (newest !== undefined) return newest
+  }
+  return undefined
 }
 
 /** An assembler that goes on from the markers whose checkpoints are not complete yet. */

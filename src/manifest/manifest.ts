@@ -5,7 +5,8 @@
 //   <vpg>/commit/…42  segment      its own PUT is its commit
 //   <vpg>/commit/…43  segment
 //
-// A start reads: a LIST of the numbers, the newest manifest with its pages, the footers of the segments after it. Of a VPG of which it
+// A start reads: a LIST of the numbers, the newest manifest's root with the few pages that serve the VPG, the footers of the segments after it; of a small
+// manifest all. The other pages are carried, unread, into what it commits, and read beside serving. Of a VPG of which it
 // was noted how it was at a commit that is still there, with nothing but segments behind it: the LIST, whose that commit is, and those footers. README.md has the formats; commits.ts says how a commit comes to count, and how an
 // appliance learns that it is not the writer any more.
 
@@ -19,6 +20,7 @@ export {
   createOnce,
   VpgCommits,
   type CommitsAtRest,
+  type OpenedCommits,
   type PendingManifest,
   type PendingSegment,
   type ResumedCommits,

@@ -6,6 +6,7 @@ import type { ObjectRef } from '../timeline/state.ts'
 import { encodeCheckpoints } from './checkpoint-page.ts'
 import {
   garbageParts,
+  leftMicrosOf,
   manifestText,
   partsOf,
   rootFieldsOf,
@@ -20,8 +21,12 @@ import { encodeSealed, sealedHeaderSizeBytes, type SealedHeader } from './sealed
 // so that a quiet VPG's commit is one object; when the references to the pages outgrow the root, they go into pages, too.
 
 /** Where a part's items are. */
-export type PartPlace =
-  { readonly name: string; readonly page: ObjectRef } | { readonly name: string; readonly items: readonly unknown[] }
+export type PartPlace = PagePlace | { readonly name: string; readonly items: readonly unknown[] }
+
+export interface PagePlace {
+  readonly name: string
+  readonly page: ObjectRef
+}
 
 /** The body of a root, as JSON. */
 export interface RootBody {
@@ -33,16 +38,18 @@ export interface RootBody {
 
 export interface WrittenPage {
   readonly part: Part
-  readonly place: PartPlace & { readonly page: ObjectRef }
+  readonly place: PagePlace
 }
 
 /** The pages that the newest manifest refers to. */
 export interface PageSet {
   readonly written: ReadonlyMap<string, WrittenPage>
   readonly indexes: readonly WrittenPage[]
+  /** Of parts that nobody has read: the next manifest refers to them as this one does. */
+  readonly carried: readonly PagePlace[]
 }
 
-export const noPages: PageSet = { written: new Map(), indexes: [] }
+export const noPages: PageSet = { written: new Map(), indexes: [], carried: [] }
 
 export interface EncodedManifest {
   /** Objects to create before the root. */
@@ -76,10 +83,12 @@ export function encodeManifest(
   const { definition, epoch } = contents.state
   const header = { vpg: definition.id, epoch, commitNumber: 0, applianceId: identity.applianceId }
   const sheet = new PageSheet(before, header)
-  const places = [...partsOf(contents), ...garbageParts(contents.state.garbage)].map(part => sheet.place(part))
+  const read = [...partsOf(contents), ...garbageParts(contents.state.garbage)]
+  const places = [...before.carried, ...read.map(part => sheet.place(part))]
+  assert(new Set(places.map(({ name }) => name)).size === places.length, 'no part is carried and written anew')
   const indexes = sheet.indexes(places)
   // What leaves now is known only after every page has its place, so that newest part is referred to by the root itself.
-  const leftAtMicros = Math.max(identity.nowMicros, 1 + (contents.state.garbage.at(-1)?.leftAtMicros ?? 0))
+  const leftAtMicros = Math.max(identity.nowMicros, 1 + lastLeftMicros(contents, before.carried))
   const newest = [...left, ...sheet.replacedKeys(indexes)].map(key => ({ key, leftAtMicros }))
   const newestPlaces = newest.length === 0 ? [] : [sheet.place({ name: `garbage/${leftAtMicros}`, items: newest })]
   const inRoot = indexes.length === 0 ? places : places.filter(place => 'items' in place)
@@ -96,8 +105,14 @@ export function encodeManifest(
     root: (commitNumber, nonce) => encodeSealed({ ...header, kind: 'root', commitNumber, nonce }, bodyBytes),
     rootSizeBytes: sealedHeaderSizeBytes + bodyBytes.length,
     contents: { ...contents, state: { ...contents.state, garbage: [...contents.state.garbage, ...newest] } },
-    pageSet: { written: sheet.written, indexes },
+    pageSet: { written: sheet.written, indexes, carried: before.carried },
   }
+}
+
+/** When something left last; the newest is last. */
+function lastLeftMicros({ state }: VpgContents, carried: readonly PagePlace[]): number {
+  const times = carried.flatMap(({ name }) => leftMicrosOf(name) ?? [])
+  return times.reduce((last, each) => Math.max(last, each), state.garbage.at(-1)?.leftAtMicros ?? 0)
 }
 
 /** The pages of one manifest while it is put together. */

@@ -3,12 +3,12 @@ import type { VpgId } from '../base/ids.ts'
 import { Permits } from '../base/permits.ts'
 import type { ListedObject, ObjectStore } from '../store/object-store.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
-import type { ObjectRef } from '../timeline/state.ts'
+import type { DeltaSpan, ObjectRef } from '../timeline/state.ts'
 import { decodeCheckpoints } from './checkpoint-page.ts'
 import { contentsOf, itemsOf, type Part, type VpgContents } from './contents.ts'
 import { commitKey, commitPrefix, parseCommitKey } from './keys.ts'
 import { parseManifestText, type ManifestText } from './manifest-text.ts'
-import { nonceOfKey, type PageSet, type PartPlace, type RootBody, type WrittenPage } from './pages.ts'
+import { nonceOfKey, type PagePlace, type PageSet, type PartPlace, type RootBody, type WrittenPage } from './pages.ts'
 import { corrupt, decodeSealed, isSealed, type SealedObject } from './sealed-object.ts'
 
 // From the store to contents: the newest root, its pages, and the list of what was committed after it.
@@ -17,13 +17,18 @@ export interface NumberedObject extends ListedObject {
   readonly commitNumber: number
 }
 
-export interface ReadManifest {
+/** The newest root, of which no page is read. */
+export interface ReadRoot {
   readonly root: SealedObject
   readonly rootObject: NumberedObject
-  readonly contents: VpgContents
-  readonly pageSet: PageSet
+  readonly body: RootBody
   /** Committed after the manifest, ascending: segments all. */
   readonly after: readonly NumberedObject[]
+}
+
+export interface ReadManifest extends Omit<ReadRoot, 'body'> {
+  readonly contents: VpgContents
+  readonly pageSet: PageSet
 }
 
 const peeksAtOnce = 16
@@ -47,6 +52,11 @@ export async function listCommits(
 
 /** NOT_FOUND where the VPG has no manifest; OBJECT_CORRUPT and VERSION_UNSUPPORTED name the object. */
 export async function readManifest(store: ObjectStore, vpg: VpgId, signal: AbortSignal): Promise<ReadManifest> {
+  return await readPages(store, await readRoot(store, vpg, signal), () => true, signal)
+}
+
+/** As readManifest. */
+export async function readRoot(store: ObjectStore, vpg: VpgId, signal: AbortSignal): Promise<ReadRoot> {
   const commits = await listCommits(store, vpg, undefined, signal)
   const rootObject = await newestRoot(store, commits, signal)
   if (rootObject === undefined && commits.length > 0) {
@@ -59,17 +69,22 @@ export async function readManifest(store: ObjectStore, vpg: VpgId, signal: Abort
     throw corrupt(rootObject.key, 8, `is commit ${root.header.commitNumber} of VPG ${root.header.vpg}`)
   }
   const body = parsedBody(rootObject.key, root.body, bytes => JSON.parse(Buffer.from(bytes).toString()) as RootBody)
-  const { parts, pageSet } = await readParts(store, vpg, body, signal)
-  if (!parts.some(part => part.name === 'definition')) throw corrupt(rootObject.key, 0, 'has no definition')
   const after = commits.filter(commit => commit.commitNumber > rootObject.commitNumber)
   requireConsecutive(vpg, rootObject.commitNumber, after)
-  return {
-    root,
-    rootObject,
-    contents: contentsOf(body.fields, rootObject.commitNumber, parts),
-    pageSet,
-    after,
-  }
+  return { root, rootObject, body, after }
+}
+
+/** The root with those of its parts that stand in it, and of the others the wanted ones. The rest is carried, unread. */
+export async function readPages(
+  store: ObjectStore,
+  { body, ...at }: ReadRoot,
+  isWanted: (partName: string, all: readonly string[]) => boolean,
+  signal: AbortSignal,
+): Promise<ReadManifest> {
+  const { root, rootObject } = at
+  const { parts, pageSet } = await readParts(store, root.header.vpg, { body, isWanted }, signal)
+  if (!parts.some(part => part.name === 'definition')) throw corrupt(rootObject.key, 0, 'has no definition')
+  return { ...at, contents: contentsOf(body.fields, rootObject.commitNumber, parts), pageSet }
 }
 
 /** Numbers after the newest manifest are never removed before there is a newer one: a missing one is lost data. */
@@ -110,7 +125,7 @@ async function isRoot(store: ObjectStore, commit: NumberedObject, signal: AbortS
 async function readParts(
   store: ObjectStore,
   vpg: VpgId,
-  body: RootBody,
+  { body, isWanted }: { readonly body: RootBody; readonly isWanted: Parameters<typeof readPages>[2] },
   signal: AbortSignal,
 ): Promise<{ parts: Part[]; pageSet: PageSet }> {
   const permits = new Permits(pageReadsAtOnce)
@@ -120,16 +135,22 @@ async function readParts(
   }
   const indexes = await Promise.all(body.indexes.map((page, index) => pageOf(`index/${index}`, page)))
   const places = [...indexes.flatMap(index => index.part.items as readonly PartPlace[]), ...body.parts]
+  const names = places.map(({ name }) => name)
+  const carried = places.flatMap(place => ('page' in place && !isWanted(place.name, names) ? [place] : []))
+  const unread = new Set<PartPlace>(carried)
   const written = new Map<string, WrittenPage>()
   const parts = await Promise.all(
-    places.map(async place => {
-      if ('items' in place) return { name: place.name, items: itemsOf(place.name, { parsed: place.items, sizes: [] }) }
-      const page = await pageOf(place.name, place.page)
-      written.set(place.name, page)
-      return page.part
-    }),
+    places
+      .filter(place => !unread.has(place))
+      .map(async place => {
+        if ('items' in place)
+          return { name: place.name, items: itemsOf(place.name, { parsed: place.items, sizes: [] }) }
+        const page = await pageOf(place.name, place.page)
+        written.set(place.name, page)
+        return page.part
+      }),
   )
-  return { parts, pageSet: { written, indexes } }
+  return { parts, pageSet: { written, indexes, carried } }
 }
 
 async function readItems(store: ObjectStore, vpg: VpgId, page: ObjectRef, signal: AbortSignal): Promise<ManifestText> {
@@ -148,6 +169,16 @@ export async function readCheckpointPage(
   signal: AbortSignal,
 ): Promise<readonly Checkpoint[]> {
   return (await readItems(store, vpg, page, signal)).parsed as readonly Checkpoint[]
+}
+
+/** Of a part of deltas. */
+export async function readDeltaPage(
+  store: ObjectStore,
+  vpg: VpgId,
+  { name, page }: PagePlace,
+  signal: AbortSignal,
+): Promise<DeltaSpan | undefined> {
+  return (itemsOf(name, await readItems(store, vpg, page, signal)) as readonly DeltaSpan[])[0]
 }
 
 export async function readSealed(store: ObjectStore, object: ObjectRef, signal: AbortSignal): Promise<SealedObject> {

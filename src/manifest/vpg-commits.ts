@@ -14,7 +14,7 @@ import type { ObjectRef, SegmentSpan, VpgState } from '../timeline/state.ts'
 import { CommitSequence, newNonce, readNonce, type PendingCommit } from './commits.ts'
 import type { Takeover, VpgContents } from './contents.ts'
 import { commitKey, newObjectKey, registryKey, type ObjectKind } from './keys.ts'
-import { assemblerOf, loadAnyVpg, loadVpg, withSegment, type LoadedVpg } from './load.ts'
+import { assemblerOf, loadForServing, loadVpg, requireOwner, withSegment, type LoadedVpg } from './load.ts'
 import { listCommits, newestRoot } from './read.ts'
 import { encodeCheckpointPage, encodeManifest, noPages, type EncodedManifest, type PageSet } from './pages.ts'
 import { encodeSealed } from './sealed-object.ts'
@@ -65,6 +65,28 @@ export interface CommitsAtRest {
   readonly rootSizeBytes: number
   /** Without what grows with the history. */
   readonly contents: VpgContents
+}
+
+/** A VPG as it was opened. */
+export interface OpenedCommits {
+  /** Asleep where only what serves the VPG was read. */
+  readonly commits: VpgCommits
+  /** The retained checkpoints that deltas hold; none where the VPG is asleep. */
+  readonly folded: readonly Checkpoint[]
+  /** Complete checkpoints after the last delta's end. */
+  readonly recent: readonly Checkpoint[]
+  readonly newest: Checkpoint | undefined
+  /** Where it was another appliance's until now. */
+  readonly takeover?: Takeover
+}
+
+export interface OpeningTerms {
+  /** Whether a VPG of another appliance is taken over. */
+  readonly adopt: boolean
+  /** A manifest with pages of more bytes, and for 0 any, is not read but for its root and what serves the VPG. */
+  readonly wholeSizeBytesMax: number
+  /** What it throws of the newest commit's number ends it before anything is committed. */
+  readonly check: (commitNumber: number) => void
 }
 
 /** What a process goes on from. */
@@ -129,45 +151,53 @@ export class VpgCommits {
     this.#assembler = assemblerOf(at.contents)
   }
 
-  /** Opens what the store has; fails as loadVpg does. `folded` are the retained checkpoints that deltas hold. */
-  static async load(
-    identity: WriterIdentity,
-    vpg: VpgId,
-    signal: AbortSignal,
-  ): Promise<{ readonly commits: VpgCommits; readonly folded: readonly Checkpoint[] }> {
-    return await VpgCommits.#of(identity, await loadVpg(identity.store, vpg, identity.applianceId, signal), signal)
+  /** Opens what the store has, whole; fails as loadVpg does. */
+  static async load(identity: WriterIdentity, vpg: VpgId, signal: AbortSignal): Promise<OpenedCommits> {
+    return await VpgCommits.open(identity, vpg, { ...wholeTerms, adopt: false }, signal)
+  }
+
+  /** Opens what the store has, whole, whoever owns it; fails as open does. */
+  static async adopt(identity: WriterIdentity, vpg: VpgId, signal: AbortSignal): Promise<OpenedCommits> {
+    return await VpgCommits.open(identity, vpg, { ...wholeTerms, adopt: true }, signal)
   }
 
   /**
-   * The same, whoever owns the VPG: on return this appliance does, in an epoch of its own, and a commit of the former owner counts no
-   * more. Where it is ours already, nothing is committed. OBJECT_CORRUPT also where the store's listing lies. What `check` throws of the newest
-   * commit's number ends it before anything is committed.
+   * Opens what the store has; fails as loadVpg does. With `adopt` whoever owns the VPG: on return this appliance does, in an epoch of its own, and a
+   * commit of the former owner counts no more. Where it is ours already, nothing is committed. OBJECT_CORRUPT also where the store's listing lies.
    */
-  static async adopt(
+  static async open(
     identity: WriterIdentity,
     vpg: VpgId,
+    { adopt, wholeSizeBytesMax, check }: OpeningTerms,
     signal: AbortSignal,
-    check: (commitNumber: number) => void = () => undefined,
-  ): Promise<{ readonly commits: VpgCommits; readonly folded: readonly Checkpoint[]; readonly takeover?: Takeover }> {
+  ): Promise<OpenedCommits> {
     let refused = 0
     for (let attempt = 1; ; attempt++) {
-      const loaded = await loadAnyVpg(identity.store, vpg, signal)
-      const opened = await VpgCommits.#of(identity, loaded, signal)
-      check(loaded.contents.state.commitNumber)
+      const loaded = await loadForServing(identity.store, vpg, wholeSizeBytesMax, signal)
+      const commits = await VpgCommits.#of(identity, loaded, signal)
+      const { state } = commits.contents
+      if (!adopt) requireOwner(loaded, identity.applianceId)
+      check(state.commitNumber)
       const owner = loaded.manifest.root.header.applianceId
-      if (owner === identity.applianceId) return opened
-      const { contents } = opened.commits
-      if (contents.state.commitNumber < refused) throw listingLies(vpg, refused, contents.state.commitNumber)
+      if (owner === identity.applianceId) return commits.#opened(loaded)
+      if (state.commitNumber < refused) throw listingLies(vpg, refused, state.commitNumber)
       try {
-        const taken = takenOver(contents, owner, identity.clock.timestampMicros())
-        await opened.commits.commitManifest(opened.commits.prepareManifest(taken.contents, []), signal)
-        return { ...opened, takeover: taken.takeover }
+        const { contents, takeover } = takenOver(commits.contents, owner, identity.clock.timestampMicros())
+        await commits.commitManifest(commits.prepareManifest(contents, []), signal)
+        return { ...commits.#opened(loaded), takeover }
       } catch (error) {
         // The former owner is alive and was a moment faster: its commit is part of what is taken over.
         if (!failedWith(error, 'EPOCH_SUPERSEDED') || attempt === adoptAttemptsMax) throw error
         refused = Number(error.details['commitNumber'])
       }
     }
+  }
+
+  /** What was opened from its root is asleep: its contents are only part of what there is. */
+  #opened({ isWhole, folded, newest }: LoadedVpg): OpenedCommits {
+    const { recent } = this.#contents
+    if (!isWhole) this.sleep()
+    return { commits: this, folded, recent, newest }
   }
 
   /**
@@ -212,13 +242,13 @@ export class VpgCommits {
 
   static async #of(
     identity: WriterIdentity,
-    { contents, folded, manifest }: LoadedVpg,
+    { contents, manifest }: LoadedVpg,
     signal: AbortSignal,
-  ): Promise<{ readonly commits: VpgCommits; readonly folded: readonly Checkpoint[] }> {
+  ): Promise<VpgCommits> {
     const newest = manifest.after.at(-1)
     const nonce =
       newest === undefined ? manifest.root.header.nonce : await readNonce(identity.store, newest.key, signal)
-    const commits = new VpgCommits(identity, {
+    return new VpgCommits(identity, {
       contents,
       commitNumber: contents.state.commitNumber,
       manifestNumber: manifest.rootObject.commitNumber,
@@ -227,7 +257,6 @@ export class VpgCommits {
       nonce,
       isAwake: true,
     })
-    return { commits, folded }
   }
 
   /**
@@ -433,6 +462,8 @@ export async function createOnce(
     throw new Failure('ALREADY_EXISTS', `${key} exists already`, { key }, { cause: error })
   }
 }
+
+const wholeTerms: Omit<OpeningTerms, 'adopt'> = { wholeSizeBytesMax: Infinity, check: () => undefined }
 
 /** As often the former owner may commit while the VPG is taken from it. */
 const adoptAttemptsMax = 20

@@ -180,6 +180,18 @@ function newestNote(model: AgingModel): StopNote {
   return told(model, 'noted').at(-1)!.notice as StopNote
 }
 
+t.test('a start that takes VPGs over goes on from the notes of those that are its own by then', async t => {
+  const { model, start } = await site(t, 3)
+  await start([])
+  await model.age()
+  const notes = await model.worker.close()
+  const keys = await start(notes, { adopt: true })
+  t.notOk(readsPages(keys), keys.join())
+  const other = await start(notes, { adopt: true, applianceId: 'appliance-two' })
+  t.ok(readsPages(other), 'another’s is read')
+  t.equal(told(model, 'adopted').length, 1)
+})
+
 t.test('what is not what was noted is read', async t => {
   const changes: Record<string, (site: Awaited<ReturnType<typeof asNoted>>) => Promise<readonly string[]>> = {
     'a damaged note': async ({ start, notes }) =>
@@ -208,7 +220,6 @@ t.test('what is not what was noted is read', async t => {
       await tagNewest(model, 'later')
       return await start(notes)
     },
-    'a start that takes over': async ({ start, notes }) => await start(notes, { adopt: true }),
   }
   for (const [name, change] of Object.entries(changes)) {
     const noted = await asNoted(t)

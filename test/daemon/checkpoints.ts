@@ -36,7 +36,7 @@ t.test('what can be recovered is told by volume', async t => {
   const entry = new VpgEntry({ ...opened, definition, historyEdge: ordinal(0) }, systemClock)
   const vpg = definition.id
   await catalog.loadVpg({ vpg, segments: [], checkpoints: [1, 2, 3, 4, 5, 6, 7, 8].map(checkpoint), offloaded: [] })
-  const checkpoints = new Checkpoints(catalog)
+  const checkpoints = new Checkpoints(catalog, { untilIndexed: async () => undefined })
   const found = async (volume: typeof root, reference: string): Promise<number> =>
     (await checkpoints.findFor(entry, volume, reference, 9_000_000)).ordinal - checkpointOrdinal(1, 0)
   t.equal(await found(root, 'latest'), 8)
@@ -65,7 +65,7 @@ t.test('a checkpoint that is not kept any more is missing, and its neighbours ar
   await catalog.loadVpg({ vpg, segments: [], checkpoints: [1, 2, 3, 4, 5, 6].map(checkpoint), offloaded: [] })
   await catalog.thinCheckpoints({ vpg, dropped: [2, 3, 4].map(counter => checkpointOrdinal(1, counter)) })
   t.equal((await catalog.statistics({ vpg })).checkpointCount, 3)
-  const checkpoints = new Checkpoints(catalog)
+  const checkpoints = new Checkpoints(catalog, { untilIndexed: async () => undefined })
   const missing = { code: 'CHECKPOINT_MISSING', message: /nearest that are kept are 1\.1 of .* and 1\.5 of / }
   await t.rejects(checkpoints.find(entry, '1.3', 9_000_000), missing)
   await t.rejects(checkpoints.find(entry, '1.9', 9_000_000), { message: /nearest that are kept are 1\.6 of / })

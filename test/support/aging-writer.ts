@@ -21,7 +21,8 @@ export async function openWriter(directory: string) {
     awake: new AwakeVpgs(Infinity, clock),
   } as unknown as AgingTools
   const commits = await VpgCommits.create({ store, clock, applianceId: config.applianceId }, definition, signal)
-  const writer = new VpgWriter(tools, commits, { folded: [] }, { awakeSizeBytes: 0, sleep: () => false })
+  const owner = { awakeSizeBytes: 0, sleep: () => false, woken: () => undefined }
+  const writer = new VpgWriter(tools, commits, { folded: [] }, owner)
   await writer.exclusively(turn => turn.commitManifest({ contents: turn.contents }))
   return { tools, writer, store, clock, config }
 }

@@ -678,6 +678,7 @@ export class FakeVra implements VraControl {
 }
 
 const emptyMirror: VpgStatus['mirror'] = {
+  isUnread: false,
   segmentCount: 0,
   segmentSizeBytes: 0,
   deltaCount: 0,

@@ -12,6 +12,7 @@ import {
   type StreamPosition,
 } from '../../../src/base/ids.ts'
 import { MiB, KiB } from '../../../src/base/units.ts'
+import { Histories } from '../../../src/daemon/histories.ts'
 import { loadHistory, loadRemembered } from '../../../src/daemon/load-catalog.ts'
 import type { Log } from '../../../src/daemon/log.ts'
 import { Hashes } from '../../../src/daemon/hashes.ts'
@@ -86,6 +87,7 @@ interface Running {
   readonly entry: VpgEntry
   readonly table: VpgTable
   readonly catalog: SimulatedCatalog
+  readonly histories: Histories
   readonly stop: StopNotes
   /** What the index and its notes hear of. */
   readonly handlers: AgingHandlers
@@ -160,6 +162,7 @@ export class SimulatedVra {
   readonly #told = new Map<number, Position>()
   #life: Life | undefined
   #worker: MirrorWorker | undefined
+  #startCount = 0
   #running: Running | undefined
 
   constructor(world: World, network: Network, settings: VraSettings, mutations: VraMutations) {
@@ -408,6 +411,8 @@ export class SimulatedVra {
       openStore: () => Promise.resolve(store),
       workspace: new Workspace(packSizeBytes),
       segmentMemory,
+      // Every other start reads what serves the VPG, and its history only then.
+      wholeSizeBytesMax: this.#startCount++ % 2 === 0 ? Infinity : 0,
     }))
     const catalog = this.#indexFile.open(life)
     const notes = catalog.notes.map(({ vpg: id, text }) => ({ vpg: vpgId(id), text }))
@@ -459,8 +464,10 @@ export class SimulatedVra {
       events: this.#ingestEvents(life, worker, catalog),
     })
     if (!life.isAlive) return
-    const handlers = stop.watching(this.#indexing(catalog), error => world.fail(error))
-    running = this.#running = { life, journal, ingest, worker, images, entry, table, catalog, stop, handlers }
+    const histories = new Histories({ aging: worker, catalog, table })
+    const handlers = stop.watching(this.#indexing({ catalog, histories, entry }), error => world.fail(error))
+    const parts = { life, journal, ingest, worker, images, entry, table, catalog, histories, stop, handlers }
+    running = this.#running = parts
     if (this.#hasRotted && this.#mutations.neverRepairs !== true) this.#repair(running)
     ingest.offloaded(vpg, opened.offloaded)
     world.trace(`vra ${life.name} runs${isStoreAway ? ' without the store' : ''}`)
@@ -498,9 +505,17 @@ export class SimulatedVra {
   }
 
   /** As agingHandlers of the daemon. */
-  #indexing(catalog: SimulatedCatalog): AgingHandlers {
+  #indexing({ catalog, histories, entry }: Pick<Running, 'catalog' | 'histories' | 'entry'>): AgingHandlers {
     const failed = (error: unknown): void => this.#world.fail(error)
     return {
+      historyRead: notice => {
+        const through = entry.unreadThrough
+        const read = histories.read(notice).then(() => {
+          const found = new Set(catalog.ordinals(vpg))
+          if (through !== undefined) this.#checkIndexed(found, entry.holes, { above: 0, through })
+        })
+        this.#world.background(read)
+      },
       segmentCommitted: ({ segment, offloaded }) => void catalog.addSegment({ vpg, segment, offloaded }).catch(failed),
       folded: ({ segmentsThroughCommit: throughCommitNumber }) =>
         void catalog.dropSegments({ vpg, throughCommitNumber }).catch(failed),
@@ -513,12 +528,12 @@ export class SimulatedVra {
   }
 
   /** Whatever it was filled from, the index has what was told of and is retained, and nothing that left the history. */
-  #checkIndex(found: ReadonlySet<Ordinal>, { holes, tags, historyEdge }: OpenedVpg): void {
-    for (const ordinal of this.retained()) {
-      if (found.has(ordinal) || holeOver(holes, ordinal) !== undefined) continue
-      if (!this.mayBeThinned(ordinal))
-        throw new Error(`the checkpoint ${ordinal} is lost: the index of a start lacks it`)
-      this.#thinned.add(ordinal) // by a process that had no time to tell
+  #checkIndex(found: ReadonlySet<Ordinal>, { holes, tags, historyEdge, isUnread, checkpoints }: OpenedVpg): void {
+    const unreadThrough = isUnread === true ? (checkpoints.at(-1)?.ordinal ?? 0) : 0
+    this.#checkIndexed(found, holes, { above: unreadThrough, through: Infinity })
+    if (isUnread === true) {
+      this.#world.count('a start does not read the history')
+      return
     }
     const kept = new Set(tags.map(tag => tag.ordinal))
     for (const ordinal of found)
@@ -527,6 +542,20 @@ export class SimulatedVra {
         (ordinal < historyEdge && !kept.has(ordinal) && !this.#keptBelowEdge.has(ordinal))
       )
         throw new Error(`the checkpoint ${ordinal} has left the history, and the index of a start has it`)
+  }
+
+  #checkIndexed(
+    found: ReadonlySet<Ordinal>,
+    holes: readonly Hole[],
+    { above, through }: { readonly above: number; readonly through: number },
+  ): void {
+    for (const ordinal of this.retained()) {
+      const isIndexed = found.has(ordinal) || ordinal <= above || ordinal > through
+      if (isIndexed || holeOver(holes, ordinal) !== undefined) continue
+      if (!this.mayBeThinned(ordinal))
+        throw new Error(`the checkpoint ${ordinal} is lost: the index of a start lacks it`)
+      this.#thinned.add(ordinal) // by a process that had no time to tell
+    }
   }
 
   /** As long as the process lives, what is damaged is asked for again. */
@@ -912,6 +941,7 @@ export class SimulatedVra {
   async indexed(): Promise<readonly Ordinal[]> {
     const running = this.#running
     if (running === undefined) throw new Error('the VRA runs when its index is looked at')
+    await running.histories.untilIndexed(running.entry)
     await running.catalog.flush()
     return running.catalog.ordinals(vpg).filter(ordinal => ordinal >= this.#edge || this.tagged.has(ordinal))
   }

@@ -1,0 +1,109 @@
+import * as path from 'node:path'
+import t, { type Test } from 'tap'
+import type { AgingConfig, AgingNotices } from '../../src/aging/service.ts'
+import { vpgId } from '../../src/base/ids.ts'
+import { AgingModel } from '../support/aging-model.ts'
+import { randomFrom } from '../support/segment-records.ts'
+
+// The store does not give the objects of one VPG. Invariants: every other VPG is opened; of this one what is remembered is told; when the store gives it, it has
+// all of its records that the log holds by then, and none is lost or taken twice.
+
+const other = vpgId('77'.repeat(16))
+
+async function site(t: Pick<Test, 'testdir'>, seed: number) {
+  const directory = t.testdir()
+  const model = new AgingModel(randomFrom(seed), directory, 60_000)
+  const config = { ...model.config, memoDirectory: path.join(directory, 'vpgs') }
+  await model.restart(undefined, config)
+  await model.worker.createVpg(model.definition)
+  await model.worker.createVpg({ ...model.definition, id: other, name: 'other' })
+  for (let count = 0; count < 4; count++) {
+    model.write(1, 4)
+    model.checkpoint()
+  }
+  await model.age()
+  await model.worker.seal({ vpg: model.vpg })
+  const store = { refuses: true }
+  const start = (changed: Partial<AgingConfig> = {}) =>
+    model.restart((_, key) => (store.refuses && key.includes(model.vpg) ? 'fails-before' : 'works'), {
+      ...config,
+      ...changed,
+    })
+  return { model, config, start, store }
+}
+
+function told<K extends keyof AgingNotices>(model: AgingModel, name: K): AgingNotices[K][] {
+  return model.notices.filter(notice => notice.name === name).map(({ notice }) => notice as AgingNotices[K])
+}
+
+t.test('one VPG that the store does not give keeps no other from being opened', async t => {
+  const { model, start, store } = await site(t, 1)
+  const { vpg } = model
+  const vpgs = await start()
+  t.strictSame(
+    vpgs.map(({ definition, rememberedBecause }) => [definition.name, rememberedBecause !== undefined]).sort(),
+    [
+      ['orders', true],
+      ['other', false],
+    ],
+  )
+  t.match(told(model, 'vpgWaits'), [{ vpg, sentence: String }])
+  t.strictSame(told(model, 'storeAway'), [])
+  const { ordinal } = model.checkpoints[0]!.checkpoint
+  t.match(
+    await model.worker.tag({ vpg: other, ordinal, name: 'good' }),
+    { name: 'good' },
+    'the other one takes changes',
+  )
+  await t.rejects(model.worker.status({ vpg }), { code: 'STORE_UNAVAILABLE', message: /not given the VPG since/ })
+
+  // Its agents go on: what they send is in the log.
+  for (let count = 0; count < 3; count++) {
+    model.write(1, 4)
+    model.write(2, 4)
+    model.checkpoint()
+  }
+  await model.age()
+  t.equal(await model.worker.waitingStep(), false, 'and the store does not give it yet')
+  store.refuses = false
+  model.write(1, 4)
+  const last = model.checkpoint()
+  t.equal(await model.worker.waitingStep(), true)
+  t.match(told(model, 'vpgOpened'), [{ vpg, opened: { definition: { name: 'orders' } } }])
+  t.notOk(told(model, 'vpgOpened')[0]?.opened?.rememberedBecause)
+  await model.age()
+  for (const made of model.checkpoints) t.equal(await model.difference(await model.open(made)), undefined)
+  t.strictSame(await model.worker.seal({ vpg }), last.checkpoint.vector)
+  t.strictSame(told(model, 'holeFound'), [])
+  t.equal(await model.worker.waitingStep(), false, 'nothing waits any more')
+})
+
+t.test('one that is not remembered is told of, and served when the store gives it', async t => {
+  const { model, start, store } = await site(t, 2)
+  const vpgs = await start({ memoDirectory: undefined })
+  t.strictSame(
+    vpgs.map(({ definition }) => definition.name),
+    ['other'],
+  )
+  t.match(told(model, 'vpgWaits'), [{ vpg: model.vpg }])
+  store.refuses = false
+  await model.worker.waitingStep()
+  t.match(told(model, 'vpgOpened'), [{ vpg: model.vpg, opened: { definition: { name: 'orders' } } }])
+  for (const made of model.checkpoints) t.equal(await model.difference(await model.open(made)), undefined)
+})
+
+t.test('one that another appliance has taken meanwhile is fenced when the store gives it', async t => {
+  const { model, config, start, store } = await site(t, 3)
+  await start()
+  const { worker } = model
+  const notices = model.notices.length
+  const own = new AgingModel(randomFrom(4), t.testdir(), 60_000)
+  Object.assign(own, { memory: model.memory })
+  await own.restart(undefined, { ...config, memoDirectory: undefined, applianceId: 'appliance-two', adopt: true })
+  store.refuses = false
+  await worker.waitingStep()
+  t.match(model.notices.slice(notices), [
+    { name: 'fenced', notice: { vpg: model.vpg } },
+    { name: 'vpgOpened', notice: { vpg: model.vpg, opened: undefined } },
+  ])
+})
