@@ -27,6 +27,11 @@ export class UnnamedFile {
     return new UnnamedFile(descriptor)
   }
 
+  /** One that another thread has created, and closes. */
+  static of(descriptor: number): UnnamedFile {
+    return new UnnamedFile(descriptor)
+  }
+
   /** Fills the whole target, in the thread pool. */
   async read(target: Uint8Array, offsetBytes: number): Promise<void> {
     this.#readCount++

@@ -19,7 +19,7 @@ import {
 } from './resolved-region.ts'
 import { scatterVolume } from './scatter.ts'
 import { SizedCache } from './sized-cache.ts'
-import { planSpool, spooledRuns } from './spool.ts'
+import { planSpool, readSpooled, spooledRuns } from './spool.ts'
 import type {
   ImageTools,
   PieceSink,
@@ -50,6 +50,7 @@ export { changedExtents, type ChangedExtents } from './changed-extents.ts'
 export { ImageSources } from './image-sources.ts'
 export { hashBlocks, type BlockRun } from './hash-blocks.ts'
 export { spoolImage, type Spooled } from './spool-image.ts'
+export { spoolInThread } from './spool-thread.ts'
 export type { Image, ImageTools, PieceSink, SpoolableImage, VolumeRange, VolumeRun } from './types.ts'
 
 /** Trailer, fence and ordinals of a pack, kept open; about this many bytes beside the fence. */
@@ -155,16 +156,20 @@ class OpenImage implements SpoolableImage {
         endBytes,
         sizeBytes,
       })
-    target.fill(0)
     const { regionSizeBytes } = this.#tools
     for (let region = Math.floor(offsetBytes / regionSizeBytes); region * regionSizeBytes < endBytes; region++) {
       const resolved = await this.#region(volume, region, signal)
-      const spooled = this.#spooled(volume, region)
-      await this.#readOfRegion(resolved, spooled, offsetBytes - region * regionSizeBytes, target, signal)
+      const regionStart = region * regionSizeBytes
+      const startBytes = Math.max(offsetBytes, regionStart)
+      const own = target.subarray(
+        startBytes - offsetBytes,
+        Math.min(endBytes, regionStart + regionSizeBytes) - offsetBytes,
+      )
+      await this.#readOfRegion(resolved, this.#spooled(volume, region), startBytes - regionStart, own, signal)
     }
   }
 
-  /** Copies what the region holds of the target, which begins `startBytes` after the region's start (before it: negative). */
+  /** Fills the target with what the region holds from `startBytes` on. */
   async #readOfRegion(
     resolved: ResolvedRegion,
     spooled: SpooledRegion | undefined,
@@ -174,32 +179,20 @@ class OpenImage implements SpoolableImage {
   ): Promise<void> {
     const range = { startBytes, endBytes: startBytes + target.length }
     const wanted = fragmentsWithData(resolved, range.startBytes, range.endBytes)
-    const ofSpool = spooled === undefined ? [] : wanted.filter(fragment => isUnfolded(resolved, fragment))
-    const others = ofSpool.length === 0 ? wanted : wanted.filter(fragment => !isUnfolded(resolved, fragment))
-    if (others.length > 0)
-      await this.#units.each(resolved, others, range, signal, (fragment, bytes) => {
-        const fragmentStart = resolved.fragments.start[fragment]! * sectorSizeBytes
-        target.set(bytes, Math.max(0, fragmentStart - startBytes))
-      })
-    if (spooled === undefined) return
-    for (const { offsetBytes, sizeBytes, parts } of spooledRuns(
-      resolved,
-      ofSpool,
-      range,
-      spooled.startBytes,
-      Infinity,
-    )) {
+    let others = wanted
+    if (spooled === undefined) target.fill(0)
+    else {
+      const unfolded = wanted.filter(fragment => isUnfolded(resolved, fragment))
+      const [run] = spooledRuns(resolved, unfolded, range, spooled.startBytes, Infinity)
+      await readSpooled(spooled.file, run, startBytes, target)
       signal.throwIfAborted()
-      const from = parts[0]!.startBytes - startBytes
-      if (parts.length === 1) {
-        await spooled.file.read(target.subarray(from, from + sizeBytes), offsetBytes)
-        continue
-      }
-      const bytes = new Uint8Array(sizeBytes)
-      await spooled.file.read(bytes, offsetBytes)
-      for (let part = 0, at = 0; part < parts.length; at += parts[part++]!.sizeBytes)
-        target.set(bytes.subarray(at, at + parts[part]!.sizeBytes), parts[part]!.startBytes - startBytes)
+      if (unfolded.length === wanted.length) return
+      others = wanted.filter(fragment => !isUnfolded(resolved, fragment))
     }
+    await this.#units.each(resolved, others, range, signal, (fragment, bytes) => {
+      const fragmentStart = resolved.fragments.start[fragment]! * sectorSizeBytes
+      target.set(bytes, Math.max(0, fragmentStart - startBytes))
+    })
   }
 
   async prefetch(volume: number, range: VolumeRange, signal: AbortSignal): Promise<void> {

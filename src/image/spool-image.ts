@@ -2,7 +2,7 @@ import * as path from 'node:path'
 import { spoolFreeShareMax, spoolSizeBytesMax } from '../base/limits.ts'
 import { realDisk, UnnamedFile } from '../disk/disk.ts'
 import { PieceBuffer, pieceBufferMemorySizeBytes } from './piece-buffer.ts'
-import type { PieceSink, Spool, SpoolableImage, SpoolPlaces } from './types.ts'
+import type { PieceSink, SpoolableImage, SpoolPlaces } from './types.ts'
 
 /** A spool that an image is read from. */
 export interface Spooled {
@@ -20,11 +20,11 @@ export async function spoolImage(
   fileName: string,
   signal: AbortSignal,
 ): Promise<Spooled | undefined> {
-  const file = createFile(fileName)
+  const file = createSpoolFile(fileName)
   if (file === undefined) return undefined
   try {
     const places = await fillSpoolFile(image, volumes, { file, directory: path.dirname(fileName) }, signal)
-    if (places !== undefined) return useSpool(image, { places, file }, file)
+    if (places !== undefined) return useSpool(image, places, file)
   } catch (error) {
     await file.close()
     throw error
@@ -33,7 +33,8 @@ export async function spoolImage(
   return undefined
 }
 
-function createFile(name: string): UnnamedFile | undefined {
+/** Undefined where the disk has none. */
+export function createSpoolFile(name: string): UnnamedFile | undefined {
   try {
     return UnnamedFile.create(name)
   } catch {
@@ -41,8 +42,8 @@ function createFile(name: string): UnnamedFile | undefined {
   }
 }
 
-function useSpool(image: SpoolableImage, spool: Spool, file: UnnamedFile): Spooled {
-  image.useSpool(spool)
+export function useSpool(image: SpoolableImage, places: SpoolPlaces, file: UnnamedFile): Spooled {
+  image.useSpool({ places, file })
   return {
     close: async () => {
       image.useSpool(undefined)

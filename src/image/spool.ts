@@ -2,7 +2,7 @@ import { sectorSizeBytes } from '../base/units.ts'
 import { Merger, noData, type Bucket, type Pace, type WriteIndex } from '../mirror/mirror.ts'
 import type { ByteRange } from '../store/object-store.ts'
 import type { ResolvedRegion } from './resolved-region.ts'
-import type { SpoolPlaces } from './types.ts'
+import type { SpoolFile, SpoolPlaces } from './types.ts'
 import type { UnfoldedPieces } from './unfolded-pieces.ts'
 
 // Writes that no delta holds lie by time. Where they were random, each 4 KiB of a place is in another batch, and reading the place decompresses
@@ -114,4 +114,28 @@ function partOf({ fragments }: ResolvedRegion, fragment: number, range: ByteRang
   const startBytes = Math.max(range.startBytes, fragmentStart)
   const endBytes = Math.min(range.endBytes, fragmentStart + fragments.length[fragment]! * sectorSizeBytes)
   return { startBytes, sizeBytes: endBytes - startBytes }
+}
+
+/**
+ * Fills the target, which begins `startBytes` after its region's start, with what the run has of it, and zeros. The run is read to the target's end; from there its parts move to
+ * their places, of which none lies behind where it came from.
+ */
+export async function readSpooled(
+  file: SpoolFile,
+  run: SpooledRun | undefined,
+  startBytes: number,
+  target: Uint8Array,
+): Promise<void> {
+  const { offsetBytes, sizeBytes, parts } = run ?? { offsetBytes: 0, sizeBytes: 0, parts: [] }
+  let from = target.length - sizeBytes
+  if (sizeBytes > 0) await file.read(target.subarray(from), offsetBytes)
+  let filled = 0
+  for (const part of parts) {
+    const to = part.startBytes - startBytes
+    if (to !== from) target.copyWithin(to, from, from + part.sizeBytes)
+    target.fill(0, filled, to)
+    filled = to + part.sizeBytes
+    from += part.sizeBytes
+  }
+  target.fill(0, filled)
 }

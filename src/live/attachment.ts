@@ -6,7 +6,7 @@ import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
 import { liveKeepPieceSizeBytes, liveKeepPiecesAtOnce } from '../base/limits.ts'
 import { openVolumeFile, realDisk } from '../disk/disk.ts'
-import type { Image } from '../image/image.ts'
+import type { SpoolableImage, Spooled } from '../image/image.ts'
 import type { NbdExport, NbdServer } from '../nbd/nbd.ts'
 import { CurrentImage } from './current-image.ts'
 import { KeptDisk } from './kept-disk.ts'
@@ -20,7 +20,13 @@ import type { AttachArgument, AttachedDisk, LiveFiles, LiveStatus } from './serv
 
 export interface AttachmentTools {
   readonly server: NbdServer
-  readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<Image>
+  readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<SpoolableImage>
+  readonly spool: (
+    image: SpoolableImage,
+    plan: ImagePlan,
+    volumes: readonly number[],
+    signal: AbortSignal,
+  ) => Promise<Spooled | undefined>
 }
 
 /** A write of a guest that fails while a disk is kept leaves who knows what: the disk is gone through once more, so often. */
@@ -70,8 +76,14 @@ export class Attachment {
     const attachment = new Attachment(argument, tools)
     try {
       const { plan } = argument
-      if (plan !== undefined && needsImage(argument))
-        attachment.#image = new CurrentImage(await tools.openImage(plan, attachment.#abort.signal))
+      if (plan !== undefined && needsImage(argument)) {
+        const volumes = argument.disks.map(({ volume }) => volume)
+        attachment.#image = new CurrentImage(
+          await tools.openImage(plan, attachment.#abort.signal),
+          plan,
+          (image, itsPlan, signal) => tools.spool(image, itsPlan, volumes, signal),
+        )
+      }
       for (const attached of argument.disks) {
         const open = (): Promise<ServedDisk> => attachment.#openDisk(attached)
         attachment.#disks.push(await (attached.files === undefined ? open() : onDisk(attached.files.dataFile, open)))
@@ -92,7 +104,7 @@ export class Attachment {
         if (disk.form !== 'live' || disk.isKept) continue
         await onDisk(disk.files.dataFile, () => this.#keepDisk(disk, onProgress, keeping.signal))
       }
-      this.#image?.drop()
+      await this.#image?.drop()
       this.#image = undefined
     } catch (error) {
       throw keeping.signal.aborted ? keeping.signal.reason : error
@@ -104,7 +116,7 @@ export class Attachment {
   /** Reads by another plan of the same checkpoint; on return nothing reads by the one before. */
   async replan(plan: ImagePlan): Promise<void> {
     if (this.#image === undefined) return
-    await this.#image.replace(await this.#tools.openImage(plan, this.#abort.signal))
+    await this.#image.replace(await this.#tools.openImage(plan, this.#abort.signal), plan)
   }
 
   cancelKeep(): void {
@@ -152,6 +164,7 @@ export class Attachment {
   async #stopServing(): Promise<void> {
     this.#abort.abort(new Failure('CLOSING', 'the disk is served no more')) // what waits for the image need not
     for (const { attached } of this.#disks) await this.#tools.server.removeExport(attached.exportName)
+    await this.#image?.drop()
   }
 
   async #openDisk(attached: AttachedDisk): Promise<ServedDisk> {

@@ -1,32 +1,56 @@
+import type { ImagePlan } from '../aging/service.ts'
 import { Failure } from '../base/failure.ts'
+import { MiB } from '../base/units.ts'
 import type { Checkpoint, CheckpointVolume } from '../timeline/checkpoint.ts'
-import type { Image, PieceSink, VolumeRange, VolumeRun } from '../image/image.ts'
+import type { Image, PieceSink, SpoolableImage, Spooled, VolumeRange, VolumeRun } from '../image/image.ts'
 
 interface Held {
-  readonly image: Image
+  readonly image: SpoolableImage
+  readonly plan: ImagePlan
+  /** Ends the spooling. */
+  readonly abort: AbortController
   userCount: number
   onIdle: (() => void) | undefined
+  /** From when a spool is being made: one is tried, once. */
+  spooling: Promise<Spooled | undefined> | undefined
 }
 
-/** An image that can be replaced by another one of the same bytes while it is read: the log gets its files back, the store its garbage. */
+/** Makes a spool of what the image's plan has not folded; see image/spool.ts. */
+export type MakeSpool = (image: SpoolableImage, plan: ImagePlan, signal: AbortSignal) => Promise<Spooled | undefined>
+
+/**
+ * When reads have decompressed for nothing this share of all that is not folded, a spool is made: it costs about as much as decompressing all of it once and
+ * writing it, so that who reads little pays for little, and who reads on pays hardly more than once.
+ */
+const wastedShareMax = 1 / 16
+const wastedSizeBytesMax = 32 * MiB
+
+/**
+ * An image that can be replaced by another one of the same bytes while it is read: the log gets its files back, the store its garbage. Where reads find
+ * what is not folded spread over batches, they have a spool of it made, and go on meanwhile.
+ */
 export class CurrentImage implements Image {
+  readonly #makeSpool: MakeSpool
   #held: Held | undefined
 
-  constructor(image: Image) {
-    this.#held = { image, userCount: 0, onIdle: undefined }
+  constructor(image: SpoolableImage, plan: ImagePlan, makeSpool: MakeSpool) {
+    this.#makeSpool = makeSpool
+    this.#held = hold(image, plan)
   }
 
   /** Resolves when nobody reads the one before any more. */
-  async replace(image: Image): Promise<void> {
+  async replace(image: SpoolableImage, plan: ImagePlan): Promise<void> {
     const before = this.#held
     if (before === undefined) return
-    this.#held = { image, userCount: 0, onIdle: undefined }
-    if (before.userCount > 0) await new Promise<void>(resolve => (before.onIdle = resolve))
+    this.#held = hold(image, plan)
+    await letGo(before)
   }
 
-  /** Nothing is read by it any more, and what it keeps in memory goes: further calls fail CLOSING. */
-  drop(): void {
+  /** Nothing is read by it any more, and what it keeps in memory and on the disk goes: further calls fail CLOSING. */
+  async drop(): Promise<void> {
+    const before = this.#held
     this.#held = undefined
+    if (before !== undefined) await letGo(before)
   }
 
   get checkpoint(): Checkpoint {
@@ -71,8 +95,16 @@ export class CurrentImage implements Image {
     try {
       return await work(held.image)
     } finally {
+      this.#spoolWhereWorthwhile(held)
       giveBack(held)
     }
+  }
+
+  #spoolWhereWorthwhile(held: Held): void {
+    const { image, plan, abort } = held
+    if (held.spooling !== undefined || abort.signal.aborted || image.wastedSizeBytes < wastedSizeBytesMax) return
+    if (image.wastedSizeBytes < wastedShareMax * image.unfoldedSizeBytes) return
+    held.spooling = this.#makeSpool(image, plan, abort.signal).catch(() => undefined) // what is damaged, a read of it says
   }
 
   #take(): Held {
@@ -85,6 +117,17 @@ export class CurrentImage implements Image {
     if (this.#held === undefined) throw new Failure('CLOSING', 'the image is needed no more')
     return this.#held
   }
+}
+
+function hold(image: SpoolableImage, plan: ImagePlan): Held {
+  return { image, plan, abort: new AbortController(), userCount: 0, onIdle: undefined, spooling: undefined }
+}
+
+async function letGo(held: Held): Promise<void> {
+  held.abort.abort(new Failure('CLOSING', 'the image is needed no more'))
+  if (held.userCount > 0) await new Promise<void>(resolve => (held.onIdle = resolve))
+  const spooled = await held.spooling
+  await spooled?.close()
 }
 
 function giveBack(held: Held): void {

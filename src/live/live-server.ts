@@ -5,7 +5,7 @@ import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
 import { liveImagesMax } from '../base/limits.ts'
 import { realDisk } from '../disk/disk.ts'
-import { changedExtents, ImageSources, openImage, type ChangedExtents } from '../image/image.ts'
+import { changedExtents, ImageSources, openImage, spoolInThread, type ChangedExtents } from '../image/image.ts'
 import { NbdServer, type NbdEvents, type NbdListen } from '../nbd/nbd.ts'
 import { onDisk } from './on-disk.ts'
 import { Attachment, needsImage, type AttachmentTools } from './attachment.ts'
@@ -159,6 +159,11 @@ export class LiveServer implements LiveService {
     return {
       server: await this.#server(),
       openImage: (plan, signal) => openImage(plan, sources.tools(config.cacheSizeBytes), signal),
+      spool: (image, plan, volumes, signal) => {
+        const { store, dataDirectory } = config
+        const file = path.join(dataDirectory, 'scratch', 'live.spool')
+        return spoolInThread(image, plan, volumes, { store, dataDirectory }, file, signal)
+      },
     }
   }
 

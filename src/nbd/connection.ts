@@ -283,10 +283,10 @@ export class Connection {
   }
 
   async #readWhole(request: Ranged<'read'>): Promise<void> {
-    const reply = Buffer.allocUnsafe(simpleHeaderSizeBytes + request.lengthBytes)
+    const reply = this.#memory.take(simpleHeaderSizeBytes + request.lengthBytes)
     writeSimpleHeader(reply, 0, request.cookie, 0)
     await this.#negotiated!.export.read(request.offsetBytes, reply.subarray(simpleHeaderSizeBytes))
-    this.#send(reply)
+    this.#sendAndGive(reply)
   }
 
   async #readInChunks(request: Ranged<'read'>): Promise<void> {
@@ -294,10 +294,10 @@ export class Connection {
     const pieceMax = request.inOnePiece ? request.lengthBytes : readPieceSizeBytes
     for (let at = request.offsetBytes; at < endBytes && !this.#dead; at += pieceMax) {
       const lengthBytes = Math.min(pieceMax, endBytes - at)
-      const chunk = Buffer.allocUnsafe(dataChunkHeaderSizeBytes + lengthBytes)
+      const chunk = this.#memory.take(dataChunkHeaderSizeBytes + lengthBytes)
       writeDataChunkHeader(chunk, request.cookie, { offsetBytes: at, lengthBytes, last: at + lengthBytes === endBytes })
       await this.#negotiated!.export.read(at, chunk.subarray(dataChunkHeaderSizeBytes))
-      this.#send(chunk)
+      this.#sendAndGive(chunk)
     }
   }
 
@@ -323,6 +323,14 @@ export class Connection {
     this.#cork()
     this.#sendReplies()
     if (!this.#dead) this.#socket.write(bytes)
+  }
+
+  /** The memory is the pool's again when the system has taken what is in it. */
+  #sendAndGive(bytes: Buffer): void {
+    this.#cork()
+    this.#sendReplies()
+    if (this.#dead) this.#memory.give(bytes)
+    else this.#socket.write(bytes, () => this.#memory.give(bytes))
   }
 
   #sendReplies(): void {

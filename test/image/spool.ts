@@ -1,8 +1,14 @@
 import * as fs from 'node:fs'
 import * as path from 'node:path'
 import t from 'tap'
-import { KiB } from '../../src/base/units.ts'
-import { spoolImage } from '../../src/image/image.ts'
+import { KiB, MiB } from '../../src/base/units.ts'
+import { Failure } from '../../src/base/failure.ts'
+import { ImageSources, openImage, spoolImage, spoolInThread } from '../../src/image/image.ts'
+import { planIn } from '../support/image-plan.ts'
+import { batchRecord, randomFrom, someVpg } from '../support/segment-records.ts'
+import { commitKey, SegmentBuilder } from '../../src/segment/segment.ts'
+import type { ImagePlan } from '../../src/aging/service.ts'
+import { sequence } from '../../src/base/ids.ts'
 import { History, seeded } from '../support/mirror-history.ts'
 import { readVolume, TestTimeline } from '../support/mirror-timeline.ts'
 
@@ -64,4 +70,61 @@ t.test('what reads decompress for nothing is counted, and what a spool would hol
   t.equal(image.wastedSizeBytes, 0)
   await image.read(1, 0, new Uint8Array(512), signal)
   t.ok(image.wastedSizeBytes > 0)
+})
+
+/** 40 batches of 8 random writes each in one segment of a store, and nothing else. */
+async function planOfSegment(directory: string): Promise<{ plan: ImagePlan; objectFile: string }> {
+  const folded = await planIn(directory)
+  const random = randomFrom(5)
+  const options = { epoch: 1, commitNumber: 1, nonce: Buffer.alloc(16), createdAtMicros: 1 }
+  const builder = new SegmentBuilder({ vpg: someVpg, ...options, capacityBytes: 8 * MiB })
+  for (let batch = 0; batch < 40; batch++) {
+    const place = () => 4096 * Math.floor(random() * 250)
+    const writes = Array.from({ length: 8 }, () => ({
+      ...{ volume: 1, offsetBytes: place(), lengthBytes: 8192, zero: random() < 0.2 },
+    }))
+    const at = { vpg: someVpg, stream: 1, generation: 1, sequence: 1 + 8 * batch }
+    const { header, frame } = batchRecord({ ...at, writes, random })
+    builder.add(header, frame)
+  }
+  const { body, span } = builder.finish()
+  const key = commitKey(someVpg, 1)
+  const objectFile = path.join(directory, 'store', 'objects', key)
+  fs.mkdirSync(path.dirname(objectFile), { recursive: true })
+  fs.writeFileSync(objectFile, body)
+  const segments = [{ ...span, object: { key, sizeBytes: body.length } }]
+  const vector = [{ stream: 1, generation: 1, sequence: sequence(320) }]
+  const checkpoint = { ...folded.checkpoint, vector, volumes: [{ number: 1, sizeBytes: MiB, included: true }] }
+  return {
+    plan: { ...folded, checkpoint, state: { ...folded.state, deltas: [], segments }, segmentsFrom: [] },
+    objectFile,
+  }
+}
+
+t.test('a thread of its own makes the spool of an image that another one reads', async t => {
+  const directory = path.resolve(t.testdir())
+  const { plan, objectFile } = await planOfSegment(directory)
+  const store = { kind: 'directory', directory: path.join(directory, 'store') } as const
+  const sources = await ImageSources.open(store, directory, undefined)
+  t.teardown(() => sources.close())
+  const image = await openImage(plan, sources.tools(0), signal)
+  const before = new Uint8Array(MiB)
+  await image.read(1, 0, before, signal)
+  t.ok(before.some(byte => byte !== 0))
+  const begin = (at: AbortSignal) =>
+    spoolInThread(image, plan, [1], { store, dataDirectory: directory }, path.join(directory, 'spool'), at)
+  const spooled = await begin(signal)
+  t.not(spooled, undefined)
+  fs.renameSync(objectFile, `${objectFile}.away`)
+  const after = new Uint8Array(MiB)
+  await image.read(1, 0, after, signal)
+  t.equal(Buffer.compare(after, before), 0)
+  await spooled?.close()
+  await t.rejects(image.read(1, 0, after, signal), { code: 'NOT_FOUND' })
+  await t.rejects(begin(signal), { code: 'NOT_FOUND' })
+  fs.renameSync(`${objectFile}.away`, objectFile)
+  const abort = new AbortController()
+  const ended = begin(abort.signal)
+  abort.abort(new Failure('CLOSING', 'nobody reads it any more'))
+  await t.rejects(ended, { code: 'CLOSING' })
 })

@@ -1,0 +1,76 @@
+import { once } from 'node:events'
+import * as path from 'node:path'
+import { Worker } from 'node:worker_threads'
+import type { ImagePlan } from '../aging/service.ts'
+import { onAbort } from '../base/abort.ts'
+import { failureFromRecord, type FailureRecord } from '../base/failure.ts'
+import { threadYoungSizeMiBMax } from '../base/limits.ts'
+import type { StoreConfig } from '../store/object-store.ts'
+import { createSpoolFile, useSpool, type Spooled } from './spool-image.ts'
+import type { SpoolableImage, SpoolPlaces } from './types.ts'
+
+export interface SpoolWorkerData {
+  readonly store: StoreConfig
+  readonly dataDirectory: string
+  readonly plan: ImagePlan
+  readonly volumes: readonly number[]
+  /** Of the file, which belongs to all threads. */
+  readonly descriptor: number
+  /** Where the file lies: as much of it has to stay free. */
+  readonly directory: string
+}
+
+/** What the thread says once. */
+export interface SpoolEnd {
+  /** Undefined: there is no room. */
+  readonly places?: SpoolPlaces | undefined
+  readonly failure?: FailureRecord
+}
+
+export type SpoolSources = Pick<SpoolWorkerData, 'store' | 'dataDirectory'>
+
+/**
+ * As spoolImage() does, in a thread of its own that stands far behind: the image is read on meanwhile, as before. The plan is the image's. Aborted, it rejects when the thread
+ * has ended.
+ */
+export async function spoolInThread(
+  image: SpoolableImage,
+  plan: ImagePlan,
+  volumes: readonly number[],
+  sources: SpoolSources,
+  fileName: string,
+  signal: AbortSignal,
+): Promise<Spooled | undefined> {
+  signal.throwIfAborted()
+  const file = createSpoolFile(fileName)
+  if (file === undefined) return undefined
+  const directory = path.dirname(fileName)
+  try {
+    const places = await fill({ ...sources, plan, volumes, descriptor: file.descriptor, directory }, signal)
+    if (places !== undefined) return useSpool(image, places, file)
+  } catch (error) {
+    await file.close()
+    throw error
+  }
+  await file.close()
+  return undefined
+}
+
+/** On return, and where it rejects, nothing writes to the file any more. */
+async function fill(workerData: SpoolWorkerData, signal: AbortSignal): Promise<SpoolPlaces | undefined> {
+  const resourceLimits = { maxYoungGenerationSizeMb: threadYoungSizeMiBMax }
+  const worker = new Worker(new URL('./spool-worker.js', import.meta.url), { workerData, resourceLimits })
+  const ended = new Promise<void>(resolve => worker.once('exit', () => resolve()))
+  const forget = onAbort(signal, () => void worker.terminate())
+  try {
+    const gone = ended.then((): SpoolEnd => ({ places: undefined }))
+    const end = await Promise.race([once(worker, 'message').then(([said]) => said as SpoolEnd), gone])
+    signal.throwIfAborted()
+    if (end.failure !== undefined) throw failureFromRecord(end.failure)
+    return end.places
+  } finally {
+    forget()
+    await worker.terminate()
+    await ended
+  }
+}

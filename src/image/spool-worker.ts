@@ -1,0 +1,35 @@
+import { parentPort, workerData } from 'node:worker_threads'
+import { assert } from '../base/assert.ts'
+import { Failure, failureToRecord } from '../base/failure.ts'
+import { standFarBehind } from '../base/priority.ts'
+import { UnnamedFile } from '../disk/disk.ts'
+import { ImageSources } from './image-sources.ts'
+import { openImage } from './image.ts'
+import { fillSpoolFile } from './spool-image.ts'
+import type { SpoolEnd, SpoolWorkerData } from './spool-thread.ts'
+
+// The thread that fills the spool of an image that another one reads; see spool-thread.ts. It has an image of its own, by the same plan, and ends when it has said how it
+// went. Whoever needs it no more ends it.
+
+assert(parentPort !== null, 'this file is the start of a worker thread')
+standFarBehind()
+
+/** Of the image's memory: every batch is read once, and nothing again. */
+const cacheSizeBytes = 0
+
+async function run({ store, dataDirectory, plan, volumes, descriptor, directory }: SpoolWorkerData): Promise<SpoolEnd> {
+  const { signal } = new AbortController()
+  const sources = await ImageSources.open(store, dataDirectory, undefined)
+  try {
+    const image = await openImage(plan, sources.tools(cacheSizeBytes), signal)
+    const file = UnnamedFile.of(descriptor)
+    return { places: await fillSpoolFile(image, new Set(volumes), { file, directory }, signal) }
+  } catch (error) {
+    if (error instanceof Failure) return { failure: failureToRecord(error) }
+    throw error
+  } finally {
+    await sources.close()
+  }
+}
+
+parentPort.postMessage(await run(workerData as SpoolWorkerData))
