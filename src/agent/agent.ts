@@ -81,6 +81,7 @@ export class Agent implements Closable {
   #coordinating: Promise<void> | undefined
   #changing: Promise<void> = Promise.resolve()
   #closing: Promise<void> | undefined
+  #closingWaitsFor: string | undefined
 
   /**
    * Serves the volumes when it resolves, whether the VRA answers or not. Fails CONFIG_INVALID where a disk cannot be served, BUSY
@@ -253,6 +254,11 @@ export class Agent implements Closable {
     return this.#closing
   }
 
+  /** What a close() that is under way waits for, a sentence's end; undefined where there is none. */
+  get closingWaitsFor(): string | undefined {
+    return this.#closingWaitsFor
+  }
+
   async #open(): Promise<void> {
     const { state } = this.#directory
     const frames = this.#directory.readFrames()
@@ -330,11 +336,14 @@ export class Agent implements Closable {
 
   async #close(): Promise<void> {
     // Side by side: a change may wait for a guest's request that hangs, and then ends when its connection is cut.
+    this.#closingWaitsFor = 'requests of guests that a disk has not answered'
     await Promise.all([this.#guests?.close(), this.#changing])
     this.#stop.abort()
     this.#coordinationStop.abort()
     await this.#coordinating
+    this.#closingWaitsFor = 'reads of a synchronisation that a disk has not answered'
     await this.#engine.close()
+    this.#closingWaitsFor = 'the VRA, to be given the last writes'
     if (this.#checkpoints.hasWritesSinceLast) await this.#coordination?.checkpoint(0)
     await this.#drain()
     await this.#coordination?.close()
@@ -344,11 +353,16 @@ export class Agent implements Closable {
     // A plan of the last session; where it cannot be written, the next session finds the same again.
     await this.#replication.prepare().catch((error: unknown) => this.#events.stateNotSaved(error))
     try {
-      for (const volume of this.#volumes) await volume.prepareStop()
+      for (const volume of this.#volumes) {
+        this.#closingWaitsFor = `the disk of ${volume.name}, to be synced`
+        await volume.prepareStop()
+      }
       this.#saveStopped(this.#stream.isExact ? this.#stream.sealAll() : [])
     } finally {
-      for (const volume of this.#volumes)
+      for (const volume of this.#volumes) {
+        this.#closingWaitsFor = `the disk of ${volume.name}, to be closed`
         await volume.close().catch((error: unknown) => this.#events.stateNotSaved(error))
+      }
       await this.#sealer.close()
       await this.#directory.close()
     }

@@ -42,6 +42,9 @@ export function frameOverheadSizeBytesMax(writeCount: number): number {
   return 4 * KiB + 24 * writeCount
 }
 
+/** An agent that is told to stop ends by then, whatever its disks do: later than it waits for the VRA, and before systemd (TimeoutStopSec) ends it without a word. */
+export const agentStopMillisMax = 60_000
+
 // Flow control: credits in bytes of frames, released when durable.
 export const ingestPoolSizeBytes = 64 * MiB
 /** Never less than one whole frame, or a sender could wait for ever; the pool is over-committed and reading pauses when it is used up. */

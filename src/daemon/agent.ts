@@ -1,20 +1,29 @@
 import { Agent, type AgentConfig as AgentOptions, type AgentTls } from '../agent/agent.ts'
 import type { AgentEvents } from '../agent/events.ts'
+import { systemClock } from '../base/clock.ts'
+import { agentStopMillisMax } from '../base/limits.ts'
 import { Shutdown } from '../base/shutdown.ts'
 import { prepareCrc32c } from '../codec/crc32c.ts'
 import type { AgentConfig } from '../config/config.ts'
+import type { OpenVolumeFile } from '../disk/disk.ts'
 import { AgentApi } from '../control/agent-api.ts'
 import { AgentMetrics } from '../metrics/agent-metrics.ts'
 import { nbdUri } from '../nbd/nbd.ts'
 import { both } from './events.ts'
 import type { Log } from './log.ts'
-import { untilAborted } from './lifetime.ts'
+import { endWithin, untilAborted } from './lifetime.ts'
 import { certificateEndSeconds, readTls } from './tls-files.ts'
 import { software } from './software.ts'
 
 export interface AgentControls {
   /** Ends it in order. */
   readonly signal: AbortSignal
+  /** Ends the process at once, as a kill does; it may have threads that wait for a disk, for which an exit would wait. */
+  readonly die?: () => void
+  /** Instead of the system's disks. */
+  readonly openVolumeFile?: OpenVolumeFile
+  /** Instead of the usual bound. */
+  readonly stopMillisMax?: number
   /** Reads the configuration again; undefined where there is no file of it. */
   readonly readConfig: (() => AgentConfig) | undefined
 }
@@ -24,7 +33,7 @@ export async function openAgent(
   config: AgentConfig,
   log: Log,
   onReady: () => void,
-  { signal, readConfig }: AgentControls,
+  { signal, readConfig, openVolumeFile, die = killThisProcess, stopMillisMax = agentStopMillisMax }: AgentControls,
 ): Promise<void> {
   const parts = new Shutdown()
   let opened: Agent | undefined
@@ -45,7 +54,11 @@ export async function openAgent(
         status: () => opened?.status(),
       }),
     )
-    const agent = parts.own(await Agent.open(agentOptions(config), { events: both(metrics.events, agentLog(log)) }))
+    const deps = {
+      events: both(metrics.events, agentLog(log)),
+      ...(openVolumeFile === undefined ? {} : { openVolumeFile }),
+    }
+    const agent = parts.own(await Agent.open(agentOptions(config), deps))
     opened = agent
     const api = parts.own(
       await AgentApi.open({ ...config.control, status: () => agent.status(), metrics: () => metrics.render() }),
@@ -68,10 +81,19 @@ export async function openAgent(
     log.fatal({ reason: error instanceof Error ? error.message : String(error) }, 'agentFailed')
     throw error
   } finally {
-    await parts.closeAll()
+    // What the disks are at this stop is then not written down: the next start finds a killed agent's state, and compares what is marked.
+    await endWithin(parts.closeAll(), stopMillisMax, systemClock, () => {
+      const waitsFor = opened?.closingWaitsFor ?? 'a part of it'
+      log.fatal({ waitsFor, waitedMillis: stopMillisMax }, 'agentStopHangs')
+      die()
+    })
     process.removeListener('SIGHUP', reload)
     log.info('agentStopped')
   }
+}
+
+function killThisProcess(): void {
+  process.kill(process.pid, 'SIGKILL')
 }
 
 /** The list of volumes takes effect; anything else that has changed is named, and waits for a restart. Never rejects: it is told in the log. */
