@@ -1,5 +1,5 @@
 import { statSync } from 'node:fs'
-import { GiB } from '../base/units.ts'
+import { MiB } from '../base/units.ts'
 import { readWholeFile, replaceFile, type Disk } from '../disk/disk.ts'
 import { DataSink, onDisk, rethrower } from './data-sink.ts'
 import type { OpenPieceWriter } from './piece-writer.ts'
@@ -13,7 +13,8 @@ import type { Image } from './types.ts'
 // Nothing but the image's own bytes is ever written to the partial file, so what a dead process left behind the noted offset is right or a hole, and written once more. A span is
 // no smaller than a sixteenth of the volume: the writes that no delta holds are read once for every span.
 
-const spanSizeBytesMin = 4 * GiB
+/** Some seconds of writing, which is what a kill costs; a sync and a note each. */
+const spanSizeBytesMin = 512 * MiB
 const spansMax = 16
 
 export interface SpansRequest {

@@ -2,7 +2,7 @@ import { lstatSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync,
 import * as path from 'node:path'
 import t from 'tap'
 import { Failure } from '../../src/base/failure.ts'
-import { KiB, MiB } from '../../src/base/units.ts'
+import { GiB, KiB, MiB } from '../../src/base/units.ts'
 import { realDisk, type Disk } from '../../src/disk/disk.ts'
 import {
   exportRaw,
@@ -270,6 +270,32 @@ t.test('whatever call to the disk an export fails at that is to be resumed, the 
     if (readdirSync(directory).join() !== 'volume.raw') t.fail(`call ${call}: ${readdirSync(directory).join()} is left`)
   }
   t.ok(rehearsal.callCount() > 30, `${rehearsal.callCount()} calls`)
+})
+
+t.test('of a small volume, too, no more than a part is written once more', async t => {
+  const directory = path.resolve(t.testdir())
+  const { request } = await prepare(directory)
+  const sizeBytes = 2 * GiB
+  const spans: [number, number][] = []
+  const large = Object.create(request.image, {
+    volumes: { value: [{ number: 1, sizeBytes, included: true }] },
+    nextData: { value: (_: number, { startBytes }: { startBytes: number }) => Promise.resolve(startBytes) },
+    scatter: {
+      value: (_: number, span: { startBytes: number; endBytes: number }) => {
+        spans.push([span.startBytes, span.endBytes])
+        return Promise.resolve()
+      },
+    },
+  }) as typeof request.image
+  const { spanSizeBytesMin: _, ...asUsual } = inSpans
+  const { steps, ...on } = watched()
+  await exportRaw({ ...request, ...asUsual, ...on, image: large })
+  const half = 512 * MiB
+  t.strictSame(
+    spans,
+    [0, 1, 2, 3].map(index => [index * half, (index + 1) * half]),
+  )
+  t.equal(steps.filter(step => step === 'noted').length, 4, 'each is noted')
 })
 
 t.test('a volume of zeros is on disk, too, before it has its name', async t => {
