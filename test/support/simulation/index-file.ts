@@ -123,7 +123,7 @@ export class SimulatedCatalog implements CatalogCalls {
     await this.#long(tables => tables.keepNotes(notes))
   }
 
-  /** Its appliance goes on, and nobody looks at the index any more. */
+  /** Its appliance goes on as a former one, and nobody looks at its index any more: nothing that it does there has an effect. */
   leave(): void {
     this.#isLeft = true
   }
@@ -150,7 +150,8 @@ export class SimulatedCatalog implements CatalogCalls {
   async #run(operation: Operation): Promise<void> {
     const running = new Map<Operation, Generator<void, void>>()
     for (;;) {
-      if (!this.#life.isAlive || this.#isLeft) return await new Promise(() => undefined)
+      if (this.#isLeft) return
+      if (!this.#life.isAlive) return await new Promise(() => undefined)
       this.#made(operation)
       if (stepOf(running, operation, this.#tables)) return
       await this.#sleep()

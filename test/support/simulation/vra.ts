@@ -494,13 +494,15 @@ export class SimulatedVra {
     if (!life.isAlive) return
     this.#world.count('the store answers a VRA that was started without it')
     stop.indexIsWhole()
-    const [opened] = vpgs
-    if (opened === undefined) throw new Error('the store has no VPG any more')
-    this.#definition = entry.definition
-    this.#edge = Math.max(this.#edge, entry.historyEdge)
-    this.#takeHoles(running, entry.holes)
-    await catalog.flush()
-    this.#checkIndex(new Set(catalog.ordinals(vpg)), opened)
+    if (running === this.#running) {
+      const [opened] = vpgs
+      if (opened === undefined) throw new Error('the store has no VPG any more')
+      this.#definition = entry.definition
+      this.#edge = Math.max(this.#edge, entry.historyEdge)
+      this.#takeHoles(running, entry.holes)
+      await catalog.flush()
+      this.#checkIndex(new Set(catalog.ordinals(vpg)), opened)
+    }
     await worker.start({ durable: journal.durable() })
   }
 
