@@ -37,7 +37,7 @@ export const agingToS3: Bench = {
   run: context => report(context, 's3', 100e6),
 }
 
-/** The cipher alone does 2.4 GB/s here (`openssl speed`), 0.45 s of CPU for a GiB; sealing or opening one in chunks of 64 KiB took 2.1 to 2.3 s of a busy machine's. */
+/** The cipher alone does 2.4 GB/s here (`openssl speed`), 0.45 s of CPU for a GiB; sealing or opening one in chunks of 64 KiB, in memory that was used before, 0.9 to 1.1 s of a busy machine's; in new memory 5 to 7 s. */
 export const agingEncrypted: Bench = {
   name: 'aging-encrypted',
   describes: 'the same into a directory, encrypted by this host (store.clientEncryption)',

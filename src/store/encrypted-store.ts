@@ -1,5 +1,7 @@
 import { assert } from '../base/assert.ts'
 import { Failure, failedWith } from '../base/failure.ts'
+import { segmentSizeBytesTarget } from '../base/limits.ts'
+import { MiB } from '../base/units.ts'
 import { checkKey } from './keys.ts'
 import { keyPrefix, KeyRing, storeKeyName } from './key-ring.ts'
 import type { KeyWrapper } from './key-wrapping.ts'
@@ -14,6 +16,9 @@ import type {
 } from './object-store.ts'
 import { chunkDataSizeBytes, chunkSizeBytes, openChunks, plainSizeBytes, sealChunks } from './sealed-chunks.ts'
 
+/** So much memory is kept for the next object: one of the usual segment's size. */
+const spareSizeBytesMax = segmentSizeBytesTarget + 1 * MiB
+
 const vpgKeyPattern = /^([0-9a-f]{32})\//
 const registryPattern = /^vpg\/([0-9a-f]{32})$/
 
@@ -27,6 +32,8 @@ export class EncryptedStore implements ObjectStore {
   readonly #ring: KeyRing
   readonly locks: ObjectLocks | undefined
   #isChecked = false
+  /** Of the last create that has ended well: nobody reads it any more. */
+  #spare: Buffer | undefined
 
   constructor(store: WholeStore, wrapper: KeyWrapper) {
     this.#store = store
@@ -41,7 +48,10 @@ export class EncryptedStore implements ObjectStore {
 
   async create(key: string, body: Uint8Array, signal: AbortSignal, options?: CreateOptions): Promise<void> {
     checkOwn(key)
-    const stored = await sealChunks(key, await this.#keyToWrite(key, signal, options), body)
+    const dataKey = await this.#keyToWrite(key, signal, options)
+    const spare = this.#spare
+    this.#spare = undefined // for one at a time
+    const stored = await sealChunks(key, dataKey, body, spare)
     const vpg = registryPattern.exec(key)?.[1]
     try {
       await this.#store.create(key, stored, signal, options)
@@ -49,8 +59,14 @@ export class EncryptedStore implements ObjectStore {
       if (failedWith(error, 'ALREADY_EXISTS') && vpg !== undefined) await this.#ring.makeVpgKey(vpg, signal, options)
       throw error
     }
+    for (const memory of [spare, stored]) this.#keepSpare(memory)
     // After the registry object, so that whatever comes in between leaves nothing that nobody finds.
     if (vpg !== undefined) await this.#ring.makeVpgKey(vpg, signal, options)
+  }
+
+  #keepSpare(memory: Buffer | undefined): void {
+    if (memory === undefined || memory.length > spareSizeBytesMax) return
+    if (memory.length > (this.#spare?.length ?? 0)) this.#spare = memory
   }
 
   async readRange(key: string, range: ByteRange, signal: AbortSignal, spare?: Uint8Array): Promise<Uint8Array> {
@@ -63,14 +79,14 @@ export class EncryptedStore implements ObjectStore {
     const endChunk = Math.max(firstChunk + 1, Math.ceil(endBytes / chunkDataSizeBytes))
     const stored = { startBytes: firstChunk * chunkSizeBytes, endBytes: endChunk * chunkSizeBytes }
     const dataKey = await this.#keyToRead(key, signal)
-    const bytes = await openChunks(key, dataKey, await this.#store.readUpTo(key, stored, signal), firstChunk)
+    const sealed = await this.#store.readUpTo(key, stored, signal)
     const from = startBytes - firstChunk * chunkDataSizeBytes
     const end = endBytes - firstChunk * chunkDataSizeBytes
-    if (end > bytes.length)
-      throw new Failure('OBJECT_CORRUPT', `the object "${key}" is shorter than it should be`, { key, ...range })
     const sizeBytes = end - from
     const target = spare !== undefined && spare.length >= sizeBytes ? spare : Buffer.allocUnsafeSlow(sizeBytes)
-    target.set(bytes.subarray(from, end))
+    await openChunks(key, dataKey, sealed, firstChunk, { startBytes: from, endBytes: end }, target)
+    if (end > plainSizeBytes(sealed.length))
+      throw new Failure('OBJECT_CORRUPT', `the object "${key}" is shorter than it should be`, { key, ...range })
     return target.subarray(0, sizeBytes)
   }
 

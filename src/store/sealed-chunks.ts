@@ -30,10 +30,20 @@ export function isSealedChunk(firstBytes: Uint8Array): boolean {
   return firstBytes.length >= 4 && Buffer.from(firstBytes).readUInt32LE(0) === magic
 }
 
-/** The object as it is stored under this name. */
-export async function sealChunks(name: string, dataKey: Uint8Array, body: Uint8Array): Promise<Uint8Array> {
+/** What an object of this size takes in the store. */
+export function storedSizeBytes(bodySizeBytes: number): number {
+  return bodySizeBytes + chunkOverheadBytes * Math.max(1, Math.ceil(bodySizeBytes / chunkDataSizeBytes))
+}
+
+/**
+ * The object as it is stored under this name; in `spare`, where that is large enough: memory that the kernel has to give anew costs several times what
+ * the cipher does.
+ */
+export async function sealChunks(name: string, dataKey: Uint8Array, body: Uint8Array, spare?: Buffer): Promise<Buffer> {
   const count = Math.max(1, Math.ceil(body.length / chunkDataSizeBytes))
-  const stored = Buffer.allocUnsafeSlow(body.length + count * chunkOverheadBytes)
+  const sizeBytes = storedSizeBytes(body.length)
+  const isRoomy = spare !== undefined && spare.length >= sizeBytes
+  const stored = isRoomy ? spare.subarray(0, sizeBytes) : Buffer.allocUnsafeSlow(sizeBytes)
   const salt = randomBytes(saltSizeBytes)
   const key = objectKey(name, dataKey, salt)
   for (let chunk = 0; chunk < count; chunk++) {
@@ -55,7 +65,8 @@ export async function sealChunks(name: string, dataKey: Uint8Array, body: Uint8A
 }
 
 /**
- * The object's own bytes of consecutive chunks, from `firstChunk` on. OBJECT_CORRUPT where they are not what was stored there under this name;
+ * Of the object's own bytes in consecutive chunks, from `firstChunk` on, those in `range`, counted from the first of these chunks, into the target; all chunks are
+ * proved. OBJECT_CORRUPT where they are not what was stored there under this name;
  * VERSION_UNSUPPORTED where another program stored them.
  */
 export async function openChunks(
@@ -63,10 +74,11 @@ export async function openChunks(
   dataKey: Uint8Array,
   stored: Uint8Array,
   firstChunk: number,
-): Promise<Uint8Array> {
+  range: { readonly startBytes: number; readonly endBytes: number },
+  target: Uint8Array,
+): Promise<void> {
   const bytes = Buffer.from(stored.buffer, stored.byteOffset, stored.byteLength)
   const count = Math.ceil(bytes.length / chunkSizeBytes)
-  const plain = Buffer.allocUnsafeSlow(plainSizeBytes(bytes.length))
   if (bytes.length < chunkOverheadBytes) throw corrupt(name, firstChunk, 'is shorter than any')
   const salt = bytes.subarray(8, 8 + saltSizeBytes)
   const key = objectKey(name, dataKey, salt)
@@ -86,7 +98,9 @@ export async function openChunks(
       decipher.setAuthTag(chunk.subarray(chunk.length - tagSizeBytes))
       const data = decipher.update(chunk.subarray(chunkHeaderSizeBytes, chunk.length - tagSizeBytes))
       decipher.final()
-      plain.set(data, index * chunkDataSizeBytes)
+      const ownStart = index * chunkDataSizeBytes
+      const wanted = data.subarray(Math.max(0, range.startBytes - ownStart), Math.max(0, range.endBytes - ownStart))
+      if (wanted.length > 0) target.set(wanted, Math.max(ownStart, range.startBytes) - range.startBytes)
     } catch (cause) {
       if (version !== formatVersion)
         throw new Failure(
@@ -99,7 +113,6 @@ export async function openChunks(
     }
     if (index % chunksAtOnce === chunksAtOnce - 1) await new Promise(resolve => setImmediate(resolve))
   }
-  return plain
 }
 
 /** One key for one creation of one name. */

@@ -3,6 +3,10 @@ import * as fs from 'node:fs'
 import * as path from 'node:path'
 import t, { type Test } from 'tap'
 import { systemClock } from '../../src/base/clock.ts'
+import { Failure } from '../../src/base/failure.ts'
+import { DirectoryStore } from '../../src/store/directory-store.ts'
+import { EncryptedStore } from '../../src/store/encrypted-store.ts'
+import { FileWrapper, readKeyFile } from '../../src/store/key-wrapping.ts'
 import { chunkDataSizeBytes } from '../../src/store/sealed-chunks.ts'
 import { openStore, type ObjectStore, type StoreConfig } from '../../src/store/store.ts'
 import { failsWith, keysOf, objectStoreContract } from '../contract/object-store.ts'
@@ -271,4 +275,39 @@ t.test('what locks a VPG locks the keys that it is read with', async t => {
   await store.locks?.extend(`vpg/${vpg}`, 2 * lockMillis, signal)
   for (const key of keys) t.ok(untilMillis(key) >= before + 2 * lockMillis, `${key} is locked for longer`)
   await failsWith(t, 'REQUEST_INVALID', store.locks!.extend('key/store', lockMillis, signal), 'a key by its name')
+})
+
+t.test('memory of an object that is stored is that of the next, and of no other at the same time', async t => {
+  const directory = t.testdir()
+  const place = await DirectoryStore.open(path.join(directory, 'store'))
+  const encryption = keyFileIn(directory, 'key')
+  const store = new EncryptedStore(place, new FileWrapper(readKeyFile((encryption as { keyFile: string }).keyFile)))
+  t.teardown(() => store.close())
+  await store.create(`vpg/${vpg}`, Buffer.from('registry'), signal)
+  const given: ArrayBufferLike[] = []
+  const create = place.create.bind(place)
+  let fails = false
+  place.create = async (key, body, ...rest) => {
+    given.push(body.buffer)
+    if (fails) throw new Failure('STORE_UNAVAILABLE', 'its answer is lost, and it may be reading still')
+    await create(key, body, ...rest)
+  }
+  const bodies = [3_000_000, 2_000_000, 2_500_000, 100].map(sizeBytes => randomBytes(sizeBytes))
+  const keyOf = (index: number): string => `${vpg}/base/${index}`
+  for (const [index, body] of bodies.entries()) await store.create(keyOf(index), body, signal)
+  t.equal(new Set(given).size, 1, 'one after the other')
+  const two = [10, 11].map(index => store.create(keyOf(index), bodies[index - 10]!, signal))
+  await Promise.all(two)
+  t.equal(new Set(given.slice(-2)).size, 2, 'two at once')
+  fails = true
+  await t.rejects(store.create(keyOf(12), bodies[0]!, signal))
+  const [doubtful] = given.slice(-1)
+  fails = false
+  await store.create(keyOf(13), bodies[0]!, signal)
+  t.not(given.at(-1), doubtful, "of one that may have failed it is nobody else's")
+  for (const [index, body] of [...bodies.entries(), [10, bodies[0]!], [11, bodies[1]!], [13, bodies[0]!]] as const) {
+    const range = { startBytes: 1, endBytes: body.length }
+    const whole = Buffer.from(await store.readRange(keyOf(index), range, signal, Buffer.alloc(4_000_000)))
+    t.ok(whole.equals(body.subarray(1)), `object ${index}`)
+  }
 })
