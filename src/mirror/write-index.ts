@@ -131,12 +131,12 @@ class WriteIndexBuilder {
   readonly #regionSectors: number
   readonly #unitSectors = extentAlignmentBytes / sectorSizeBytes
   #count = 0
-  #start = new Uint32Array(1024)
-  #length = new Uint16Array(1024)
-  #group = new Uint16Array(1024)
-  #batch = new Uint32Array(1024)
-  #rawOffsetBytes = new Uint32Array(1024)
-  #bucket = new Uint32Array(1024)
+  #start: Uint32Array
+  #length: Uint16Array
+  #group: Uint16Array
+  #batch: Uint32Array
+  #rawOffsetBytes: Uint32Array
+  #bucket: Uint32Array
   /** By volume, then region; volumes have few regions, at most 2^19. */
   readonly #bucketsOfVolume = new Map<number, number[]>()
   #lastVolume = -1
@@ -151,8 +151,16 @@ class WriteIndexBuilder {
     sequence: new Float64Column(),
   }
 
-  constructor(regionSizeBytes: number) {
+  /** For about so many pieces: growing touches all memory anew. What is never written takes none. */
+  constructor(regionSizeBytes: number, pieceCount: number) {
     this.#regionSectors = regionSizeBytes / sectorSizeBytes
+    const capacity = Math.max(1024, pieceCount)
+    this.#start = new Uint32Array(capacity)
+    this.#length = new Uint16Array(capacity)
+    this.#group = new Uint16Array(capacity)
+    this.#batch = new Uint32Array(capacity)
+    this.#rawOffsetBytes = new Uint32Array(capacity)
+    this.#bucket = new Uint32Array(capacity)
   }
 
   /** The writes from here on are this batch's. */
@@ -190,7 +198,7 @@ class WriteIndexBuilder {
     this.#bucket[at] = bucket
     this.#start[at] = start
     this.#length[at] = length
-    this.#group[at] = group
+    if (group !== 0) this.#group[at] = group // an image has one group: its column is never touched
     this.#batch[at] = this.#batches.source.count - 1
     this.#rawOffsetBytes[at] = rawOffsetBytes
   }
@@ -295,9 +303,15 @@ export async function indexWrites(
   signal: AbortSignal,
 ): Promise<WriteIndex> {
   const finder = new CutFinder(cuts)
-  const builder = new WriteIndexBuilder(options.regionSizeBytes)
+  const columns: Awaited<ReturnType<RecordSource['columns']>>[] = []
+  for (const source of sources) {
+    columns.push(await source.columns(signal)) // which keeps them
+    await pace.step()
+  }
+  const writeCount = columns.reduce((sum, { writes }) => sum + writes.count, 0)
+  const builder = new WriteIndexBuilder(options.regionSizeBytes, writeCount)
   for (const [sourceIndex, source] of sources.entries()) {
-    const { writes, batches } = await source.columns(signal)
+    const { writes, batches } = columns[sourceIndex]!
     for (let batch = 0; batch < batches.count; batch++) {
       const group = groupOf(source, batches, batch, finder)
       if (group === undefined || inHole(batches, batch, options.holes)) continue
