@@ -101,6 +101,8 @@ export interface VraOptions {
   readonly tls?: Readonly<Record<string, string>>
   readonly environment?: Readonly<Record<string, string>>
   readonly aws?: Readonly<Record<string, unknown>>
+  /** Whether it takes over what it finds in the store. */
+  readonly adopt?: boolean
 }
 
 /** The real daemon, started as an operator starts it. */
@@ -113,6 +115,7 @@ export class VraProcess {
   readonly #configFile: string
   readonly #logFile: string
   readonly #environment: Readonly<Record<string, string>>
+  readonly #flags: readonly string[]
   #child: ChildProcess | undefined
 
   private constructor(ports: { listen: number; control: number; live: number }, options: VraOptions) {
@@ -122,6 +125,7 @@ export class VraProcess {
     this.#configFile = path.join(options.directory, 'vra.yaml')
     this.#logFile = path.join(options.directory, 'vra.log')
     this.#environment = options.environment ?? {}
+    this.#flags = options.adopt === true ? ['--adopt'] : []
     const config = {
       dataDirectory: path.join(options.directory, 'data'),
       listen: { host: '127.0.0.1', port: ports.listen, ...(options.tls === undefined ? {} : { tls: options.tls }) },
@@ -147,10 +151,14 @@ export class VraProcess {
     const log = openSync(this.#logFile, 'a')
     const startMillis = performance.now()
     this.#child = own(
-      spawn(process.execPath, [path.join(dist, 'src/cli/vra.js'), 'serve', '--config', this.#configFile], {
-        stdio: ['ignore', log, log],
-        env: { ...process.env, ...this.#environment },
-      }),
+      spawn(
+        process.execPath,
+        [path.join(dist, 'src/cli/vra.js'), 'serve', '--config', this.#configFile, ...this.#flags],
+        {
+          stdio: ['ignore', log, log],
+          env: { ...process.env, ...this.#environment },
+        },
+      ),
     )
     await this.#untilReady(startMillis)
     this.readyMillis = performance.now() - startMillis

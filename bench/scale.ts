@@ -212,6 +212,7 @@ async function holding(
   )
   await vra.stop()
   const images = await openingImages(data, store, applianceId)
+  const adopted = await adopting(context, store)
   const [fewer, most] = [held.at(-2), held.at(-1)]
   if (fewer === undefined || most === undefined) throw new Error('nothing was held')
   const reckoned = (of: (each: Held) => number): number => {
@@ -229,6 +230,8 @@ async function holding(
         { name: 'ready s', digits: 2 },
         { name: 'killed, ready s', digits: 2 },
         { name: 'read, ready s', digits: 2 },
+        { name: 'adopted, ready s', digits: 2 },
+        { name: 'first list s', digits: 2 },
         { name: 'RSS max MiB', digits: 0 },
         { name: 'manifest MiB each', digits: 2 },
         { name: 'list 1,000 ms', digits: 1 },
@@ -241,6 +244,8 @@ async function holding(
           each.readySeconds,
           each.killedReadySeconds,
           each === held[0] ? firstReadySeconds : undefined,
+          each === most ? adopted.readySeconds : undefined,
+          each === most ? adopted.firstListSeconds : undefined,
           each.rssBytes / MiB,
           undefined,
           undefined,
@@ -252,6 +257,8 @@ async function holding(
           readySeconds,
           killedReadySeconds,
           undefined,
+          (adopted.readySeconds * volumeCountAim) / most.volumeCount,
+          undefined,
           rssBytes / MiB,
           manifestSizeBytes / MiB,
           listMillis,
@@ -260,7 +267,8 @@ async function holding(
         ],
       ],
       notes: [
-        'Ready: after a stop; killed: after a kill -9; read: with one volume, where the daemon has nothing beside the store, as at an adoption, and reads what that has of the VPG.',
+        'Ready: after a stop; killed: after a kill -9; read: with one volume, where the daemon has nothing beside the store; adopted: by another appliance on an empty disk, which reads the histories beside serving.',
+        'First list: of a volume whose history was not read yet.',
         'The last line is reckoned: each volume more costs what the last of the sample did. Times to list and to open are of the sample. --full holds all of them (29 GB).',
         'Of the volumes one is the history model, the others are its objects, and what a daemon left beside them, with another id and name.',
         `A manifest names ${model.contents.state.regions.length} region versions and ${model.contents.state.deltas.length} deltas.`,
@@ -273,6 +281,24 @@ async function holding(
       atMost('open the newest image', 1, images.newestMillis / 1000, 's'),
       atMost('open the oldest image', 1, images.oldestMillis / 1000, 's'),
     ],
+  }
+}
+
+/** By an appliance on an empty disk: until it serves all volumes, and until one whose history nobody has read is listed. */
+async function adopting(
+  context: BenchContext,
+  store: { readonly kind: 'directory'; readonly directory: string },
+): Promise<{ readonly readySeconds: number; readonly firstListSeconds: number }> {
+  const directory = path.join(context.directory, 'adopting')
+  const vra = await VraProcess.start({ directory, store, adopt: true, aging: { scrubBytesPerSecond: 0 } })
+  try {
+    const last = [...(await vra.control.status()).vpgs].reverse().find(({ mirror }) => mirror.isUnread)
+    if (last === undefined) throw new Error('every history was read at the start')
+    const query = { vpg: last.name, limit: 1000, order: 'newest-first' } as const
+    const firstListMillis = await millisOf(() => vra.control.listCheckpoints(query))
+    return { readySeconds: vra.readyMillis / 1000, firstListSeconds: firstListMillis / 1000 }
+  } finally {
+    await vra.stop()
   }
 }
 
