@@ -1,7 +1,13 @@
 import { Failure } from '../base/failure.ts'
 import type { Clock } from '../base/clock.ts'
 import type { PositionVector, StreamPosition, VpgId } from '../base/ids.ts'
-import { contentsSizeBytesMax, frameSizeBytesMax, logFileSizeBytes, manifestWholeSizeBytesMax } from '../base/limits.ts'
+import {
+  contentsSizeBytesMax,
+  frameSizeBytesMax,
+  logFileSizeBytes,
+  manifestWholeSizeBytesMax,
+  ownershipCheckMillis,
+} from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
 import type { RpcMethods } from '../base/rpc.ts'
 import { MiB } from '../base/units.ts'
@@ -41,6 +47,7 @@ import { StoreOpening } from './store-opening.ts'
 import { mayPass } from './store-patience.ts'
 import { newestHistoryMillis } from './thinning.ts'
 import type { AgingTools, Notify, TailedLog } from './tools.ts'
+import { TakeoverWatch } from './takeover-watch.ts'
 import { Turns } from './turns.ts'
 import { VpgAging } from './vpg-aging.ts'
 import { remembered, VpgMemos } from './vpg-memos.ts'
@@ -160,9 +167,11 @@ export class MirrorWorker implements RpcMethods<AgingService> {
 
   #newTools(disk: Disk, config: AgingConfig, store: ObjectStore, memos: VpgMemos | undefined): AgingTools {
     const requests = new StoreRequests(this.#clock)
+    const counted = requests.counting(lockingStore(store, this.#vpgs))
     return {
       config,
-      store: requests.counting(lockingStore(store, this.#vpgs)),
+      store: counted,
+      takeovers: new TakeoverWatch(counted, this.#clock, config.applianceId),
       requests,
       disk,
       openImageFile: openVolumeFileToRead,
@@ -198,6 +207,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       for (const vpg of this.#vpgs.values()) this.#runVpg(vpg)
       this.#run(() => this.#strangersLoop())
       this.#run(() => this.#scrubLoop())
+      this.#run(() => this.#takeoversLoop())
       this.#run(() => this.#historyLoop())
       this.#run(() => this.#waitingLoop())
       if (this.#ready().store.locks !== undefined) this.#run(() => this.#lockLoop())
@@ -463,6 +473,23 @@ export class MirrorWorker implements RpcMethods<AgingService> {
 
   async #scrubLoop(): Promise<void> {
     for (;;) if (!(await this.scrubStep())) await this.#clock.sleep(scrubLookMillis, this.#closing.signal)
+  }
+
+  async #takeoversLoop(): Promise<void> {
+    for (;;) {
+      await this.takeoversStep()
+      await this.#clock.sleep(ownershipCheckMillis, this.#closing.signal)
+    }
+  }
+
+  /** Looks once for takeovers that are announced. For a driver without loops. */
+  async takeoversStep(): Promise<void> {
+    const { signal } = this.#closing
+    await this.#ready()
+      .takeovers.look(signal)
+      .catch((error: unknown) => {
+        if (!(error instanceof Failure) || signal.aborted) throw error // every VPG asks for itself then, and tells
+      })
   }
 
   /** Reads the histories that were not read at the start, one by one. One that the store refuses has its turn again after the others. */

@@ -10,6 +10,7 @@ import type { LogFiles } from './log-files.ts'
 import type { SegmentMemory } from './segment-memory.ts'
 import type { StoreRequests } from './store-requests.ts'
 import type { AgingConfig, AgingNotices } from './service.ts'
+import type { TakeoverWatch } from './takeover-watch.ts'
 import type { Turns } from './turns.ts'
 import type { VpgMemos } from './vpg-memos.ts'
 
@@ -46,6 +47,7 @@ export interface AgingTools {
   readonly workspace: Workspace
   /** Which VPGs hold the contents of their manifests. */
   readonly awake: AwakeVpgs
+  readonly takeovers: TakeoverWatch
   /** Undefined where nothing is remembered. */
   readonly memos: VpgMemos | undefined
   readonly signal: AbortSignal

@@ -10,7 +10,7 @@ import {
   type StreamPosition,
   type VpgId,
 } from '../base/ids.ts'
-import { idleSegmentAgeMillis, ownershipCheckMillis } from '../base/limits.ts'
+import { idleSegmentAgeMillis } from '../base/limits.ts'
 import type { RecordHeader } from '../journal/record.ts'
 import { encodeCheckpoints, type VpgCommits, type VpgContents } from '../manifest/manifest.ts'
 import { CheckpointAssembler, isMarkerWithin, type DurableMarker } from '../timeline/assembler.ts'
@@ -333,7 +333,8 @@ export class VpgAging implements Owner {
       await this.writer.exclusively(turn => this.#commitHoles(turn))
       return true
     }
-    if (this.#tools.clock.monotonicMillis() - this.writer.lastCheckMillis < ownershipCheckMillis) return false
+    const checkMillis = this.#tools.takeovers.checkMillis(this.vpg, this.writer.brief.state.epoch)
+    if (this.#tools.clock.monotonicMillis() - this.writer.lastCheckMillis < checkMillis) return false
     await this.writer.checkOwnership()
     return false
   }

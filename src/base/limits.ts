@@ -163,8 +163,10 @@ export const agingSliceMillis = 10
 export const agingHeapSizeMiBMax = 384
 /** Of a thread's young objects. The default is 48 MiB a thread, which short-lived objects fill before any is collected. */
 export const threadYoungSizeMiBMax = 6
-/** A VPG asks this often whether another appliance has taken it over. */
+/** An appliance asks this often, for all of its VPGs at once, whether another one is taking any; each VPG for itself where it is, or nobody can say. */
 export const ownershipCheckMillis = 10_000
+/** And this often all the same: who took it may not have announced it. */
+export const ownershipCheckMillisRare = 3_600_000
 /** A tail without writes (an idle VPG's markers) is sealed after this, not after segmentAgeMillisMax. */
 export const idleSegmentAgeMillis = 3_600_000
 /** A fold also happens when this many segments wait, so that an image of a quiet VPG opens few of them. */

@@ -8,6 +8,7 @@ import type { ObjectStore } from '../store/object-store.ts'
 //   <vpg>/page/<epoch>-<uuid>        a page of a manifest
 //   <vpg>/delta/<epoch>-<uuid>       a pack of a delta
 //   <vpg>/base/<epoch>-<uuid>        a pack of one version of a base region
+//   taken/<appliance>/<vpg>-<epoch>  somebody is about to take the VPG from this appliance, and to begin this epoch
 
 export { commitKey, parseCommitKey }
 
@@ -36,4 +37,26 @@ export async function listVpgs(store: ObjectStore, signal: AbortSignal): Promise
     if (/^[0-9a-f]{32}$/.test(name)) found.push(vpgId(name))
   }
   return found
+}
+
+const takenPrefix = 'taken/'
+
+export function takenKey(from: string, vpg: VpgId, epoch: number): string {
+  return `${takenPrefix}${from}/${vpg}-${epoch}`
+}
+
+/** VPGs that others took from this appliance, or were about to, with the newest epoch of each. */
+export async function listTaken(
+  store: ObjectStore,
+  applianceId: string,
+  signal: AbortSignal,
+): Promise<ReadonlyMap<VpgId, number>> {
+  const prefix = `${takenPrefix}${applianceId}/`
+  const taken = new Map<VpgId, number>()
+  for await (const { key } of store.list(prefix, undefined, signal)) {
+    const [, name, epoch] = /^([0-9a-f]{32})-(\d+)$/.exec(key.slice(prefix.length)) ?? []
+    if (name === undefined) continue
+    taken.set(vpgId(name), Math.max(Number(epoch), taken.get(vpgId(name)) ?? 0))
+  }
+  return taken
 }

@@ -11,7 +11,7 @@
 // appliance learns that it is not the writer any more.
 
 export { readCheckpointPage } from './read.ts'
-export { commitKey, listVpgs, newObjectKey, registryKey, type ObjectKind } from './keys.ts'
+export { commitKey, listTaken, listVpgs, newObjectKey, registryKey, type ObjectKind } from './keys.ts'
 export { dumpVpg } from './dump.ts'
 export { loadVpg, type LoadedVpg } from './load.ts'
 export { newNonce } from './commits.ts'

@@ -13,7 +13,7 @@ import { isPinOfRecord } from '../timeline/standby.ts'
 import type { ObjectRef, SegmentSpan, VpgState } from '../timeline/state.ts'
 import { CommitSequence, newNonce, readNonce, type PendingCommit } from './commits.ts'
 import type { Takeover, VpgContents } from './contents.ts'
-import { commitKey, newObjectKey, registryKey, type ObjectKind } from './keys.ts'
+import { commitKey, newObjectKey, registryKey, takenKey, type ObjectKind } from './keys.ts'
 import { assemblerOf, loadForServing, loadVpg, requireOwner, withSegment, type LoadedVpg } from './load.ts'
 import { listCommits, newestRoot } from './read.ts'
 import { encodeCheckpointPage, encodeManifest, noPages, type EncodedManifest, type PageSet } from './pages.ts'
@@ -183,6 +183,7 @@ export class VpgCommits {
       if (state.commitNumber < refused) throw listingLies(vpg, refused, state.commitNumber)
       try {
         const { contents, takeover } = takenOver(commits.contents, owner, identity.clock.timestampMicros())
+        await announce(identity, takeover, vpg, signal)
         await commits.commitManifest(commits.prepareManifest(contents, []), signal)
         return { ...commits.#opened(loaded), takeover }
       } catch (error) {
@@ -481,6 +482,17 @@ function takenOver(
   const kept = [...takeovers, takeover].slice(-takeoversKeptMax)
   const pins = state.pins.filter(pin => isPinOfRecord(state, pin))
   return { contents: { ...contents, state: { ...state, epoch, pins }, takeovers: kept }, takeover }
+}
+
+/** Before the takeover: the former owner, which looks for this and asks seldom after each of its VPGs, asks after this one often from then on. */
+async function announce(
+  { store, applianceId }: WriterIdentity,
+  { from, epoch, atMicros }: Takeover,
+  vpg: VpgId,
+  signal: AbortSignal,
+): Promise<void> {
+  const body = Buffer.from(JSON.stringify({ vpg, epoch, from, by: applianceId, atMicros }))
+  await createOnce(store, takenKey(from, vpg, epoch), body, undefined, signal)
 }
 
 function listingLies(vpg: VpgId, existing: number, listed: number): Failure {
