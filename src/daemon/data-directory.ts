@@ -50,6 +50,11 @@ export class DataDirectory implements Closable {
     return path.join(this.directory, 'live')
   }
 
+  /** Scratches of removed recoveries that were not to be found. */
+  get scratchOrphansFile(): string {
+    return path.join(this.directory, 'scratch-orphans.json')
+  }
+
   /** Blocks that were read from a bucket; may be deleted at any time. */
   get cacheFile(): string {
     return path.join(this.directory, 'cache', 'blocks')

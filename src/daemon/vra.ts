@@ -50,6 +50,7 @@ import { newestOfEachName, reconcile } from './reconcile.ts'
 import { software } from './software.ts'
 import { StopNotes } from './stop-notes.ts'
 import { StatusReport } from './status-report.ts'
+import { ScratchOrphans } from './scratch-orphans.ts'
 import { ofReaders, withSharedLoad } from './store-roles.ts'
 import { recoveredOfOthers, takeStore, takeVpg } from './store-return.ts'
 import { Terms } from './terms.ts'
@@ -235,7 +236,17 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
       }),
     )
     const checkpoints = new Checkpoints(catalog, histories)
-    const live = parts.own(new Live(liveOptions(config, data, clock, (name, value) => tellLive(log, name, value))))
+    const orphans = parts.own(
+      new ScratchOrphans({
+        ...{ file: data.scratchOrphansFile, disk: realDisk, clock },
+        told: (event, facts) => (event === 'scratchRemoved' ? log.info(facts, event) : log.warn(facts, event)),
+      }),
+    )
+    const toldByLive: LiveOptions['told'] = (name, value) => {
+      tellLive(log, name, value)
+      if (name === 'scratchNotFound') orphans.note(value as LiveNotices['scratchNotFound'])
+    }
+    const live = parts.own(new Live(liveOptions(config, data, clock, toldByLive)))
     const mounts = new Mounts({ aging, checkpoints, clock, live })
     // The recoveries' target asks after the copies that are kept for them, and these are kept by the same target.
     const aws = awsTarget(config, { data, aging, table, log, standbys: () => standbys })
