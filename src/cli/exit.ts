@@ -25,7 +25,10 @@ Exit status:
   5  damage was found
   6  another appliance owns this VPG
   7  the check of a drill has not passed
-  130  interrupted`
+  130  interrupted
+
+A command with --json that fails says so in one line of JSON, the last of standard error:
+  {"error":{"code":"NOT_FOUND","sentence":"...","details":{},"exitStatus":3}}; arguments that are not understood are told as text.`
 
 export function exitStatusOf(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? exitStatus.done : exitStatus.refused

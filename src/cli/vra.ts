@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs'
 import { CommanderError, type Command } from 'commander'
-import { Failure } from '../base/failure.ts'
+import { Failure, failureToRecord } from '../base/failure.ts'
 import { exitStatusOf } from './exit.ts'
 import { say } from './output.ts'
 import { buildProgram } from './program.ts'
@@ -19,8 +19,11 @@ try {
   const program = buildProgram(version, roles)
   await program.parseAsync(refusable(program, process.argv))
 } catch (error) {
-  if (!(error instanceof CommanderError)) say(sentenceOf(error)) // commander has said its own
-  process.exitCode = exitStatusOf(error)
+  const exitStatus = exitStatusOf(error)
+  // Commander has said its own.
+  if (!(error instanceof CommanderError))
+    say(isJsonAsked(process.argv) ? errorLine(error, exitStatus) : sentenceOf(error))
+  process.exitCode = exitStatus
 }
 
 /** Of a command that is none, only its name: commander would take its --help for the program's, and succeed. */
@@ -28,6 +31,18 @@ function refusable({ commands }: Command, argv: readonly string[]): readonly str
   const name = argv[2]
   const isCommand = name === undefined || name.startsWith('-') || commands.some(command => command.name() === name)
   return isCommand ? argv : argv.slice(0, 3)
+}
+
+/** What stands behind `--` is another program's. */
+function isJsonAsked(argv: readonly string[]): boolean {
+  const own = argv.includes('--') ? argv.slice(0, argv.indexOf('--')) : argv
+  return own.includes('--json')
+}
+
+/** For programs: one line, the last of standard error. */
+function errorLine(error: unknown, exitStatus: number): string {
+  const known = error instanceof Failure ? failureToRecord(error) : { code: undefined, sentence: sentenceOf(error) }
+  return JSON.stringify({ error: { ...known, exitStatus } })
 }
 
 /** One line for what was foreseen; where it happened for what was not. */

@@ -177,7 +177,12 @@ t.test('a timeline draws densities, forms and cost within 80 columns, and says w
   const all = (await vraCommand('timeline')).stdout.trimEnd().split('\n')
   t.equal(all.length, 1 + vra.vpgs.size)
   t.match(all[1], /^web\t1 d\t17,280\t0\t0\t0 B\t0\.00 USD$/)
-  t.equal((await vraCommand('timeline', 'nothing')).status, 3)
+  const failed = await vraCommand('timeline', 'nothing', '--json')
+  t.match(failed, { status: 3, stdout: '' })
+  t.match(JSON.parse(failed.stderr.trimEnd().split('\n').at(-1) ?? ''), {
+    error: { code: 'UNKNOWN_VPG', sentence: /nothing/, exitStatus: 3 },
+  })
+  t.match(await vraCommand('timeline', 'nothing'), { status: 3, stderr: /^vra: .*nothing/ })
   const versions = await vraCommand('timeline', 'web', '--versions')
   t.match(versions.stdout, /^ {2}deltas +3 +5 GiB$/m)
   t.match(versions.stdout, /^ {2}in all +7 +8 GiB\n {2}0\.18 USD a month; and 7 markers of removals$/m)
