@@ -60,14 +60,13 @@ export class LogTail {
   }
 
   /**
-   * Hands all records up to where the tail is, by a reader of its own, to a VPG that the tail has passed as a stranger. `vpgs` may have it from the step
+   * Hands all records up to where the tail is, by a reader of its own, to VPGs that the tail has passed as strangers. `vpgs` may have them from the step
    * on in which this ends.
    */
-  async catchUp(aging: VpgAging, reader: TailedLog, signal: AbortSignal): Promise<void> {
-    const { vpg } = aging
+  async catchUp(joining: readonly VpgAging[], reader: TailedLog, signal: AbortSignal): Promise<void> {
     const { turns, strangers } = this.#options
     const late = new LogTail({
-      ...{ reader, turns, vpgs: new Map([[vpg, aging]]), unsealedCountMax: Infinity },
+      ...{ reader, turns, vpgs: new Map(joining.map(each => [each.vpg, each])), unsealedCountMax: Infinity },
       // The tail has done that, and told of damage.
       logFiles: { note: () => undefined, readPast: () => undefined },
       strangers: { meet: () => false, release: () => undefined },
@@ -76,8 +75,10 @@ export class LogTail {
     late.moveLimit(this.#options.reader.position())
     await late.readUp(signal)
     signal.throwIfAborted()
-    this.#stretchesAhead.set(vpg, late.#stretchCount - this.#stretchCount)
-    strangers.release(vpg)
+    for (const { vpg } of joining) {
+      this.#stretchesAhead.set(vpg, late.#stretchCount - this.#stretchCount)
+      strangers.release(vpg)
+    }
   }
 
   /** Reads up to the limit; stops early while too much waits to be sealed, or when the signal is aborted. */

@@ -68,6 +68,8 @@ const unusedMemoryMillis = 5_000
 /** A VPG that the store does not give at a start is tried again after this, and after longer and longer. */
 const waitingDelayMillisFirst = 2_000
 const waitingDelayMillisMax = 60_000
+/** So many at once, for which the log is read once more where it has records of any. */
+const waitingPerStep = 32
 /** Histories that were not read at the start are read beside everything else: after each, a rest as long as that took, and this at most. */
 const historyRestMillisMax = 30_000
 /** When none is left, or the store refuses those that are. */
@@ -517,43 +519,45 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     return [...this.#vpgs.values()].filter(isWaiting)
   }
 
-  /** Opens the VPGs that the store did not give at the start. */
+  /** Opens the VPGs that the store did not give at the start, and those that had no turn yet. */
   async #waitingLoop(): Promise<void> {
     const { signal } = this.#closing
     let delayMillis = waitingDelayMillisFirst
     while ((this.#vpgOpening?.waiting.size ?? 0) > 0) {
+      if (await this.waitingStep()) continue
       await this.#clock.sleep(delayMillis * (0.5 + Math.random() / 2), signal)
       delayMillis = Math.min(2 * delayMillis, waitingDelayMillisMax)
-      await this.waitingStep()
     }
   }
 
   /** Tries each of them once; true where one was opened. For a driver without loops. */
   async waitingStep(): Promise<boolean> {
-    const { signal } = this.#closing
     const opening = this.#vpgOpening
     let worked = false
-    for (const id of [...(opening?.waiting.keys() ?? [])]) {
-      const opened = await opening?.openWaiting(id, vpg => this.#join(vpg), signal)
-      if (opened === undefined || opened === false) continue
-      worked = true
-      this.#notify('vpgOpened', { vpg: id, opened: opened === true ? undefined : opened })
-      const vpg = this.#vpgs.get(id)
-      if (vpg !== undefined && this.#started) this.#runVpg(vpg)
+    const left = new Set(opening?.waiting.keys() ?? [])
+    while (opening !== undefined && left.size > 0) {
+      const some = [...left].slice(0, waitingPerStep)
+      for (const vpg of some) left.delete(vpg)
+      const found = await opening.openWaiting(some, this.#closing.signal)
+      await this.#join([...found.values()].flatMap(opened => opened?.aging ?? []))
+      for (const [vpg, opened] of found) this.#notify('vpgOpened', { vpg, opened: opened?.vpg })
+      worked ||= found.size > 0
     }
     return worked
   }
 
-  /** From here on the VPG is aged: the tail, which has passed its records as a stranger's, goes on with it. */
-  async #join(vpg: VpgAging): Promise<void> {
+  /** From here on the VPGs are aged: the tail, which has passed their records as strangers', goes on with them. */
+  async #join(vpgs: readonly VpgAging[]): Promise<void> {
     const { disk, config } = this.#ready()
     await this.#tailPermit.with(async () => {
-      if (this.#strangers?.knows(vpg.vpg) === true) {
+      const met = vpgs.filter(({ vpg }) => this.#strangers?.knows(vpg) === true)
+      if (met.length > 0) {
         const reader = this.#openLog(disk, config.logDirectory)
-        await this.#tail?.catchUp(vpg, reader, this.#closing.signal)
+        await this.#tail?.catchUp(met, reader, this.#closing.signal)
       }
-      this.#vpgs.set(vpg.vpg, vpg)
+      for (const vpg of vpgs) this.#vpgs.set(vpg.vpg, vpg)
     })
+    if (this.#started) for (const vpg of vpgs) this.#runVpg(vpg)
   }
 
   /** Verifies one object; false when nothing is to be verified. For a driver without loops. */

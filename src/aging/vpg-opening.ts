@@ -23,9 +23,11 @@ import { remembered, requireNotOlder, type VpgMemo } from './vpg-memos.ts'
 const openedAtOnce = 32
 /** So many failures in a row, with none that was opened between them, are the store's. */
 const failuresInARowMax = 64
+/** A start over very many does not wait for all of them: the others are served as each is opened. */
+const openingMillisMax = 15_000
 
 /** What a start needs of a VPG: what ages it, and what the daemon is told. */
-interface Opened {
+export interface Opened {
   readonly aging: VpgAging
   /** Undefined where there is nothing to serve. */
   readonly vpg: PackedVpg | undefined
@@ -93,30 +95,39 @@ export class VpgOpening {
     return this.#waiting
   }
 
-  /** One of them once more: `take` is given what it is before anybody else knows of it. False where the store does not give it yet. */
-  async openWaiting(
-    vpg: VpgId,
-    take: (opened: VpgAging) => Promise<void>,
-    signal: AbortSignal,
-  ): Promise<PackedVpg | boolean> {
-    const opened = await this.#open(vpg, signal).catch((error: unknown) => {
-      if (!(error instanceof Failure) || !mayPass(error) || signal.aborted) throw error
-      this.#waiting.set(vpg, error)
-      return false as const
-    })
-    if (opened === false) return false
-    if (opened !== undefined) await take(opened.aging)
-    this.#waiting.delete(vpg)
-    return opened?.vpg ?? true
+  /**
+   * Some of them once more, as many as are opened at once; each is to be known to whoever reads the log before anybody hears of it. Undefined of one that is
+   * not ours, or there no more; absent where the store does not give it yet.
+   */
+  async openWaiting(vpgs: readonly VpgId[], signal: AbortSignal): Promise<ReadonlyMap<VpgId, Opened | undefined>> {
+    const found = new Map<VpgId, Opened | undefined>()
+    const openOne = async (vpg: VpgId): Promise<void> => {
+      try {
+        found.set(vpg, await this.#resumedOrOpened(vpg, signal))
+        this.#waiting.delete(vpg)
+      } catch (error) {
+        if (!(error instanceof Failure) || !mayPass(error) || signal.aborted) throw error
+        this.#waiting.set(vpg, error)
+      }
+    }
+    const outcomes = await Promise.allSettled(vpgs.slice(0, openedAtOnce).map(openOne))
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
+    return found
   }
 
   /** Opens many at once; what they fail with, that may pass, is each one's own. Fails where it is the store's. */
   async #openThose(vpgs: readonly VpgId[], signal: AbortSignal): Promise<Map<VpgId, Failure>> {
     const failures = new Map<VpgId, Failure>()
     const permits = new Permits(openedAtOnce)
+    const { clock } = this.#tools
+    const endMillis = clock.monotonicMillis() + openingMillisMax
     let inARow: Failure[] = []
     const openOne = async (vpg: VpgId): Promise<void> => {
       if (inARow.length >= failuresInARowMax) return
+      if (this.#settled.size > 0 && clock.monotonicMillis() >= endMillis) {
+        failures.set(vpg, new Failure('STORE_UNAVAILABLE', 'it has its turn after the others, of which there are many'))
+        return
+      }
       try {
         const opened = await this.#resumedOrOpened(vpg, signal)
         if (opened !== undefined) this.#vpgs.set(vpg, opened.aging)

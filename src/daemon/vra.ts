@@ -287,7 +287,7 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
       const taken = takeVpg(taking, vpg, late).then(isTaken => {
         if (!isTaken || late === undefined) return
         log.info({ vpg: late.definition.name }, 'vpgOpened')
-        preseeds.resume(table.all())
+        preseeds.resume(table.all().filter(({ definition }) => definition.id === vpg))
         recoveries.serveAll([late])
       })
       taken.catch(lateLost.reject)

@@ -107,3 +107,25 @@ t.test('one that another appliance has taken meanwhile is fenced when the store 
     { name: 'vpgOpened', notice: { vpg: model.vpg, opened: undefined } },
   ])
 })
+
+t.test('a start over very many serves the first of them, and the others as they have their turn', async t => {
+  const { model, start, store } = await site(t, 6)
+  store.refuses = false
+  const ids = Array.from({ length: 40 }, (_, index) => vpgId(index.toString(16).padStart(32, 'a')))
+  for (const id of ids) await model.worker.createVpg({ ...model.definition, id, name: id })
+  const { memory, clock } = model
+  const readRange = memory.readRange.bind(memory)
+  memory.readRange = async (...at: Parameters<typeof readRange>) => {
+    clock.advance(1_000)
+    return await readRange(...at)
+  }
+  const vpgs = await start({ memoDirectory: undefined })
+  memory.readRange = readRange
+  const late = new Set(told(model, 'vpgWaits').map(({ vpg }) => vpg))
+  t.ok(late.size > 0 && vpgs.length > 0)
+  t.equal(late.size + vpgs.length, ids.length + 2)
+  t.equal(await model.worker.waitingStep(), true)
+  t.strictSame(new Set(told(model, 'vpgOpened').map(({ vpg }) => vpg)), late)
+  for (const id of [...ids, model.vpg, other]) t.equal((await model.worker.status({ vpg: id })).isUnread, false)
+  for (const made of model.checkpoints) t.equal(await model.difference(await model.open(made)), undefined)
+})
