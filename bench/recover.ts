@@ -27,8 +27,9 @@ import { chainPart } from './recover-chain.ts'
 // Expectation: a command starts in 0.2 s. Opening reads the footers of what is not folded, 16 bytes a write: of 1,000,000 writes 16 MB.
 // The first read resolves one region: an index of some 10,000 extents a layer, milliseconds. A mount reads some dozen places in a handful of regions. Then
 // reading is decompression and copies: some 300 MB/s where blocks lie by place (deltas, base), and a tenth of it where each
-// 4 KiB lie in a batch of their own (segments, log). A put is a SHA-256 of 512 KiB (1.2 ms a core) and an HTTP request: some 600 a second a core, of two that the
-// simulator needs as much of.
+// 4 KiB lie in a batch of their own (segments, log), until they have been put in order, which takes as long as reading, decompressing and writing
+// them once. A put is a SHA-256 of 512 KiB (0.3 ms where the processor has instructions for it, 1.2 where not), a copy into the socket and what the SDK makes of a request
+// (together some 1.5 ms): some 600 a second a core, of two that the simulator needs as much of.
 
 const diskSizeBytes = 5 * GiB
 /** The file system takes the first of it, and random writes all the rest. */
