@@ -30,7 +30,7 @@ export interface SpoolEnd {
 export type SpoolSources = Pick<SpoolWorkerData, 'store' | 'dataDirectory'>
 
 /**
- * As spoolImage() does, in a thread of its own that stands far behind: the image is read on meanwhile, as before. The plan is the image's. Aborted, it rejects when the thread
+ * As spoolImage() does, in a thread of its own that stands behind: the image is read on meanwhile, as before. The plan is the image's. Aborted, it rejects when the thread
  * has ended.
  */
 export async function spoolInThread(

@@ -1,7 +1,7 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { assert } from '../base/assert.ts'
 import { Failure, failureToRecord } from '../base/failure.ts'
-import { standFarBehind } from '../base/priority.ts'
+import { standBehind } from '../base/priority.ts'
 import { UnnamedFile } from '../disk/disk.ts'
 import { ImageSources } from './image-sources.ts'
 import { openImage } from './image.ts'
@@ -12,7 +12,7 @@ import type { SpoolEnd, SpoolWorkerData } from './spool-thread.ts'
 // went. Whoever needs it no more ends it.
 
 assert(parentPort !== null, 'this file is the start of a worker thread')
-standFarBehind()
+standBehind()
 
 /** Of the image's memory: every batch is read once, and nothing again. */
 const cacheSizeBytes = 0
