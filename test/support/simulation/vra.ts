@@ -151,6 +151,8 @@ export class SimulatedVra {
   #edge = 0
   /** Dropped because the retention lets them go. */
   readonly #thinned = new Set<Ordinal>()
+  /** A former owner may have dropped them before it was fenced: nobody heard. */
+  readonly #leftToFormer = new Set<Ordinal>()
   /** Below it, but not gone with it: tagged, or being read then. They may go at any time. */
   readonly #keptBelowEdge = new Set<Ordinal>()
   /** Every record that was ever durable, in the log's order, up to where the log's files have been freed. */
@@ -312,7 +314,9 @@ export class SimulatedVra {
       this.#told.set(stream, position)
       this.#toldOffloaded.set(stream, { stream, ...position }) // up to here the former owner may say so yet
     }
+    const isThinned = densitiesOf(this.#definition).length > 1
     for (const [ordinal, { vector }] of this.announced) {
+      if (covers(offloaded, vector) && isThinned && !this.tagged.has(ordinal)) this.#leftToFormer.add(ordinal)
       if (found.has(ordinal) || covers(offloaded, vector)) continue
       this.#world.count('a checkpoint is lost with its appliance')
       this.announced.delete(ordinal)
@@ -731,6 +735,7 @@ export class SimulatedVra {
     const checkpoint = this.announced.get(ordinal)
     const newest = this.lastComplete
     if (checkpoint === undefined || newest === undefined || this.tagged.has(ordinal)) return false
+    if (this.#leftToFormer.has(ordinal)) return true
     const { historyMillis } = checkpoint
     const everyMillis = everyMillisAt(densitiesOf(this.#definition), historyMillis, newest.historyMillis)
     if (everyMillis === 0) return false
