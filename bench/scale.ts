@@ -188,6 +188,8 @@ async function holding(
   await layFirstVolume(model, at)
   await vra.start()
   const firstReadySeconds = vra.readyMillis / 1000
+  // Its history is read beside serving, and noted when it rests again.
+  while ((await vra.control.showVpg(nameOf(0))).mirror.isUnread) await delay(200)
   await delay(5_000)
   await vra.stop()
   const held: Held[] = []
