@@ -540,7 +540,10 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       for (const vpg of some) left.delete(vpg)
       const found = await opening.openWaiting(some, this.#closing.signal)
       await this.#join([...found.values()].flatMap(opened => opened?.aging ?? []))
-      for (const [vpg, opened] of found) this.#notify('vpgOpened', { vpg, opened: opened?.vpg })
+      for (const [vpg, opened] of found) {
+        opening.waitsNoMore(vpg)
+        this.#notify('vpgOpened', { vpg, opened: opened?.vpg })
+      }
       worked ||= found.size > 0
     }
     return worked

@@ -96,15 +96,14 @@ export class VpgOpening {
   }
 
   /**
-   * Some of them once more, as many as are opened at once; each is to be known to whoever reads the log before anybody hears of it. Undefined of one that is
-   * not ours, or there no more; absent where the store does not give it yet.
+   * Some of them once more, as many as are opened at once; each waits still, until it is said to be served. Undefined of one that is not ours, or there no
+   * more; absent where the store does not give it yet.
    */
   async openWaiting(vpgs: readonly VpgId[], signal: AbortSignal): Promise<ReadonlyMap<VpgId, Opened | undefined>> {
     const found = new Map<VpgId, Opened | undefined>()
     const openOne = async (vpg: VpgId): Promise<void> => {
       try {
         found.set(vpg, await this.#resumedOrOpened(vpg, signal))
-        this.#waiting.delete(vpg)
       } catch (error) {
         if (!(error instanceof Failure) || !mayPass(error) || signal.aborted) throw error
         this.#waiting.set(vpg, error)
@@ -113,6 +112,11 @@ export class VpgOpening {
     const outcomes = await Promise.allSettled(vpgs.slice(0, openedAtOnce).map(openOne))
     for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
     return found
+  }
+
+  /** To be said in the step in which others hear of it: one that neither waits nor is there would be taken for one that was deleted. */
+  waitsNoMore(vpg: VpgId): void {
+    this.#waiting.delete(vpg)
   }
 
   /** Opens many at once; what they fail with, that may pass, is each one's own. Fails where it is the store's. */

@@ -108,6 +108,41 @@ t.test('one that another appliance has taken meanwhile is fenced when the store 
   ])
 })
 
+t.test('until others hear of it a VPG waits, though it was read: nobody takes it for one that was deleted', async t => {
+  const { model, config, store } = await site(t, 7)
+  const { vpg, memory } = model
+  const slow = vpgId('88'.repeat(16))
+  await model.worker.createVpg({ ...model.definition, id: slow, name: 'slow' })
+  await model.restart(
+    (_, key) => (store.refuses && (key.includes(vpg) || key.includes(slow)) ? 'fails-before' : 'works'),
+    config,
+  )
+  store.refuses = false
+  let isRead = false
+  let goOn: () => void = () => undefined
+  const gate = new Promise<void>(resolve => (goOn = resolve))
+  const readRange = memory.readRange.bind(memory)
+  memory.readRange = async (...at: Parameters<typeof readRange>) => {
+    if (at[0].includes(slow)) await gate
+    isRead ||= at[0].includes(vpg)
+    return await readRange(...at)
+  }
+  const step = model.worker.waitingStep()
+  for (let turn = 0; turn < 200; turn++) await new Promise(resolve => setImmediate(resolve))
+  t.ok(isRead)
+  await t.rejects(model.worker.deleteVpg({ vpg, isForced: false }), { code: 'STORE_UNAVAILABLE' })
+  goOn()
+  await step
+  t.strictSame(
+    told(model, 'vpgOpened')
+      .map(({ opened }) => opened?.definition.name)
+      .sort(),
+    ['orders', 'slow'],
+  )
+  await model.worker.deleteVpg({ vpg, isForced: false })
+  await t.rejects(model.worker.status({ vpg }), { code: 'UNKNOWN_VPG' })
+})
+
 t.test('a start over very many serves the first of them, and the others as they have their turn', async t => {
   const { model, start, store } = await site(t, 6)
   store.refuses = false
