@@ -40,8 +40,8 @@ export async function addNoted(
   { definition, segments, checkpoints, offloaded }: OpenedVpg,
 ): Promise<void> {
   const vpg = definition.id
-  for (const segment of segments) await catalog.addSegment({ vpg, segment, offloaded })
   catalog.addCheckpoints(vpg, checkpoints)
+  for (const segment of segments) await catalog.addSegment({ vpg, segment, offloaded })
 }
 
 /** The same while the store is away: the index goes on from what it said of the store, and says of the log what the log says. */

@@ -15,7 +15,8 @@ import type { VpgTable } from './vpg-table.ts'
 // of it would be a lie, and is what must not be: hence the order, and none after a change that failed.
 //
 // A checkpoint comes into the index from ingest, and only then, usually, into the store. What is sealed while ingest is closing may hold one that
-// nobody has told the index: nothing is noted of that VPG any more.
+// nobody has told the index: nothing is noted of that VPG any more. And of a VPG that the store gives late, rows are added beside serving: what is noted
+// meanwhile is held back until they are there.
 
 export class StopNotes implements Closable {
   readonly #aging: Pick<Aging, 'stop'>
@@ -23,6 +24,9 @@ export class StopNotes implements Closable {
   readonly #table: VpgTable
   readonly #sealedLate = new Set<VpgId>()
   readonly #waiting = new Map<VpgId, StopNote>()
+  /** Of VPGs that are being indexed. */
+  readonly #heldBack = new Map<VpgId, StopNote>()
+  #notKept: (error: unknown) => void = () => undefined
   #keeping: Promise<void> | undefined
   #indexIsWhole = false
   #ingestIsClosing = false
@@ -49,6 +53,7 @@ export class StopNotes implements Closable {
 
   /** The same handlers, heard; `notKept` is told why, where the index does not take a note. */
   watching(handlers: AgingHandlers, notKept: (error: unknown) => void): AgingHandlers {
+    this.#notKept = notKept
     return {
       ...handlers,
       segmentCommitted: notice => {
@@ -56,20 +61,33 @@ export class StopNotes implements Closable {
         handlers.segmentCommitted?.(notice)
       },
       noted: note => {
-        if (!this.#isTrue(note)) return
-        this.#waiting.set(note.vpg, note)
-        this.#keeping ??= this.#keepWaiting().catch(notKept)
+        if (this.#table.get(note.vpg)?.isBeingIndexed === true) this.#heldBack.set(note.vpg, note)
+        else this.#keep(note)
       },
     }
+  }
+
+  /** What the store said of the VPG, late, is in the index. */
+  indexed(vpg: VpgId): void {
+    const note = this.#heldBack.get(vpg)
+    this.#heldBack.delete(vpg)
+    if (note !== undefined) this.#keep(note)
   }
 
   /** Closes aging, and has the index keep what it noted. */
   async close(): Promise<void> {
     const notes = await this.#aging.stop()
     this.#waiting.clear()
+    this.#heldBack.clear()
     await this.#keeping
     const kept = notes.filter(note => this.#isTrue(note))
     if (kept.length > 0) await this.#catalog.keepNotes(kept)
+  }
+
+  #keep(note: StopNote): void {
+    if (!this.#isTrue(note)) return
+    this.#waiting.set(note.vpg, note)
+    this.#keeping ??= this.#keepWaiting().catch(this.#notKept)
   }
 
   async #keepWaiting(): Promise<void> {
@@ -87,6 +105,7 @@ export class StopNotes implements Closable {
   #isTrue({ vpg }: StopNote): boolean {
     const entry = this.#table.get(vpg)
     if (!this.#indexIsWhole || entry === undefined || this.#sealedLate.has(vpg)) return false
-    return entry.fenced === undefined && entry.unreadThrough === undefined && entry.rememberedBecause === undefined
+    const isWhole = entry.unreadThrough === undefined && entry.rememberedBecause === undefined && !entry.isBeingIndexed
+    return entry.fenced === undefined && isWhole
   }
 }

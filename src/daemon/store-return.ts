@@ -103,16 +103,13 @@ function refuseOtherEpoch(entry: VpgEntry | undefined, { definition, epoch }: Op
 
 function addUnknown({ catalog, clock, ingest, table, unknownInLog }: StoreReturnParts, opened: OpenedVpg): Load {
   const vpgs = reconcile([opened], unknownInLog)
-  for (const vpg of vpgs) {
-    table.add(new VpgEntry(vpg.opened, clock))
-    ingest.addVpg(vpg.ingest)
-  }
-  return async () => {
-    for (const vpg of vpgs) {
-      await loadIndex(catalog, opened)
-      catalog.addCheckpoints(opened.definition.id, vpg.logCheckpoints)
-    }
-  }
+  const entry = new VpgEntry(opened, clock)
+  table.add(entry)
+  for (const vpg of vpgs) ingest.addVpg(vpg.ingest)
+  return indexing(entry, async () => {
+    await loadIndex(catalog, opened)
+    for (const { logCheckpoints } of vpgs) catalog.addCheckpoints(opened.definition.id, logCheckpoints)
+  })
 }
 
 /** The streams are where they were, or further on; what people decided is as the store says. */
@@ -124,7 +121,16 @@ function refresh({ catalog, ingest }: StoreReturnParts, entry: VpgEntry, opened:
   entry.refresh(opened)
   if (isRedefined) ingest.updateVpg(definition)
   ingest.offloaded(definition.id, offloaded)
-  return () => loadIndex(catalog, opened)
+  return indexing(entry, () => loadIndex(catalog, opened))
+}
+
+/** Until the load has settled no note of the VPG is kept: aging goes on with it meanwhile, and notes what the index does not have yet. */
+function indexing(entry: VpgEntry, load: Load): Load {
+  entry.isBeingIndexed = true
+  return async () => {
+    await load()
+    entry.isBeingIndexed = false
+  }
 }
 
 /** Beside the checkpoints that agents make meanwhile. */

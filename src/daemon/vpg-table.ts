@@ -27,6 +27,8 @@ export class VpgEntry {
   unreadThrough: Ordinal | undefined
   /** While the store does not give the VPG since the start: why, and what is here was remembered. */
   rememberedBecause: string | undefined
+  /** While rows of it that the store or the log had are still on their way into the index, beside serving; for good where they did not get there. */
+  isBeingIndexed = false
 
   constructor(opened: OpenedVpg, clock: Clock) {
     this.definition = opened.definition

@@ -286,6 +286,7 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
       const late = opened === undefined ? undefined : unpacked(opened)
       const taken = takeVpg(taking, vpg, late).then(isTaken => {
         if (!isTaken || late === undefined) return
+        stop.indexed(vpg)
         log.info({ vpg: late.definition.name }, 'vpgOpened')
         preseeds.resume(table.all().filter(({ definition }) => definition.id === vpg))
         recoveries.serveAll([late])

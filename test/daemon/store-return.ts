@@ -1,10 +1,11 @@
 import t from 'tap'
-import type { OpenedVpg } from '../../src/aging/service.ts'
+import type { OpenedVpg, StopNote } from '../../src/aging/service.ts'
 import { systemClock } from '../../src/base/clock.ts'
 import { Failure } from '../../src/base/failure.ts'
 import { ordinal, vpgId, type VpgId } from '../../src/base/ids.ts'
 import type { Log } from '../../src/daemon/log.ts'
-import { takeStore, type StoreReturnParts } from '../../src/daemon/store-return.ts'
+import { StopNotes } from '../../src/daemon/stop-notes.ts'
+import { takeStore, takeVpg, type StoreReturnParts } from '../../src/daemon/store-return.ts'
 import { VpgEntry, VpgTable } from '../../src/daemon/vpg-table.ts'
 import type { VpgDefinition } from '../../src/timeline/definition.ts'
 import { checkpointNumbers } from '../support/catalog-rows.ts'
@@ -28,7 +29,7 @@ function site(remembered: readonly OpenedVpg[]) {
   const loaded: VpgId[] = []
   const added: string[] = []
   const waiting: (() => void)[] = []
-  const parts: StoreReturnParts = {
+  const parts: StoreReturnParts & { readonly catalog: { loadVpg: StoreReturnParts['catalog']['loadVpg'] } } = {
     catalog: {
       loadVpg: async ({ vpg: id }) => {
         await new Promise<void>(resolve => waiting.push(resolve))
@@ -121,5 +122,42 @@ t.test('the index that has a VPG from before is not loaded again, and is told wh
   const checkpoints = checkpointNumbers(1, 1)
   await takeStore(parts, [{ ...vpg(first), segments, checkpoints, indexedThrough: ordinal(0) }])
   t.same(loaded, [])
-  t.same(added, [`${first}/commit/7`, `${first}/${checkpoints[0]!.ordinal}`])
+  t.same(added, [`${first}/${checkpoints[0]!.ordinal}`, `${first}/commit/7`])
+})
+
+t.test('of a VPG that comes late, known or not, no note is kept before the index has all of it', async t => {
+  for (const isKnown of [true, false]) {
+    const late: OpenedVpg = { ...vpg(first), checkpoints: checkpointNumbers(1, 3) }
+    const { parts, table, added, letOneLoad } = site(isKnown ? [{ ...vpg(first), rememberedBecause: 'refused' }] : [])
+    table.waiting.set(first, 'refused')
+    const kept: (readonly StopNote[])[] = []
+    const keepNotes = async (notes: readonly StopNote[]): Promise<void> => void kept.push(notes)
+    const stop = new StopNotes({ aging: { stop: async () => [] }, catalog: { keepNotes }, table })
+    stop.indexIsWhole()
+    const { noted } = stop.watching({}, error => t.fail(String(error)))
+    const taking = takeVpg(parts, first, late)
+    // Aging goes on with it at once.
+    noted?.({ vpg: first, text: 'as of a commit that is on its way into the index' })
+    noted?.({ vpg: first, text: 'as of the next' })
+    await new Promise(resolve => setImmediate(resolve))
+    t.strictSame(kept, [])
+    await letOneLoad()
+    t.ok(await taking)
+    stop.indexed(first)
+    t.strictSame(kept, [[{ vpg: first, text: 'as of the next' }]])
+    t.strictSame(added, [])
+  }
+})
+
+t.test('nor is one kept where the index did not take it', async t => {
+  const { parts, table } = site([])
+  const kept: (readonly StopNote[])[] = []
+  const keepNotes = async (notes: readonly StopNote[]): Promise<void> => void kept.push(notes)
+  const aging = { stop: async () => [{ vpg: first, text: 'at the stop' }] }
+  const stop = new StopNotes({ aging, catalog: { keepNotes }, table })
+  stop.indexIsWhole()
+  parts.catalog.loadVpg = () => Promise.reject(new Failure('DISK_FAILED', 'no room'))
+  await t.rejects(takeVpg(parts, first, vpg(first)), { code: 'DISK_FAILED' })
+  await stop.close()
+  t.strictSame(kept, [])
 })
