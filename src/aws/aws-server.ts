@@ -8,7 +8,14 @@ import { Failure } from '../base/failure.ts'
 import { standbyPutsShare } from '../base/limits.ts'
 import { MiB } from '../base/units.ts'
 import type { RpcClient } from '../base/rpc.ts'
-import { changedExtents, ImageSources, openImage, type SpoolableImage, type VolumeRange } from '../image/image.ts'
+import {
+  changedExtents,
+  ImageSources,
+  openImage,
+  spoolFailedSentence,
+  type SpoolableImage,
+  type VolumeRange,
+} from '../image/image.ts'
 import type { ImageConfig } from '../image/service.ts'
 import type { StandbyAdvance, StandbyContext, TargetPlan } from '../recovery/target.ts'
 import type { Json } from '../timeline/recovery.ts'
@@ -67,7 +74,11 @@ export class AwsServer implements AwsService {
       attempts: new Attempts(aws.requestTimeoutMillis, clock), // puts are many: they spend a budget of their own
       putters,
       windows,
-      spoolFile: path.join(image.dataDirectory, 'scratch', 'aws.spool'),
+      spool: {
+        fileName: path.join(image.dataDirectory, 'scratch', 'aws.spool'),
+        failed: (cause: unknown) =>
+          this.#notify('told', { vpg: undefined, sentence: spoolFailedSentence(cause), failure: undefined }),
+      },
       accountPace: newPace(),
       newPace,
       ebs: new EbsCalls(clients[0], attempts),

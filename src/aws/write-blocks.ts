@@ -5,7 +5,7 @@ import { Failure } from '../base/failure.ts'
 import { ebsBlockSizeBytes, spoolSizeBytesMin } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
 import { isZero } from '../codec/zeros.ts'
-import { spoolImage, type SpoolableImage, type Spooled, type VolumeRange } from '../image/image.ts'
+import { spoolImage, type SpoolableImage, type Spooled, type SpoolOptions, type VolumeRange } from '../image/image.ts'
 import { mayPass, type Attempts } from './attempts.ts'
 import { blocksByWindow, type BlockSet, type WindowBlocks } from './block-set.ts'
 import { isThrottle } from './failures.ts'
@@ -28,8 +28,7 @@ export interface WriteTools {
   readonly attempts: Attempts
   readonly putters: Putters
   readonly windows: Windows
-  /** Where a spool may lie. */
-  readonly spoolFile: string
+  readonly spool: SpoolOptions
   /** Of the account; every snapshot has its own beside it. */
   readonly accountPace: Pace
   readonly newPace: () => Pace
@@ -124,7 +123,7 @@ class BlockWriter {
   async #spool(): Promise<Spooled | undefined> {
     const { image, volume } = this.#blocks
     if (image.unfoldedSizeBytes < spoolSizeBytesMin) return undefined
-    return await spoolImage(image, new Set([volume]), this.#tools.spoolFile, this.#failing.signal)
+    return await spoolImage(image, new Set([volume]), this.#tools.spool, this.#failing.signal)
   }
 
   /** Reads the window's blocks and begins to put them. */

@@ -415,7 +415,7 @@ function lateHandlers(holder: { later: AgingHandlers }): AgingHandlers {
 function tellLive(log: Log, name: keyof LiveNotices, value: object): void {
   if (name === 'keepProgress') return
   if (name === 'requestFailed') log.error(value, 'liveRequestFailed')
-  else if (name === 'scratchNotFound') log.warn(value, name)
+  else if (name === 'scratchNotFound' || name === 'spoolFailed') log.warn(value, name)
   else log.info(value, name)
 }
 

@@ -4,6 +4,7 @@ import { Failure } from '../base/failure.ts'
 import { alignDown, sectorSizeBytes } from '../base/units.ts'
 import { indexWrites, Layers, noData, PackReader, type Bucket, type WriteIndex } from '../mirror/mirror.ts'
 import type { RecordSource } from '../segment/record-source.ts'
+import type { ByteRange } from '../store/object-store.ts'
 import { unpackTail, type TailRecord } from '../segment/segment.ts'
 import type { Checkpoint, CheckpointVolume } from '../timeline/checkpoint.ts'
 import { lastDeltaEnd } from '../timeline/deltas.ts'
@@ -25,7 +26,7 @@ import type {
   PieceSink,
   Spool,
   SpoolableImage,
-  SpoolFile,
+  SpooledRegion,
   SpoolPlaces,
   VolumeRange,
   VolumeRun,
@@ -49,7 +50,7 @@ export { openWritingThread } from './writing-thread.ts'
 export { changedExtents, type ChangedExtents } from './changed-extents.ts'
 export { ImageSources } from './image-sources.ts'
 export { hashBlocks, type BlockRun } from './hash-blocks.ts'
-export { spoolImage, type Spooled } from './spool-image.ts'
+export { spoolFailedSentence, spoolImage, type Spooled, type SpoolOptions } from './spool-image.ts'
 export { spoolInThread } from './spool-thread.ts'
 export type { Image, ImageTools, PieceSink, SpoolableImage, VolumeRange, VolumeRun } from './types.ts'
 
@@ -94,16 +95,28 @@ function reachesInto(range: StreamRange, from: PositionVector, to: PositionVecto
   )
 }
 
-/** Where a region's unfolded writes begin in a spool. */
-interface SpooledRegion {
-  readonly file: SpoolFile
-  readonly startBytes: number
-}
-
 function dataSizeBytesOf({ count, length, rawOffsetBytes }: WriteIndex): number {
   let sectors = 0
   for (let piece = 0; piece < count; piece++) if (rawOffsetBytes[piece] !== noData) sectors += length[piece]!
   return sectors * sectorSizeBytes
+}
+
+/** Fills the target with what the unfolded fragments have of the range, and zeros; false, and the spool is used no more, where it cannot be read. */
+async function fillFromSpool(
+  resolved: ResolvedRegion,
+  spooled: SpooledRegion,
+  unfolded: readonly number[],
+  range: ByteRange,
+  target: Uint8Array,
+): Promise<boolean> {
+  const [run] = spooledRuns(resolved, unfolded, range, spooled.startBytes, Infinity)
+  try {
+    await readSpooled(spooled.file, run, range.startBytes, target)
+    return true
+  } catch (error) {
+    spooled.drop(error)
+    return false
+  }
 }
 
 interface NumberedBucket extends Bucket {
@@ -180,15 +193,12 @@ class OpenImage implements SpoolableImage {
     const range = { startBytes, endBytes: startBytes + target.length }
     const wanted = fragmentsWithData(resolved, range.startBytes, range.endBytes)
     let others = wanted
-    if (spooled === undefined) target.fill(0)
-    else {
-      const unfolded = wanted.filter(fragment => isUnfolded(resolved, fragment))
-      const [run] = spooledRuns(resolved, unfolded, range, spooled.startBytes, Infinity)
-      await readSpooled(spooled.file, run, startBytes, target)
+    const unfolded = spooled === undefined ? [] : wanted.filter(fragment => isUnfolded(resolved, fragment))
+    if (spooled !== undefined && (await fillFromSpool(resolved, spooled, unfolded, range, target))) {
       signal.throwIfAborted()
       if (unfolded.length === wanted.length) return
       others = wanted.filter(fragment => !isUnfolded(resolved, fragment))
-    }
+    } else target.fill(0)
     await this.#units.each(resolved, others, range, signal, (fragment, bytes) => {
       const fragmentStart = resolved.fragments.start[fragment]! * sectorSizeBytes
       target.set(bytes, Math.max(0, fragmentStart - startBytes))
@@ -315,9 +325,15 @@ class OpenImage implements SpoolableImage {
 
   #spooled(volume: number, region: number): SpooledRegion | undefined {
     if (this.#spool === undefined) return undefined
-    const { places, file } = this.#spool
-    const startBytes = places.startBytes[this.#buckets.get(volume)?.get(region)?.number ?? -1] ?? -1
-    return startBytes < 0 ? undefined : { file, startBytes }
+    const spool = this.#spool
+    const startBytes = spool.places.startBytes[this.#buckets.get(volume)?.get(region)?.number ?? -1] ?? -1
+    if (startBytes < 0) return undefined
+    const drop = (cause: unknown): void => {
+      if (this.#spool !== spool) return
+      this.#spool = undefined
+      spool.failed(cause)
+    }
+    return { file: spool.file, startBytes, drop }
   }
 
   #included(volume: number): CheckpointVolume {

@@ -3,7 +3,7 @@ import { readFragments, settleAll, Uint32Column, type WriteIndex } from '../mirr
 import type { RecordSource } from '../segment/record-source.ts'
 import { firstEndingAfter, hasData, imagePace, isUnfolded, type ResolvedRegion } from './resolved-region.ts'
 import { spooledRuns } from './spool.ts'
-import type { PieceSink, SpoolFile, VolumeRange } from './types.ts'
+import type { PieceSink, SpooledRegion, VolumeRange } from './types.ts'
 import { UnfoldedPieces } from './unfolded-pieces.ts'
 
 /** Regions under way at once: the next one's index is read while this one's data comes in. */
@@ -17,8 +17,8 @@ export interface ScatterRequest {
   readonly resolve: (region: number) => Promise<ResolvedRegion>
   readonly index: WriteIndex
   readonly sources: readonly RecordSource[]
-  /** Of the region, where its unfolded writes are in a spool: the file, and where in it they begin. */
-  readonly spooled: (region: number) => { readonly file: SpoolFile; readonly startBytes: number } | undefined
+  /** Of the region, where its unfolded writes are in a spool. */
+  readonly spooled: (region: number) => SpooledRegion | undefined
   readonly range: VolumeRange
   readonly regionSizeBytes: number
   readonly sink: PieceSink
@@ -45,6 +45,13 @@ export async function scatterVolume(request: ScatterRequest): Promise<void> {
       endBytes: Math.min(regionSizeBytes, range.endBytes - regionOffsetBytes),
     }
     const spooled = request.spooled(region)
+    const noteUnfolded = (fragment: number): void => {
+      const piece = fragments.piece[fragment]!
+      const placed = clip(fragments.start[fragment]!, fragments.length[fragment]!, regionOffsetBytes, range)
+      const offsetInPiece = placed.offsetBytes - regionOffsetBytes - pieces.start[piece]! * sectorSizeBytes
+      const at = pieces.rawOffsetBytes[piece]! + offsetInPiece
+      unfolded.add(pieces.unit[piece]!, at, placed.offsetBytes, placed.sizeBytes)
+    }
     const wanted = new Uint32Column()
     const wantedOfSpool: number[] = []
     let sizeBytes = 0
@@ -52,15 +59,12 @@ export async function scatterVolume(request: ScatterRequest): Promise<void> {
     for (let fragment = first; fragment < fragments.count; fragment++) {
       if (fragments.start[fragment]! * sectorSizeBytes >= own.endBytes) break
       if (!hasData(resolved, fragment)) continue
-      const piece = fragments.piece[fragment]!
       const placed = clip(fragments.start[fragment]!, fragments.length[fragment]!, regionOffsetBytes, range)
       if (placed.sizeBytes <= 0) continue
       sizeBytes += placed.sizeBytes
-      const rawOffsetBytes = pieces.rawOffsetBytes[piece]!
-      const offsetInPiece = placed.offsetBytes - regionOffsetBytes - pieces.start[piece]! * sectorSizeBytes
       if (!isUnfolded(resolved, fragment)) wanted.push(fragment)
       else if (spooled !== undefined) wantedOfSpool.push(fragment)
-      else unfolded.add(pieces.unit[piece]!, rawOffsetBytes + offsetInPiece, placed.offsetBytes, placed.sizeBytes)
+      else noteUnfolded(fragment)
     }
     progress.totalBytes -= regionSizeBytes - sizeBytes
     const take = (fragment: number, unit: Uint8Array): void => {
@@ -75,10 +79,18 @@ export async function scatterVolume(request: ScatterRequest): Promise<void> {
     if (spooled !== undefined) {
       const runs = spooledRuns(resolved, wantedOfSpool, own, spooled.startBytes, spoolRunSizeBytesMax)
       const memory = new Uint8Array(Math.max(0, ...runs.map(run => run.sizeBytes)))
-      for (const { offsetBytes, sizeBytes: runSizeBytes, parts } of runs) {
+      let givenCount = 0
+      for (const { offsetBytes, sizeBytes: runSizeBytes, parts, fragmentCount } of runs) {
         signal.throwIfAborted()
         const bytes = memory.subarray(0, runSizeBytes)
-        await spooled.file.read(bytes, offsetBytes)
+        try {
+          await spooled.file.read(bytes, offsetBytes)
+        } catch (error) {
+          spooled.drop(error)
+          wantedOfSpool.slice(givenCount).forEach(noteUnfolded)
+          break
+        }
+        givenCount += fragmentCount
         for (let part = 0, at = 0; part < parts.length; at += parts[part++]!.sizeBytes)
           sink.piece(regionOffsetBytes + parts[part]!.startBytes, bytes.subarray(at, at + parts[part]!.sizeBytes))
         progress.doneBytes += runSizeBytes

@@ -2,7 +2,15 @@ import * as path from 'node:path'
 import { spoolFreeShareMax, spoolSizeBytesMax } from '../base/limits.ts'
 import { realDisk, UnnamedFile } from '../disk/disk.ts'
 import { PieceBuffer, pieceBufferMemorySizeBytes } from './piece-buffer.ts'
+import { checkedSpoolFile, SpoolSums } from './spool-sums.ts'
 import type { PieceSink, SpoolableImage, SpoolPlaces } from './types.ts'
+
+export interface SpoolOptions {
+  /** Its name for a moment. */
+  readonly fileName: string
+  /** Told once, when the spool could not be read and the image is read without it from there on. */
+  readonly failed: (cause: unknown) => void
+}
 
 /** A spool that an image is read from. */
 export interface Spooled {
@@ -17,14 +25,14 @@ export interface Spooled {
 export async function spoolImage(
   image: SpoolableImage,
   volumes: ReadonlySet<number>,
-  fileName: string,
+  options: SpoolOptions,
   signal: AbortSignal,
 ): Promise<Spooled | undefined> {
-  const file = createSpoolFile(fileName)
+  const file = createSpoolFile(options.fileName)
   if (file === undefined) return undefined
   try {
-    const places = await fillSpoolFile(image, volumes, { file, directory: path.dirname(fileName) }, signal)
-    if (places !== undefined) return useSpool(image, places, file)
+    const filled = await fillSpoolFile(image, volumes, { file, directory: path.dirname(options.fileName) }, signal)
+    if (filled !== undefined) return useSpool(image, filled, file, options)
   } catch (error) {
     await file.close()
     throw error
@@ -42,8 +50,13 @@ export function createSpoolFile(name: string): UnnamedFile | undefined {
   }
 }
 
-export function useSpool(image: SpoolableImage, places: SpoolPlaces, file: UnnamedFile): Spooled {
-  image.useSpool({ places, file })
+export function useSpool(
+  image: SpoolableImage,
+  { places, sums }: FilledSpool,
+  file: UnnamedFile,
+  { failed }: SpoolOptions,
+): Spooled {
+  image.useSpool({ places, file: checkedSpoolFile(file, new SpoolSums(places.sizeBytes, sums)), failed })
   return {
     close: async () => {
       image.useSpool(undefined)
@@ -52,42 +65,58 @@ export function useSpool(image: SpoolableImage, places: SpoolPlaces, file: Unnam
   }
 }
 
+/** For people. */
+export function spoolFailedSentence(cause: unknown): string {
+  const why = cause instanceof Error ? cause.message : String(cause)
+  return `the spool of an image, in the data directory, could not be read: it is used no more, and reads are slower (${why})`
+}
+
+export interface FilledSpool {
+  readonly places: SpoolPlaces
+  /** Of SpoolSums. */
+  readonly sums: SharedArrayBuffer
+}
+
 /** Writes the spool to the file; undefined where there is no room for it, or the disk fails. */
 export async function fillSpoolFile(
   image: SpoolableImage,
   volumes: ReadonlySet<number>,
   { file, directory }: { readonly file: UnnamedFile; readonly directory: string },
   signal: AbortSignal,
-): Promise<SpoolPlaces | undefined> {
-  const filled: { places?: SpoolPlaces; sink?: SpoolSink } = {}
+): Promise<FilledSpool | undefined> {
+  const begun: { places?: SpoolPlaces; sink?: SpoolSink } = {}
   try {
     const begin = (places: SpoolPlaces): PieceSink => {
       if (places.sizeBytes > spoolSizeBytesMax || places.sizeBytes > spoolFreeShareMax * realDisk.freeBytes(directory))
         throw new DiskRefused()
-      filled.places = places
-      return (filled.sink = new SpoolSink(file))
+      begun.places = places
+      return (begun.sink = new SpoolSink(file, places.sizeBytes))
     }
     await image.fillSpool(volumes, begin, signal)
-    filled.sink?.flush()
+    begun.sink?.flush()
   } catch (error) {
     if (error instanceof DiskRefused) return undefined
     throw error
   }
-  return filled.places
+  const { places, sink } = begun
+  return places === undefined || sink === undefined ? undefined : { places, sums: sink.sums.memory }
 }
 
 /** What the disk said, or would: then there is no spool. */
 class DiskRefused extends Error {}
 
 class SpoolSink implements PieceSink {
+  readonly sums: SpoolSums
   readonly #file: UnnamedFile
   readonly #buffer = new PieceBuffer(new ArrayBuffer(pieceBufferMemorySizeBytes))
 
-  constructor(file: UnnamedFile) {
+  constructor(file: UnnamedFile, sizeBytes: number) {
     this.#file = file
+    this.sums = new SpoolSums(sizeBytes)
   }
 
   piece(offsetBytes: number, bytes: Uint8Array): void {
+    this.sums.add(offsetBytes, bytes)
     for (let done = 0; done < bytes.length;) {
       const taken = this.#buffer.add(offsetBytes + done, bytes.subarray(done))
       if (taken === 0) this.flush()

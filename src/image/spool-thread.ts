@@ -6,8 +6,8 @@ import { onAbort } from '../base/abort.ts'
 import { failureFromRecord, type FailureRecord } from '../base/failure.ts'
 import { threadYoungSizeMiBMax } from '../base/limits.ts'
 import type { StoreConfig } from '../store/object-store.ts'
-import { createSpoolFile, useSpool, type Spooled } from './spool-image.ts'
-import type { SpoolableImage, SpoolPlaces } from './types.ts'
+import { createSpoolFile, useSpool, type FilledSpool, type Spooled, type SpoolOptions } from './spool-image.ts'
+import type { SpoolableImage } from './types.ts'
 
 export interface SpoolWorkerData {
   readonly store: StoreConfig
@@ -23,7 +23,7 @@ export interface SpoolWorkerData {
 /** What the thread says once. */
 export interface SpoolEnd {
   /** Undefined: there is no room. */
-  readonly places?: SpoolPlaces | undefined
+  readonly filled?: FilledSpool | undefined
   readonly failure?: FailureRecord
 }
 
@@ -38,16 +38,16 @@ export async function spoolInThread(
   plan: ImagePlan,
   volumes: readonly number[],
   sources: SpoolSources,
-  fileName: string,
+  options: SpoolOptions,
   signal: AbortSignal,
 ): Promise<Spooled | undefined> {
   signal.throwIfAborted()
-  const file = createSpoolFile(fileName)
+  const file = createSpoolFile(options.fileName)
   if (file === undefined) return undefined
-  const directory = path.dirname(fileName)
+  const directory = path.dirname(options.fileName)
   try {
-    const places = await fill({ ...sources, plan, volumes, descriptor: file.descriptor, directory }, signal)
-    if (places !== undefined) return useSpool(image, places, file)
+    const filled = await fill({ ...sources, plan, volumes, descriptor: file.descriptor, directory }, signal)
+    if (filled !== undefined) return useSpool(image, filled, file, options)
   } catch (error) {
     await file.close()
     throw error
@@ -57,17 +57,17 @@ export async function spoolInThread(
 }
 
 /** On return, and where it rejects, nothing writes to the file any more. */
-async function fill(workerData: SpoolWorkerData, signal: AbortSignal): Promise<SpoolPlaces | undefined> {
+async function fill(workerData: SpoolWorkerData, signal: AbortSignal): Promise<FilledSpool | undefined> {
   const resourceLimits = { maxYoungGenerationSizeMb: threadYoungSizeMiBMax }
   const worker = new Worker(new URL('./spool-worker.js', import.meta.url), { workerData, resourceLimits })
   const ended = new Promise<void>(resolve => worker.once('exit', () => resolve()))
   const forget = onAbort(signal, () => void worker.terminate())
   try {
-    const gone = ended.then((): SpoolEnd => ({ places: undefined }))
+    const gone = ended.then((): SpoolEnd => ({ filled: undefined }))
     const end = await Promise.race([once(worker, 'message').then(([said]) => said as SpoolEnd), gone])
     signal.throwIfAborted()
     if (end.failure !== undefined) throw failureFromRecord(end.failure)
-    return end.places
+    return end.filled
   } finally {
     forget()
     await worker.terminate()

@@ -23,7 +23,7 @@ async function run({ store, dataDirectory, plan, volumes, descriptor, directory 
   try {
     const image = await openImage(plan, sources.tools(cacheSizeBytes), signal)
     const file = UnnamedFile.of(descriptor)
-    return { places: await fillSpoolFile(image, new Set(volumes), { file, directory }, signal) }
+    return { filled: await fillSpoolFile(image, new Set(volumes), { file, directory }, signal) }
   } catch (error) {
     if (error instanceof Failure) return { failure: failureToRecord(error) }
     throw error

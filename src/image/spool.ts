@@ -12,6 +12,7 @@ import type { UnfoldedPieces } from './unfolded-pieces.ts'
 //   | volume 1, region 0: its live bytes, ascending | volume 1, region 3 | volume 2, region 0 | ...
 //
 // There are no gaps: where a piece stands is told by how much of its region's lies before it. The file has no name, is never synced, and is gone with its process.
+// It is a second copy: where a read of it fails, or is not what was written (see spool-sums.ts), the image is read from the batches again.
 
 /** Where everything will stand; adds every live piece of these volumes, with its place in the spool. */
 export async function planSpool(
@@ -69,6 +70,8 @@ export interface SpooledRun {
   readonly sizeBytes: number
   /** Ascending; one behind the other in the run. Neighbours in the volume are one. */
   readonly parts: readonly SpooledPart[]
+  /** Of the fragments that were asked for, how many it has. */
+  readonly fragmentCount: number
 }
 
 /**
@@ -86,10 +89,12 @@ export function spooledRuns(
   let parts: SpooledPart[] = []
   let runOffsetBytes = 0
   let runSizeBytes = 0
+  let fragmentCount = 0
   const endRun = (): void => {
-    if (runSizeBytes > 0) runs.push({ offsetBytes: runOffsetBytes, sizeBytes: runSizeBytes, parts })
+    if (runSizeBytes > 0) runs.push({ offsetBytes: runOffsetBytes, sizeBytes: runSizeBytes, parts, fragmentCount })
     parts = []
     runSizeBytes = 0
+    fragmentCount = 0
   }
   for (const fragment of fragments) {
     const part = partOf(resolved, fragment, range)
@@ -104,6 +109,7 @@ export function spooledRuns(
       parts[parts.length - 1] = { startBytes: last.startBytes, sizeBytes: last.sizeBytes + part.sizeBytes }
     else parts.push(part)
     runSizeBytes += part.sizeBytes
+    fragmentCount++
   }
   endRun()
   return runs

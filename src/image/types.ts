@@ -61,7 +61,7 @@ export interface Image {
 
 /** The bytes of a spool, wherever they are. */
 export interface SpoolFile {
-  /** Fills the whole target. */
+  /** Fills the whole target, or rejects: with the system's error, or where it cannot be what was written. */
   read(target: Uint8Array, offsetBytes: number): Promise<void>
 }
 
@@ -75,6 +75,16 @@ export interface SpoolPlaces {
 export interface Spool {
   readonly places: SpoolPlaces
   readonly file: SpoolFile
+  /** It could not be read: the image is read without it from here on. Told once. */
+  readonly failed: (cause: unknown) => void
+}
+
+/** Where a region's unfolded writes begin in a spool. */
+export interface SpooledRegion {
+  readonly file: SpoolFile
+  readonly startBytes: number
+  /** After a read of it has failed: the image uses the spool no more. */
+  drop(cause: unknown): void
 }
 
 /** One of which a spool can be made. */
@@ -87,6 +97,9 @@ export interface SpoolableImage extends Image {
    * Gives what is live of such writes of these volumes to the sink, with its places in the spool (see spool.ts), which are told first. Each batch is read once.
    */
   fillSpool(volumes: ReadonlySet<number>, begin: (places: SpoolPlaces) => PieceSink, signal: AbortSignal): Promise<void>
-  /** From here on such writes are read from the spool, which an image of the same plan has filled; undefined: from their sources, as before. */
+  /**
+   * From here on such writes are read from the spool, which an image of the same plan has filled; undefined, or after a read of it has failed: from their sources, as
+   * before.
+   */
   useSpool(spool: Spool | undefined): void
 }

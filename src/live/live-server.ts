@@ -5,7 +5,14 @@ import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
 import { liveImagesMax } from '../base/limits.ts'
 import { realDisk } from '../disk/disk.ts'
-import { changedExtents, ImageSources, openImage, spoolInThread, type ChangedExtents } from '../image/image.ts'
+import {
+  changedExtents,
+  ImageSources,
+  openImage,
+  spoolFailedSentence,
+  spoolInThread,
+  type ChangedExtents,
+} from '../image/image.ts'
 import { NbdServer, type NbdEvents, type NbdListen } from '../nbd/nbd.ts'
 import { onDisk } from './on-disk.ts'
 import { Attachment, needsImage, type AttachmentTools } from './attachment.ts'
@@ -161,8 +168,9 @@ export class LiveServer implements LiveService {
       openImage: (plan, signal) => openImage(plan, sources.tools(config.cacheSizeBytes), signal),
       spool: (image, plan, volumes, signal) => {
         const { store, dataDirectory } = config
-        const file = path.join(dataDirectory, 'scratch', 'live.spool')
-        return spoolInThread(image, plan, volumes, { store, dataDirectory }, file, signal)
+        const fileName = path.join(dataDirectory, 'scratch', 'live.spool')
+        const failed = (cause: unknown): void => this.#notify('spoolFailed', { sentence: spoolFailedSentence(cause) })
+        return spoolInThread(image, plan, volumes, { store, dataDirectory }, { fileName, failed }, signal)
       },
     }
   }

@@ -115,6 +115,8 @@ export interface LiveNotices {
   }
   clients: { readonly exportName: string; readonly connectionCount: number }
   clientRefused: { readonly address: string; readonly reason: string }
+  /** An image is read without its spool from here on. */
+  spoolFailed: { readonly sentence: string }
   /** Of a recovery that was ready, when it is removed: where its file system is only not mounted, what is in it is nobody's from then on. */
   scratchNotFound: { readonly id: string; readonly directory: string }
   keepProgress: {

@@ -1,9 +1,18 @@
+import assert from 'node:assert'
 import * as fs from 'node:fs'
 import * as path from 'node:path'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { KiB, MiB } from '../../src/base/units.ts'
 import { Failure } from '../../src/base/failure.ts'
-import { ImageSources, openImage, spoolImage, spoolInThread } from '../../src/image/image.ts'
+import {
+  ImageSources,
+  openImage,
+  spoolImage,
+  spoolInThread,
+  type SpoolableImage,
+  type SpoolOptions,
+} from '../../src/image/image.ts'
+import { createSpoolFile, fillSpoolFile, useSpool } from '../../src/image/spool-image.ts'
 import { planIn } from '../support/image-plan.ts'
 import { batchRecord, randomFrom, someVpg } from '../support/segment-records.ts'
 import { commitKey, SegmentBuilder } from '../../src/segment/segment.ts'
@@ -16,6 +25,8 @@ import { readVolume, TestTimeline } from '../support/mirror-timeline.ts'
 
 const { signal } = new AbortController()
 const volumes = [{ number: 1, sizeBytes: 500 * KiB, included: true }]
+
+const optionsOf = (fileName: string): SpoolOptions => ({ fileName, failed: () => assert.fail('the spool failed') })
 
 /** Nothing is folded: three segments, and a tail. */
 async function prepare(directory: string) {
@@ -35,7 +46,7 @@ async function prepare(directory: string) {
 t.test('a spool is made by one pass over what is not folded, and reads then touch no batch of it', async t => {
   const { image, reads } = await prepare(t.testdir())
   const before = reads()
-  const spooled = await spoolImage(image, new Set([1]), path.join(t.testdirName, 'spool'), signal)
+  const spooled = await spoolImage(image, new Set([1]), optionsOf(path.join(t.testdirName, 'spool')), signal)
   t.not(spooled, undefined)
   const filled = reads()
   t.equal(Math.max(...filled.map((count, batch) => count - before[batch]!)), 1)
@@ -50,7 +61,7 @@ t.test('a spool has no name, so that nobody need remove what a killed process ha
   const { image } = await prepare(t.testdir())
   const name = path.join(t.testdirName, 'spool')
   fs.writeFileSync(name, 'of a process that was killed before its file had no name')
-  const spooled = await spoolImage(image, new Set([1]), name, signal)
+  const spooled = await spoolImage(image, new Set([1]), optionsOf(name), signal)
   t.not(spooled, undefined)
   t.notOk(fs.existsSync(name))
   await spooled?.close()
@@ -60,7 +71,7 @@ t.test('where the disk takes no spool, the image is read as before', async t => 
   const { image } = await prepare(t.testdir({ file: '' }))
   const name = path.join(t.testdirName, 'file', 'spool')
   const before = await readVolume(image, 1, seeded(1))
-  t.equal(await spoolImage(image, new Set([1]), name, signal), undefined)
+  t.equal(await spoolImage(image, new Set([1]), optionsOf(name), signal), undefined)
   t.equal(Buffer.compare(await readVolume(image, 1, seeded(1)), before), 0)
 })
 
@@ -79,7 +90,7 @@ async function planOfSegment(directory: string): Promise<{ plan: ImagePlan; obje
   const options = { epoch: 1, commitNumber: 1, nonce: Buffer.alloc(16), createdAtMicros: 1 }
   const builder = new SegmentBuilder({ vpg: someVpg, ...options, capacityBytes: 8 * MiB })
   for (let batch = 0; batch < 40; batch++) {
-    const place = () => 4096 * Math.floor(random() * 250)
+    const place = () => 4096 * Math.floor(random() * 1000)
     const writes = Array.from({ length: 8 }, () => ({
       ...{ volume: 1, offsetBytes: place(), lengthBytes: 8192, zero: random() < 0.2 },
     }))
@@ -94,7 +105,7 @@ async function planOfSegment(directory: string): Promise<{ plan: ImagePlan; obje
   fs.writeFileSync(objectFile, body)
   const segments = [{ ...span, object: { key, sizeBytes: body.length } }]
   const vector = [{ stream: 1, generation: 1, sequence: sequence(320) }]
-  const checkpoint = { ...folded.checkpoint, vector, volumes: [{ number: 1, sizeBytes: MiB, included: true }] }
+  const checkpoint = { ...folded.checkpoint, vector, volumes: [{ number: 1, sizeBytes: 4 * MiB, included: true }] }
   return {
     plan: { ...folded, checkpoint, state: { ...folded.state, deltas: [], segments }, segmentsFrom: [] },
     objectFile,
@@ -108,15 +119,15 @@ t.test('a thread of its own makes the spool of an image that another one reads',
   const sources = await ImageSources.open(store, directory, undefined)
   t.teardown(() => sources.close())
   const image = await openImage(plan, sources.tools(0), signal)
-  const before = new Uint8Array(MiB)
+  const before = new Uint8Array(4 * MiB)
   await image.read(1, 0, before, signal)
   t.ok(before.some(byte => byte !== 0))
   const begin = (at: AbortSignal) =>
-    spoolInThread(image, plan, [1], { store, dataDirectory: directory }, path.join(directory, 'spool'), at)
+    spoolInThread(image, plan, [1], { store, dataDirectory: directory }, optionsOf(path.join(directory, 'spool')), at)
   const spooled = await begin(signal)
   t.not(spooled, undefined)
   fs.renameSync(objectFile, `${objectFile}.away`)
-  const after = new Uint8Array(MiB)
+  const after = new Uint8Array(4 * MiB)
   await image.read(1, 0, after, signal)
   t.equal(Buffer.compare(after, before), 0)
   await spooled?.close()
@@ -127,4 +138,107 @@ t.test('a thread of its own makes the spool of an image that another one reads',
   const ended = begin(abort.signal)
   abort.abort(new Failure('CLOSING', 'nobody reads it any more'))
   await t.rejects(ended, { code: 'CLOSING' })
+})
+
+/** One region with more of a spool than is read of it at once, and its bytes. */
+async function prepareSpool(t: Test) {
+  const directory = path.resolve(t.testdir())
+  const { plan } = await planOfSegment(directory)
+  const sources = await ImageSources.open(
+    { kind: 'directory', directory: path.join(directory, 'store') },
+    directory,
+    undefined,
+  )
+  const image = await openImage(plan, sources.tools(0), signal)
+  const right = await bytesOf(image)
+  const failures: unknown[] = []
+  const options = { fileName: path.join(directory, 'spool'), failed: (cause: unknown) => failures.push(cause) }
+  const file = createSpoolFile(options.fileName)!
+  t.teardown(async () => {
+    await file.close()
+    await sources.close()
+  })
+  const filled = (await fillSpoolFile(image, new Set([1]), { file, directory }, signal))!
+  t.ok(filled.places.sizeBytes > MiB)
+  return { image, file, filled, options, failures, right }
+}
+
+async function bytesOf(image: SpoolableImage): Promise<Uint8Array> {
+  const bytes = new Uint8Array(4 * MiB)
+  await image.read(1, 0, bytes, signal)
+  return bytes
+}
+
+/** Fails where a byte is given twice. */
+async function scatteredOf(image: SpoolableImage): Promise<Uint8Array> {
+  const bytes = new Uint8Array(4 * MiB)
+  let sizeBytes = 0
+  const piece = (offsetBytes: number, given: Uint8Array): void => {
+    bytes.set(given, offsetBytes)
+    sizeBytes += given.length
+  }
+  await image.scatter(1, { startBytes: 0, endBytes: 4 * MiB }, { piece, progress: () => undefined }, signal)
+  let dataSizeBytes = 0
+  for await (const { startBytes, endBytes } of image.extents(1, signal)) dataSizeBytes += endBytes - startBytes
+  assert.equal(sizeBytes, dataSizeBytes)
+  return bytes
+}
+
+for (const [how, readAll] of [
+  ['read', bytesOf],
+  ['scattered', scatteredOf],
+] as const) {
+  t.test(
+    `what the disk has changed of a spool is not served: the batches are ${how}, and the spool no more`,
+    async t => {
+      const { image, file, filled, options, failures, right } = await prepareSpool(t)
+      const { sizeBytes } = filled.places
+      const atBytes = (part: number): number => Math.floor(part * (sizeBytes - 1))
+      for (const offsetBytes of [0, 0.3, 0.8, 1].map(atBytes)) {
+        failures.length = 0
+        useSpool(image, filled, file, options)
+        t.equal(Buffer.compare(await readAll(image), right), 0)
+        t.strictSame(failures, [])
+        const byte = new Uint8Array(1)
+        fs.readSync(file.descriptor, byte, 0, 1, offsetBytes)
+        fs.writeSync(file.descriptor, Uint8Array.of(byte[0]! ^ 16), 0, 1, offsetBytes)
+        t.equal(Buffer.compare(await readAll(image), right), 0)
+        t.match(failures, [{ code: 'DISK_FAILED' }])
+        t.equal(Buffer.compare(await readAll(image), right), 0)
+        t.equal(failures.length, 1)
+        fs.writeSync(file.descriptor, byte, 0, 1, offsetBytes)
+      }
+    },
+  )
+
+  t.test(`where a spool cannot be read, the batches are ${how}, and the spool no more`, async t => {
+    const { image, file, filled, options, failures, right } = await prepareSpool(t)
+    for (const goodCount of [0, 1]) {
+      let count = 0
+      const read = (target: Uint8Array, offsetBytes: number): Promise<void> =>
+        count++ < goodCount ? file.read(target, offsetBytes) : Promise.reject(new Error('EIO'))
+      image.useSpool({ places: filled.places, file: { read }, failed: options.failed })
+      for (let round = 0; round < 3; round++) t.equal(Buffer.compare(await readAll(image), right), 0)
+      t.equal(count, goodCount + 1)
+    }
+    t.match(failures, [{ message: 'EIO' }, { message: 'EIO' }])
+    t.equal(failures.length, 2)
+    useSpool(image, filled, file, options)
+    fs.ftruncateSync(file.descriptor, 1000)
+    t.equal(Buffer.compare(await readAll(image), right), 0)
+    t.match(failures[2], { code: 'DISK_FAILED' })
+  })
+}
+
+t.test('a part of a spool is checked with the blocks around it', async t => {
+  const { image, file, filled, options, failures, right } = await prepareSpool(t)
+  useSpool(image, filled, file, options)
+  const random = seeded(3)
+  for (let count = 0; count < 300; count++) {
+    const offsetBytes = 512 * random(8192)
+    const target = new Uint8Array(Math.min(4 * MiB - offsetBytes, 512 * (1 + random(64))))
+    await image.read(1, offsetBytes, target, signal)
+    assert.equal(Buffer.compare(target, right.subarray(offsetBytes, offsetBytes + target.length)), 0)
+  }
+  t.strictSame(failures, [])
 })

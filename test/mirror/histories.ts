@@ -73,7 +73,8 @@ async function faultsOf(seed: number, scratchDirectory: string): Promise<string[
       }
     }
     await compare('by its sources')
-    const spooled = await spoolImage(image, new Set([1, 4]), path.join(scratchDirectory, 'spool'), signal)
+    const spool = { fileName: path.join(scratchDirectory, 'spool'), failed: () => faults.push('the spool failed') }
+    const spooled = await spoolImage(image, new Set([1, 4]), spool, signal)
     if (spooled === undefined) faults.push('there was no room for a spool')
     await compare('by a spool of two volumes')
     await spooled?.close()

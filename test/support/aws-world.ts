@@ -277,7 +277,7 @@ export class AwsWorld {
       attempts: new Attempts(config.requestTimeoutMillis, clock),
       putters,
       windows,
-      spoolFile: '/nowhere',
+      spool: { fileName: '/nowhere', failed: () => undefined },
       accountPace: new Pace(config.putsPerSecondMax, clock),
       newPace: () => new Pace(config.putsPerSecondMax, clock),
       ebs: new EbsCalls(ebsClient, attempts),
