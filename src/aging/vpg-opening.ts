@@ -2,10 +2,13 @@ import { Failure, failedWith } from '../base/failure.ts'
 import type { Ordinal, VpgId } from '../base/ids.ts'
 import { Permits } from '../base/permits.ts'
 import {
+  announcedName,
   encodeCheckpoints,
+  listAnnounced,
   listVpgs,
   removeRemains,
   VpgCommits,
+  type NewestCommit,
   type OpenedCommits,
   type VpgBrief,
   type VpgContents,
@@ -33,6 +36,12 @@ export interface Opened {
   readonly vpg: PackedVpg | undefined
 }
 
+interface AdoptionTerms {
+  readonly adopt: boolean
+  /** Throws where it is not to be taken from this owner. */
+  readonly refuse: (vpg: VpgId, newest: NewestCommit) => void
+}
+
 export interface VpgOpeningOptions {
   readonly notes?: readonly StopNote[] | undefined
   /** See OpeningTerms. */
@@ -51,6 +60,8 @@ export class VpgOpening {
   /** Of VPGs that were not looked for yet. */
   readonly #notes: Map<VpgId, StopNote>
   #listedCount: number | undefined
+  /** Takeovers that were announced before this process opened anything; undefined where nothing is taken over, or the store does not say. */
+  #announcedBefore: ReadonlySet<string> | undefined
 
   /** VPGs are put into `vpgs` as they are opened. */
   constructor(tools: AgingTools, vpgs: Map<VpgId, VpgAging>, { notes = [], wholeSizeBytesMax }: VpgOpeningOptions) {
@@ -68,6 +79,7 @@ export class VpgOpening {
     const { store } = this.#tools
     await requireOwnKeys(store, signal)
     const listed = await listVpgs(store, signal)
+    if (this.#tools.config.adopt) this.#announcedBefore ??= await this.#announced(signal)
     this.#listedCount = listed.length
     const failures = await this.#openThose(
       listed.filter(vpg => !this.#settled.has(vpg)),
@@ -97,13 +109,13 @@ export class VpgOpening {
 
   /**
    * Some of them once more, as many as are opened at once; each waits still, until it is said to be served. Undefined of one that is not ours, or there no
-   * more; absent where the store does not give it yet.
+   * more; absent where the store does not give it yet. None is taken over from an appliance that has taken it since the start.
    */
   async openWaiting(vpgs: readonly VpgId[], signal: AbortSignal): Promise<ReadonlyMap<VpgId, Opened | undefined>> {
     const found = new Map<VpgId, Opened | undefined>()
     const openOne = async (vpg: VpgId): Promise<void> => {
       try {
-        found.set(vpg, await this.#resumedOrOpened(vpg, signal))
+        found.set(vpg, await this.#resumedOrOpened(vpg, signal, await this.#lateTerms(signal)))
       } catch (error) {
         if (!(error instanceof Failure) || !mayPass(error) || signal.aborted) throw error
         this.#waiting.set(vpg, error)
@@ -159,11 +171,35 @@ export class VpgOpening {
     return { ...remembered(memo), rememberedBecause: failure.message }
   }
 
-  async #resumedOrOpened(vpg: VpgId, signal: AbortSignal): Promise<Opened | undefined> {
+  /** Undefined where the store refuses to say. */
+  async #announced(signal: AbortSignal): Promise<ReadonlySet<string> | undefined> {
+    return await listAnnounced(this.#tools.store, signal).catch((error: unknown) => {
+      if (!(error instanceof Failure) || error.reaction === 'retry' || signal.aborted) throw error
+      return undefined
+    })
+  }
+
+  /**
+   * To take VPGs over was decided at the start. Who has taken one since, did so by a later decision, and keeps it; so does everybody where the store does
+   * not show announcements.
+   */
+  async #lateTerms(signal: AbortSignal): Promise<AdoptionTerms> {
+    const before = this.#announcedBefore
+    if (!this.#tools.config.adopt || before === undefined) return { adopt: false, refuse: () => undefined }
+    const now = await listAnnounced(this.#tools.store, signal)
+    const isSince = (name: string): boolean => now.has(name) && !before.has(name)
+    return { adopt: true, refuse: lateRefusal(this.#tools.config.applianceId, isSince) }
+  }
+
+  async #resumedOrOpened(
+    vpg: VpgId,
+    signal: AbortSignal,
+    terms: AdoptionTerms = { adopt: this.#tools.config.adopt, refuse: () => undefined },
+  ): Promise<Opened | undefined> {
     const note = this.#notes.get(vpg)
     const resumed = note && (await this.#resume(note, signal))
     this.#notes.delete(vpg)
-    return resumed ?? (await this.#open(vpg, signal))
+    return resumed ?? (await this.#open(vpg, signal, terms))
   }
 
   /** Where the store shows what was noted, and segments after it. */
@@ -189,14 +225,14 @@ export class VpgOpening {
     }
   }
 
-  async #open(vpg: VpgId, signal: AbortSignal): Promise<Opened | undefined> {
+  async #open(vpg: VpgId, signal: AbortSignal, terms: AdoptionTerms): Promise<Opened | undefined> {
     const { memos, notify } = this.#tools
     try {
-      const load = (): Promise<OpenedCommits> => this.#load(vpg, signal)
+      const load = (): Promise<OpenedCommits> => this.#load(vpg, signal, terms)
       const opened = await load().catch((error: unknown) => {
         // Bytes may be damaged on their way: damage is believed when it is there again. And what a killed process had sent off may land while its VPG is
         // read; another owner is met again.
-        const isPassing = failedWith(error, 'EPOCH_SUPERSEDED') && !this.#tools.config.adopt
+        const isPassing = failedWith(error, 'EPOCH_SUPERSEDED') && !terms.adopt
         if (!failedWith(error, 'OBJECT_CORRUPT') && !isPassing) throw error
         return load()
       })
@@ -212,10 +248,13 @@ export class VpgOpening {
     }
   }
 
-  async #load(vpg: VpgId, signal: AbortSignal): Promise<OpenedCommits> {
+  async #load(vpg: VpgId, signal: AbortSignal, { adopt, refuse }: AdoptionTerms): Promise<OpenedCommits> {
     const { store, clock, config, memos, notify } = this.#tools
-    const check = (commitNumber: number): void => requireNotOlder(memos?.get(vpg), commitNumber)
-    const terms = { adopt: config.adopt, wholeSizeBytesMax: this.#wholeSizeBytesMax, check }
+    const check = (newest: NewestCommit): void => {
+      requireNotOlder(memos?.get(vpg), newest.commitNumber)
+      refuse(vpg, newest)
+    }
+    const terms = { adopt, wholeSizeBytesMax: this.#wholeSizeBytesMax, check }
     const opened = await VpgCommits.open({ store, clock, applianceId: config.applianceId }, vpg, terms, signal)
     const { takeover, commits } = opened
     const { name } = commits.brief.state.definition
@@ -274,6 +313,20 @@ export class VpgOpening {
         `${memo.commitNumber}: is it the right one, and is it mounted? If the VPG was meant to go, remove ${memos?.file(vpg)}`
       notify('damageFound', { vpg, sentence })
     }
+  }
+}
+
+/** Fails IDENTITY_REFUSED for an owner whose epoch was announced since the start, or begins while the VPG is being opened. */
+function lateRefusal(applianceId: string, isAnnouncedSince: (name: string) => boolean): AdoptionTerms['refuse'] {
+  const seen = new Map<VpgId, number>()
+  return (vpg, { epoch, owner }) => {
+    const isOfBefore = !isAnnouncedSince(announcedName(vpg, epoch)) && (seen.get(vpg) ?? epoch) === epoch
+    seen.set(vpg, epoch)
+    if (owner === applianceId || isOfBefore) return
+    const sentence =
+      `VPG ${vpg} was taken by the appliance ${owner} after this one was started with --adopt, and stays its own: to take it ` +
+      'back, start this one with --adopt again.'
+    throw new Failure('IDENTITY_REFUSED', sentence, { vpg, owner, applianceId })
   }
 }
 

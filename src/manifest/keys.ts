@@ -42,7 +42,7 @@ export async function listVpgs(store: ObjectStore, signal: AbortSignal): Promise
 const takenPrefix = 'taken/'
 
 export function takenKey(from: string, vpg: VpgId, epoch: number): string {
-  return `${takenPrefix}${from}/${vpg}-${epoch}`
+  return `${takenPrefix}${from}/${announcedName(vpg, epoch)}`
 }
 
 /** VPGs that others took from this appliance, or were about to, with the newest epoch of each. */
@@ -59,4 +59,17 @@ export async function listTaken(
     taken.set(vpgId(name), Math.max(Number(epoch), taken.get(vpgId(name)) ?? 0))
   }
   return taken
+}
+
+/** Takeovers of any appliance's VPGs that were announced, each as its VPG and the epoch that it was to begin. */
+export async function listAnnounced(store: ObjectStore, signal: AbortSignal): Promise<ReadonlySet<string>> {
+  const announced = new Set<string>()
+  for await (const { key } of store.list(takenPrefix, undefined, signal))
+    announced.add(key.slice(key.lastIndexOf('/') + 1))
+  return announced
+}
+
+/** How listAnnounced names it. */
+export function announcedName(vpg: VpgId, epoch: number): string {
+  return `${vpg}-${epoch}`
 }

@@ -11,7 +11,16 @@
 // appliance learns that it is not the writer any more.
 
 export { readCheckpointPage } from './read.ts'
-export { commitKey, listTaken, listVpgs, newObjectKey, registryKey, type ObjectKind } from './keys.ts'
+export {
+  announcedName,
+  commitKey,
+  listAnnounced,
+  listTaken,
+  listVpgs,
+  newObjectKey,
+  registryKey,
+  type ObjectKind,
+} from './keys.ts'
 export { dumpVpg } from './dump.ts'
 export { loadVpg, type LoadedVpg } from './load.ts'
 export { newNonce } from './commits.ts'
@@ -21,6 +30,7 @@ export {
   VpgCommits,
   type CommitsAtRest,
   type OpenedCommits,
+  type NewestCommit,
   type PendingManifest,
   type PendingSegment,
   type ResumedCommits,

@@ -85,8 +85,16 @@ export interface OpeningTerms {
   readonly adopt: boolean
   /** A manifest with pages of more bytes, and for 0 any, is not read but for its root and what serves the VPG. */
   readonly wholeSizeBytesMax: number
-  /** What it throws of the newest commit's number ends it before anything is committed. */
-  readonly check: (commitNumber: number) => void
+  /** What it throws of the newest commit ends it before anything is committed. */
+  readonly check: (newest: NewestCommit) => void
+}
+
+/** What the store shows of a VPG before it is opened. */
+export interface NewestCommit {
+  readonly commitNumber: number
+  readonly epoch: number
+  /** The appliance that the VPG belongs to. */
+  readonly owner: string
 }
 
 /** What a process goes on from. */
@@ -177,8 +185,8 @@ export class VpgCommits {
       const commits = await VpgCommits.#of(identity, loaded, signal)
       const { state } = commits.contents
       if (!adopt) requireOwner(loaded, identity.applianceId)
-      check(state.commitNumber)
       const owner = loaded.manifest.root.header.applianceId
+      check({ commitNumber: state.commitNumber, epoch: state.epoch, owner })
       if (owner === identity.applianceId) return commits.#opened(loaded)
       if (state.commitNumber < refused) throw listingLies(vpg, refused, state.commitNumber)
       try {

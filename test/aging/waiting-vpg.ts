@@ -108,6 +108,46 @@ t.test('one that another appliance has taken meanwhile is fenced when the store 
   ])
 })
 
+t.test('one that waits is taken over from whoever had it at the start, not from who took it since', async t => {
+  for (const isTakenSince of [false, true]) {
+    const { model, config, start, store } = await site(t, 8)
+    const { vpg, memory } = model
+    await start({ applianceId: 'appliance-three', adopt: true, memoDirectory: undefined })
+    const { worker } = model
+    const notices = model.notices.length
+    const own = new AgingModel(randomFrom(4), t.testdir(), 60_000)
+    Object.assign(own, { memory })
+    const two = { ...config, memoDirectory: undefined, applianceId: 'appliance-two', adopt: true }
+    if (isTakenSince) await own.restart(undefined, two)
+    store.refuses = false
+    await worker.waitingStep()
+    const since = model.notices.slice(notices)
+    const adopted = { name: 'adopted', notice: { vpg, from: 'appliance-one' } }
+    const refused = { name: 'damageFound', notice: { vpg, sentence: /taken by the appliance appliance-two after/ } }
+    const opened = { definition: { name: 'orders' } }
+    t.match(since, [
+      isTakenSince ? refused : adopted,
+      { name: 'vpgOpened', notice: { vpg, opened: isTakenSince ? undefined : opened } },
+    ])
+  }
+})
+
+t.test('one of this appliance that another one took since the start stays that one’s', async t => {
+  const { model, config, start, store } = await site(t, 9)
+  await start({ adopt: true })
+  const { worker } = model
+  const notices = model.notices.length
+  const own = new AgingModel(randomFrom(4), t.testdir(), 60_000)
+  Object.assign(own, { memory: model.memory })
+  await own.restart(undefined, { ...config, memoDirectory: undefined, applianceId: 'appliance-two', adopt: true })
+  store.refuses = false
+  await worker.waitingStep()
+  t.match(model.notices.slice(notices), [
+    { name: 'fenced', notice: { vpg: model.vpg } },
+    { name: 'vpgOpened', notice: { vpg: model.vpg, opened: undefined } },
+  ])
+})
+
 t.test('until others hear of it a VPG waits, though it was read: nobody takes it for one that was deleted', async t => {
   const { model, config, store } = await site(t, 7)
   const { vpg, memory } = model
