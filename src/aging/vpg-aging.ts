@@ -142,7 +142,8 @@ export class VpgAging implements Owner {
   /** Asleep, and never read but for its root. `newest` is its newest checkpoint. */
   static unread(tools: AgingTools, commits: VpgCommits, newest: Checkpoint | undefined): VpgAging {
     const vpg = new VpgAging(tools, commits, { folded: [], newest })
-    vpg.#resting = { terms: undefined, sums: unknownSums, newestHistoryMillis: newest?.historyMillis ?? 0 }
+    const sums = { ...unknownSums, agedEarlySinceMicros: commits.brief.state.agedEarly?.sinceMicros }
+    vpg.#resting = { terms: undefined, sums, newestHistoryMillis: newest?.historyMillis ?? 0 }
     vpg.#isUnread = true
     return vpg
   }

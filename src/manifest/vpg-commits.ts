@@ -47,6 +47,7 @@ export interface VpgBrief extends Pick<VpgContents, 'pendingMarkers' | 'segments
     | 'commitNumber'
     | 'offloaded'
     | 'historyEdge'
+    | 'agedEarly'
     | 'tags'
     | 'pins'
     | 'recoveries'
