@@ -176,6 +176,7 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
     let images: Exports | undefined
     const wholeSyncs = new WholeSyncs({
       aging,
+      waiting: table.waiting,
       notNoted: ({ vpg }, error) =>
         log.warn({ vpg: table.get(vpg)?.definition.name, error: String(error) }, 'repairNotNoted'),
     })
@@ -292,6 +293,9 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
         recoveries.serveAll([late])
       })
       taken.catch(lateLost.reject)
+      // In the same step in which it waits no more: one that begins from here on is told after these.
+      if (late === undefined) wholeSyncs.vpgGone(vpg)
+      else wholeSyncs.vpgOpened(vpg)
     }
     report = new StatusReport(
       {
