@@ -13,10 +13,10 @@ import {
   ImageSources,
   openImage,
   spoolFailedSentence,
+  SpoolRoom,
   type SpoolableImage,
   type VolumeRange,
 } from '../image/image.ts'
-import type { ImageConfig } from '../image/service.ts'
 import type { StandbyAdvance, StandbyContext, TargetPlan } from '../recovery/target.ts'
 import type { Json } from '../timeline/recovery.ts'
 import { Attempts } from './attempts.ts'
@@ -28,7 +28,7 @@ import { Pace } from './pace.ts'
 import { putInThreads, type Putters } from './putters.ts'
 import { QuotaCalls } from './quota-calls.ts'
 import { AwsRecoveries } from './recovery.ts'
-import type { AwsAsks, AwsConfig, AwsNotices, AwsService, StandbyWork } from './service.ts'
+import type { AwsAsks, AwsNotices, AwsService, StandbyWork } from './service.ts'
 import { Windows } from './windows.ts'
 
 const cacheSizeBytes = 64 * MiB
@@ -55,7 +55,7 @@ export class AwsServer implements AwsService {
     this.#notify = notify
   }
 
-  async open({ aws, image }: { readonly aws: AwsConfig; readonly image: ImageConfig }): Promise<void> {
+  async open({ aws, image, spoolRoom }: Parameters<AwsService['open']>[0]): Promise<void> {
     const clock = systemClock
     const sources = await ImageSources.open(image.store, image.dataDirectory, undefined)
     const windows = new Windows()
@@ -78,6 +78,7 @@ export class AwsServer implements AwsService {
         fileName: path.join(image.dataDirectory, 'scratch', 'aws.spool'),
         failed: (cause: unknown) =>
           this.#notify('told', { vpg: undefined, sentence: spoolFailedSentence(cause), failure: undefined }),
+        room: SpoolRoom.open(spoolRoom, 'aws'),
       },
       accountPace: newPace(),
       newPace,

@@ -35,6 +35,8 @@ export type { AwsConfig } from './service.ts'
 export interface AwsTools {
   readonly config: AwsConfig
   readonly image: ImageConfig
+  /** Of newSpoolRoom(): one for the process. */
+  readonly spoolRoom: SharedArrayBuffer
   /** As AgingService. */
   readonly openImage: (argument: {
     readonly vpg: VpgId
@@ -187,7 +189,8 @@ export class AwsTarget implements RecoveryTarget, StandbyTarget {
       standbyOf: ({ vpg }) => Promise.resolve(this.#tools.standbyOf(vpg)),
     })
     try {
-      await client.call('open', { aws: this.#tools.config, image: this.#tools.image })
+      const { config, image, spoolRoom } = this.#tools
+      await client.call('open', { aws: config, image, spoolRoom })
     } catch (error) {
       this.#thread = undefined
       await worker.terminate()

@@ -30,7 +30,12 @@ export interface AwsConfig {
 
 /** Calls to the thread; see RpcMethods. `work` names one call of a target, for what the thread asks back and for its end. */
 export interface AwsService {
-  open(argument: { readonly aws: AwsConfig; readonly image: ImageConfig }): Promise<void>
+  /** `spoolRoom` is of newSpoolRoom(): one for the process. */
+  open(argument: {
+    readonly aws: AwsConfig
+    readonly image: ImageConfig
+    readonly spoolRoom: SharedArrayBuffer
+  }): Promise<void>
   plan(argument: { readonly work: number; readonly request: TargetRequest }): Promise<TargetPlan>
   carryOut(argument: {
     readonly work: number

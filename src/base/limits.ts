@@ -183,8 +183,14 @@ export const regionsPerCommitMax = 32
 
 // Spools: what no delta holds of an image, by place. See image/spool.ts.
 export const spoolSizeBytesMax = 64 * GiB
-/** Of what is free where it would lie: the journal is there, too. */
+/** All of them, of what would be free without them where they lie: the journal is there, too. */
 export const spoolFreeShareMax = 1 / 4
+/** And so much stays free, of the file system and at least, when all are written. Looked at again each time that so much is written. */
+export const spoolReserveShare = 1 / 20
+export const spoolReserveSizeBytesMin = 1 * GiB
+export const spoolRoomLookSizeBytes = 64 * MiB
+/** In the process: each needs the index of all that is not folded of its image in memory, beside the image's own. */
+export const spoolsMadeAtOnceMax = 2
 /** Of less than this none is made for a snapshot: two windows of blocks are filled by two passes. */
 export const spoolSizeBytesMin = 64 * MiB
 

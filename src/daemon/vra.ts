@@ -12,6 +12,7 @@ import type { VraConfig, VraStoreConfig } from '../config/config.ts'
 import { realDisk, realFileCalls, replaceFileDurably } from '../disk/disk.ts'
 import { Ingest } from '../ingest/ingest.ts'
 import { Journal } from '../journal/journal.ts'
+import { newSpoolRoom } from '../image/service.ts'
 import { Live, type LiveOptions } from '../live/live.ts'
 import type { LiveNotices } from '../live/service.ts'
 import { Metrics } from '../metrics/metrics.ts'
@@ -247,10 +248,11 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
       tellLive(log, name, value)
       if (name === 'scratchNotFound') orphans.note(value as LiveNotices['scratchNotFound'])
     }
-    const live = parts.own(new Live(liveOptions(config, data, clock, toldByLive)))
+    const spoolRoom = newSpoolRoom()
+    const live = parts.own(new Live(liveOptions(config, { data, clock, spoolRoom }, toldByLive)))
     const mounts = new Mounts({ aging, checkpoints, clock, live })
     // The recoveries' target asks after the copies that are kept for them, and these are kept by the same target.
-    const aws = awsTarget(config, { data, aging, table, log, standbys: () => standbys })
+    const aws = awsTarget(config, { data, spoolRoom, aging, table, log, standbys: () => standbys })
     const engine = parts.own(
       new Recoveries({
         ...{ aging, clock },
@@ -428,7 +430,15 @@ function cacheShareOf({ cache }: VraConfig): number {
   return Math.floor(cache.sizeBytesMax / 2)
 }
 
-function liveOptions(config: VraConfig, data: DataDirectory, clock: Clock, told: LiveOptions['told']): LiveOptions {
+function liveOptions(
+  config: VraConfig,
+  {
+    data,
+    clock,
+    spoolRoom,
+  }: { readonly data: DataDirectory; readonly clock: Clock; readonly spoolRoom: SharedArrayBuffer },
+  told: LiveOptions['told'],
+): LiveOptions {
   const { host, port, scratchDirectory, scratchSizeBytesMax, cacheSizeBytes } = config.live
   return {
     store: ofReaders(config.store),
@@ -439,6 +449,7 @@ function liveOptions(config: VraConfig, data: DataDirectory, clock: Clock, told:
     scratchDirectory: scratchDirectory ?? data.liveDirectory,
     scratchSizeBytesMax,
     clock,
+    spoolRoom,
     told,
   }
 }
@@ -463,6 +474,7 @@ function awsTarget(
   { aws, store }: VraConfig,
   parts: {
     readonly data: DataDirectory
+    readonly spoolRoom: SharedArrayBuffer
     readonly aging: Aging
     readonly table: VpgTable
     readonly log: Log
@@ -470,10 +482,11 @@ function awsTarget(
   },
 ): AwsTarget | undefined {
   if (aws === undefined) return undefined
-  const { data, aging, table, log, standbys } = parts
+  const { data, spoolRoom, aging, table, log, standbys } = parts
   return new AwsTarget({
     config: aws,
     image: { store: ofReaders(store), dataDirectory: data.directory, cacheSizeBytes: imageCacheSizeBytes },
+    spoolRoom,
     openImage: argument => aging.openImage(argument),
     closeImage: argument => aging.closeImage(argument),
     standbyOf: vpg => standbys().record(vpg),

@@ -51,6 +51,7 @@ export { changedExtents, type ChangedExtents } from './changed-extents.ts'
 export { ImageSources } from './image-sources.ts'
 export { hashBlocks, type BlockRun } from './hash-blocks.ts'
 export { spoolFailedSentence, spoolImage, type Spooled, type SpoolOptions } from './spool-image.ts'
+export { SpoolRoom } from './spool-room.ts'
 export { spoolInThread } from './spool-thread.ts'
 export type { Image, ImageTools, PieceSink, SpoolableImage, VolumeRange, VolumeRun } from './types.ts'
 

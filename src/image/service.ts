@@ -2,6 +2,8 @@ import type { ImagePlan } from '../aging/service.ts'
 import type { BlockRun } from './hash-blocks.ts'
 import type { CacheConfig, CacheFacts, StoreConfig } from '../store/object-store.ts'
 
+export { newSpoolRoom } from './spool-room.ts'
+
 // The image thread, seen from the daemon: it reads volumes as of a checkpoint, and writes them to files. The worker's file is
 // image-worker.ts; speak to it by RpcClient<ImageService>.
 

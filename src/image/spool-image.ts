@@ -1,7 +1,8 @@
 import * as path from 'node:path'
-import { spoolFreeShareMax, spoolSizeBytesMax } from '../base/limits.ts'
-import { realDisk, UnnamedFile } from '../disk/disk.ts'
+import { spoolRoomLookSizeBytes } from '../base/limits.ts'
+import { UnnamedFile } from '../disk/disk.ts'
 import { PieceBuffer, pieceBufferMemorySizeBytes } from './piece-buffer.ts'
+import type { SpoolRoom, SpoolShare } from './spool-room.ts'
 import { checkedSpoolFile, SpoolSums } from './spool-sums.ts'
 import type { PieceSink, SpoolableImage, SpoolPlaces } from './types.ts'
 
@@ -10,6 +11,7 @@ export interface SpoolOptions {
   readonly fileName: string
   /** Told once, when the spool could not be read and the image is read without it from there on. */
   readonly failed: (cause: unknown) => void
+  readonly room: SpoolRoom
 }
 
 /** A spool that an image is read from. */
@@ -19,7 +21,8 @@ export interface Spooled {
 }
 
 /**
- * Makes a spool of what no delta holds of these volumes, and has the image read from it. Undefined, and nothing is changed, where the disk has no room for it. Fails as reading
+ * Makes a spool of what no delta holds of these volumes, and has the image read from it. Undefined, and nothing is changed, where the disk has no room for it,
+ * or others are being made. Fails as reading
  * the image does.
  */
 export async function spoolImage(
@@ -28,17 +31,42 @@ export async function spoolImage(
   options: SpoolOptions,
   signal: AbortSignal,
 ): Promise<Spooled | undefined> {
+  const fill = (to: SpoolTarget): Promise<FilledSpool | undefined> => fillSpoolFile(image, volumes, to, signal)
+  return await spoolFilledBy(fill, image, options)
+}
+
+/** The file and its share of the room are given back where it is not filled, and with the spool. */
+export async function spoolFilledBy(
+  fill: (to: SpoolTarget) => Promise<FilledSpool | undefined>,
+  image: SpoolableImage,
+  options: SpoolOptions,
+): Promise<Spooled | undefined> {
+  const share = options.room.begin()
+  if (share === undefined) return undefined
   const file = createSpoolFile(options.fileName)
-  if (file === undefined) return undefined
+  const giveBack = async (): Promise<void> => {
+    await file?.close()
+    share.release()
+  }
+  let filled: FilledSpool | undefined
   try {
-    const filled = await fillSpoolFile(image, volumes, { file, directory: path.dirname(options.fileName) }, signal)
-    if (filled !== undefined) return useSpool(image, filled, file, options)
+    if (file !== undefined) filled = await fill({ file, directory: path.dirname(options.fileName), share })
   } catch (error) {
-    await file.close()
+    await giveBack()
     throw error
   }
-  await file.close()
-  return undefined
+  if (file === undefined || filled === undefined) {
+    await giveBack()
+    return undefined
+  }
+  share.made()
+  useSpool(image, filled, file, options)
+  return {
+    close: async () => {
+      image.useSpool(undefined)
+      await giveBack()
+    },
+  }
 }
 
 /** Undefined where the disk has none. */
@@ -50,19 +78,20 @@ export function createSpoolFile(name: string): UnnamedFile | undefined {
   }
 }
 
+export interface SpoolTarget {
+  readonly file: UnnamedFile
+  /** Where it lies. */
+  readonly directory: string
+  readonly share: SpoolShare
+}
+
 export function useSpool(
   image: SpoolableImage,
   { places, sums }: FilledSpool,
   file: UnnamedFile,
-  { failed }: SpoolOptions,
-): Spooled {
+  { failed }: Pick<SpoolOptions, 'failed'>,
+): void {
   image.useSpool({ places, file: checkedSpoolFile(file, new SpoolSums(places.sizeBytes, sums)), failed })
-  return {
-    close: async () => {
-      image.useSpool(undefined)
-      await file.close()
-    },
-  }
 }
 
 /** For people. */
@@ -81,16 +110,15 @@ export interface FilledSpool {
 export async function fillSpoolFile(
   image: SpoolableImage,
   volumes: ReadonlySet<number>,
-  { file, directory }: { readonly file: UnnamedFile; readonly directory: string },
+  target: SpoolTarget,
   signal: AbortSignal,
 ): Promise<FilledSpool | undefined> {
   const begun: { places?: SpoolPlaces; sink?: SpoolSink } = {}
   try {
     const begin = (places: SpoolPlaces): PieceSink => {
-      if (places.sizeBytes > spoolSizeBytesMax || places.sizeBytes > spoolFreeShareMax * realDisk.freeBytes(directory))
-        throw new DiskRefused()
+      if (!target.share.reserve(places.sizeBytes, target.directory)) throw new DiskRefused('there is no room')
       begun.places = places
-      return (begun.sink = new SpoolSink(file, places.sizeBytes))
+      return (begun.sink = new SpoolSink(target, places.sizeBytes))
     }
     await image.fillSpool(volumes, begin, signal)
     begun.sink?.flush()
@@ -107,11 +135,14 @@ class DiskRefused extends Error {}
 
 class SpoolSink implements PieceSink {
   readonly sums: SpoolSums
-  readonly #file: UnnamedFile
+  readonly #target: SpoolTarget
   readonly #buffer = new PieceBuffer(new ArrayBuffer(pieceBufferMemorySizeBytes))
 
-  constructor(file: UnnamedFile, sizeBytes: number) {
-    this.#file = file
+  #bufferedBytes = 0
+  #sinceLookBytes = 0
+
+  constructor(target: SpoolTarget, sizeBytes: number) {
+    this.#target = target
     this.sums = new SpoolSums(sizeBytes)
   }
 
@@ -119,6 +150,7 @@ class SpoolSink implements PieceSink {
     this.sums.add(offsetBytes, bytes)
     for (let done = 0; done < bytes.length;) {
       const taken = this.#buffer.add(offsetBytes + done, bytes.subarray(done))
+      this.#bufferedBytes += taken
       if (taken === 0) this.flush()
       done += taken
     }
@@ -129,7 +161,14 @@ class SpoolSink implements PieceSink {
   }
 
   flush(): void {
-    onDisk(() => this.#buffer.writeTo(this.#file.writer))
+    const { file, directory, share } = this.#target
+    onDisk(() => this.#buffer.writeTo(file.writer))
+    share.wrote(this.#bufferedBytes)
+    this.#sinceLookBytes += this.#bufferedBytes
+    this.#bufferedBytes = 0
+    if (this.#sinceLookBytes < spoolRoomLookSizeBytes) return
+    this.#sinceLookBytes = 0
+    if (!share.hasRoom(directory)) throw new DiskRefused('others need the room')
   }
 }
 

@@ -1,12 +1,12 @@
 import { once } from 'node:events'
-import * as path from 'node:path'
 import { Worker } from 'node:worker_threads'
 import type { ImagePlan } from '../aging/service.ts'
 import { onAbort } from '../base/abort.ts'
 import { failureFromRecord, type FailureRecord } from '../base/failure.ts'
 import { threadYoungSizeMiBMax } from '../base/limits.ts'
 import type { StoreConfig } from '../store/object-store.ts'
-import { createSpoolFile, useSpool, type FilledSpool, type Spooled, type SpoolOptions } from './spool-image.ts'
+import { spoolFilledBy, type FilledSpool, type Spooled, type SpoolOptions, type SpoolTarget } from './spool-image.ts'
+import type { SharePlace } from './spool-room.ts'
 import type { SpoolableImage } from './types.ts'
 
 export interface SpoolWorkerData {
@@ -18,6 +18,7 @@ export interface SpoolWorkerData {
   readonly descriptor: number
   /** Where the file lies: as much of it has to stay free. */
   readonly directory: string
+  readonly share: SharePlace
 }
 
 /** What the thread says once. */
@@ -42,18 +43,9 @@ export async function spoolInThread(
   signal: AbortSignal,
 ): Promise<Spooled | undefined> {
   signal.throwIfAborted()
-  const file = createSpoolFile(options.fileName)
-  if (file === undefined) return undefined
-  const directory = path.dirname(options.fileName)
-  try {
-    const filled = await fill({ ...sources, plan, volumes, descriptor: file.descriptor, directory }, signal)
-    if (filled !== undefined) return useSpool(image, filled, file, options)
-  } catch (error) {
-    await file.close()
-    throw error
-  }
-  await file.close()
-  return undefined
+  const work = ({ file, directory, share }: SpoolTarget): Promise<FilledSpool | undefined> =>
+    fill({ ...sources, plan, volumes, descriptor: file.descriptor, directory, share: share.place }, signal)
+  return await spoolFilledBy(work, image, options)
 }
 
 /** On return, and where it rejects, nothing writes to the file any more. */

@@ -6,6 +6,7 @@ import { UnnamedFile } from '../disk/disk.ts'
 import { ImageSources } from './image-sources.ts'
 import { openImage } from './image.ts'
 import { fillSpoolFile } from './spool-image.ts'
+import { SpoolShare } from './spool-room.ts'
 import type { SpoolEnd, SpoolWorkerData } from './spool-thread.ts'
 
 // The thread that fills the spool of an image that another one reads; see spool-thread.ts. It has an image of its own, by the same plan, and ends when it has said how it
@@ -17,13 +18,15 @@ standBehind()
 /** Of the image's memory: every batch is read once, and nothing again. */
 const cacheSizeBytes = 0
 
-async function run({ store, dataDirectory, plan, volumes, descriptor, directory }: SpoolWorkerData): Promise<SpoolEnd> {
+async function run(data: SpoolWorkerData): Promise<SpoolEnd> {
+  const { store, dataDirectory, plan, volumes, directory } = data
   const { signal } = new AbortController()
   const sources = await ImageSources.open(store, dataDirectory, undefined)
   try {
     const image = await openImage(plan, sources.tools(cacheSizeBytes), signal)
-    const file = UnnamedFile.of(descriptor)
-    return { filled: await fillSpoolFile(image, new Set(volumes), { file, directory }, signal) }
+    const file = UnnamedFile.of(data.descriptor)
+    const share = SpoolShare.of(data.share)
+    return { filled: await fillSpoolFile(image, new Set(volumes), { file, directory, share }, signal) }
   } catch (error) {
     if (error instanceof Failure) return { failure: failureToRecord(error) }
     throw error

@@ -11,6 +11,7 @@ import {
   openImage,
   spoolFailedSentence,
   spoolInThread,
+  SpoolRoom,
   type ChangedExtents,
 } from '../image/image.ts'
 import { NbdServer, type NbdEvents, type NbdListen } from '../nbd/nbd.ts'
@@ -32,6 +33,7 @@ export type Notify = <K extends keyof LiveNotices>(name: K, value: LiveNotices[K
 interface Opened {
   readonly config: LiveConfig
   readonly sources: ImageSources
+  readonly room: SpoolRoom
 }
 
 /** The live service itself, in the thread that it runs in. */
@@ -50,7 +52,8 @@ export class LiveServer implements LiveService {
   }
 
   async open(config: LiveConfig): Promise<void> {
-    this.#opened = { config, sources: await ImageSources.open(config.store, config.dataDirectory, config.cache) }
+    const room = SpoolRoom.open(config.spoolRoom, 'live')
+    this.#opened = { config, room, sources: await ImageSources.open(config.store, config.dataDirectory, config.cache) }
   }
 
   async listen(): Promise<NbdListen> {
@@ -162,7 +165,7 @@ export class LiveServer implements LiveService {
   }
 
   async #tools(): Promise<AttachmentTools> {
-    const { sources, config } = this.#open
+    const { sources, config, room } = this.#open
     return {
       server: await this.#server(),
       openImage: (plan, signal) => openImage(plan, sources.tools(config.cacheSizeBytes), signal),
@@ -170,7 +173,7 @@ export class LiveServer implements LiveService {
         const { store, dataDirectory } = config
         const fileName = path.join(dataDirectory, 'scratch', 'live.spool')
         const failed = (cause: unknown): void => this.#notify('spoolFailed', { sentence: spoolFailedSentence(cause) })
-        return spoolInThread(image, plan, volumes, { store, dataDirectory }, { fileName, failed }, signal)
+        return spoolInThread(image, plan, volumes, { store, dataDirectory }, { fileName, failed, room }, signal)
       },
     }
   }

@@ -366,8 +366,8 @@ export class Live implements RecoveryTarget {
       this.#lost()
     })
     try {
-      const { store, dataDirectory, listen, cacheSizeBytes, cache } = this.#options
-      await client.call('open', { store, dataDirectory, listen, cacheSizeBytes, cache })
+      const { store, dataDirectory, listen, cacheSizeBytes, cache, spoolRoom } = this.#options
+      await client.call('open', { store, dataDirectory, listen, cacheSizeBytes, cache, spoolRoom })
     } catch (error) {
       this.#thread = undefined
       await worker.terminate()

@@ -17,6 +17,8 @@ export interface LiveConfig {
   readonly cacheSizeBytes: number
   /** On the local disk, of all of them; undefined: none. Where the store is a directory it is not used. */
   readonly cache?: CacheConfig | undefined
+  /** Of newSpoolRoom(): one for the process. */
+  readonly spoolRoom: SharedArrayBuffer
 }
 
 /** Calls to the thread; see RpcMethods. Failures keep their codes. */

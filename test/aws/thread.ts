@@ -1,6 +1,7 @@
 import * as path from 'node:path'
 import t from 'tap'
 import { isAllowed } from '../support/aws-sim/policy.ts'
+import { newSpoolRoom } from '../../src/image/service.ts'
 import { AwsTarget } from '../../src/aws/aws.ts'
 import { memoryOf } from '../../src/aws/memory.ts'
 import { callsUsed, policyDocument } from '../../src/aws/policy.ts'
@@ -19,6 +20,7 @@ t.test('through the threads a volume of a store becomes one of AWS, and what is 
   const target = new AwsTarget({
     config: world.config({ putThreads: 2, requestTimeoutMillis: 20_000 }),
     image: { store, dataDirectory: directory, cacheSizeBytes: 2 ** 20 } as never,
+    spoolRoom: newSpoolRoom(),
     openImage: () => Promise.resolve(plan),
     closeImage: () => Promise.resolve(),
     standbyOf: () => undefined,

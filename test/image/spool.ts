@@ -10,8 +10,10 @@ import {
   spoolImage,
   spoolInThread,
   type SpoolableImage,
+  SpoolRoom,
   type SpoolOptions,
 } from '../../src/image/image.ts'
+import { newSpoolRoom } from '../../src/image/service.ts'
 import { createSpoolFile, fillSpoolFile, useSpool } from '../../src/image/spool-image.ts'
 import { planIn } from '../support/image-plan.ts'
 import { batchRecord, randomFrom, someVpg } from '../support/segment-records.ts'
@@ -26,7 +28,11 @@ import { readVolume, TestTimeline } from '../support/mirror-timeline.ts'
 const { signal } = new AbortController()
 const volumes = [{ number: 1, sizeBytes: 500 * KiB, included: true }]
 
-const optionsOf = (fileName: string): SpoolOptions => ({ fileName, failed: () => assert.fail('the spool failed') })
+const optionsOf = (fileName: string): SpoolOptions => ({
+  fileName,
+  failed: () => assert.fail('the spool failed'),
+  room: SpoolRoom.open(newSpoolRoom(), 'live'),
+})
 
 /** Nothing is folded: three segments, and a tail. */
 async function prepare(directory: string) {
@@ -152,13 +158,14 @@ async function prepareSpool(t: Test) {
   const image = await openImage(plan, sources.tools(0), signal)
   const right = await bytesOf(image)
   const failures: unknown[] = []
-  const options = { fileName: path.join(directory, 'spool'), failed: (cause: unknown) => failures.push(cause) }
-  const file = createSpoolFile(options.fileName)!
+  const options = { failed: (cause: unknown) => failures.push(cause) }
+  const file = createSpoolFile(path.join(directory, 'spool'))!
+  const share = SpoolRoom.open(newSpoolRoom(), 'live').begin()!
   t.teardown(async () => {
     await file.close()
     await sources.close()
   })
-  const filled = (await fillSpoolFile(image, new Set([1]), { file, directory }, signal))!
+  const filled = (await fillSpoolFile(image, new Set([1]), { file, directory, share }, signal))!
   t.ok(filled.places.sizeBytes > MiB)
   return { image, file, filled, options, failures, right }
 }

@@ -7,6 +7,7 @@ import { systemClock, type Clock } from '../../src/base/clock.ts'
 import { liveImagesMax } from '../../src/base/limits.ts'
 import { MiB } from '../../src/base/units.ts'
 import { LiveServer } from '../../src/live/live-server.ts'
+import { newSpoolRoom } from '../../src/image/service.ts'
 import { Live, type LiveOptions } from '../../src/live/live.ts'
 import type { LiveNotices } from '../../src/live/service.ts'
 import type { TargetContext, TargetRequest } from '../../src/recovery/target.ts'
@@ -42,6 +43,7 @@ async function site(t: Test): Promise<Site> {
       scratchDirectory: path.join(directory, 'live'),
       scratchSizeBytesMax: 512 * MiB,
       clock,
+      spoolRoom: newSpoolRoom(),
       told: <K extends keyof LiveNotices>(name: K, value: LiveNotices[K]) => void told.push({ name, value }),
     }
     const made = new Live(options, newWorker)
@@ -286,6 +288,7 @@ t.test('of images that are begun at once no more are served than may be', async 
     dataDirectory: path.join(directory, 'data'),
     listen: { host: '127.0.0.1', port: 0 },
     cacheSizeBytes: 16 * MiB,
+    spoolRoom: newSpoolRoom(),
   })
   const attach = async (number: number): Promise<void> => {
     const id = `m-${number}`

@@ -1,5 +1,6 @@
 import * as path from 'node:path'
 import t from 'tap'
+import { newSpoolRoom } from '../../src/image/service.ts'
 import { storeReadPatienceMillis } from '../../src/base/limits.ts'
 import { MiB } from '../../src/base/units.ts'
 import { LiveServer } from '../../src/live/live-server.ts'
@@ -33,6 +34,7 @@ t.test('a guest waits while the store puts its reads off, and then has them all'
   await server.open({
     ...{ store, dataDirectory: path.join(directory, 'data'), listen: { host: '127.0.0.1', port: 0 } },
     cacheSizeBytes: 16 * MiB,
+    spoolRoom: newSpoolRoom(),
   })
   const listen = await server.listen()
   const disk = { volume: 1, exportName: 'm-1/web/root', description: 'm-1', sizeBytes, files: undefined }

@@ -1,7 +1,8 @@
 import * as path from 'node:path'
 import t from 'tap'
 import { KiB } from '../../src/base/units.ts'
-import { spoolImage } from '../../src/image/image.ts'
+import { spoolImage, SpoolRoom } from '../../src/image/image.ts'
+import { newSpoolRoom } from '../../src/image/service.ts'
 import { verifyPack } from '../../src/mirror/mirror.ts'
 import type { DeltaSpan } from '../../src/timeline/state.ts'
 import { History, seeded } from '../support/mirror-history.ts'
@@ -73,7 +74,11 @@ async function faultsOf(seed: number, scratchDirectory: string): Promise<string[
       }
     }
     await compare('by its sources')
-    const spool = { fileName: path.join(scratchDirectory, 'spool'), failed: () => faults.push('the spool failed') }
+    const spool = {
+      fileName: path.join(scratchDirectory, 'spool'),
+      failed: () => faults.push('the spool failed'),
+      room: SpoolRoom.open(newSpoolRoom(), 'aws'),
+    }
     const spooled = await spoolImage(image, new Set([1, 4]), spool, signal)
     if (spooled === undefined) faults.push('there was no room for a spool')
     await compare('by a spool of two volumes')

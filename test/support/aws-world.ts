@@ -20,7 +20,8 @@ import type { Clock } from '../../src/base/clock.ts'
 import { Failure } from '../../src/base/failure.ts'
 import { ordinal, vpgId } from '../../src/base/ids.ts'
 import { isZero } from '../../src/codec/zeros.ts'
-import type { PieceSink, SpoolableImage, VolumeRange } from '../../src/image/image.ts'
+import { SpoolRoom, type PieceSink, type SpoolableImage, type VolumeRange } from '../../src/image/image.ts'
+import { newSpoolRoom } from '../../src/image/service.ts'
 import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
 import type { VpgDefinition } from '../../src/timeline/definition.ts'
 import type { Json, RecoveryRecord } from '../../src/timeline/recovery.ts'
@@ -277,7 +278,7 @@ export class AwsWorld {
       attempts: new Attempts(config.requestTimeoutMillis, clock),
       putters,
       windows,
-      spool: { fileName: '/nowhere', failed: () => undefined },
+      spool: { fileName: '/nowhere', failed: () => undefined, room: SpoolRoom.open(newSpoolRoom(), 'aws') },
       accountPace: new Pace(config.putsPerSecondMax, clock),
       newPace: () => new Pace(config.putsPerSecondMax, clock),
       ebs: new EbsCalls(ebsClient, attempts),
