@@ -70,6 +70,8 @@ const waitingDelayMillisFirst = 2_000
 const waitingDelayMillisMax = 60_000
 /** So many at once, for which the log is read once more where it has records of any. */
 const waitingPerStep = 32
+/** While nobody who joined late has anything to read in the log. */
+const catchUpLookMillis = 100
 /** Histories that were not read at the start are read beside everything else: after each, a rest as long as that took, and this at most. */
 const historyRestMillisMax = 30_000
 /** When none is left, or the store refuses those that are. */
@@ -108,6 +110,8 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   #scrub: Scrub | undefined
   #locks: Locks | undefined
   #started = false
+  /** VPGs that the store does not give, of which nothing is taken while the log is under pressure. */
+  readonly #intakeStopped = new Set<VpgId>()
   /** How far the log was said to be durable last. */
   #durable: LogMark | undefined
   readonly #logs: TailedLog[] = []
@@ -212,6 +216,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       this.#run(() => this.#takeoversLoop())
       this.#run(() => this.#historyLoop())
       this.#run(() => this.#waitingLoop())
+      this.#run(() => this.#catchUpLoop())
       if (this.#ready().store.locks !== undefined) this.#run(() => this.#lockLoop())
       await this.#tailLoop()
     })
@@ -231,7 +236,9 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     const clock = this.#clock
     const strangers = new Strangers({ store, clock, logFiles, graceMillis: config.garbageGraceMillis })
     this.#strangers = strangers
-    this.#tail = new LogTail({ reader, turns, logFiles, vpgs: this.#vpgs, strangers, damageFound, unsealedCountMax })
+    const isAwaited = (vpg: VpgId): boolean => this.#vpgOpening?.waiting.has(vpg) === true
+    const handing = { turns, logFiles, vpgs: this.#vpgs, strangers, isAwaited, damageFound }
+    this.#tail = new LogTail({ reader, ...handing, unsealedCountMax })
     this.#tail.moveLimit(durable)
     if (this.#durable !== undefined) this.#tail.moveLimit(this.#durable)
   }
@@ -272,7 +279,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
 
   async changeVolumes({ vpg, change }: Parameters<AgingService['changeVolumes']>[0]): Promise<VpgDefinition> {
     if (change.kind !== 'remove') return await this.#redefine(vpg, definition => withVolumeChange(definition, change))
-    await this.readTail()
+    await this.#readTailOf(vpg)
     const { newestOrdinal } = this.#known(vpg)
     return await this.#redefine(vpg, definition =>
       withRemovalNoted(withVolumeChange(definition, change), newestOrdinal),
@@ -344,14 +351,14 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   async putRecovery({ record, isNew, ...at }: Parameters<AgingService['putRecovery']>[0]): Promise<void> {
     const vpg = this.#known(at.vpg)
     const cut = record.checkpoint?.vector ?? []
-    if (!vpg.hasReadUpTo(cut)) await this.#ready().turns.hurry(() => this.readTail())
+    if (!vpg.hasReadUpTo(cut)) await this.#ready().turns.hurry(() => this.#readTailOf(at.vpg))
     await this.#bounded(vpg.putRecovery(record), isNew ? () => vpg.dropRecovery(record.id) : undefined)
   }
 
   async putStandby({ standby, ...at }: Parameters<AgingService['putStandby']>[0]): Promise<void> {
     const vpg = this.#known(at.vpg)
     const cut = standby?.checkpoints.at(-1)?.vector ?? []
-    if (!vpg.hasReadUpTo(cut)) await this.#ready().turns.hurry(() => this.readTail())
+    if (!vpg.hasReadUpTo(cut)) await this.#ready().turns.hurry(() => this.#readTailOf(at.vpg))
     await this.#bounded(vpg.putStandby(standby))
   }
 
@@ -360,7 +367,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     checkpoint,
   }: Parameters<AgingService['dataSizes']>[0]): Promise<readonly VolumeDataSize[]> {
     const vpg = this.#known(id)
-    if (!vpg.hasReadUpTo(checkpoint.vector)) await this.#ready().turns.hurry(() => this.readTail())
+    if (!vpg.hasReadUpTo(checkpoint.vector)) await this.#ready().turns.hurry(() => this.#readTailOf(id))
     return await this.#bounded(vpg.dataSizes(checkpoint))
   }
 
@@ -370,13 +377,14 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     readonly owner: string
   }): Promise<ImagePlan> {
     const vpg = this.#known(argument.vpg)
-    if (!vpg.hasReadUpTo(argument.checkpoint.vector)) await this.#ready().turns.hurry(() => this.readTail())
+    if (!vpg.hasReadUpTo(argument.checkpoint.vector))
+      await this.#ready().turns.hurry(() => this.#readTailOf(argument.vpg))
     return await this.#bounded(vpg.openImage(argument.checkpoint, argument.owner), plan => vpg.closeImage(plan.pinId))
   }
 
   async openReading(argument: { readonly vpg: VpgId; readonly positions: PositionVector }): Promise<ImagePlan> {
     const vpg = this.#known(argument.vpg)
-    if (!vpg.hasReadUpTo(argument.positions)) await this.#ready().turns.hurry(() => this.readTail())
+    if (!vpg.hasReadUpTo(argument.positions)) await this.#ready().turns.hurry(() => this.#readTailOf(argument.vpg))
     return await this.#bounded(vpg.openReading(argument.positions), plan => vpg.closeImage(plan.pinId))
   }
 
@@ -386,7 +394,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
 
   async generationOpened({ vpg, ...sync }: { readonly vpg: VpgId } & WholeSync): Promise<void> {
     const known = this.#known(vpg)
-    await this.readTail() // a hole that is in the log, and not seen yet, is repaired as well
+    await this.#readTailOf(vpg, Infinity) // a hole that is in the log, and not seen yet, is repaired as well
     await this.#bounded(known.generationOpened(sync))
   }
 
@@ -412,7 +420,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
 
   async seal({ vpg }: { readonly vpg: VpgId }): Promise<readonly StreamPosition[]> {
     return await this.#ready().turns.hurry(async () => {
-      await this.readTail()
+      await this.#readTailOf(vpg)
       return await this.#known(vpg).sealAll()
     })
   }
@@ -442,6 +450,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   async close(): Promise<readonly StopNote[]> {
     this.#closing.abort(new Failure('CLOSING', 'the aging thread is closing'))
     await Promise.all(this.#loops)
+    this.#tail?.close()
     for (const log of this.#logs) log.close()
     await this.#store?.close()
     return [...this.#vpgs.values()].flatMap(vpg => vpg.note() ?? [])
@@ -454,7 +463,8 @@ export class MirrorWorker implements RpcMethods<AgingService> {
 
   /** One round over every VPG; false when nothing was due. For a driver without loops; the loops make the same steps. */
   async step(): Promise<boolean> {
-    let worked = false
+    let worked = await this.catchUpStep()
+    this.#reviewIntake()
     for (const vpg of [...this.#vpgs.values()]) {
       if (vpg.isUnread) await vpg.readHistoryBriefly()
       worked = (await vpg.sealStep(this.#fileInTheWayOf(vpg))) || worked
@@ -467,6 +477,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   async #tailLoop(): Promise<void> {
     for (;;) {
       await this.readTail()
+      this.#reviewIntake()
       this.#ready().workspace.releaseUnused(unusedMemoryMillis)
       this.#ready().segmentMemory.releaseUnused(unusedMemoryMillis)
       await this.#clock.sleep(idleMillis / 5, this.#closing.signal)
@@ -539,28 +550,65 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       const some = [...left].slice(0, waitingPerStep)
       for (const vpg of some) left.delete(vpg)
       const found = await opening.openWaiting(some, this.#closing.signal)
-      await this.#join([...found.values()].flatMap(opened => opened?.aging ?? []))
       for (const [vpg, opened] of found) {
+        if (opened !== undefined) this.#join(opened.aging)
         opening.waitsNoMore(vpg)
         this.#notify('vpgOpened', { vpg, opened: opened?.vpg })
+        this.#takeIntakeBack(vpg)
+        if (opened === undefined && this.#ready().memos?.get(vpg)?.fenced === undefined) this.#tail?.tellStranger(vpg)
       }
       worked ||= found.size > 0
     }
     return worked
   }
 
-  /** From here on the VPGs are aged: the tail, which has passed their records as strangers', goes on with them. */
-  async #join(vpgs: readonly VpgAging[]): Promise<void> {
+  /** From here on the VPG is aged, but for merges: these wait for its records that the tail has passed as a stranger's. */
+  #join(vpg: VpgAging): void {
+    this.#tail?.join(vpg)
+    this.#vpgs.set(vpg.vpg, vpg)
+    if (this.#started) this.#runVpg(vpg)
+  }
+
+  async #catchUpLoop(): Promise<void> {
+    for (;;) if (!(await this.catchUpStep())) await this.#clock.sleep(catchUpLookMillis, this.#closing.signal)
+  }
+
+  /** Reads a slice of the log for VPGs that joined late; false where there are none, or too much waits to be sealed. For a driver without loops. */
+  async catchUpStep(): Promise<boolean> {
     const { disk, config } = this.#ready()
-    await this.#tailPermit.with(async () => {
-      const met = vpgs.filter(({ vpg }) => this.#strangers?.knows(vpg) === true)
-      if (met.length > 0) {
-        const reader = this.#openLog(disk, config.logDirectory)
-        await this.#tail?.catchUp(met, reader, this.#closing.signal)
+    const openReader = (): TailedLog => this.#newLog(disk, config.logDirectory)
+    return await this.#tailPermit.with(
+      async () => (await this.#tail?.catchUp(openReader, this.#closing.signal)) ?? false,
+    )
+  }
+
+  /** As readTail, and for a VPG that joined late first what the tail has passed of it. Fails STORE_UNAVAILABLE where that takes too long. */
+  async #readTailOf(vpg: VpgId, patienceMillis = callPatienceMillis): Promise<void> {
+    const endMillis = this.#clock.monotonicMillis() + patienceMillis
+    while (this.#tail?.isBehind(vpg) === true) {
+      if (this.#clock.monotonicMillis() >= endMillis) {
+        const sentence = 'the store has given the VPG only now, and what the log has of it is still being read'
+        throw new Failure('STORE_UNAVAILABLE', sentence, { vpg })
       }
-      for (const vpg of vpgs) this.#vpgs.set(vpg.vpg, vpg)
-    })
-    if (this.#started) for (const vpg of vpgs) this.#runVpg(vpg)
+      if (!(await this.catchUpStep())) await this.#clock.sleep(catchUpLookMillis, this.#closing.signal)
+    }
+    await this.readTail()
+  }
+
+  /** What nobody can seal is not to fill the log that all share. */
+  #reviewIntake(): void {
+    const waiting = this.#vpgOpening?.waiting
+    if (waiting === undefined || waiting.size === 0 || !this.#isLogUnderPressure()) return
+    for (const [vpg, { message }] of waiting) {
+      if (this.#intakeStopped.has(vpg) || this.#strangers?.knows(vpg) !== true) continue
+      this.#intakeStopped.add(vpg)
+      const sentence = `the store has not given the VPG since the start, and the log is filling: ${message}`
+      this.#notify('sealingStopped', { vpg, sentence })
+    }
+  }
+
+  #takeIntakeBack(vpg: VpgId): void {
+    if (this.#intakeStopped.delete(vpg)) this.#notify('sealingStopped', { vpg, sentence: undefined })
   }
 
   /** Verifies one object; false when nothing is to be verified. For a driver without loops. */
@@ -609,6 +657,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }
 
   async #mergeStep(vpg: VpgAging): Promise<boolean> {
+    if (this.#tail?.isBehind(vpg.vpg) === true) return false
     const worked = await vpg.mergeStep()
     if (vpg.isGone) {
       this.#vpgs.delete(vpg.vpg)
@@ -657,12 +706,17 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     return unsealed.count === 0 ? undefined : this.#fileUnderPressure()
   }
 
-  #fileUnderPressure(): number | undefined {
+  #isLogUnderPressure(): boolean {
     const { config, logFiles } = this.#ready()
     const limit = this.#tail?.limit
-    if (limit === undefined) return undefined
-    const isUnderPressure = logFiles.fileCount(limit.fileIdentity) * logFileSizeBytes > config.logSizeBytesPressure
-    if (!isUnderPressure && this.#tail?.waits !== true) return undefined
+    return (
+      limit !== undefined && logFiles.fileCount(limit.fileIdentity) * logFileSizeBytes > config.logSizeBytesPressure
+    )
+  }
+
+  #fileUnderPressure(): number | undefined {
+    const isMemoryFull = this.#tail?.waits === true || this.#tail?.catchUpWaits === true
+    if (!isMemoryFull && !this.#isLogUnderPressure()) return undefined
     // Of those that a seal can free: a file may be held by an image or a VPG that cannot be sealed.
     const oldest = [...this.#vpgs.values()]
       .filter(({ isSealingStopped, unsealed }) => !isSealingStopped && unsealed.count > 0)
@@ -693,10 +747,15 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }
 
   #openLog(disk: Disk, directory: string): TailedLog {
-    const { openLog } = this.#surroundings
-    const log = openLog === undefined ? new LogReader({ disk, directory }) : openLog(directory)
+    const log = this.#newLog(disk, directory)
     this.#logs.push(log)
     return log
+  }
+
+  /** The caller closes it. */
+  #newLog(disk: Disk, directory: string): TailedLog {
+    const { openLog } = this.#surroundings
+    return openLog === undefined ? new LogReader({ disk, directory }) : openLog(directory)
   }
 
   #known(vpg: VpgId): VpgAging {

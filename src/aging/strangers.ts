@@ -44,12 +44,18 @@ export class Strangers {
     return this.#filesOf.has(vpg)
   }
 
-  /** It is none any more: who has taken its records keeps their files. */
-  release(vpg: VpgId): void {
-    const files = this.#filesOf.get(vpg) ?? []
-    this.#filesOf.delete(vpg)
-    this.#absentSinceMillis.delete(vpg)
-    for (const file of files) this.#options.logFiles.release(file)
+  /** It is none any more: who has taken its records keeps their files. With `beforeFile` that is so of files below it. */
+  release(vpg: VpgId, beforeFile = Infinity): void {
+    const files = this.#filesOf.get(vpg) ?? new Set()
+    if (beforeFile === Infinity) {
+      this.#filesOf.delete(vpg)
+      this.#absentSinceMillis.delete(vpg)
+    }
+    for (const file of [...files]) {
+      if (file >= beforeFile) continue
+      files.delete(file)
+      this.#options.logFiles.release(file)
+    }
   }
 
   /**

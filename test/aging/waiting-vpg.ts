@@ -1,7 +1,9 @@
 import * as path from 'node:path'
 import t, { type Test } from 'tap'
 import type { AgingConfig, AgingNotices } from '../../src/aging/service.ts'
+import type { WorkerSurroundings } from '../../src/aging/mirror-worker.ts'
 import { vpgId } from '../../src/base/ids.ts'
+import { MiB } from '../../src/base/units.ts'
 import { AgingModel } from '../support/aging-model.ts'
 import { randomFrom } from '../support/segment-records.ts'
 
@@ -24,11 +26,12 @@ async function site(t: Pick<Test, 'testdir'>, seed: number) {
   await model.age()
   await model.worker.seal({ vpg: model.vpg })
   const store = { refuses: true }
-  const start = (changed: Partial<AgingConfig> = {}) =>
-    model.restart((_, key) => (store.refuses && key.includes(model.vpg) ? 'fails-before' : 'works'), {
-      ...config,
-      ...changed,
-    })
+  const start = (changed: Partial<AgingConfig> = {}, surroundings: WorkerSurroundings = {}) =>
+    model.restart(
+      (_, key) => (store.refuses && key.includes(model.vpg) ? 'fails-before' : 'works'),
+      { ...config, ...changed },
+      surroundings,
+    )
   return { model, config, start, store }
 }
 
@@ -65,6 +68,7 @@ t.test('one VPG that the store does not give keeps no other from being opened', 
   }
   await model.age()
   t.equal(await model.worker.waitingStep(), false, 'and the store does not give it yet')
+  t.strictSame(told(model, 'damageFound'), [], 'its records in the log are no stranger’s')
   store.refuses = false
   model.write(1, 4)
   const last = model.checkpoint()
@@ -146,6 +150,77 @@ t.test('one of this appliance that another one took since the start stays that o
     { name: 'fenced', notice: { vpg: model.vpg } },
     { name: 'vpgOpened', notice: { vpg: model.vpg, opened: undefined } },
   ])
+})
+
+t.test(
+  'what waits in the log is read in slices, by a reader of its own, and no more of it than memory has room for',
+  async t => {
+    const { model, start, store } = await site(t, 10)
+    const { vpg } = model
+    let openCount = 0
+    const openLog = () => {
+      const reader = model.log.reader()
+      openCount++
+      const close = reader.close.bind(reader)
+      return Object.assign(reader, {
+        close: () => {
+          openCount--
+          close()
+        },
+      })
+    }
+    await start({}, { unsealedCountMax: 60, openLog })
+    const before = openCount
+    for (let count = 0; count < 40; count++) {
+      for (let each = 0; each < 4; each++) model.write(1, 4)
+      model.checkpoint()
+    }
+    const recordCount = model.log.records().length
+    await model.age()
+    store.refuses = false
+    const { worker } = model
+    await worker.waitingStep()
+    t.ok((await worker.status({ vpg })).commitNumber > 0, 'it is served before that')
+    const order: string[] = []
+    const read = (async () => {
+      while (await worker.catchUpStep());
+      order.push('all that there is room for')
+    })()
+    await worker.readTail()
+    order.push('the tail of the others')
+    await read
+    t.strictSame(order, ['the tail of the others', 'all that there is room for'])
+    const { unsealedRecordCount } = await worker.queues()
+    t.ok(unsealedRecordCount > 0 && unsealedRecordCount < recordCount / 2)
+    t.equal(openCount, before + 1)
+    await t.rejects(model.open(model.checkpoints.at(-1)!), { code: 'STORE_UNAVAILABLE', message: /still being read/ })
+
+    await model.age()
+    t.equal(openCount, before, 'the reader is closed')
+    for (const made of model.checkpoints) t.equal(await model.difference(await model.open(made)), undefined)
+    t.strictSame(await worker.seal({ vpg }), model.checkpoints.at(-1)!.checkpoint.vector)
+    t.strictSame([told(model, 'holeFound'), told(model, 'damageFound')], [[], []])
+  },
+)
+
+t.test('nothing is taken for one that waits while the log is filling', async t => {
+  const { model, start, store } = await site(t, 11)
+  const { vpg } = model
+  await start({ logSizeBytesPressure: 10 * 64 * MiB })
+  await model.age()
+  t.strictSame(told(model, 'sealingStopped'), [])
+  for (let count = 0; count < 80; count++) model.write(1, 4)
+  const last = model.checkpoint()
+  await model.age()
+  await model.age()
+  t.match(told(model, 'sealingStopped'), [{ vpg, sentence: /the store has not given the VPG/ }])
+  t.equal(told(model, 'sealingStopped').length, 1)
+  store.refuses = false
+  await model.worker.waitingStep()
+  t.match(told(model, 'sealingStopped').slice(1), [{ vpg, sentence: undefined }])
+  await model.age()
+  t.strictSame(await model.worker.seal({ vpg }), last.checkpoint.vector)
+  t.equal(await model.difference(await model.open(last)), undefined)
 })
 
 t.test('until others hear of it a VPG waits, though it was read: nobody takes it for one that was deleted', async t => {
