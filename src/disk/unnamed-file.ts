@@ -18,12 +18,17 @@ export class UnnamedFile {
     this.writer = new RealFile(descriptor)
   }
 
-  /** The name is taken for a moment; what a killed process may have left under it goes. */
+  /** The name is taken for a moment; what a killed process, or a disk that failed to remove it, may have left under it goes. Throws the system's error. */
   static create(name: string): UnnamedFile {
     fs.mkdirSync(path.dirname(name), { recursive: true, mode: 0o750 })
     fs.rmSync(name, { force: true })
     const descriptor = fs.openSync(name, 'wx+', 0o600)
-    fs.rmSync(name)
+    try {
+      fs.rmSync(name)
+    } catch (error) {
+      fs.closeSync(descriptor)
+      throw error
+    }
     return new UnnamedFile(descriptor)
   }
 
