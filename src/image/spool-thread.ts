@@ -28,6 +28,9 @@ export interface SpoolEnd {
   readonly failure?: FailureRecord
 }
 
+/** So long a thread that is needed no more may take to end its requests: the store's load counts those of one that is ended under way for ever. */
+const endMillisMax = 2_000
+
 export type SpoolSources = Pick<SpoolWorkerData, 'store' | 'dataDirectory'>
 
 /**
@@ -53,15 +56,23 @@ async function fill(workerData: SpoolWorkerData, signal: AbortSignal): Promise<F
   const resourceLimits = { maxYoungGenerationSizeMb: threadYoungSizeMiBMax }
   const worker = new Worker(new URL('./spool-worker.js', import.meta.url), { workerData, resourceLimits })
   const ended = new Promise<void>(resolve => worker.once('exit', () => resolve()))
-  const forget = onAbort(signal, () => void worker.terminate())
+  let endTimer: NodeJS.Timeout | undefined
+  const forget = onAbort(signal, () => {
+    worker.postMessage('end')
+    endTimer = setTimeout(() => void worker.terminate(), endMillisMax)
+  })
   try {
     const gone = ended.then((): SpoolEnd => ({ filled: undefined }))
     const end = await Promise.race([once(worker, 'message').then(([said]) => said as SpoolEnd), gone])
-    signal.throwIfAborted()
     if (end.failure !== undefined) throw failureFromRecord(end.failure)
+    signal.throwIfAborted()
     return end.filled
+  } catch (error) {
+    signal.throwIfAborted()
+    throw error
   } finally {
     forget()
+    clearTimeout(endTimer)
     await worker.terminate()
     await ended
   }

@@ -9,8 +9,8 @@ import { fillSpoolFile } from './spool-image.ts'
 import { SpoolShare } from './spool-room.ts'
 import type { SpoolEnd, SpoolWorkerData } from './spool-thread.ts'
 
-// The thread that fills the spool of an image that another one reads; see spool-thread.ts. It has an image of its own, by the same plan, and ends when it has said how it
-// went. Whoever needs it no more ends it.
+// The thread that fills the spool of an image that another one reads; see spool-thread.ts. It has an image of its own, by the same plan, and says once how it went: early,
+// after any message to it.
 
 assert(parentPort !== null, 'this file is the start of a worker thread')
 standBehind()
@@ -18,9 +18,8 @@ standBehind()
 /** Of the image's memory: every batch is read once, and nothing again. */
 const cacheSizeBytes = 0
 
-async function run(data: SpoolWorkerData): Promise<SpoolEnd> {
+async function run(data: SpoolWorkerData, signal: AbortSignal): Promise<SpoolEnd> {
   const { store, dataDirectory, plan, volumes, directory } = data
-  const { signal } = new AbortController()
   const sources = await ImageSources.open(store, dataDirectory, undefined)
   try {
     const image = await openImage(plan, sources.tools(cacheSizeBytes), signal)
@@ -35,4 +34,6 @@ async function run(data: SpoolWorkerData): Promise<SpoolEnd> {
   }
 }
 
-parentPort.postMessage(await run(workerData as SpoolWorkerData))
+const needed = new AbortController()
+parentPort.once('message', () => needed.abort(new Failure('CLOSING', 'the spool is needed no more')))
+parentPort.postMessage(await run(workerData as SpoolWorkerData, needed.signal))

@@ -15,6 +15,11 @@ import {
 } from '../../src/image/image.ts'
 import { newSpoolRoom } from '../../src/image/service.ts'
 import { createSpoolFile, fillSpoolFile, useSpool } from '../../src/image/spool-image.ts'
+import { storeReadPatienceMillis } from '../../src/base/limits.ts'
+import { StoreLoad } from '../../src/store/store-load.ts'
+import { newSharedLoad, openStore, type StoreConfig } from '../../src/store/store.ts'
+import { eventually } from '../support/nbd-tools.ts'
+import { S3Simulator } from '../support/s3-sim.ts'
 import { planIn } from '../support/image-plan.ts'
 import { batchRecord, randomFrom, someVpg } from '../support/segment-records.ts'
 import { commitKey, SegmentBuilder } from '../../src/segment/segment.ts'
@@ -117,6 +122,41 @@ async function planOfSegment(directory: string): Promise<{ plan: ImagePlan; obje
     objectFile,
   }
 }
+
+t.test('a thread that is needed no more leaves nothing under way in the counts of the store', async t => {
+  process.env['AWS_ACCESS_KEY_ID'] = 'test'
+  process.env['AWS_SECRET_ACCESS_KEY'] = 'test'
+  const simulator = await S3Simulator.start()
+  t.teardown(() => simulator.close())
+  const directory = path.resolve(t.testdir())
+  const { plan, objectFile } = await planOfSegment(directory)
+  const sharedLoad = newSharedLoad()
+  const config: StoreConfig = {
+    ...{ kind: 's3', bucket: 'bucket', prefix: 'a/', region: 'eu-central-1', endpoint: simulator.endpoint },
+    ...{ forcePathStyle: true, checksums: 'when-supported', requestTimeoutMillis: 10_000 },
+    ...{ serverSideEncryption: 'bucket-default', kmsKeyId: undefined },
+    ...{ sharedLoad, readPatienceMillis: storeReadPatienceMillis },
+  }
+  const store = await openStore(config)
+  await store.create(commitKey(someVpg, 1), fs.readFileSync(objectFile), signal)
+  await store.close()
+  const sources = await ImageSources.open(config, directory, undefined)
+  t.teardown(() => sources.close())
+  const image = await openImage(plan, sources.tools(0), signal)
+  const load = new StoreLoad(sharedLoad)
+  for (const answer of [{ kind: 'hang' }, { kind: 'refuse', status: 503, code: 'SlowDown' }] as const) {
+    simulator.failWhere(({ operation }) => (operation === 'GetObject' ? answer : undefined))
+    const abort = new AbortController()
+    const options = optionsOf(path.join(directory, 'spool'))
+    const sourcesOfThread = { store: config, dataDirectory: directory }
+    const ended = spoolInThread(image, plan, [1], sourcesOfThread, options, abort.signal)
+    const counts = (): number => (answer.kind === 'hang' ? load.facts.underWayCount : load.facts.waitingCount)
+    await eventually('the thread asks the store', () => counts() > 0)
+    abort.abort(new Failure('CLOSING', 'nobody reads it any more'))
+    await t.rejects(ended, { code: 'CLOSING' })
+    t.match(load.facts, { underWayCount: 0, waitingCount: 0 })
+  }
+})
 
 t.test('a thread of its own makes the spool of an image that another one reads', async t => {
   const directory = path.resolve(t.testdir())
