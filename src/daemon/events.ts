@@ -234,7 +234,7 @@ export interface AgingListeners {
   /** Open a moment later than aging starts. */
   readonly ingest: () => Ingest | undefined
   readonly nowMicros: () => number
-  readonly histories: Pick<Histories, 'read'>
+  readonly histories: Pick<Histories, 'change' | 'read'>
   /** What the store says of a VPG that it did not give at the start. */
   readonly vpgOpened: (notice: AgingNotices['vpgOpened']) => void
   /** What the store says after a start without it. */
@@ -263,12 +263,13 @@ export function agingHandlers({
   const nameOf = (vpg: VpgId): string => entryOf(vpg)?.definition.name ?? vpg
   // The index can be rebuilt, so a row that could not be written stops nothing.
   const indexFailed = (error: unknown): void => log.warn({ error: String(error) }, 'indexFailing')
+  const change: Histories['change'] = (vpg, make) => histories.change(vpg, make).catch(indexFailed)
   const acting = both(metrics.aging, {
     segmentCommitted: ({ vpg, segment, offloaded, buildMillis, putMillis }) => {
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.offloaded = offloaded
       ingest()?.offloaded(vpg, offloaded)
-      catalog.addSegment({ vpg, segment, offloaded }).catch(indexFailed)
+      change(vpg, () => catalog.addSegment({ vpg, segment, offloaded }))
       log.info(
         {
           vpg: nameOf(vpg),
@@ -282,7 +283,7 @@ export function agingHandlers({
       )
     },
     folded: ({ vpg, segmentsThroughCommit, ...facts }) => {
-      catalog.dropSegments({ vpg, throughCommitNumber: segmentsThroughCommit }).catch(indexFailed)
+      change(vpg, () => catalog.dropSegments({ vpg, throughCommitNumber: segmentsThroughCommit }))
       log.info({ vpg: nameOf(vpg), ...rounded(facts) }, 'folded')
     },
     checkpointsGivenUp: ({ vpg, through }) => {
@@ -294,10 +295,10 @@ export function agingHandlers({
     historyEdgeMoved: ({ vpg, edge, kept }) => {
       const entry = entryOf(vpg)
       if (entry !== undefined) entry.historyEdge = edge
-      catalog.dropCheckpoints({ vpg, edge, kept }).catch(indexFailed)
+      change(vpg, () => catalog.dropCheckpoints({ vpg, edge, kept }))
     },
     checkpointsThinned: ({ vpg, dropped }) => {
-      catalog.thinCheckpoints({ vpg, dropped }).catch(indexFailed)
+      change(vpg, () => catalog.thinCheckpoints({ vpg, dropped }))
       log.debug({ vpg: nameOf(vpg), droppedCount: dropped.length }, 'checkpointsThinned')
     },
     tagsExpired: ({ vpg, names }) => {

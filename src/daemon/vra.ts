@@ -145,7 +145,8 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
     if (untoldCount > 0) log.warn({ count: untoldCount }, 'indexRowsDropped')
 
     // From here on agents are served.
-    const histories = new Histories({ aging, catalog, table })
+    const notTaken = (error: Failure): void => log.warn({ error: error.message }, 'indexFailing')
+    const histories = parts.own(new Histories({ aging, catalog, clock, table, notTaken }))
     const lateOpened: { take: (notice: AgingNotices['vpgOpened']) => void } = { take: () => undefined }
     let serving: Ingest | undefined
     let forgetRecoveries: (vpg: VpgId) => void = () => undefined

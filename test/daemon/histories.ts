@@ -3,7 +3,8 @@ import t, { type Test } from 'tap'
 import { unpacked } from '../../src/aging/aging.ts'
 import { MirrorWorker } from '../../src/aging/mirror-worker.ts'
 import type { AgingNotices } from '../../src/aging/service.ts'
-import { vpgId, type VpgId } from '../../src/base/ids.ts'
+import { Failure } from '../../src/base/failure.ts'
+import { ordinal, vpgId, type VpgId } from '../../src/base/ids.ts'
 import { Catalog } from '../../src/catalog/catalog.ts'
 import { Checkpoints } from '../../src/daemon/checkpoints.ts'
 import { Histories } from '../../src/daemon/histories.ts'
@@ -11,12 +12,15 @@ import { loadHistory } from '../../src/daemon/load-catalog.ts'
 import { reconcile } from '../../src/daemon/reconcile.ts'
 import { VpgEntry } from '../../src/daemon/vpg-table.ts'
 import { VpgTable } from '../../src/daemon/vpg-table.ts'
+import { encodeCheckpoints } from '../../src/manifest/manifest.ts'
 import type { RecoveredLog } from '../../src/journal/journal.ts'
 import { AgingModel } from '../support/aging-model.ts'
 import { FatefulStore } from '../support/aging-surroundings.ts'
-import { HeardEvents } from '../support/catalog-rows.ts'
+import { checkpointNumbers, HeardEvents } from '../support/catalog-rows.ts'
 import { MemoryStore } from '../support/segment-store.ts'
 import { randomFrom } from '../support/segment-records.ts'
+import { ManualClock } from '../support/wire-manual-clock.ts'
+import { openedVpg } from '../support/opened-vpg.ts'
 
 // An appliance on an empty disk takes over VPGs of which it reads the roots alone. Invariants: all are served, with their newest checkpoints, before the index
 // has their histories; who asks for one VPG's is answered with all of it; a process that ends in the middle costs the next one nothing but to begin again.
@@ -54,6 +58,7 @@ async function successor(memory: MemoryStore, directory: string) {
   const read: VpgId[] = []
   let histories: Histories | undefined
   const loads: Promise<void>[] = []
+  const notTaken: Failure[] = []
   const notify = (name: keyof AgingNotices, notice: AgingNotices[keyof AgingNotices]): void => {
     if (name !== 'historyRead') return
     const told = notice as AgingNotices['historyRead']
@@ -71,13 +76,13 @@ async function successor(memory: MemoryStore, directory: string) {
   for (const { opened } of reconciled) table.add(new VpgEntry(opened, own.clock))
   await loadHistory(catalog, reconciled)
   await aging.follow({ durable: own.log.mark })
-  histories = new Histories({ aging, catalog, table })
+  histories = new Histories({ aging, catalog, clock: own.clock, table, notTaken: error => void notTaken.push(error) })
   const checkpoints = new Checkpoints(catalog, histories)
   const listed = async (id: VpgId): Promise<readonly string[]> => {
     const query = { vpg: '', limit: 1000, order: 'oldest-first' as const }
     return (await checkpoints.list(table.get(id)!, query)).checkpoints.map(({ checkpoint }) => checkpoint)
   }
-  return { aging, catalog, checkpoints, listed, loads, read, reconciled, table }
+  return { aging, catalog, checkpoints, listed, loads, notTaken, read, reconciled, table }
 }
 
 t.test('VPGs are served before their histories are read, and asked for their checkpoints they have all', async t => {
@@ -117,6 +122,7 @@ t.test('VPGs are served before their histories are read, and asked for their che
   )
   while (await second.aging.step());
   await Promise.all(second.loads)
+  t.strictSame([...first.notTaken, ...second.notTaken], [])
   t.strictSame(second.read.toSorted(), ids.toSorted())
   for (const [id, { checkpoints }] of models) {
     t.equal((await second.listed(id)).length, checkpoints.length)
@@ -124,3 +130,73 @@ t.test('VPGs are served before their histories are read, and asked for their che
   }
   await second.catalog.close()
 })
+
+t.test('an index that could not take a history is asked again, and has then what changed meanwhile, too', async t => {
+  const catalog = await Catalog.open({ file: path.join(t.testdir(), 'index.sqlite'), events: new HeardEvents() })
+  t.teardown(() => catalog.close())
+  const clock = new ManualClock()
+  const checkpoints = checkpointNumbers(1, 9)
+  const opened = openedVpg({ checkpoints: checkpoints.slice(8), isUnread: true })
+  const vpg = opened.definition.id
+  const entry = new VpgEntry(opened, clock)
+  const table = new VpgTable()
+  table.add(entry)
+  let hasRoom = false
+  const full = new Failure('DISK_FAILED', 'the disk is full')
+  const notTaken: Failure[] = []
+  const loadVpg: Catalog['loadVpg'] = async argument => {
+    if (!hasRoom) throw full
+    await catalog.loadVpg(argument)
+  }
+  const aging = { readHistory: async () => void t.fail('aging has told it') }
+  const histories = new Histories({ aging, catalog: { loadVpg }, clock, table, notTaken: e => void notTaken.push(e) })
+  const checkpointPage = encodeCheckpoints(checkpoints)
+  const read = histories.read({ vpg, segments: [], checkpointPage, offloaded: [] })
+  await t.rejects(histories.untilIndexed(entry), full)
+  t.equal(entry.unreadThrough, checkpoints[8]!.ordinal, 'nobody takes it for all')
+  const edge = ordinal(checkpoints[3]!.ordinal)
+  await histories.change(vpg, () => catalog.dropCheckpoints({ vpg, edge, kept: [] }))
+  await histories.change(vpg, () => catalog.thinCheckpoints({ vpg, dropped: [checkpoints[5]!.ordinal] }))
+  await t.rejects(histories.untilIndexed(entry), full, 'whoever asks has it tried again')
+  const refusedCount = notTaken.length
+  await clock.advance(1_000)
+  await new Promise(resolve => setImmediate(resolve))
+  t.ok(notTaken.length > refusedCount, 'and it is tried without anybody')
+  hasRoom = true
+  await histories.untilIndexed(entry)
+  const page = await catalog.listCheckpoints({ vpg, limit: 20, order: 'oldest-first' })
+  t.strictSame(page.checkpoints, [...checkpoints.slice(3, 5), ...checkpoints.slice(6)])
+  t.equal(entry.unreadThrough, undefined)
+  await clock.advance(120_000)
+  await read
+  await histories.change(vpg, () => catalog.thinCheckpoints({ vpg, dropped: [checkpoints[6]!.ordinal] }))
+  await histories.untilIndexed(entry)
+  t.strictSame((await catalog.statistics({ vpg })).checkpointCount, 4)
+})
+
+t.test(
+  'the history of a VPG that was removed meanwhile is not given to the index, nor any after the close',
+  async t => {
+    for (const end of ['removed', 'closed'] as const) {
+      const clock = new ManualClock()
+      const opened = openedVpg({ isUnread: true })
+      const vpg = opened.definition.id
+      const table = new VpgTable()
+      table.add(new VpgEntry(opened, clock))
+      let askedCount = 0
+      const loadVpg = async (): Promise<void> => {
+        askedCount++
+        throw new Failure('DISK_FAILED', 'the disk is full')
+      }
+      const aging = { readHistory: async () => undefined }
+      const histories = new Histories({ aging, catalog: { loadVpg }, clock, table, notTaken: () => undefined })
+      const read = histories.read({ vpg, segments: [], checkpointPage: encodeCheckpoints([]), offloaded: [] })
+      await new Promise(resolve => setImmediate(resolve))
+      if (end === 'closed') await histories.close()
+      else table.remove(vpg)
+      await clock.advance(1_000)
+      await read
+      t.equal(askedCount, 1, end)
+    }
+  },
+)

@@ -468,7 +468,10 @@ export class SimulatedVra {
       events: this.#ingestEvents(life, worker, catalog),
     })
     if (!life.isAlive) return
-    const histories = new Histories({ aging: worker, catalog, table })
+    const histories = new Histories({
+      ...{ aging: worker, catalog, clock: life.clock, table },
+      notTaken: error => world.fail(error),
+    })
     const handlers = stop.watching(this.#indexing({ catalog, histories, entry }), error => world.fail(error))
     const parts = { life, journal, ingest, worker, images, entry, table, catalog, histories, stop, handlers }
     running = this.#running = parts
@@ -513,6 +516,7 @@ export class SimulatedVra {
   /** As agingHandlers of the daemon. */
   #indexing({ catalog, histories, entry }: Pick<Running, 'catalog' | 'histories' | 'entry'>): AgingHandlers {
     const failed = (error: unknown): void => this.#world.fail(error)
+    const change = (make: () => Promise<void>): void => void histories.change(vpg, make).catch(failed)
     return {
       historyRead: notice => {
         const through = entry.unreadThrough
@@ -522,14 +526,13 @@ export class SimulatedVra {
         })
         this.#world.background(read)
       },
-      segmentCommitted: ({ segment, offloaded }) => void catalog.addSegment({ vpg, segment, offloaded }).catch(failed),
+      segmentCommitted: ({ segment, offloaded }) => change(() => catalog.addSegment({ vpg, segment, offloaded })),
       folded: ({ segmentsThroughCommit: throughCommitNumber }) =>
-        void catalog.dropSegments({ vpg, throughCommitNumber }).catch(failed),
+        change(() => catalog.dropSegments({ vpg, throughCommitNumber })),
       historyEdgeMoved: ({ edge, kept }) => {
-        if (this.#mutations.indexMisses !== 'what leaves')
-          void catalog.dropCheckpoints({ vpg, edge, kept }).catch(failed)
+        if (this.#mutations.indexMisses !== 'what leaves') change(() => catalog.dropCheckpoints({ vpg, edge, kept }))
       },
-      checkpointsThinned: ({ dropped }) => void catalog.thinCheckpoints({ vpg, dropped }).catch(failed),
+      checkpointsThinned: ({ dropped }) => change(() => catalog.thinCheckpoints({ vpg, dropped })),
     }
   }
 
