@@ -76,7 +76,11 @@ t.test('what a running daemon tells, and a stopped one', async t => {
     ]) {
       const ended = await scenario.cli(...argv)
       t.equal(ended.status, 4, argv.join(' '))
-      t.match(ended.stderr, /^vra: .*is it running/, argv.join(' '))
+      t.match(
+        ended.stderr,
+        argv.includes('--json') ? /^{"error":.*is it running/ : /^vra: .*is it running/,
+        argv.join(' '),
+      )
       t.equal(ended.stdout, '')
     }
   })
