@@ -85,9 +85,15 @@ export async function takeVpg(parts: StoreReturnParts, id: VpgId, opened: Opened
   }
   const { name } = opened.definition
   refuseOtherEpoch(entry, opened)
-  if (entry === undefined && table.has(name)) {
-    log.error({ vpg: name, id }, 'vpgOfSameNameLeftAlone')
-    return false
+  const namesake = entry === undefined ? table.all().find(({ definition }) => definition.name === name) : undefined
+  if (namesake !== undefined) {
+    // As at a start the newer one is served: it is the one that agents know.
+    const isNewer = namesake.definition.createdAtMicros < opened.definition.createdAtMicros
+    const left = isNewer ? namesake.definition.id : id
+    log.error({ vpg: name, id: left }, 'vpgOfSameNameLeftAlone')
+    if (!isNewer) return false
+    ingest.removeVpg(left)
+    table.remove(left)
   }
   await (entry === undefined ? addUnknown(parts, opened) : refresh(parts, entry, opened))()
   return true

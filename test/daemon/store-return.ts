@@ -149,6 +149,25 @@ t.test('of a VPG that comes late, known or not, no note is kept before the index
   }
 })
 
+t.test('of two VPGs of one name the newer is served, whichever comes late', async t => {
+  const older = vpg(first, { name: 'orders', createdAtMicros: 1 })
+  const newer = vpg(second, { name: 'orders', createdAtMicros: 2 })
+  for (const [before, late] of [
+    [older, newer],
+    [newer, older],
+  ] as const) {
+    const { parts, table, served, letOneLoad } = site([before])
+    const taking = takeVpg(parts, late.definition.id, late)
+    await letOneLoad()
+    t.equal(await taking, late === newer)
+    t.strictSame([...served.keys()], [second])
+    t.strictSame(
+      table.all().map(({ definition }) => definition.id),
+      [second],
+    )
+  }
+})
+
 t.test('nor is one kept where the index did not take it', async t => {
   const { parts, table } = site([])
   const kept: (readonly StopNote[])[] = []
