@@ -6,6 +6,7 @@ import { assert } from '../base/assert.ts'
 import { systemClock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import { standbyPutsShare } from '../base/limits.ts'
+import { Permits } from '../base/permits.ts'
 import { MiB } from '../base/units.ts'
 import type { RpcClient } from '../base/rpc.ts'
 import {
@@ -80,6 +81,7 @@ export class AwsServer implements AwsService {
           this.#notify('told', { vpg: undefined, sentence: spoolFailedSentence(cause), failure: undefined }),
         room: SpoolRoom.open(spoolRoom, 'aws'),
       },
+      spoolPermit: new Permits(1),
       accountPace: newPace(),
       newPace,
       ebs: new EbsCalls(clients[0], attempts),

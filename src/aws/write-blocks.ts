@@ -29,6 +29,8 @@ export interface WriteTools {
   readonly putters: Putters
   readonly windows: Windows
   readonly spool: SpoolOptions
+  /** One is made after the other: each is a pass over all that is unfolded, and whoever went without would make such a pass for every window. */
+  readonly spoolPermit: Permits
   /** Of the account; every snapshot has its own beside it. */
   readonly accountPace: Pace
   readonly newPace: () => Pace
@@ -123,7 +125,8 @@ class BlockWriter {
   async #spool(): Promise<Spooled | undefined> {
     const { image, volume } = this.#blocks
     if (image.unfoldedSizeBytes < spoolSizeBytesMin) return undefined
-    return await spoolImage(image, new Set([volume]), this.#tools.spool, this.#failing.signal)
+    const { spool, spoolPermit } = this.#tools
+    return await spoolPermit.with(() => spoolImage(image, new Set([volume]), spool, this.#failing.signal))
   }
 
   /** Reads the window's blocks and begins to put them. */

@@ -19,6 +19,7 @@ import { onAbort } from '../../src/base/abort.ts'
 import type { Clock } from '../../src/base/clock.ts'
 import { Failure } from '../../src/base/failure.ts'
 import { ordinal, vpgId } from '../../src/base/ids.ts'
+import { Permits } from '../../src/base/permits.ts'
 import { isZero } from '../../src/codec/zeros.ts'
 import { SpoolRoom, type PieceSink, type SpoolableImage, type VolumeRange } from '../../src/image/image.ts'
 import { newSpoolRoom } from '../../src/image/service.ts'
@@ -279,6 +280,7 @@ export class AwsWorld {
       putters,
       windows,
       spool: { fileName: '/nowhere', failed: () => undefined, room: SpoolRoom.open(newSpoolRoom(), 'aws') },
+      spoolPermit: new Permits(1),
       accountPace: new Pace(config.putsPerSecondMax, clock),
       newPace: () => new Pace(config.putsPerSecondMax, clock),
       ebs: new EbsCalls(ebsClient, attempts),
