@@ -3,7 +3,7 @@ import { assert } from '../base/assert.ts'
 import { Failure, failedWith } from '../base/failure.ts'
 import { agingHeapSizeMiBMax, durableNoticeIntervalMillis, threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
-import { decodeCheckpoints } from '../manifest/checkpoint-page.ts'
+import { decodeCheckpoints } from '../timeline/checkpoint-page.ts'
 import type {
   AgingConfig,
   AgingEvents,

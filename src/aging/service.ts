@@ -211,7 +211,7 @@ export interface OpenedVpg {
 
 /** The same on its way between threads. A hundred VPGs may have millions of checkpoints: here each is some 12 bytes. */
 export interface PackedVpg extends Omit<OpenedVpg, 'checkpoints'> {
-  /** As encodeCheckpoints of src/manifest makes it. */
+  /** As encodeCheckpoints of src/timeline makes it. */
   readonly checkpointPage: Uint8Array
 }
 
@@ -400,7 +400,7 @@ export interface AgingNotices {
   historyRead: {
     readonly vpg: VpgId
     readonly segments: readonly SegmentSpan[]
-    /** As encodeCheckpoints of src/manifest makes it. */
+    /** As encodeCheckpoints of src/timeline makes it. */
     readonly checkpointPage: Uint8Array
     readonly offloaded: readonly StreamPosition[]
   }

@@ -1,6 +1,7 @@
 import type Database from 'better-sqlite3'
 import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
+import { decodePortions } from '../timeline/checkpoint-page.ts'
 import type { RecoverablePoint } from '../timeline/recoverable.ts'
 import type { SegmentSpan } from '../timeline/state.ts'
 import { sizeBytesOf, statementOf } from './catalog-file.ts'
@@ -178,7 +179,7 @@ export class CatalogTables {
   *load(argument: {
     readonly vpg: VpgId
     readonly segments: readonly SegmentSpan[]
-    readonly checkpoints: readonly Checkpoint[]
+    readonly checkpoints: readonly Checkpoint[] | Uint8Array
     readonly offloaded: readonly StreamPosition[]
     readonly keepAbove?: Ordinal
   }): Generator<void, void> {
@@ -190,7 +191,7 @@ export class CatalogTables {
     })
     let checkpointCount = 0
     let segmentCount = 0
-    for (const chunk of chunksOf(checkpoints, insertRowsMax)) {
+    for (const chunk of portionsOf(checkpoints)) {
       checkpointCount += this.#transact(() => sum(chunk, each => this.#putCheckpoint(historyId, each)))
       yield
     }
@@ -526,6 +527,11 @@ export class CatalogTables {
   #statement(sql: string): Database.Statement<unknown[]> {
     return statementOf(this.#database, sql)
   }
+}
+
+function portionsOf(checkpoints: readonly Checkpoint[] | Uint8Array): Generator<readonly Checkpoint[]> {
+  if (checkpoints instanceof Uint8Array) return decodePortions('what was read', checkpoints, insertRowsMax)
+  return chunksOf(checkpoints, insertRowsMax)
 }
 
 function* chunksOf<T>(items: readonly T[], size: number): Generator<readonly T[]> {

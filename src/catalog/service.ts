@@ -17,11 +17,12 @@ export interface CatalogService {
   /**
    * Makes the VPG's segments and checkpoints exactly these, in one step for whoever reads meanwhile; tail rows of covered records are
    * dropped, others stay. At start; checkpoints that only the log has are added afterwards, or were before: those above `keepAbove` stay.
+   * Checkpoints beside serving come as encodeCheckpoints makes them: to send and to receive a long history in objects holds up both threads.
    */
   loadVpg(argument: {
     readonly vpg: VpgId
     readonly segments: readonly SegmentSpan[]
-    readonly checkpoints: readonly Checkpoint[]
+    readonly checkpoints: readonly Checkpoint[] | Uint8Array
     readonly offloaded: readonly StreamPosition[]
     readonly keepAbove?: Ordinal
   }): Promise<void>

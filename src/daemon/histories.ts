@@ -6,7 +6,6 @@ import type { Ordinal, VpgId } from '../base/ids.ts'
 import { retry } from '../base/retry.ts'
 import type { Closable } from '../base/shutdown.ts'
 import type { Catalog } from '../catalog/catalog.ts'
-import { decodeCheckpoints } from '../manifest/checkpoint-page.ts'
 import type { VpgEntry, VpgTable } from './vpg-table.ts'
 
 // How the index comes to have VPGs whose manifests a start has not read: an adoption, a lost index. They are served from the first moment on, the newest
@@ -106,8 +105,8 @@ export class Histories implements Closable {
       throw new Failure('DISK_FAILED', 'the journal index has not taken the history for too long: a restart fills it')
     entry.unreadThrough = undefined
     try {
-      const checkpoints = decodeCheckpoints('the aging thread’s answer', checkpointPage)
-      const loaded = catalog.loadVpg({ vpg, segments, checkpoints, offloaded, keepAbove })
+      // As it is: a long history takes seconds to decode, and agents are served in this thread.
+      const loaded = catalog.loadVpg({ vpg, segments, checkpoints: checkpointPage, offloaded, keepAbove })
       // In their order behind it, and before all that comes.
       await Promise.all([loaded, ...changes.map(make => make())])
       this.#readings.delete(vpg)

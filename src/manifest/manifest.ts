@@ -38,7 +38,7 @@ export {
   type VpgBrief,
   type WriterIdentity,
 } from './vpg-commits.ts'
-export { decodeCheckpoints, encodeCheckpoints } from './checkpoint-page.ts'
+export { decodeCheckpoints, encodeCheckpoints } from '../timeline/checkpoint-page.ts'
 export { removeRemains } from './remains.ts'
 export {
   checksOf,

@@ -3,7 +3,7 @@ import { manifestRootSizeBytesMax } from '../base/limits.ts'
 import { KiB } from '../base/units.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { ObjectRef } from '../timeline/state.ts'
-import { encodeCheckpoints } from './checkpoint-page.ts'
+import { encodeCheckpoints } from '../timeline/checkpoint-page.ts'
 import {
   garbageParts,
   leftMicrosOf,
@@ -61,7 +61,7 @@ export interface EncodedManifest {
 }
 
 const inlinePartSizeBytesMax = 4 * KiB
-/** As JSON in the root; more are a page of their own, see checkpoint-page.ts. */
+/** As JSON in the root; more are a page of their own, see src/timeline/checkpoint-page.ts. */
 const checkpointsInRootMax = 12
 // Together, names and all, with the positions of 64 streams twice (10 KiB) and references to 40 index pages, within a root.
 const inlineSizeBytesMax = 24 * KiB

@@ -6,6 +6,7 @@ import { newVpgId, type Ordinal } from '../../src/base/ids.ts'
 import { giveBackPages, openCatalogFile, sizeBytesOf } from '../../src/catalog/catalog-file.ts'
 import { CatalogTables } from '../../src/catalog/catalog-tables.ts'
 import { Catalog } from '../../src/catalog/catalog.ts'
+import { encodeCheckpoints } from '../../src/timeline/checkpoint-page.ts'
 import {
   HeardEvents,
   checkpointNumber,
@@ -51,6 +52,34 @@ t.test('a load makes segments and checkpoints exactly those given, and drops the
   t.strictSame(await catalog.locate({ vpg, at: position(1, 1, 1001) }), undefined)
   t.strictSame(await catalog.locate({ vpg, at: position(2, 1, 5) }), undefined)
 })
+
+t.test('a history that comes as a page is taken in steps, and is there in one, or not at all', async t => {
+  const { catalog, file } = await openedCatalog(t)
+  const history = { vpg, segments: [], offloaded: [] }
+  await catalog.loadVpg({ ...history, checkpoints: checkpointNumbers(1, 10) })
+  const checkpoints = checkpointNumbers(1, 5_000)
+  const page = encodeCheckpoints(checkpoints)
+  const cut = page.subarray(0, page.length - 1)
+  await t.rejects(catalog.loadVpg({ ...history, checkpoints: cut }), { code: 'OBJECT_CORRUPT' })
+  t.equal((await everyPage(catalog, { vpg, order: 'oldest-first' })).length, 10, 'what was there stays')
+  await catalog.loadVpg({ ...history, checkpoints: page })
+  t.strictSame(
+    await everyPage(catalog, { vpg, order: 'oldest-first' }),
+    checkpoints.map(({ ordinal }) => ordinal),
+  )
+  t.strictSame(await catalog.checkpoint({ vpg, ordinal: checkpoints[4_321]!.ordinal }), checkpoints[4_321])
+  await catalog.close()
+  const database = openDatabase(file)
+  const loading = new CatalogTables(database).load({ ...history, checkpoints: page })
+  const rowsOfStep: number[] = []
+  for (let before = countOfRows(database); loading.next().done !== true; before = countOfRows(database))
+    rowsOfStep.push(countOfRows(database) - before)
+  t.strictSame(rowsOfStep.slice(0, 3), [2_000, 2_000, 1_000])
+})
+
+function countOfRows(database: Database.Database): number {
+  return (database.prepare('SELECT count(*) AS count FROM checkpoint').get() as { count: number }).count
+}
 
 t.test('what was added while the store was away stays when the store says what it has', async t => {
   const { catalog } = await openedCatalog(t)

@@ -145,6 +145,7 @@ t.test('an index that could not take a history is asked again, and has then what
   const full = new Failure('DISK_FAILED', 'the disk is full')
   const notTaken: Failure[] = []
   const loadVpg: Catalog['loadVpg'] = async argument => {
+    t.type(argument.checkpoints, Uint8Array, 'decoded by the thread of the index')
     if (!hasRoom) throw full
     await catalog.loadVpg(argument)
   }

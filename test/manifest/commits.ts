@@ -4,7 +4,7 @@ import { commitKey, createOnce, loadVpg, VpgCommits, type VpgContents } from '..
 import type { Ordinal } from '../../src/base/ids.ts'
 import type { Checkpoint } from '../../src/timeline/checkpoint.ts'
 import { regionSizes } from '../../src/timeline/region-sizes.ts'
-import { decodeCheckpoints, encodeCheckpoints } from '../../src/manifest/checkpoint-page.ts'
+import { decodeCheckpoints, encodeCheckpoints } from '../../src/timeline/checkpoint-page.ts'
 import { readManifest } from '../../src/manifest/read.ts'
 import { AgingModel } from '../support/aging-model.ts'
 import { FatefulStore, SteppedClock, type Fate } from '../support/aging-surroundings.ts'

@@ -40,7 +40,6 @@ export const doors: Readonly<Record<string, readonly string[]>> = {
   ingest: ['registry'],
   config: ['*'],
   control: ['agent-api', 'client', 'reference', 'words'],
-  manifest: ['checkpoint-page'],
   metrics: ['agent-metrics'],
   recovery: ['target', 'check'],
   cli: [],

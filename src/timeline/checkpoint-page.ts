@@ -1,6 +1,6 @@
+import { Failure } from '../base/failure.ts'
 import { type Ordinal, type Sequence, type StreamPosition } from '../base/ids.ts'
-import type { Checkpoint, CheckpointVolume } from '../timeline/checkpoint.ts'
-import { corrupt } from './sealed-object.ts'
+import type { Checkpoint, CheckpointVolume } from './checkpoint.ts'
 
 // Checkpoints, ascending by ordinal, in about 12 bytes each: a month of one every five seconds is half a million. The
 // body is a sequence of LEB128 numbers ("varint"; the signed ones zigzag):
@@ -12,7 +12,7 @@ import { corrupt } from './sealed-object.ts'
 //     streamCount, then per stream: stream (no difference), generation (signed), sequence (signed), both as the difference
 //     from the last position of that stream in this page
 //
-// Checksum, version and identity are in the header of the object.
+// Checksum, version and identity are in the header of the object: see src/manifest. Threads tell each other of checkpoints so, too.
 
 class Writer {
   #bytes = new Uint8Array(4096)
@@ -133,14 +133,20 @@ export function encodeCheckpoints(checkpoints: readonly Checkpoint[]): Uint8Arra
 
 /** OBJECT_CORRUPT, naming the key, for anything that encodeCheckpoints does not write. */
 export function decodeCheckpoints(key: string, body: Uint8Array): Checkpoint[] {
+  const [all = []] = decodePortions(key, body, Infinity)
+  return all
+}
+
+/** The same in portions of at most so many, each decoded when it is asked for: what is wrong is said by the portion that meets it. */
+export function* decodePortions(key: string, body: Uint8Array, countMax: number): Generator<Checkpoint[]> {
   const reader = new Reader(key, body)
   const count = reader.unsigned()
   const shapes: (readonly CheckpointVolume[])[] = []
   for (let left = reader.unsigned(); left > 0; left--) shapes.push(parseShape(key, reader.bytes(reader.unsigned())))
   let [ordinal, timestampMicros, historyMicros] = [0, 0, 0]
   const positions = new Map<number, StreamPosition>()
-  const checkpoints: Checkpoint[] = []
-  while (checkpoints.length < count) {
+  let checkpoints: Checkpoint[] = []
+  for (let left = count; left > 0; left--) {
     ordinal += reader.signed()
     timestampMicros += reader.signed()
     historyMicros += reader.signed()
@@ -162,9 +168,16 @@ export function decodeCheckpoints(key: string, body: Uint8Array): Checkpoint[] {
       vector,
       volumes,
     })
+    if (left === 1 || checkpoints.length < countMax) continue
+    yield checkpoints
+    checkpoints = []
   }
   if (!reader.atEnd) throw corrupt(key, 0, 'goes on behind its last checkpoint')
-  return checkpoints
+  if (checkpoints.length > 0) yield checkpoints
+}
+
+function corrupt(key: string, offsetBytes: number, what: string): Failure {
+  return new Failure('OBJECT_CORRUPT', `${key} ${what} (at byte ${offsetBytes})`, { key, offsetBytes })
 }
 
 function parseShape(key: string, bytes: Uint8Array): readonly CheckpointVolume[] {
