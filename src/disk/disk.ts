@@ -81,7 +81,7 @@ export function fileSystemSizeBytes(directory: string): number {
 /** Readers find the old contents or the new, never a mixture, even across power loss. */
 export function replaceFile(disk: Disk, file: string, contents: Uint8Array): void {
   const staged = `${file}.staged`
-  disk.remove(staged)
+  removeStaged(disk, staged)
   const open = disk.open(staged, 'create')
   try {
     open.write([contents], 0)
@@ -91,6 +91,15 @@ export function replaceFile(disk: Disk, file: string, contents: Uint8Array): voi
   }
   disk.rename(staged, file) // ...and become the file in one step
   disk.syncDirectory(path.dirname(file)) // ...and the step itself is on disk
+}
+
+/**
+ * What a process that ended here has left, durably: where it came back at a power cut, a rename that did not wait for it would give it the file's name.
+ */
+export function removeStaged(disk: Disk, staged: string): void {
+  if (!disk.exists(staged)) return
+  disk.remove(staged)
+  disk.syncDirectory(path.dirname(staged))
 }
 
 /** The whole file, or undefined where there is none. For small files only. */

@@ -47,7 +47,12 @@ export async function createFileDurably(calls: FileCalls, created: NewFile, sign
 /** As replaceFile, beside the event loop; one call at a time for a file. */
 export async function replaceFileDurably(calls: FileCalls, file: string, contents: Uint8Array): Promise<void> {
   const staged = `${file}.staged`
-  await calls.unlink(staged).catch(() => undefined) // of a process that ended here
+  // Of a process that ended here; see removeStaged.
+  const isLeft = await calls.unlink(staged).then(
+    () => true,
+    () => false,
+  )
+  if (isLeft) await syncDirectory(calls, path.dirname(file))
   await writeSynced(calls, staged, contents, new AbortController().signal)
   await calls.rename(staged, file)
   await syncDirectory(calls, path.dirname(file))

@@ -3,7 +3,7 @@ import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
 import { MiB, sectorSizeBytes } from '../base/units.ts'
 import { isZero } from '../codec/zeros.ts'
-import type { Disk, OpenVolumeFile, VolumeFile } from '../disk/disk.ts'
+import { removeStaged, type Disk, type OpenVolumeFile, type VolumeFile } from '../disk/disk.ts'
 import { BlockMap } from './block-map.ts'
 import {
   blockSizeFor,
@@ -422,7 +422,7 @@ function create({ disk, dataFile, mapFile, sizeBytes, identity, bootId }: Overla
   assert(directory === path.dirname(mapFile), 'both files lie together')
   const staged = `${mapFile}.staged`
   disk.remove(dataFile)
-  disk.remove(staged)
+  removeStaged(disk, staged)
   disk.makeDirectory(directory)
   const make = (file: string, sizeBytesOfFile: number, head: readonly Uint8Array[]): void => {
     const open = disk.open(file, 'create')
