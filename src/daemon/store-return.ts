@@ -45,7 +45,7 @@ export function recoveredOfOthers(recovered: RecoveredLog, known: readonly Opene
  * back meanwhile.
  */
 export async function takeStore(parts: StoreReturnParts, vpgs: readonly OpenedVpg[]): Promise<void> {
-  const { log, table, ingest } = parts
+  const { log, table } = parts
   const { served, replaced } = newestOfEachName(vpgs)
   for (const opened of served) refuseOtherEpoch(table.get(opened.definition.id), opened)
   for (const { definition } of replaced)
@@ -57,8 +57,7 @@ export async function takeStore(parts: StoreReturnParts, vpgs: readonly OpenedVp
     if (fenced !== undefined || ids.has(definition.id) || table.waiting.has(definition.id)) continue
     // Deleted, or damaged: that has been told. What its agents sent is in the log.
     log.warn({ vpg: definition.name }, 'vpgNotInStore')
-    ingest.removeVpg(definition.id)
-    table.remove(definition.id)
+    letGo(parts, definition.id)
   }
   const loads = served.map(opened => {
     const entry = table.get(opened.definition.id)
@@ -73,14 +72,13 @@ export async function takeStore(parts: StoreReturnParts, vpgs: readonly OpenedVp
  * where it is not served.
  */
 export async function takeVpg(parts: StoreReturnParts, id: VpgId, opened: OpenedVpg | undefined): Promise<boolean> {
-  const { ingest, log, table } = parts
+  const { log, table } = parts
   const entry = table.get(id)
   table.waiting.delete(id)
   if (opened === undefined) {
     if (entry === undefined || entry.fenced !== undefined) return false
     log.warn({ vpg: entry.definition.name }, 'vpgNotInStore')
-    ingest.removeVpg(id)
-    table.remove(id)
+    letGo(parts, id)
     return false
   }
   const { name } = opened.definition
@@ -92,11 +90,16 @@ export async function takeVpg(parts: StoreReturnParts, id: VpgId, opened: Opened
     const left = isNewer ? namesake.definition.id : id
     log.error({ vpg: name, id: left }, 'vpgOfSameNameLeftAlone')
     if (!isNewer) return false
-    ingest.removeVpg(left)
-    table.remove(left)
+    letGo(parts, left)
   }
   await (entry === undefined ? addUnknown(parts, opened) : refresh(parts, entry, opened))()
   return true
+}
+
+/** It is not served any more. */
+function letGo({ ingest, table }: StoreReturnParts, id: VpgId): void {
+  ingest.removeVpg(id)
+  table.remove(id)
 }
 
 /** What is left to do of one VPG: its rows of the index. */
