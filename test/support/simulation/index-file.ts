@@ -128,6 +128,11 @@ export class SimulatedCatalog implements CatalogCalls {
     this.#isLeft = true
   }
 
+  /** What was asked for by now is done. */
+  async settled(): Promise<void> {
+    await this.#lastLong
+  }
+
   /** Of every checkpoint that is in the index by now, ascending. */
   ordinals(vpg: VpgId): readonly Ordinal[] {
     const ordinals: Ordinal[] = []

@@ -953,7 +953,16 @@ export class SimulatedVra {
     if (running === undefined) throw new Error('the VRA runs when its index is looked at')
     await running.histories.untilIndexed(running.entry)
     await running.catalog.flush()
-    return running.catalog.ordinals(vpg).filter(ordinal => ordinal >= this.#edge || this.tagged.has(ordinal))
+    const edge = this.#edge
+    const thinned = new Set(this.#thinned)
+    await running.catalog.settled()
+    const ordinals = running.catalog.ordinals(vpg)
+    const hasLeft = (ordinal: Ordinal): boolean =>
+      thinned.has(ordinal) || (ordinal < edge && !this.tagged.has(ordinal) && !this.#keptBelowEdge.has(ordinal))
+    const left = ordinals.filter(hasLeft)
+    if (left.length > 0)
+      throw new Error(`an index that was kept has the checkpoints ${left.join(', ')}, which have left`)
+    return ordinals.filter(ordinal => ordinal >= this.#edge || this.tagged.has(ordinal))
   }
 
   /** As by SIGTERM. */
