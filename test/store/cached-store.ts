@@ -42,6 +42,7 @@ t.test('a store with a cache keeps the promises of every store', t => {
     const directory = t.testdir()
     const open = async (name: string) => {
       const cache = await BlockCache.open(realFileCalls, path.join(directory, name), 8 * block)
+      t.teardown(() => cache?.close()) // a store that nobody closes leaves its file to the garbage collector, which complains
       return new CachedStore(await DirectoryStore.open(path.join(directory, 'store')), cache!)
     }
     return { store: await open('one'), other: await open('other'), manyObjects: 30 }
