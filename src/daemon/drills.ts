@@ -1,6 +1,7 @@
 import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import type { VpgId } from '../base/ids.ts'
+import { untilTold, type Told } from '../base/told.ts'
 import type * as api from '../control/service.ts'
 import { checkEnvironment, type Check, type runCheck } from '../recovery/check.ts'
 import type { Recoveries } from '../recovery/recovery.ts'
@@ -50,7 +51,7 @@ interface Current {
   /** Somebody wants it away; noted also before there is a drill. */
   mustGiveWay: boolean
   /** Of a check that a client runs: what it has told. */
-  readonly reported: { readonly promise: Promise<DrillResult>; readonly tell: (result: DrillResult) => void }
+  readonly reported: Told<DrillResult>
 }
 
 export class Drills {
@@ -208,7 +209,7 @@ export class Drills {
     check: Check | Pick<Check, 'timeoutMillis'>,
   ): Promise<api.RecoveryFacts> {
     this.#closing.signal.throwIfAborted()
-    const current: Current = { vpg: request.vpg, id: undefined, mustGiveWay: false, reported: untilTold() }
+    const current: Current = { vpg: request.vpg, id: undefined, mustGiveWay: false, reported: untilTold<DrillResult>() }
     this.#current = current
     try {
       const begun = await this.#parts.control.startDrill(request, drill)
@@ -256,7 +257,7 @@ export class Drills {
         'command' in check
           ? await runCheck({ ...check, clock, environment: environmentOf(control.get(id)) }, signal)
           : await Promise.race([
-              current.reported.promise,
+              current.reported.told,
               clock
                 .sleep(timeoutMillis, signal)
                 .then(() => ({ outcome: 'timed-out', checkMillis: timeoutMillis }) as const),
@@ -299,10 +300,4 @@ function provenFacts(drill: api.RecoveryFacts): api.ProvenCheckpoint {
   const { id, checkpoint = '', checkpointTimestampMicros = 0, readyAtMicros, endedAtMicros, rtoMillis = 0 } = drill
   const provenAtMicros = endedAtMicros ?? readyAtMicros ?? 0
   return { drill: id, checkpoint, timestampMicros: checkpointTimestampMicros, provenAtMicros, rtoMillis }
-}
-
-function untilTold(): Current['reported'] {
-  let tell: (result: DrillResult) => void = () => undefined
-  const promise = new Promise<DrillResult>(resolve => (tell = resolve))
-  return { promise, tell }
 }

@@ -6,6 +6,7 @@ import { Catalog } from '../catalog/catalog.ts'
 import { systemClock, type Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import { checkpointOrdinal, type Ordinal, type StreamPosition, type VpgId } from '../base/ids.ts'
+import { untilTold } from '../base/told.ts'
 import { MiB } from '../base/units.ts'
 import { Shutdown } from '../base/shutdown.ts'
 import type { VraConfig, VraStoreConfig } from '../config/config.ts'
@@ -507,11 +508,4 @@ function untilLost(): { readonly promise: Promise<never>; readonly reject: (erro
   const promise = new Promise<never>((_, refuse) => (reject = refuse))
   promise.catch(() => undefined) // it may be lost before anybody waits
   return { promise, reject }
-}
-
-/** A promise of what `tell` is given first. */
-function untilTold<T>(): { readonly told: Promise<T>; readonly tell: (value: T) => void } {
-  let tell: (value: T) => void = () => undefined
-  const told = new Promise<T>(resolve => (tell = resolve))
-  return { told, tell }
 }

@@ -1,16 +1,15 @@
-import * as fs from 'node:fs'
 import * as path from 'node:path'
-import { createHash } from 'node:crypto'
 import type { ImagePlan } from '../aging/service.ts'
 import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
 import { liveKeepPieceSizeBytes, liveKeepPiecesAtOnce } from '../base/limits.ts'
-import { openVolumeFile, realDisk } from '../disk/disk.ts'
+import type { Disk } from '../disk/disk.ts'
 import type { SpoolableImage, Spooled } from '../image/image.ts'
 import type { NbdExport, NbdServer } from '../nbd/nbd.ts'
 import { CurrentImage } from './current-image.ts'
 import { KeptDisk } from './kept-disk.ts'
 import { LiveDisk } from './live-disk.ts'
+import type { LiveMachine } from './machine.ts'
 import { onDisk } from './on-disk.ts'
 import { Overlay } from './overlay.ts'
 import { identityOf } from './overlay-format.ts'
@@ -18,8 +17,12 @@ import { ReadAhead } from './read-ahead.ts'
 import { ScratchBudget } from './scratch-budget.ts'
 import type { AttachArgument, AttachedDisk, LiveFiles, LiveStatus } from './service.ts'
 
+/** What serves the disks. */
+export type ExportServer = Pick<NbdServer, 'address' | 'addExport' | 'removeExport' | 'connectionCount' | 'close'>
+
 export interface AttachmentTools {
-  readonly server: NbdServer
+  readonly server: ExportServer
+  readonly machine: LiveMachine
   readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<SpoolableImage>
   readonly spool: (
     image: SpoolableImage,
@@ -76,7 +79,7 @@ export class Attachment {
     const attachment = new Attachment(argument, tools)
     try {
       const { plan } = argument
-      if (plan !== undefined && needsImage(argument)) {
+      if (plan !== undefined && needsImage(argument, tools.machine.disk)) {
         const volumes = argument.disks.map(({ volume }) => volume)
         attachment.#image = new CurrentImage(
           await tools.openImage(plan, attachment.#abort.signal),
@@ -123,7 +126,7 @@ export class Attachment {
     this.#keeping?.abort(new Failure('CLOSING', 'the commit was stopped; a second one goes on with it'))
   }
 
-  status(server: NbdServer): LiveStatus {
+  status(server: ExportServer): LiveStatus {
     return {
       id: this.#argument.id,
       scratchSizeBytes: this.#budget.usedSizeBytes,
@@ -169,9 +172,11 @@ export class Attachment {
 
   async #openDisk(attached: AttachedDisk): Promise<ServedDisk> {
     const { files, exportName, description, sizeBytes, volume } = attached
-    if (files !== undefined && realDisk.exists(files.keptFile)) {
-      publish(files) // where a process was killed in between
-      return { form: 'kept', served: await KeptDisk.open(exportName, description, files.keptFile), attached }
+    const { disk, openFile, bootId } = this.#tools.machine
+    if (files !== undefined && disk.exists(files.keptFile)) {
+      publish(disk, files) // where a process was killed in between
+      const served = await KeptDisk.open(exportName, description, openFile(files.keptFile))
+      return { form: 'kept', served, attached }
     }
     const { signal } = this.#abort
     const image = this.#image
@@ -182,8 +187,8 @@ export class Attachment {
       return { form: 'mounted', served: new LiveDisk({ ...options, overlay: undefined }), attached }
     }
     const overlay = await Overlay.open({
-      disk: realDisk,
-      openFile: openVolumeFile,
+      disk,
+      openFile,
       dataFile: files.dataFile,
       mapFile: files.mapFile,
       isMade: this.#argument.isMade,
@@ -206,7 +211,7 @@ export class Attachment {
       const outcome = await served.becomeKept(async () => {
         if (overlay.strayCount !== strayCount) return undefined // where the walk has been already, perhaps
         await overlay.seal() // the bytes are on disk
-        publish(files) // ...and the file has its name
+        publish(this.#tools.machine.disk, files) // ...and the file has its name
         return kept
       })
       disk.isKept = outcome === 'kept'
@@ -235,27 +240,18 @@ export class Attachment {
 }
 
 /** Not where all disks are kept already. */
-export function needsImage({ disks }: AttachArgument): boolean {
-  return !disks.every(({ files }) => files !== undefined && realDisk.exists(files.keptFile))
+export function needsImage({ disks }: AttachArgument, disk: Disk): boolean {
+  return !disks.every(({ files }) => files !== undefined && disk.exists(files.keptFile))
 }
 
 /** The data file gets its name, and the map, which counts no more, goes; in steps of which each may be the last. */
-function publish({ dataFile, mapFile, keptFile }: LiveFiles): void {
+function publish(disk: Disk, { dataFile, mapFile, keptFile }: LiveFiles): void {
   const directory = path.dirname(keptFile)
-  if (!realDisk.exists(keptFile)) {
-    realDisk.link(dataFile, keptFile)
-    realDisk.syncDirectory(directory)
+  if (!disk.exists(keptFile)) {
+    disk.link(dataFile, keptFile)
+    disk.syncDirectory(directory)
   }
-  realDisk.remove(mapFile)
-  realDisk.remove(dataFile)
-  realDisk.syncDirectory(directory)
-}
-
-/** Of this boot of the host; where the kernel does not tell, one that no other process has: then only what was flushed counts after a kill. */
-function bootId(): string {
-  try {
-    return fs.readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim().replaceAll('-', '')
-  } catch {
-    return createHash('sha256').update(`${process.pid} ${performance.timeOrigin}`).digest('hex').slice(0, 32)
-  }
+  disk.remove(mapFile)
+  disk.remove(dataFile)
+  disk.syncDirectory(directory)
 }

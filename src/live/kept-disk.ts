@@ -1,7 +1,7 @@
 import { Failure } from '../base/failure.ts'
 import { MiB } from '../base/units.ts'
 import { isZero } from '../codec/zeros.ts'
-import { openVolumeFile, type VolumeFile } from '../disk/disk.ts'
+import type { VolumeFile } from '../disk/disk.ts'
 import type { NbdExport, NbdExtent, NbdWriteOptions } from '../nbd/nbd.ts'
 import { Rounds } from './rounds.ts'
 
@@ -25,9 +25,8 @@ export class KeptDisk implements NbdExport {
     this.#syncs = new Rounds(() => this.#sync())
   }
 
-  /** Claims the file until it is closed. BUSY where an agent, for instance, serves it. */
-  static async open(name: string, description: string, path: string): Promise<KeptDisk> {
-    const file = openVolumeFile(path)
+  /** Claims the file until it is closed, which it is where this fails: BUSY where an agent, for instance, serves it. */
+  static async open(name: string, description: string, file: VolumeFile): Promise<KeptDisk> {
     try {
       await file.claim()
       return new KeptDisk(name, description, file)

@@ -1,10 +1,8 @@
-import * as fs from 'node:fs'
 import * as path from 'node:path'
 import type { ImagePlan } from '../aging/service.ts'
 import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
 import { liveImagesMax } from '../base/limits.ts'
-import { realDisk } from '../disk/disk.ts'
 import {
   changedExtents,
   ImageSources,
@@ -14,9 +12,10 @@ import {
   SpoolRoom,
   type ChangedExtents,
 } from '../image/image.ts'
-import { NbdServer, type NbdEvents, type NbdListen } from '../nbd/nbd.ts'
+import { NbdServer, type NbdEvents, type NbdListen, type NbdServerOptions } from '../nbd/nbd.ts'
+import { realMachine, type LiveMachine } from './machine.ts'
 import { onDisk } from './on-disk.ts'
-import { Attachment, needsImage, type AttachmentTools } from './attachment.ts'
+import { Attachment, needsImage, type AttachmentTools, type ExportServer } from './attachment.ts'
 import {
   hasImage,
   tooManyImages,
@@ -30,30 +29,45 @@ import {
 
 export type Notify = <K extends keyof LiveNotices>(name: K, value: LiveNotices[K]) => void
 
+/** Where the service finds what it serves, and who serves it. */
+export interface LiveSurroundings {
+  readonly machine: LiveMachine
+  openSources(config: LiveConfig): Promise<Pick<ImageSources, 'tools' | 'close'>>
+  openServer(options: NbdServerOptions): Promise<ExportServer>
+}
+
+const realSurroundings: LiveSurroundings = {
+  machine: realMachine,
+  openSources: config => ImageSources.open(config.store, config.dataDirectory, config.cache),
+  openServer: options => NbdServer.open(options),
+}
+
 interface Opened {
   readonly config: LiveConfig
-  readonly sources: ImageSources
+  readonly sources: Pick<ImageSources, 'tools' | 'close'>
   readonly room: SpoolRoom
 }
 
 /** The live service itself, in the thread that it runs in. */
 export class LiveServer implements LiveService {
   readonly #notify: Notify
+  readonly #surroundings: LiveSurroundings
   readonly #attachments = new Map<string, Attachment>()
   /** Calls about one id follow one another. */
   readonly #turns = new Map<string, Promise<unknown>>()
   /** Of images that are being opened, and are not attached yet. */
   #openingCount = 0
   #opened: Opened | undefined
-  #nbd: Promise<NbdServer> | undefined
+  #nbd: Promise<ExportServer> | undefined
 
-  constructor(notify: Notify) {
+  constructor(notify: Notify, surroundings = realSurroundings) {
     this.#notify = notify
+    this.#surroundings = surroundings
   }
 
   async open(config: LiveConfig): Promise<void> {
     const room = SpoolRoom.open(config.spoolRoom, 'live')
-    this.#opened = { config, room, sources: await ImageSources.open(config.store, config.dataDirectory, config.cache) }
+    this.#opened = { config, room, sources: await this.#surroundings.openSources(config) }
   }
 
   async listen(): Promise<NbdListen> {
@@ -64,7 +78,9 @@ export class LiveServer implements LiveService {
     return this.#inTurn(argument.id, async () => {
       if (this.#attachments.has(argument.id)) return
       const tools = await this.#tools()
-      const takeBack = needsImage(argument) ? this.#reserveImage(tools.server) : undefined
+      const takeBack = needsImage(argument, this.#surroundings.machine.disk)
+        ? this.#reserveImage(tools.server)
+        : undefined
       try {
         const attachment = await Attachment.open(argument, tools)
         this.#attachments.set(argument.id, attachment)
@@ -75,7 +91,7 @@ export class LiveServer implements LiveService {
   }
 
   /** Counts and takes in one step: others are opened meanwhile. */
-  #reserveImage(server: NbdServer): () => void {
+  #reserveImage(server: ExportServer): () => void {
     const attached = [...this.#attachments.values()].filter(each => hasImage(each.status(server)))
     if (attached.length + this.#openingCount >= liveImagesMax) throw new Failure('BUSY', tooManyImages)
     this.#openingCount++
@@ -119,9 +135,10 @@ export class LiveServer implements LiveService {
       this.#attachments.delete(id)
       await attachment?.abandon()
       await onDisk(directory, async () => {
-        await fs.promises.rm(directory, { recursive: true, force: true })
+        const { disk, removeTree } = this.#surroundings.machine
+        await removeTree(directory)
         const parent = path.dirname(directory)
-        if (realDisk.exists(parent)) realDisk.syncDirectory(parent)
+        if (disk.exists(parent)) disk.syncDirectory(parent)
       })
     })
   }
@@ -153,9 +170,9 @@ export class LiveServer implements LiveService {
   }
 
   /** Where it cannot listen now, the next call tries again. */
-  async #server(): Promise<NbdServer> {
+  async #server(): Promise<ExportServer> {
     const { listen } = this.#open.config
-    this.#nbd ??= NbdServer.open({ listen, exports: [], events: this.#events() })
+    this.#nbd ??= this.#surroundings.openServer({ listen, exports: [], events: this.#events() })
     try {
       return await this.#nbd
     } catch (error) {
@@ -168,6 +185,7 @@ export class LiveServer implements LiveService {
     const { sources, config, room } = this.#open
     return {
       server: await this.#server(),
+      machine: this.#surroundings.machine,
       openImage: (plan, signal) => openImage(plan, sources.tools(config.cacheSizeBytes), signal),
       spool: (image, plan, volumes, signal) => {
         const { store, dataDirectory } = config

@@ -1,4 +1,3 @@
-import * as fs from 'node:fs'
 import * as path from 'node:path'
 import { Worker } from 'node:worker_threads'
 import type { ImagePlan } from '../aging/service.ts'
@@ -7,13 +6,13 @@ import { Failure } from '../base/failure.ts'
 import { liveImagesMax, livePlanHeldMillis, liveTailHeldMillis, threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
 import { MiB } from '../base/units.ts'
-import { realDisk } from '../disk/disk.ts'
 import type { ChangedExtents } from '../image/image.ts'
 import { nbdUri, type NbdListen } from '../nbd/nbd.ts'
 import type { RecoveredThing, RecoveryTarget, TargetContext, TargetPlan, TargetRequest } from '../recovery/target.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { VpgDefinition } from '../timeline/definition.ts'
 import type { Json, RecoveryRecord, RecoveryVm } from '../timeline/recovery.ts'
+import { realMachine, type LiveMachine } from './machine.ts'
 import {
   hasImage,
   tooManyImages,
@@ -88,6 +87,7 @@ export class Live implements RecoveryTarget {
   readonly kind = 'nbd'
   readonly #options: LiveOptions
   readonly #newWorker: () => Worker
+  readonly #machine: LiveMachine
   readonly #plans = new Map<string, HeldPlan>()
   readonly #wanted = new Map<string, Wanted>()
   readonly #keeping = new Map<string, TargetContext>()
@@ -101,8 +101,10 @@ export class Live implements RecoveryTarget {
       new Worker(new URL('./live-worker.js', import.meta.url), {
         resourceLimits: { maxYoungGenerationSizeMb: threadYoungSizeMiBMax },
       }),
+    machine = realMachine,
   ) {
     this.#options = options
+    this.#machine = machine
     this.#newWorker = newWorker
     this.#listens = options.listen
   }
@@ -116,9 +118,10 @@ export class Live implements RecoveryTarget {
         `a ${kind} is to be kept: name the directory that its disks are kept in when it is committed`,
       )
     const place = settings.keepDirectory ?? this.#options.scratchDirectory
-    if (settings.keepDirectory !== undefined) checkDirectory(settings.keepDirectory)
-    else fs.mkdirSync(place, { recursive: true })
-    const freeSizeBytes = realDisk.freeBytes(place)
+    const { disk, requireDirectory } = this.#machine
+    if (settings.keepDirectory !== undefined) checkDirectory(settings.keepDirectory, requireDirectory)
+    else disk.makeDirectory(place)
+    const freeSizeBytes = disk.freeBytes(place)
     if (freeSizeBytes < scratchSizeBytesMin)
       throw new Failure('REQUEST_INVALID', `there is no room in ${place} for what is written to the disks`)
     await this.#call('listen', undefined)
@@ -195,7 +198,7 @@ export class Live implements RecoveryTarget {
     const { id, readyAtMicros } = context.record
     await this.#unwant(id)
     const directory = directoryOf(context.record, this.#options.scratchDirectory)
-    if (readyAtMicros !== undefined && !fs.existsSync(directory))
+    if (readyAtMicros !== undefined && !this.#machine.disk.exists(directory))
       this.#options.told('scratchNotFound', { id, directory })
     await this.#call('discard', { id, directory })
     await this.#release(id)
@@ -273,7 +276,7 @@ export class Live implements RecoveryTarget {
   /** Of a recovery that is committed, from its files; where they were taken away it is its user's, and nothing happens. */
   async #serveKept(context: TargetContext): Promise<void> {
     const disks = this.#attachedDisks(context)
-    if (disks.every(({ files }) => files !== undefined && fs.existsSync(files.keptFile)))
+    if (disks.every(({ files }) => files !== undefined && this.#machine.disk.exists(files.keptFile)))
       await this.#serve(context, disks, undefined)
   }
 
@@ -497,10 +500,9 @@ function checkedSettings(settings: Json, scratchSizeBytesDefault: number): NbdSe
   return { scratchSizeBytesMax: size, keepDirectory: path.normalize(keepDirectory) }
 }
 
-function checkDirectory(directory: string): void {
+function checkDirectory(directory: string, requireDirectory: LiveMachine['requireDirectory']): void {
   try {
-    if (!fs.statSync(directory).isDirectory()) throw Object.assign(new Error('not a directory'), { code: 'ENOTDIR' })
-    fs.accessSync(directory, fs.constants.W_OK)
+    requireDirectory(directory)
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     const why =

@@ -11,6 +11,7 @@ import {
   type Position,
   type StreamPosition,
 } from '../../../src/base/ids.ts'
+import { untilTold } from '../../../src/base/told.ts'
 import { MiB, KiB } from '../../../src/base/units.ts'
 import { Histories } from '../../../src/daemon/histories.ts'
 import { loadHistory, loadRemembered } from '../../../src/daemon/load-catalog.ts'
@@ -1018,12 +1019,6 @@ export class SimulatedVra {
     reader.close()
     this.#archived = { from: reader.position() }
   }
-}
-
-function untilTold<T>(): { readonly told: Promise<T>; readonly tell: (value: T) => void } {
-  let tell: (value: T) => void = () => undefined
-  const told = new Promise<T>(resolve => (tell = resolve))
-  return { told, tell }
 }
 
 function unpacked({ checkpointPage, ...packed }: PackedVpg): OpenedVpg {
