@@ -392,7 +392,7 @@ export class Agent implements Closable {
     this.#directory.save({
       lastMarker: this.#lastMarker(),
       run: { kind: 'stopped', ...(isExact ? { exact: { lastNumbered, durable, frames: kept } } : {}) },
-      volumes: this.#volumes.map(volume => volume.stateAtStop()),
+      volumes: this.#directory.volumesWith(this.#volumes.map(volume => volume.stateAtStop())),
     })
   }
 

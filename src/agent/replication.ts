@@ -148,7 +148,7 @@ export class Replication {
         sessionNumber,
         generation: this.#opening,
         run: this.#runWithoutStop(),
-        volumes: this.#volumeStates(),
+        volumes: directory.volumesWith(this.#volumeStates()),
       })
       this.#isRunning = true
     } else this.#save({ sessionNumber })
@@ -216,7 +216,7 @@ export class Replication {
       stream: number,
       ...(isNewest ? { coordinator: welcome.coordinator } : {}),
       vpgVolumes: welcome.volumes,
-      volumes: this.#volumeStates(),
+      volumes: directory.volumesWith(this.#volumeStates()),
     })
     this.#isRefused = false
     // To a Hello that opens nothing and names no synchronisation the VRA says only what is not the default.

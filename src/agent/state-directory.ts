@@ -68,8 +68,13 @@ export class StateDirectory {
 
   /** Puts what is known of some volumes in the place of what was. */
   saveVolumes(changed: readonly VolumeState[]): void {
+    this.save({ volumes: this.volumesWith(changed) })
+  }
+
+  /** With what is known of others, too: a volume that is not served at the moment, for its disk is opened anew, is not forgotten. */
+  volumesWith(changed: readonly VolumeState[]): VolumeState[] {
     const others = this.#state.volumes.filter(each => !changed.some(({ name }) => name === each.name))
-    this.save({ volumes: [...others, ...changed] })
+    return [...others, ...changed]
   }
 
   /** Writes the frames durably, beside the state that will refer to them. */

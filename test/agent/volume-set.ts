@@ -3,7 +3,7 @@ import * as fs from 'node:fs'
 import t from 'tap'
 import { connectSocket, type Connect } from '../../src/agent/connect.ts'
 import { MiB } from '../../src/base/units.ts'
-import { realDisk, type Disk } from '../../src/disk/disk.ts'
+import { openVolumeFile, realDisk, type Disk, type OpenVolumeFile } from '../../src/disk/disk.ts'
 import { eventually } from '../support/nbd-tools.ts'
 import { Site } from '../support/agent-site.ts'
 
@@ -208,6 +208,41 @@ t.test(
     await site.untilExact(agent)
     t.ok(site.vra.hashRequestCount > 0, 'it was compared')
     t.equal(agent.status().generation, generation, 'in the same generation')
+    await agent.close()
+    await site.vra.kill()
+    t.same(site.differences(), [])
+    t.same(site.vra.faults, [])
+  },
+)
+
+t.test(
+  'a session that begins while the disk that has grown is opened again does not forget what is known of it',
+  async t => {
+    const site = await Site.create(t.testdir(), ['a', 'b'], sizeBytes)
+    let opened: Promise<unknown> = Promise.resolve()
+    const openSlowly: OpenVolumeFile = file => {
+      const real = openVolumeFile(file)
+      return new Proxy(real, {
+        get: (target, key) => {
+          const value: unknown = Reflect.get(target, key, target)
+          if (key === 'claim') return () => opened.then(() => target.claim())
+          return typeof value === 'function' ? value.bind(target) : value
+        },
+      })
+    }
+    const agent = await site.start({}, { openVolumeFile: openSlowly })
+    await site.untilExact(agent)
+    site.vra.volumes[1] = { name: 'b', sizeBytes: 2 * sizeBytes }
+    site.vra.models.set('b', Buffer.concat([site.vra.models.get('b')!, Buffer.alloc(sizeBytes)]))
+    fs.truncateSync(site.pathOf('b'), 2 * sizeBytes)
+    const sessionCount = site.vra.hellos.length
+    opened = eventually('a session of the others', () => {
+      const { link } = agent.status()
+      return site.vra.hellos.length > sessionCount && link === 'connected'
+    })
+    await agent.changeVolumes(volumes(site, 'a', 'b'))
+    t.match(agent.status().volumes[1], { name: 'b', sync: 'delta' })
+    await site.untilExact(agent)
     await agent.close()
     await site.vra.kill()
     t.same(site.differences(), [])
