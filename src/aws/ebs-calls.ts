@@ -1,13 +1,13 @@
 import {
   CompleteSnapshotCommand,
   ListSnapshotBlocksCommand,
-  PutSnapshotBlockCommand,
   StartSnapshotCommand,
   type EBSClient,
 } from '@aws-sdk/client-ebs'
 import { createHash } from 'node:crypto'
 import { Failure } from '../base/failure.ts'
 import { mayPass, type Attempts } from './attempts.ts'
+import type { BlockRequests } from './block-requests.ts'
 import { isThrottle } from './failures.ts'
 import { tagList, type TagTable } from './tags.ts'
 
@@ -106,21 +106,13 @@ export class EbsCalls {
 
 /** Puts one block, in one try, and returns its digest. */
 export async function putBlock(
-  client: EBSClient,
+  requests: BlockRequests,
   attempts: Attempts,
   block: { readonly snapshot: string; readonly index: number; readonly bytes: Uint8Array },
   signal: AbortSignal,
 ): Promise<Uint8Array> {
-  const { snapshot, index, bytes } = block
-  const digest = createHash('sha256').update(bytes).digest()
-  const command = new PutSnapshotBlockCommand({
-    SnapshotId: snapshot,
-    BlockIndex: index,
-    BlockData: bytes,
-    DataLength: bytes.length,
-    Checksum: digest.toString('base64'),
-    ChecksumAlgorithm: 'SHA256',
-  })
-  await attempts.once('ebs:PutSnapshotBlock', signal, abortSignal => client.send(command, { abortSignal }))
+  const digest = createHash('sha256').update(block.bytes).digest()
+  const send = (abortSignal: AbortSignal): Promise<void> => requests.send({ ...block, digest }, abortSignal)
+  await attempts.once('ebs:PutSnapshotBlock', signal, send)
   return digest
 }

@@ -38,7 +38,11 @@ const permissionNames = new Set([
 ])
 
 interface ServiceError extends Error {
-  readonly $metadata: { readonly httpStatusCode?: number; readonly requestId?: string }
+  readonly $metadata: {
+    readonly httpStatusCode?: number
+    readonly requestId?: string
+    readonly clockSkewCorrected?: boolean
+  }
   readonly Reason?: string
 }
 
@@ -69,6 +73,7 @@ function failureOfAnswer(error: ServiceError, call: string): Failure {
     httpStatus >= 500 ||
     httpStatus === 429 ||
     (httpStatus >= 200 && httpStatus < 300) || // an answer that could not be read
+    error.$metadata.clockSkewCorrected === true || // the next request bears the right time
     passing.has(error.name) ||
     passingReasons.has(reason ?? '') ||
     error.message.includes('Failed to read block data')
