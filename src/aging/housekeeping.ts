@@ -86,44 +86,41 @@ export async function collectGarbage(
 
 /**
  * Once after a start: pins of a process that is gone are dropped, but not those of records, and what it created without committing it becomes
- * garbage. In the VPG's turn, and in that of everything that makes packs before it commits them (merges, a preseed that goes on), so that
- * nothing of this process is uncommitted.
+ * garbage. While nothing of this process is made that is not committed yet: no merge, no preseed that goes on.
  */
 export async function dropFormerProcess(
   tools: AgingTools,
   writer: VpgWriter,
   isOpen: (pinId: string) => boolean,
 ): Promise<void> {
-  const dropping = async (turn: Exclusive): Promise<void> => {
-    const { contents } = turn
-    const orphans = await writer.patience.brief.attempt(
-      signal => orphansOf(tools, writer, contents, signal),
-      tools.signal,
-    )
+  const dropping = async (candidates: readonly string[], { contents, commitManifest }: Exclusive): Promise<void> => {
+    // What was committed since they were listed is known by now, or has become garbage.
+    const known = knownKeys(writer, contents)
+    const orphans = candidates.filter(key => !known.has(key))
     const pins = contents.state.pins.filter(pin => isOpen(pin.id) || isPinOfRecord(contents.state, pin))
     if (orphans.length === 0 && pins.length === contents.state.pins.length) return
-    await turn.commitManifest({ contents: { ...contents, state: { ...contents.state, pins } }, leftKeys: orphans })
+    await commitManifest({ contents: { ...contents, state: { ...contents.state, pins } }, leftKeys: orphans })
   }
-  await tools.mergePermit.with(() => writer.exclusively(dropping))
+  await writer.making.with(async () => {
+    const listing = (signal: AbortSignal): Promise<string[]> => unknownKeys(tools, writer, signal)
+    const candidates = await tools.mergePermit.with(() => writer.patience.brief.attempt(listing, tools.signal))
+    await writer.exclusively(turn => dropping(candidates, turn))
+  })
 }
 
-async function orphansOf(
-  tools: AgingTools,
-  writer: VpgWriter,
-  { state }: VpgContents,
-  signal: AbortSignal,
-): Promise<string[]> {
-  const known = new Set([
-    ...objectKeys(state),
-    ...state.garbage.map(({ key }) => key),
-    ...writer.commits.manifestKeys(),
-  ])
-  const orphans: string[] = []
+function knownKeys(writer: VpgWriter, { state }: VpgContents): ReadonlySet<string> {
+  return new Set([...objectKeys(state), ...state.garbage.map(({ key }) => key), ...writer.commits.manifestKeys()])
+}
+
+/** What the store has of the VPG that nothing refers to now. */
+async function unknownKeys(tools: AgingTools, writer: VpgWriter, signal: AbortSignal): Promise<string[]> {
+  const known = knownKeys(writer, writer.contents)
+  const unknown: string[] = []
   for await (const { key } of tools.store.list(`${writer.vpg}/`, undefined, signal)) {
     await tools.turns.yieldNow()
-    if (!known.has(key)) orphans.push(key)
+    if (!known.has(key)) unknown.push(key)
   }
-  return orphans
+  return unknown
 }
 
 const deletedAges = new WeakMap<VpgWriter, GarbageAges>()

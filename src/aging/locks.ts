@@ -164,7 +164,7 @@ export class Locks {
 }
 
 async function neededBy({ writer }: Locked): Promise<string[]> {
-  return await writer.awake(async () => [...objectKeys(writer.contents.state), ...writer.commits.manifestKeys()])
+  return await writer.awakeBriefly(async () => [...objectKeys(writer.contents.state), ...writer.commits.manifestKeys()])
 }
 
 function missingIs<T>(value: T): (error: unknown) => T {

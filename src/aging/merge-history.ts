@@ -25,7 +25,7 @@ import { afterOpenMerge, packBytes, planOpenMerge } from '../timeline/open-merge
 import { objectKeys } from '../timeline/reach.ts'
 import { eachRegion } from '../timeline/region-sizes.ts'
 import type { DeltaSpan } from '../timeline/state.ts'
-import { ageEarly, withNewObjects } from './merging.ts'
+import { ageEarly, withNewObjects, type NewObjects } from './merging.ts'
 import { patientStore } from './patient-store.ts'
 import { thinAll } from './thinning.ts'
 import type { AgingTools } from './tools.ts'
@@ -131,7 +131,7 @@ async function mergeRun(tools: AgingTools, writer: VpgWriter, run: Run, merged: 
   const startMillis = clock.monotonicMillis()
   const [first, last, toOrdinal] = [run.deltas[0], run.deltas.at(-1), run.groups.at(-1)]
   if (first === undefined || last === undefined || toOrdinal === undefined) return false
-  return await withNewObjects(tools, writer, 'delta', async ({ newKey, createPage }) => {
+  const make = async ({ newKey, createPage }: NewObjects): Promise<MadeMerge> => {
     const store = patientStore(tools.store, writer.patience.brief)
     const { epoch } = writer.contents.state
     const merge = (deltas: readonly DeltaSpan[]): Promise<FoldResult> =>
@@ -147,24 +147,12 @@ async function mergeRun(tools: AgingTools, writer: VpgWriter, run: Run, merged: 
         epoch,
         limits,
       })
-    const tell = (readFrom: readonly DeltaSpan[], results: readonly FoldResult[]): void =>
-      notify('deltasMerged', {
-        vpg: writer.vpg,
-        deltaCount: run.deltas.length,
-        mergedRawSizeBytes: readFrom.reduce((sum, delta) => sum + packBytes(delta), 0),
-        rawSizeBytes: results.reduce((sum, result) => sum + result.rawSizeBytes, 0),
-        storedSizeBytes: results.reduce((sum, result) => sum + result.storedSizeBytes, 0),
-        objectCount: results.reduce((sum, result) => sum + result.packs.length, 0),
-        millis: clock.monotonicMillis() - startMillis,
-      })
     if (last.open !== undefined) {
       const plan = planOpenMerge(run.deltas, config.mergeSizeBytesMax ?? mergeSizeBytesMax)
       const results: FoldResult[] = []
       for (const group of plan.groups) results.push(await merge(group))
-      const made = results.flatMap(result => result.packs)
-      if (!(await commitMerge(writer, run, afterOpenMerge(run.deltas, plan, made)))) return false
-      tell(plan.groups.flat(), results)
-      return true
+      const packs = results.flatMap(result => result.packs)
+      return { deltas: afterOpenMerge(run.deltas, plan, packs), readFrom: plan.groups.flat(), results }
     }
     const result = await merge(run.deltas)
     const checkpoints = await checkpointsOf(tools, writer, run)
@@ -179,10 +167,28 @@ async function mergeRun(tools: AgingTools, writer: VpgWriter, run: Run, merged: 
       versionCount: run.groups.length,
       rawSizeBytes: result.rawSizeBytes,
     }
-    if (!(await commitMerge(writer, run, [delta]))) return false
-    tell(run.deltas, [result])
+    return { deltas: [delta], readFrom: run.deltas, results: [result] }
+  }
+  return await withNewObjects(tools, writer, 'delta', make, async ({ deltas, readFrom, results }) => {
+    if (!(await commitMerge(writer, run, deltas))) return false
+    notify('deltasMerged', {
+      vpg: writer.vpg,
+      deltaCount: run.deltas.length,
+      mergedRawSizeBytes: readFrom.reduce((sum, delta) => sum + packBytes(delta), 0),
+      rawSizeBytes: results.reduce((sum, result) => sum + result.rawSizeBytes, 0),
+      storedSizeBytes: results.reduce((sum, result) => sum + result.storedSizeBytes, 0),
+      objectCount: results.reduce((sum, result) => sum + result.packs.length, 0),
+      millis: clock.monotonicMillis() - startMillis,
+    })
     return true
   })
+}
+
+interface MadeMerge {
+  /** In the place of the run's. */
+  readonly deltas: readonly DeltaSpan[]
+  readonly readFrom: readonly DeltaSpan[]
+  readonly results: readonly FoldResult[]
 }
 
 /** The retained ones, as the pages of the run's deltas have them. */

@@ -1,6 +1,6 @@
 import { sequence, type Ordinal } from '../base/ids.ts'
 import { regionsPerCommitMax, regionSizeBytes } from '../base/limits.ts'
-import { defaultFoldLimits, fold, rewriteRegion } from '../mirror/mirror.ts'
+import { defaultFoldLimits, fold, rewriteRegion, type FoldResult } from '../mirror/mirror.ts'
 import { openSegment } from '../segment/segment.ts'
 import { isMarkerWithin } from '../timeline/assembler.ts'
 import { lastDeltaEnd } from '../timeline/deltas.ts'
@@ -35,7 +35,7 @@ export async function foldWaiting(
   if (await thinAll(tools, writer)) return true // there is less to tell apart then
   const { clock, notify } = tools
   const startMillis = clock.monotonicMillis()
-  return await withNewObjects(tools, writer, 'delta', async ({ newKey, createPage }) => {
+  const make = async ({ newKey, createPage }: NewObjects): Promise<MadeFold> => {
     const before = writer.contents.state
     const store = patientStore(tools.store, writer.patience.brief)
     const result = await fold({
@@ -66,6 +66,9 @@ export async function foldWaiting(
       checkpointCount: plan.checkpoints.length,
       rawSizeBytes: result.rawSizeBytes,
     }
+    return { result, delta }
+  }
+  return await withNewObjects(tools, writer, 'delta', make, async ({ result, delta }) => {
     if (plan.open !== undefined) await giveUp(tools, writer, plan)
     if (!(await commitFold(writer, plan, delta, tailCheckpoints))) return false
     const { state } = writer.contents
@@ -79,6 +82,11 @@ export async function foldWaiting(
     })
     return true
   })
+}
+
+interface MadeFold {
+  readonly result: FoldResult
+  readonly delta: DeltaSpan
 }
 
 /**
@@ -194,7 +202,7 @@ async function rewritePlanned(
   { state, plans, earlyEdge }: PlannedRewrites,
 ): Promise<boolean> {
   const { clock, notify } = tools
-  return await withNewObjects(tools, writer, 'base', async ({ newKey }) => {
+  const make = async ({ newKey }: NewObjects): Promise<RegionVersion[]> => {
     const versions: RegionVersion[] = []
     for (const plan of plans) {
       const startMillis = clock.monotonicMillis()
@@ -220,8 +228,11 @@ async function rewritePlanned(
         millis: clock.monotonicMillis() - startMillis,
       })
     }
-    return await commitVersions(writer, { state, versions, earlyEdge })
-  })
+    return versions
+  }
+  return await withNewObjects(tools, writer, 'base', make, versions =>
+    commitVersions(writer, { state, versions, earlyEdge }),
+  )
 }
 
 /**
@@ -267,14 +278,16 @@ export interface NewObjects {
 }
 
 /**
- * Runs a merge with names for new objects, and removes these objects when the merge is not committed. One that the store refuses is made again and
- * again: what it leaves would be ever more.
+ * Makes a merge's objects, in its turn among all VPGs, then commits it in none but the VPG's own: a commit waits for the store however long that takes.
+ * The objects are removed when the merge is not committed, and when the store refuses one of them: it is made again and again, and what it leaves would be
+ * ever more.
  */
-export async function withNewObjects(
+export async function withNewObjects<T>(
   tools: AgingTools,
   writer: VpgWriter,
   kind: 'delta' | 'base',
-  merge: (objects: NewObjects) => Promise<boolean>,
+  make: (objects: NewObjects) => Promise<T>,
+  commit: (made: T) => Promise<boolean>,
 ): Promise<boolean> {
   const keys: string[] = []
   const newKey = (): string => {
@@ -289,14 +302,18 @@ export async function withNewObjects(
     return { key: page.key, sizeBytes: page.bytes.length }
   }
   const removeMade = (): Promise<void> => writer.removeObjects(keys.splice(0))
-  const merging = (): Promise<boolean | undefined> => writer.merging(() => merge({ newKey, createPage }), removeMade)
-  const committed = await tools.mergePermit
-    .with(() => tools.workspace.use(merging))
-    .catch(async (error: unknown) => {
-      // One that fails otherwise leaves its objects: whether its commit counted may be open. The next start makes them garbage.
-      if (isRefusal(error)) await writer.dropObjects(keys)
-      throw error
-    })
-  if (committed === false) await removeMade()
-  return committed === true
+  const making = (): Promise<T | undefined> => writer.merging(() => make({ newKey, createPage }), removeMade)
+  return await writer.making.with(async () => {
+    const made = await tools.mergePermit
+      .with(() => tools.workspace.use(making))
+      .catch(async (error: unknown) => {
+        if (isRefusal(error)) await writer.dropObjects(keys)
+        throw error
+      })
+    if (made === undefined) return false
+    // One that fails here leaves its objects: whether its commit counted may be open. The next start makes them garbage.
+    if (await commit(made)) return true
+    await removeMade()
+    return false
+  })
 }

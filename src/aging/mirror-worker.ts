@@ -41,6 +41,7 @@ import type {
   StopNote,
   VpgMirrorStatus,
 } from './service.ts'
+import { StoreAnswers } from './store-answers.ts'
 import { StoreRequests } from './store-requests.ts'
 import { Strangers } from './strangers.ts'
 import { StoreOpening } from './store-opening.ts'
@@ -173,12 +174,14 @@ export class MirrorWorker implements RpcMethods<AgingService> {
 
   #newTools(disk: Disk, config: AgingConfig, store: ObjectStore, memos: VpgMemos | undefined): AgingTools {
     const requests = new StoreRequests(this.#clock)
-    const counted = requests.counting(lockingStore(store, this.#vpgs))
+    const answers = new StoreAnswers(this.#clock)
+    const counted = requests.counting(answers.watching(lockingStore(store, this.#vpgs)))
     return {
       config,
       store: counted,
       takeovers: new TakeoverWatch(counted, this.#clock, config.applianceId),
       requests,
+      answers,
       disk,
       openImageFile: openVolumeFileToRead,
       clock: this.#clock,
@@ -663,6 +666,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       this.#vpgs.delete(vpg.vpg)
       this.#ready().awake.forget(vpg)
       this.#ready().requests.forget(vpg.vpg)
+      this.#ready().answers.forget(vpg.vpg)
     }
     return worked
   }

@@ -75,27 +75,27 @@ async function seedAwake(tools: AgingTools, vpg: VpgAging, at: PreseedPlace): Pr
   try {
     const { sizeBytes } = underWay(writer.contents, at.volume)
     requireSame(image, preseed, volumeOf(writer.contents, at.volume))
-    // Committed in the same turn of merges: a rewrite that was planned without the region must find it, and none may take its pack for an orphan.
-    const version = await tools.mergePermit.with(async () => {
-      const seeded = await tools.workspace.use(() =>
-        seedRegion({
-          ...at,
-          store: patientStore(tools.store, writer.patience.brief),
-          newKey: () => {
-            const key = writer.commits.newKey('base')
-            keys.push(key)
-            return key
-          },
-          workspace: tools.workspace,
-          yieldNow: tools.turns.yieldNow,
-          signal: tools.signal,
-          vpg: writer.vpg,
-          epoch: writer.contents.state.epoch,
-          regionSizeBytes,
-          read: readerOf(image, preseed.file),
-          sizeBytes,
-        }),
-      )
+    const seed = (): Promise<RegionVersion> =>
+      seedRegion({
+        ...at,
+        store: patientStore(tools.store, writer.patience.brief),
+        newKey: () => {
+          const key = writer.commits.newKey('base')
+          keys.push(key)
+          return key
+        },
+        workspace: tools.workspace,
+        yieldNow: tools.turns.yieldNow,
+        signal: tools.signal,
+        vpg: writer.vpg,
+        epoch: writer.contents.state.epoch,
+        regionSizeBytes,
+        read: readerOf(image, preseed.file),
+        sizeBytes,
+      })
+    // A rewrite that was planned without the region is void, as commitVersions() sees, and none may take its pack for an orphan.
+    const version = await writer.making.with(async () => {
+      const seeded = await tools.mergePermit.with(() => tools.workspace.use(seed))
       await commitRegion(vpg, at, seeded, preseed)
       return seeded
     })

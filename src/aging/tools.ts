@@ -8,6 +8,7 @@ import type { ObjectStore } from '../store/object-store.ts'
 import type { AwakeVpgs } from './awake-vpgs.ts'
 import type { LogFiles } from './log-files.ts'
 import type { SegmentMemory } from './segment-memory.ts'
+import type { StoreAnswers } from './store-answers.ts'
 import type { StoreRequests } from './store-requests.ts'
 import type { AgingConfig, AgingNotices } from './service.ts'
 import type { TakeoverWatch } from './takeover-watch.ts'
@@ -25,6 +26,7 @@ export interface AgingTools {
   /** What is asked of it is counted. */
   readonly store: ObjectStore
   readonly requests: StoreRequests
+  readonly answers: StoreAnswers
   readonly disk: Disk
   /** Opens an image that somebody hands over, to read it. */
   readonly openImageFile: OpenVolumeFile
@@ -42,7 +44,7 @@ export interface AgingTools {
   readonly segmentPermit: Permits
   readonly segmentSizeBytesMax: number
   readonly segmentMemory: SegmentMemory
-  /** One fold or region rewrite at a time, in the one workspace. */
+  /** One fold or region rewrite at a time makes its objects, in the one workspace. Who holds it waits for no VPG's turn, and for the store only briefly. */
   readonly mergePermit: Permits
   readonly workspace: Workspace
   /** Which VPGs hold the contents of their manifests. */

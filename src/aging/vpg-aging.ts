@@ -413,8 +413,8 @@ export class VpgAging implements Owner {
     if (this.writer.mergingHalted !== undefined || this.#isUnread) return false
     const merge = (): Promise<boolean> => this.writer.awakeBriefly(() => this.#mergeSome())
     try {
-      if (this.#hasWork()) return await this.#tools.awake.inTurn(merge)
-      return !this.#formerProcessDropped && (await this.#tools.awake.firstLook(merge)) === true
+      if (this.#hasWork()) return await this.#tools.awake.inTurn(this, merge)
+      return !this.#formerProcessDropped && (await this.#tools.awake.firstLook(this, merge)) === true
     } catch (error) {
       if (this.writer.isAwake || this.writer.mergingHalted === undefined) throw error
       return false // that has been told

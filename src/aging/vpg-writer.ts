@@ -68,6 +68,8 @@ export interface OpenedHistory {
 export class VpgWriter {
   readonly history = new CheckpointHistory()
   readonly patience: StorePatience
+  /** Held by whatever creates objects before the commit that names them: no other takes them for left behind. */
+  readonly making = new Permits(1)
   readonly #tools: AgingTools
   readonly #commits: VpgCommits
   readonly #permit = new Permits(1)
@@ -91,6 +93,8 @@ export class VpgWriter {
     this.patience = new StorePatience(tools.clock, {
       failing: sentence => tools.notify('storeFailing', { vpg: this.vpg, sentence }),
       recovered: () => tools.notify('storeRecovered', { vpg: this.vpg }),
+      answersOthers: sinceMillis => tools.answers.answersOthers(this.vpg, sinceMillis),
+      stalled: () => tools.awake.standAside(owner),
     })
   }
 

@@ -40,9 +40,9 @@ export interface ModelCheckpoint {
 
 /** One VPG of two volumes, each written by a stream of its own, with everything around the aging thread in memory. */
 export class AgingModel {
-  readonly clock = new SteppedClock()
-  readonly memory = new MemoryStore()
-  readonly log = new MemoryLog(48 * 1024)
+  readonly clock: SteppedClock
+  readonly memory: MemoryStore
+  readonly log: MemoryLog
   readonly checkpoints: ModelCheckpoint[] = []
   readonly notices: { readonly name: string; readonly notice: unknown }[] = []
   readonly vpg: VpgId
@@ -53,7 +53,7 @@ export class AgingModel {
   contentsSizeBytesMax = Infinity
   store: FatefulStore
   /** Whence images are read, and where strays are looked for. */
-  images: ObjectStore = this.memory
+  images: ObjectStore
   readonly #positions = new Map<number, number>(streams.map(stream => [stream, 0]))
   readonly #generations = new Map<number, number>(streams.map(stream => [stream, 1]))
   /** Of the newest record of each stream. */
@@ -68,9 +68,20 @@ export class AgingModel {
   /** What happens in the daemon before it answers that checkpoints are given up. */
   beforeGivenUp: () => Promise<void> = async () => undefined
 
-  constructor(random: () => number, scratchDirectory: string, historyMillis: number, vpg: VpgId = someVpg) {
+  /** `beside` is the model of another VPG that the same process ages: what surrounds it is shared. */
+  constructor(
+    random: () => number,
+    scratchDirectory: string,
+    historyMillis: number,
+    vpg: VpgId = someVpg,
+    beside?: AgingModel,
+  ) {
     this.random = random
     this.vpg = vpg
+    this.clock = beside?.clock ?? new SteppedClock()
+    this.memory = beside?.memory ?? new MemoryStore()
+    this.log = beside?.log ?? new MemoryLog(48 * 1024)
+    this.images = this.memory
     this.definition = {
       id: vpg,
       name: 'orders',
@@ -102,7 +113,7 @@ export class AgingModel {
       logSizeBytesPressure: 2 ** 40,
     }
     this.store = new FatefulStore(this.memory)
-    this.worker = this.#newWorker()
+    this.worker = beside?.worker ?? this.#newWorker()
   }
 
   below(end: number): number {

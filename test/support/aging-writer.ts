@@ -2,6 +2,7 @@ import type { Ordinal } from '../../src/base/ids.ts'
 import { regionSizeBytes } from '../../src/base/limits.ts'
 import { Permits } from '../../src/base/permits.ts'
 import { AwakeVpgs } from '../../src/aging/awake-vpgs.ts'
+import { StoreAnswers } from '../../src/aging/store-answers.ts'
 import type { AgingTools } from '../../src/aging/tools.ts'
 import { VpgWriter } from '../../src/aging/vpg-writer.ts'
 import { VpgCommits } from '../../src/manifest/manifest.ts'
@@ -19,6 +20,7 @@ export async function openWriter(directory: string) {
     segmentPermit: new Permits(1),
     mergePermit: new Permits(1),
     awake: new AwakeVpgs(Infinity, clock),
+    answers: new StoreAnswers(clock),
   } as unknown as AgingTools
   const commits = await VpgCommits.create({ store, clock, applianceId: config.applianceId }, definition, signal)
   const owner = { awakeSizeBytes: 0, sleep: () => false, woken: () => undefined }
