@@ -19,6 +19,8 @@ import type { VpgAging } from './vpg-aging.ts'
 
 /** While the store does not answer. */
 const awayMillis = 15_000
+/** One that cannot be verified now has its turn again after this, behind the others. */
+const putOffMillis = 300_000
 
 type Scrubbed = Pick<VpgAging, 'vpg' | 'isDeleted' | 'writer'>
 
@@ -36,6 +38,7 @@ export class Scrub {
   /** Of the VPG that is being verified. */
   #line: { readonly vpg: VpgId; readonly checks: ObjectCheck[] } | undefined
   readonly #needed = new Map<VpgId, readonly Needed[]>()
+  readonly #putOffUntilMillis = new Map<VpgId, number>()
   #notedMillis: number
 
   constructor(tools: AgingTools, config: ScrubConfig, vpgs: ReadonlyMap<VpgId, Scrubbed>) {
@@ -90,7 +93,8 @@ export class Scrub {
     } catch (error) {
       // It could not be woken, or was taken over: that is told where it happened.
       if (!(error instanceof Failure) || this.#tools.signal.aborted) throw error
-      return false
+      this.#putOffUntilMillis.set(vpg.vpg, this.#tools.clock.monotonicMillis() + putOffMillis)
+      return true
     }
   }
 
@@ -146,8 +150,12 @@ export class Scrub {
       return record?.pass === undefined ? (record?.last?.atMicros ?? -Number.MAX_VALUE) : -Infinity
     }
     // Where a manifest is damaged, that has been told.
-    const isReadable = ({ isDeleted, writer }: Scrubbed): boolean =>
-      !isDeleted && writer.halted === undefined && (writer.isAwake || writer.mergingHalted === undefined)
+    const nowMillis = this.#tools.clock.monotonicMillis()
+    const isReadable = ({ vpg, isDeleted, writer }: Scrubbed): boolean =>
+      !isDeleted &&
+      writer.halted === undefined &&
+      (writer.isAwake || writer.mergingHalted === undefined) &&
+      (this.#putOffUntilMillis.get(vpg) ?? 0) <= nowMillis
     const open = [...this.#vpgs.values()].filter(isReadable)
     const due = open.filter(vpg => order(vpg) <= before)
     return due.reduce<Scrubbed | undefined>(
@@ -183,13 +191,14 @@ export class Scrub {
       if (this.#vpgs.has(vpg)) continue
       this.#records.delete(vpg)
       this.#needed.delete(vpg)
+      this.#putOffUntilMillis.delete(vpg)
     }
     writeScrubFile(this.#tools.disk, this.#config.file, this.#records)
   }
 }
 
 async function allChecks(vpg: Scrubbed): Promise<ObjectCheck[]> {
-  return await vpg.writer.awake(async () => checksAwake(vpg))
+  return await vpg.writer.awakeBriefly(async () => checksAwake(vpg))
 }
 
 function checksAwake({ writer }: Scrubbed): ObjectCheck[] {

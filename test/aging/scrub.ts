@@ -3,6 +3,7 @@ import * as path from 'node:path'
 import t, { type Test } from 'tap'
 import type { AgingConfig, AgingNotices, ScrubFacts } from '../../src/aging/service.ts'
 import { Failure } from '../../src/base/failure.ts'
+import { vpgId } from '../../src/base/ids.ts'
 import { KiB } from '../../src/base/units.ts'
 import { AgingModel } from '../support/aging-model.ts'
 import { randomFrom } from '../support/segment-records.ts'
@@ -174,4 +175,34 @@ t.test('a restart goes on where it was, and a file that is not ours costs a pass
   writeFileSync(file, '{"formatVersion":1,"vpgs"')
   await model.restart(undefined, config)
   t.ok((await scrubAll(model)) > 4)
+})
+
+t.test('a VPG whose manifest the store refuses has its turn behind the others', async t => {
+  const directory = t.testdir()
+  const model = new AgingModel(randomFrom(7), directory, 3_600_000)
+  const scrub = { bytesPerSecond: 1e9, intervalMillis, file: path.join(directory, 'scrub.json') }
+  model.contentsSizeBytesMax = 0
+  const store = { isRefusing: false }
+  const { objects } = model.memory
+  await model.restart(
+    (_, key) => (store.isRefusing && key.startsWith(model.vpg) && objects.has(key) ? 'refused' : 'works'),
+    { ...model.config, scrub },
+  )
+  const other = new AgingModel(randomFrom(8), directory, 3_600_000, vpgId('77'.repeat(16)), model)
+  for (const each of [model, other]) {
+    await each.worker.createVpg({ ...each.definition, name: each.vpg.slice(0, 4) })
+    for (let index = 0; index < 100; index++) each.write(1, 8)
+    each.checkpoint()
+    await each.age()
+    await each.worker.seal({ vpg: each.vpg })
+  }
+  const verified = async ({ vpg }: AgingModel): Promise<boolean> =>
+    (await model.worker.status({ vpg })).scrub?.verifiedAtMicros !== undefined
+  store.isRefusing = true
+  await scrubAll(model)
+  t.strictSame([await verified(model), await verified(other)], [false, true])
+  store.isRefusing = false
+  model.clock.advance(300_000)
+  await scrubAll(model)
+  t.ok(await verified(model), 'and it has it')
 })
