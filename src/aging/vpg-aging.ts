@@ -162,16 +162,16 @@ export class VpgAging implements Owner {
     this.#tools.notify('historyRead', { vpg: this.vpg, segments, checkpointPage, offloaded })
   }
 
-  /** On return its contents were read at least once. */
+  /** On return its contents were read at least once. Fails STORE_UNAVAILABLE where the store goes on failing: to seal what comes in is not to wait for it. */
   async readHistory(): Promise<void> {
-    if (this.#isUnread) await this.writer.awake(async () => undefined)
+    if (this.#isUnread) await this.writer.awakeBriefly(async () => undefined)
   }
 
-  /** The same for who has others to go on with; false where the store goes on refusing it. */
+  /** The same for who has others to go on with; false where the store goes on failing. */
   async readHistoryBriefly(): Promise<boolean> {
     if (!this.#isUnread || this.writer.halted !== undefined || this.writer.mergingHalted !== undefined) return true
     try {
-      await this.writer.awakeBriefly(async () => undefined)
+      await this.readHistory()
       return true
     } catch (error) {
       if (isRefusal(error)) return false

@@ -194,3 +194,25 @@ t.test('a page that is damaged is named when the history is read; what comes in 
   await model.worker.readTail()
   t.match(await model.worker.seal({ vpg: model.vpg }), made.checkpoint.vector)
 })
+
+t.test('a history that the store does not give keeps nothing of the VPG from being sealed', async t => {
+  const { model, config } = await site(t, 8)
+  const store = { isFailing: false }
+  const fateOf = (_: number, key: string) =>
+    store.isFailing && key.includes('/page/') ? ('fails-before' as const) : ('works' as const)
+  await model.restart(fateOf, config, { wholeSizeBytesMax: 0 })
+  store.isFailing = true
+  const reading = t.rejects(model.worker.readHistory({ vpg: model.vpg }), { code: 'STORE_UNAVAILABLE' })
+  model.write(1, 4)
+  const made = model.checkpoint()
+  model.worker.durable(model.log.mark)
+  t.strictSame(await model.worker.seal({ vpg: model.vpg }), made.checkpoint.vector)
+  await reading
+  t.equal(await model.worker.step(), false, 'who has others to go on with goes on')
+  t.match(await model.worker.status({ vpg: model.vpg }), { isUnread: true })
+  store.isFailing = false
+  await model.worker.readHistory({ vpg: model.vpg })
+  t.equal(told(model, 'historyRead').length, 1)
+  t.equal(told(model, 'storeFailing').length, told(model, 'storeRecovered').length)
+  t.equal(await model.difference(await model.open(made)), undefined)
+})
