@@ -404,7 +404,7 @@ export interface AgingNotices {
     readonly checkpointPage: Uint8Array
     readonly offloaded: readonly StreamPosition[]
   }
-  /** The store does not give a VPG, though it gives others, for this reason: it is tried again and again. */
+  /** The store does not give a VPG, though it gives others, for this reason: it is tried again and again. Told again when that is another one. */
   vpgWaits: { readonly vpg: VpgId; readonly sentence: string }
   /** And now it has; undefined where it is not this appliance's, or is there no more. */
   vpgOpened: { readonly vpg: VpgId; readonly opened: PackedVpg | undefined }

@@ -118,7 +118,7 @@ export class VpgOpening {
         found.set(vpg, await this.#resumedOrOpened(vpg, signal, await this.#lateTerms(signal)))
       } catch (error) {
         if (!(error instanceof Failure) || !mayPass(error) || signal.aborted) throw error
-        this.#waiting.set(vpg, error)
+        this.#waitsFor(vpg, error)
       }
     }
     const outcomes = await Promise.allSettled(vpgs.slice(0, openedAtOnce).map(openOne))
@@ -164,11 +164,17 @@ export class VpgOpening {
 
   /** What is remembered of it, for now. */
   #wait(vpg: VpgId, failure: Failure): PackedVpg | undefined {
-    this.#waiting.set(vpg, failure)
+    this.#waitsFor(vpg, failure)
     const memo = this.#tools.memos?.get(vpg)
-    this.#tools.notify('vpgWaits', { vpg, sentence: failure.message })
     if (memo === undefined || memo.fenced !== undefined) return undefined
     return { ...remembered(memo), rememberedBecause: failure.message }
+  }
+
+  /** Told where that is another reason than before: what had no turn at the start may be refused when it has. */
+  #waitsFor(vpg: VpgId, failure: Failure): void {
+    const before = this.#waiting.get(vpg)
+    this.#waiting.set(vpg, failure)
+    if (before?.message !== failure.message) this.#tools.notify('vpgWaits', { vpg, sentence: failure.message })
   }
 
   /** Undefined where the store refuses to say. */

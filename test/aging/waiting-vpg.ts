@@ -2,6 +2,7 @@ import * as path from 'node:path'
 import t, { type Test } from 'tap'
 import type { AgingConfig, AgingNotices } from '../../src/aging/service.ts'
 import type { WorkerSurroundings } from '../../src/aging/mirror-worker.ts'
+import { Failure } from '../../src/base/failure.ts'
 import { vpgId } from '../../src/base/ids.ts'
 import { MiB } from '../../src/base/units.ts'
 import { AgingModel } from '../support/aging-model.ts'
@@ -68,6 +69,7 @@ t.test('one VPG that the store does not give keeps no other from being opened', 
   }
   await model.age()
   t.equal(await model.worker.waitingStep(), false, 'and the store does not give it yet')
+  t.equal(told(model, 'vpgWaits').length, 1, 'for the same reason')
   t.strictSame(told(model, 'damageFound'), [], 'its records in the log are no stranger’s')
   store.refuses = false
   model.write(1, 4)
@@ -274,6 +276,19 @@ t.test('a start over very many serves the first of them, and the others as they 
   const late = new Set(told(model, 'vpgWaits').map(({ vpg }) => vpg))
   t.ok(late.size > 0 && vpgs.length > 0)
   t.equal(late.size + vpgs.length, ids.length + 2)
+  const [refused] = late
+  memory.readRange = async (...at: Parameters<typeof readRange>) => {
+    if (at[0].includes(refused!)) throw new Failure('STORE_UNAVAILABLE', 'slow down')
+    return await readRange(...at)
+  }
+  await model.worker.waitingStep()
+  memory.readRange = readRange
+  const reasons = told(model, 'vpgWaits').filter(({ vpg }) => vpg === refused)
+  t.match(
+    reasons.map(({ sentence }) => sentence),
+    [/after the others/, /slow down/],
+    'why it waits now is told',
+  )
   t.equal(await model.worker.waitingStep(), true)
   t.strictSame(new Set(told(model, 'vpgOpened').map(({ vpg }) => vpg)), late)
   for (const id of [...ids, model.vpg, other]) t.equal((await model.worker.status({ vpg: id })).isUnread, false)
