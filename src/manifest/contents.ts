@@ -151,14 +151,13 @@ export function leftMicrosOf(partName: string): number | undefined {
 /** Kinds of parts that serving a VPG needs, none of which grows with the history. */
 const servingKinds = new Set(['definition', 'tags', 'pins', 'recoveries', 'standby', 'holes', 'recent', 'markers'])
 
-/** Whether a part of this name, of a manifest with all of these, is needed to serve a VPG and to commit after it. */
-export function isForServing(partName: string, all: readonly string[]): boolean {
-  const [kind = '', number] = partName.split('/')
-  if (servingKinds.has(kind)) return true
+/** Tells whether a part, of a manifest with all of these, is needed to serve a VPG and to commit after it. There may be thousands. */
+export function partsForServing(all: readonly string[]): (partName: string) => boolean {
   // The newest segments' part takes those that are committed next; the last delta says where the segments begin.
-  if (kind === 'segments')
-    return all.every(other => !other.startsWith('segments/') || numberIn(other) <= Number(number))
-  return kind === 'deltas' && newestDeltaParts(all)[0] === partName
+  const newestSegments = all.filter(name => name.startsWith('segments/')).sort((a, b) => numberIn(b) - numberIn(a))[0]
+  const newestDelta = newestDeltaParts(all)[0]
+  return partName =>
+    servingKinds.has(partName.split('/')[0] ?? '') || partName === newestSegments || partName === newestDelta
 }
 
 export function deltaPartName({ toOrdinal, open }: DeltaSpan): string {

@@ -10,7 +10,7 @@ import { lastDeltaEnd } from '../timeline/deltas.ts'
 import { advanced } from '../timeline/positions.ts'
 import { retention } from '../timeline/retention.ts'
 import type { DeltaSpan, SegmentSpan } from '../timeline/state.ts'
-import { deltaPartName, isForServing, newestDeltaParts, type VpgContents } from './contents.ts'
+import { deltaPartName, partsForServing, newestDeltaParts, type VpgContents } from './contents.ts'
 import type { PageSet } from './pages.ts'
 import { readCheckpointPage, readDeltaPage, readManifest, readPages, readRoot, type ReadManifest } from './read.ts'
 
@@ -67,8 +67,8 @@ export async function loadForServing(
   const isSmall =
     sizeBytes <= wholeSizeBytesMax && wholeSizeBytesMax > 0 && (indexes.length === 0 || wholeSizeBytesMax === Infinity)
   if (isSmall || fields.deletedAtMicros !== undefined)
-    return await loadContents(store, await readPages(store, root, () => true, signal), signal)
-  const manifest = await readPages(store, root, isForServing, signal)
+    return await loadContents(store, await readPages(store, root, () => () => true, signal), signal)
+  const manifest = await readPages(store, root, partsForServing, signal)
   if (manifest.pageSet.carried.length === 0 && wholeSizeBytesMax > 0) return await loadContents(store, manifest, signal)
   const contents = await withSegmentsAfter(store, manifest, signal)
   const newest = contents.recent.at(-1) ?? (await newestFolded(store, contents, manifest.pageSet, signal))

@@ -52,7 +52,7 @@ export async function listCommits(
 
 /** NOT_FOUND where the VPG has no manifest; OBJECT_CORRUPT and VERSION_UNSUPPORTED name the object. */
 export async function readManifest(store: ObjectStore, vpg: VpgId, signal: AbortSignal): Promise<ReadManifest> {
-  return await readPages(store, await readRoot(store, vpg, signal), () => true, signal)
+  return await readPages(store, await readRoot(store, vpg, signal), () => () => true, signal)
 }
 
 /** As readManifest. */
@@ -78,11 +78,11 @@ export async function readRoot(store: ObjectStore, vpg: VpgId, signal: AbortSign
 export async function readPages(
   store: ObjectStore,
   { body, ...at }: ReadRoot,
-  isWanted: (partName: string, all: readonly string[]) => boolean,
+  wantedOf: (all: readonly string[]) => (partName: string) => boolean,
   signal: AbortSignal,
 ): Promise<ReadManifest> {
   const { root, rootObject } = at
-  const { parts, pageSet } = await readParts(store, root.header.vpg, { body, isWanted }, signal)
+  const { parts, pageSet } = await readParts(store, root.header.vpg, { body, wantedOf }, signal)
   if (!parts.some(part => part.name === 'definition')) throw corrupt(rootObject.key, 0, 'has no definition')
   return { ...at, contents: contentsOf(body.fields, rootObject.commitNumber, parts), pageSet }
 }
@@ -125,7 +125,7 @@ async function isRoot(store: ObjectStore, commit: NumberedObject, signal: AbortS
 async function readParts(
   store: ObjectStore,
   vpg: VpgId,
-  { body, isWanted }: { readonly body: RootBody; readonly isWanted: Parameters<typeof readPages>[2] },
+  { body, wantedOf }: { readonly body: RootBody; readonly wantedOf: Parameters<typeof readPages>[2] },
   signal: AbortSignal,
 ): Promise<{ parts: Part[]; pageSet: PageSet }> {
   const permits = new Permits(pageReadsAtOnce)
@@ -135,8 +135,8 @@ async function readParts(
   }
   const indexes = await Promise.all(body.indexes.map((page, index) => pageOf(`index/${index}`, page)))
   const places = [...indexes.flatMap(index => index.part.items as readonly PartPlace[]), ...body.parts]
-  const names = places.map(({ name }) => name)
-  const carried = places.flatMap(place => ('page' in place && !isWanted(place.name, names) ? [place] : []))
+  const isWanted = wantedOf(places.map(({ name }) => name))
+  const carried = places.flatMap(place => ('page' in place && !isWanted(place.name) ? [place] : []))
   const unread = new Set<PartPlace>(carried)
   const written = new Map<string, WrittenPage>()
   const parts = await Promise.all(
