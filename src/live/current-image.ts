@@ -11,8 +11,10 @@ interface Held {
   readonly abort: AbortController
   userCount: number
   onIdle: (() => void) | undefined
-  /** From when a spool is being made: one is tried, once. */
+  /** From when a spool is being made; undefined again where there was no room for it. */
   spooling: Promise<Spooled | undefined> | undefined
+  /** So much must reads have wasted before one is tried. */
+  wastedSizeBytesMin: number
 }
 
 /** Makes a spool of what the image's plan has not folded; see image/spool.ts. */
@@ -23,7 +25,7 @@ export type MakeSpool = (image: SpoolableImage, plan: ImagePlan, signal: AbortSi
  * writing it, so that who reads little pays for little, and who reads on pays hardly more than once.
  */
 const wastedShareMax = 1 / 16
-const wastedSizeBytesMax = 32 * MiB
+const wastedSizeBytesMin = 32 * MiB
 
 /**
  * An image that can be replaced by another one of the same bytes while it is read: the log gets its files back, the store its garbage. Where reads find
@@ -102,9 +104,15 @@ export class CurrentImage implements Image {
 
   #spoolWhereWorthwhile(held: Held): void {
     const { image, plan, abort } = held
-    if (held.spooling !== undefined || abort.signal.aborted || image.wastedSizeBytes < wastedSizeBytesMax) return
-    if (image.wastedSizeBytes < wastedShareMax * image.unfoldedSizeBytes) return
-    held.spooling = this.#makeSpool(image, plan, abort.signal).catch(() => undefined) // what is damaged, a read of it says
+    const { wastedSizeBytes } = image
+    if (held.spooling !== undefined || abort.signal.aborted || wastedSizeBytes < held.wastedSizeBytesMin) return
+    if (wastedSizeBytes < wastedShareMax * image.unfoldedSizeBytes) return
+    const made = this.#makeSpool(image, plan, abort.signal).then(spooled => {
+      // Others are being made, or have the room: who reads on has another look when it is worth twice as much.
+      if (spooled === undefined) Object.assign(held, { spooling: undefined, wastedSizeBytesMin: 2 * wastedSizeBytes })
+      return spooled
+    })
+    held.spooling = made.catch(() => undefined) // what is damaged, a read of it says
   }
 
   #take(): Held {
@@ -120,7 +128,8 @@ export class CurrentImage implements Image {
 }
 
 function hold(image: SpoolableImage, plan: ImagePlan): Held {
-  return { image, plan, abort: new AbortController(), userCount: 0, onIdle: undefined, spooling: undefined }
+  const nothingYet = { userCount: 0, onIdle: undefined, spooling: undefined, wastedSizeBytesMin }
+  return { image, plan, abort: new AbortController(), ...nothingYet }
 }
 
 async function letGo(held: Held): Promise<void> {

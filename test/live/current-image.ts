@@ -76,3 +76,20 @@ t.test('where no spool can be made the image is read on', async t => {
   await image.drop()
   await t.rejects(read(image, 1), { code: 'CLOSING' })
 })
+
+t.test('where others are being made a spool is tried again, more and more seldom', async t => {
+  const spools = spoolers()
+  const wastedMiB: number[] = []
+  const wasting = imageThatWastes(64 * MiB)
+  const image = new CurrentImage(wasting, plan, async (...asked) => {
+    wastedMiB.push(wasting.wastedSizeBytes / MiB)
+    return wastedMiB.length < 4 ? undefined : await spools.make(...asked)
+  })
+  for (let count = 0; count < 20; count++) {
+    await read(image, 1)
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  t.strictSame(wastedMiB, [64, 128, 256, 512])
+  await image.drop()
+  t.equal(spools.closedCount(), 1)
+})
