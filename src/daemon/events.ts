@@ -366,7 +366,7 @@ export function agingHandlers({
       ingest()?.removeVpg(vpg)
       fenced(vpg)
       log.fatal({ vpg: nameOf(vpg), sentence }, 'fenced')
-      if (table.all().every(each => each.fenced !== undefined)) allFenced(sentence)
+      if (table.unknownCount === 0 && table.all().every(each => each.fenced !== undefined)) allFenced(sentence)
     },
   })
   return { ...acting, ...tellingHandlers({ table, metrics, log, storeOpened, ingest }) }

@@ -111,6 +111,24 @@ export class VpgTable {
     throw new Failure('BUSY', sentence)
   }
 
+  /** Those that wait and of which nothing was remembered, not even their names. */
+  get unknownCount(): number {
+    return [...this.waiting.keys()].filter(id => !this.#byId.has(id)).length
+  }
+
+  /**
+   * Fails BUSY where a VPG may come that has the name of one that is made now: of two the newer is served, and the other, with its history, would be left
+   * alone.
+   */
+  requireNamesKnown(): void {
+    const count = this.unknownCount
+    if (count === 0) return
+    const sentence =
+      `the object store has not given ${count} of its VPGs since the start, and nobody knows their names: \`vra status\` says which, and why. A ` +
+      'VPG is created when they are here'
+    throw new Failure('BUSY', sentence)
+  }
+
   add(entry: VpgEntry): void {
     this.#byId.set(entry.definition.id, entry)
   }

@@ -72,6 +72,7 @@ export class DaemonControl implements api.VraControl {
     const { aging, clock, ingest, recoveries, report, table } = this.#parts
     if (table.has(request.name) || this.#creating.has(request.name))
       throw new Failure('ALREADY_EXISTS', `there is a VPG "${request.name}" already`)
+    table.requireNamesKnown()
     const definition = { ...definitionOf(request, clock.timestampMicros()), ...this.#limitsOf(request, noLimits) }
     this.#creating.add(request.name)
     try {

@@ -1,5 +1,9 @@
 import t from 'tap'
-import { both } from '../../src/daemon/events.ts'
+import { systemClock } from '../../src/base/clock.ts'
+import { vpgId } from '../../src/base/ids.ts'
+import { agingHandlers, both, type AgingListeners } from '../../src/daemon/events.ts'
+import { VpgEntry, VpgTable } from '../../src/daemon/vpg-table.ts'
+import { openedVpg } from '../support/opened-vpg.ts'
 
 interface Events {
   began(name: string): void
@@ -16,5 +20,32 @@ t.test('an event is counted, then listened to; what has no listener is counted a
   events.began('a')
   events.ended('a', 5)
   t.same(told, ['counted a', 'counted a 5', 'heard a 5'])
+  t.end()
+})
+
+t.test('who owns nothing any more stands down, but not while VPGs wait of which nothing is known', t => {
+  const opened = openedVpg()
+  const vpg = opened.definition.id
+  const table = new VpgTable()
+  const sentences: string[] = []
+  const listeners = {
+    ...{
+      table,
+      ingest: () => undefined,
+      log: { fatal: () => undefined },
+      metrics: { aging: { fenced: () => undefined } },
+    },
+    ...{ fenced: () => undefined, allFenced: (sentence: string) => void sentences.push(sentence) },
+  }
+  const { fenced } = agingHandlers(listeners as unknown as AgingListeners)
+  const other = vpgId('77'.repeat(16))
+  table.add(new VpgEntry(opened, systemClock))
+  table.waiting.set(vpg, 'it was remembered')
+  table.waiting.set(other, 'it has its turn after the others')
+  fenced?.({ vpg, sentence: 'another one has it' })
+  t.same(sentences, [])
+  table.waiting.delete(other)
+  fenced?.({ vpg, sentence: 'another one has it' })
+  t.same(sentences, ['another one has it'])
   t.end()
 })

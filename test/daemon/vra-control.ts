@@ -195,3 +195,25 @@ t.test('keys of snapshots are named by volume, and kept by its number', async t 
     code: 'UNKNOWN_VOLUME',
   })
 })
+
+t.test('no VPG is created while one waits whose name nobody knows: it would be left alone for the new one', async t => {
+  const table = new VpgTable()
+  const parts = {
+    table,
+    clock: systemClock,
+    aging: { createVpg: async (definition: OpenedVpg['definition']) => ({ ...opened, definition }) },
+    recoveries: { serve: () => undefined },
+    ingest: { addVpg: () => undefined },
+    report: { vpg: async () => ({}) },
+  }
+  const control = new DaemonControl(parts as unknown as VraControlParts)
+  const create = (name: string) =>
+    control.createVpg({
+      ...{ name, agents: ['a'], volumes: [{ name: 'root', sizeBytes: 4096 }] },
+      ...{ historyMillis: 10_000, checkpointIntervalMillis: 1000 },
+    })
+  table.waiting.set(opened.definition.id, 'it has its turn after the others')
+  await t.rejects(create('web'), { code: 'BUSY', message: /has not given 1 of its VPGs/ })
+  table.add(new VpgEntry(opened, systemClock))
+  await t.resolves(create('web'), 'of one that was remembered the name is known')
+})
