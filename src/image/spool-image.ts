@@ -1,7 +1,8 @@
 import * as path from 'node:path'
 import { spoolRoomLookSizeBytes } from '../base/limits.ts'
-import { UnnamedFile } from '../disk/disk.ts'
-import { PieceBuffer, pieceBufferMemorySizeBytes } from './piece-buffer.ts'
+import { UnnamedFile, type DiskFile } from '../disk/disk.ts'
+import { imagePace } from './resolved-region.ts'
+import { SpoolPartitions } from './spool-partitions.ts'
 import type { SpoolRoom, SpoolShare } from './spool-room.ts'
 import { checkedSpoolFile, SpoolSums } from './spool-sums.ts'
 import type { PieceSink, SpoolableImage, SpoolPlaces } from './types.ts'
@@ -121,7 +122,7 @@ export async function fillSpoolFile(
       return (begun.sink = new SpoolSink(target, places.sizeBytes))
     }
     await image.fillSpool(volumes, begin, signal)
-    begun.sink?.flush()
+    await begun.sink?.finish(signal)
   } catch (error) {
     if (error instanceof DiskRefused) return undefined
     throw error
@@ -136,39 +137,47 @@ class DiskRefused extends Error {}
 class SpoolSink implements PieceSink {
   readonly sums: SpoolSums
   readonly #target: SpoolTarget
-  readonly #buffer = new PieceBuffer(new ArrayBuffer(pieceBufferMemorySizeBytes))
-
-  #bufferedBytes = 0
+  readonly #partitions: SpoolPartitions
   #sinceLookBytes = 0
 
   constructor(target: SpoolTarget, sizeBytes: number) {
     this.#target = target
     this.sums = new SpoolSums(sizeBytes)
+    this.#partitions = new SpoolPartitions(sizeBytes, refusing(target.file.writer))
   }
 
   piece(offsetBytes: number, bytes: Uint8Array): void {
-    this.sums.add(offsetBytes, bytes)
-    for (let done = 0; done < bytes.length;) {
-      const taken = this.#buffer.add(offsetBytes + done, bytes.subarray(done))
-      this.#bufferedBytes += taken
-      if (taken === 0) this.flush()
-      done += taken
-    }
+    const writtenBytes = this.#partitions.append(offsetBytes, bytes)
+    if (writtenBytes > 0) this.#wrote(writtenBytes)
+  }
+
+  #wrote(sizeBytes: number): void {
+    const { directory, share } = this.#target
+    share.wrote(sizeBytes)
+    this.#sinceLookBytes += sizeBytes
+    if (this.#sinceLookBytes < spoolRoomLookSizeBytes) return
+    this.#sinceLookBytes = 0
+    if (!share.hasRoom(directory)) throw new DiskRefused('others need the room')
   }
 
   progress(): void {
     // Nobody waits for it that wants to know.
   }
 
-  flush(): void {
-    const { file, directory, share } = this.#target
-    onDisk(() => this.#buffer.writeTo(file.writer))
-    share.wrote(this.#bufferedBytes)
-    this.#sinceLookBytes += this.#bufferedBytes
-    this.#bufferedBytes = 0
-    if (this.#sinceLookBytes < spoolRoomLookSizeBytes) return
-    this.#sinceLookBytes = 0
-    if (!share.hasRoom(directory)) throw new DiskRefused('others need the room')
+  /** When every piece has been given. */
+  async finish(signal: AbortSignal): Promise<void> {
+    const pace = imagePace(signal)
+    for (let partition = 0; partition < this.#partitions.count; partition++) {
+      if (!this.#partitions.putInOrder(partition, this.sums)) throw new DiskRefused('other bytes than were written')
+      await pace.step()
+    }
+  }
+}
+
+function refusing(file: DiskFile): Pick<DiskFile, 'read' | 'write'> {
+  return {
+    read: (target, offsetBytes) => onDisk(() => file.read(target, offsetBytes)),
+    write: (pieces, offsetBytes) => onDisk(() => file.write(pieces, offsetBytes)),
   }
 }
 

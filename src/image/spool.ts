@@ -11,7 +11,7 @@ import type { UnfoldedPieces } from './unfolded-pieces.ts'
 //
 //   | volume 1, region 0: its live bytes, ascending | volume 1, region 3 | volume 2, region 0 | ...
 //
-// There are no gaps: where a piece stands is told by how much of its region's lies before it. The file has no name, is never synced, and is gone with its process.
+// There are no gaps: where a piece stands is told by how much of its region's lies before it. How it gets there, see spool-partitions.ts. The file has no name, is never synced, and is gone with its process.
 // It is a second copy: where a read of it fails, or is not what was written (see spool-sums.ts), the image is read from the batches again.
 
 /** Where everything will stand; adds every live piece of these volumes, with its place in the spool. */
