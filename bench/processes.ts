@@ -20,13 +20,13 @@ process.on('exit', () => {
   for (const child of children) child.kill('SIGKILL')
 })
 
-function own<T extends ChildProcess>(child: T): T {
+export function own<T extends ChildProcess>(child: T): T {
   children.add(child)
   child.once('exit', () => children.delete(child))
   return child
 }
 
-async function ended(child: ChildProcess): Promise<void> {
+export async function ended(child: ChildProcess): Promise<void> {
   if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
 }
 

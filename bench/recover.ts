@@ -1,26 +1,24 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
-import * as http from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { mkdirSync, rmSync } from 'node:fs'
 import * as path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { GiB, KiB, MiB } from '../src/base/units.ts'
-import type { RecoveryRequest } from '../src/control/service.ts'
-import { AwsSim } from '../test/support/aws-sim/aws-sim.ts'
 import { NbdClient } from '../test/support/nbd-client.ts'
 import { missing } from '../test/support/nbd-tools.ts'
 import { cannotMount, mustRun, ServedDisk, unmount } from '../test/support/scenario-mount.ts'
-import { atLeast, atMost, type Aim, type Bench, type BenchContext, type BenchResult, type Cell } from './bench.ts'
+import { atMost, type Aim, type Bench, type BenchContext, type BenchResult, type Cell } from './bench.ts'
 import { everywhere, makeDisk, NbdkitServer } from './disk-servers.ts'
 import { Histogram } from './histogram.ts'
-import { agentName, cpuSecondsOf, sendTo, volumeName, VraProcess } from './processes.ts'
+import { agentName, sendTo, volumeName, VraProcess } from './processes.ts'
 import { chainPart } from './recover-chain.ts'
+import { diskSizeBytes, filled, sizeOf } from './recover-filled.ts'
+import { putPart } from './recover-put.ts'
 
 // What a recovery takes, in parts of their own (--rows NAME of one):
 //
 //   open   from a command to the first byte of a checkpoint over NBD, and to a mounted ext4; how fast it is read, beside nbdkit's own server of a raw file
-//   put    blocks put a second into a simulator of EBS, and into a server that looks at nothing; bytes put against bytes of data
+//   put    blocks put a second, and what they cost, into a simulator of EBS and into a server that looks at nothing; see recover-put.ts
 //   chain  bytes put upon a standby snapshot chain against bytes changed since; see recover-chain.ts
 //   ack    acknowledgements with and without a recovery that is read as fast as it goes
 //
@@ -28,19 +26,12 @@ import { chainPart } from './recover-chain.ts'
 // The first read resolves one region: an index of some 10,000 extents a layer, milliseconds. A mount reads some dozen places in a handful of regions. Then
 // reading is decompression and copies: some 300 MB/s where blocks lie by place (deltas, base), and a tenth of it where each
 // 4 KiB lie in a batch of their own (segments, log), until they have been put in order, which takes as long as reading, decompressing and writing
-// them once. A put is a SHA-256 of 512 KiB (0.3 ms where the processor has instructions for it, 1.2 where not), a copy into the socket and what the SDK makes of a request
-// (together some 1.5 ms): some 600 a second a core, of two that the simulator needs as much of.
+// them once.
 
-const diskSizeBytes = 5 * GiB
-/** The file system takes the first of it, and random writes all the rest. */
-const fileSystemSizeBytes = 256 * MiB
 /** So much of it is read, from its middle on. */
 const readSizeBytes = 512 * MiB
 const repetitions = 3
-const putDiskSizeBytes = 768 * MiB
 const ackRawBytesPerSecond = 20e6
-/** So long the log may take to be in segments before it is measured all the same. */
-const sealMillisMax = 20_000
 const vraProgram = path.resolve(import.meta.dirname, '../src/cli/vra.js')
 
 export const recover: Bench = {
@@ -62,12 +53,6 @@ export const recover: Bench = {
       curves: [],
     }
   },
-}
-
-/** How many writes of how many bytes there are below the checkpoint. */
-function sizeOf({ full, quick }: BenchContext): { readonly writeCount: number; readonly writeSizeBytes: number } {
-  if (full) return { writeCount: 10_000_000, writeSizeBytes: 512 }
-  return { writeCount: quick ? 100_000 : 1_000_000, writeSizeBytes: 4 * KiB }
 }
 
 async function openPart(context: BenchContext): Promise<BenchResult> {
@@ -125,181 +110,6 @@ async function openPart(context: BenchContext): Promise<BenchResult> {
   } finally {
     await vra.kill()
     rmSync(path.join(directory, 'vra-open'), { recursive: true, force: true })
-  }
-}
-
-/** A file system, and random writes behind it, in the journal of the first VPG; tagged "measured". */
-async function filled(
-  context: BenchContext,
-  vra: VraProcess,
-  { writeCount, writeSizeBytes } = sizeOf(context),
-  sizeBytes = diskSizeBytes,
-): Promise<void> {
-  const { directory, say } = context
-  const imageFile = path.join(directory, 'file-system.raw')
-  makeFileSystem(directory, imageFile)
-  const vpgs = await vra.createVpgs(1, sizeBytes)
-  const writesPerBatch = (256 * KiB) / writeSizeBytes
-  const sent = await sendTo(vra, vpgs, {
-    volumeSizeBytes: sizeBytes,
-    imageFile,
-    workload: { pattern: 'random', writeSizeBytes, writesPerBatch, data: 'zipf-text', fromBytes: fileSystemSizeBytes },
-    writeCountMax: writeCount,
-  })
-  say(`${sent.writeCountTotal} writes in ${sent.elapsedSeconds.toFixed(1)} s`)
-  const endMillis = performance.now() + sealMillisMax
-  while ((await vra.control.showVpg('bench-0')).mirror.unsealedSizeBytes > 0 && performance.now() < endMillis)
-    await delay(100)
-  await vra.control.tagCheckpoint({ vpg: 'bench-0', tag: 'measured', checkpoint: 'latest' })
-}
-
-/** An ext4 with a file in it. */
-function makeFileSystem(directory: string, file: string): void {
-  const contents = path.join(directory, 'contents')
-  mkdirSync(contents, { recursive: true })
-  writeFileSync(path.join(contents, 'file'), 'what was written')
-  writeFileSync(file, '')
-  truncateSync(file, fileSystemSizeBytes)
-  execFileSync('mkfs.ext4', ['-q', '-F', '-d', contents, file])
-}
-
-const credentials = { AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'secret' }
-const putOptions = { region: 'eu-central-1', siteId: 'bench', putsPerSecondMax: 10_000 } as const
-
-async function putPart(context: BenchContext): Promise<BenchResult> {
-  const directory = path.join(context.directory, 'vra-put')
-  const sim = await AwsSim.start()
-  const gate = await PutGate.open(sim)
-  const endpoints = { ebs: gate.endpoint, ec2: sim.endpoint }
-  const vra = await VraProcess.start({ directory, environment: credentials, aws: { ...putOptions, endpoints } })
-  try {
-    // The simulator keeps all of it in memory.
-    await filled(context, vra, { writeCount: 100_000, writeSizeBytes: 4 * KiB }, putDiskSizeBytes)
-    const first = await put(vra, gate, 'checked')
-    context.say(`${first.count} blocks in ${first.seconds.toFixed(1)} s`)
-    const nothing = await put(vra, gate, 'taken')
-    context.say(`${nothing.count} blocks in ${nothing.seconds.toFixed(1)} s by a server that looks at nothing`)
-    const dataBytes = first.dataSizeBytes
-    const rows: Cell[][] = [
-      ['blocks/s put, simulator', first.count / first.seconds],
-      ['blocks/s put, null server', nothing.count / nothing.seconds],
-      ['CPU s of the daemon for 1,000 blocks, null server', (1000 * nothing.cpuSeconds) / nothing.count],
-      ['MB put', (first.count * 512 * KiB) / 1e6],
-      ['MB put for each MB of data', (first.count * 512 * KiB) / dataBytes],
-    ]
-    return {
-      tables: [
-        {
-          title: 'A failover to EBS: blocks of 512 KiB put into a simulator of it on the same two cores',
-          columns: [
-            { name: '', digits: 0 },
-            { name: 'measured', digits: 2 },
-          ],
-          rows,
-          notes: ['From the first put to the last. The quota of an account is 1,000 blocks/s unless AWS raises it.'],
-        },
-      ],
-      aims: [atLeast('blocks put a second, null server', 1000, nothing.count / nothing.seconds, '')],
-      curves: [],
-    }
-  } finally {
-    await vra.kill()
-    await gate.close()
-    await sim.close()
-    rmSync(directory, { recursive: true, force: true })
-  }
-}
-
-/** A test to AWS that is stopped when it is ready, or undone, for the simulator misses what the gate has taken. */
-async function put(vra: VraProcess, gate: PutGate, mode: 'checked' | 'taken') {
-  gate.begin(mode)
-  const cpuSecondsBefore = cpuSecondsOf(vra.processId)
-  const request: RecoveryRequest = {
-    ...{ vpg: 'bench-0', kind: 'test', checkpoint: 'measured', target: 'aws' },
-    settings: { availabilityZone: 'eu-central-1a', machine: { start: 'nothing' } },
-    commitPolicy: { kind: 'none', afterMillis: 60_000 },
-  }
-  const plan = await vra.control.planRecovery(request)
-  const { id } = await vra.control.startRecovery(request)
-  for (;;) {
-    const { state } = await vra.control.recovery(id)
-    if (state === 'ready') await vra.control.decideRecovery(id, 'stop')
-    if (state === 'removed' || (mode === 'taken' && gate.isCompleted)) break
-    await delay(20)
-  }
-  const dataSizeBytes = plan.vms.flatMap(vm => vm.volumes).reduce((sum, volume) => sum + volume.dataSizeBytes, 0)
-  const cpuSeconds = cpuSecondsOf(vra.processId) - cpuSecondsBefore
-  return { ...gate.counted(), cpuSeconds, dataSizeBytes }
-}
-
-/** Before the simulator's EBS: counts puts, and takes them itself where they are not to be looked at. */
-class PutGate {
-  readonly endpoint: string
-  isCompleted = false
-  readonly #server: http.Server
-  #mode: 'checked' | 'taken' = 'checked'
-  #count = 0
-  #firstMillis = 0
-  #lastMillis = 0
-
-  static async open(sim: AwsSim): Promise<PutGate> {
-    const agent = new http.Agent({ keepAlive: true, maxSockets: 256 })
-    const target = new URL(sim.endpoint)
-    const made: { gate?: PutGate } = {}
-    const server = http.createServer((request, response) => {
-      if (made.gate?.took(request, response) === true) return
-      const { method, url: path, headers } = request
-      const onward = http.request(
-        { host: target.hostname, port: target.port, method, path, headers, agent },
-        answer => {
-          response.writeHead(answer.statusCode ?? 500, answer.headers)
-          answer.pipe(response)
-        },
-      )
-      onward.on('error', () => response.destroy())
-      request.pipe(onward)
-    })
-    server.listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    made.gate = new PutGate(server)
-    return made.gate
-  }
-
-  private constructor(server: http.Server) {
-    this.#server = server
-    this.endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-  }
-
-  begin(mode: 'checked' | 'taken'): void {
-    this.#mode = mode
-    this.#count = 0
-    this.isCompleted = false
-  }
-
-  took(request: http.IncomingMessage, response: http.ServerResponse): boolean {
-    if (request.url?.includes('/completion/') === true) this.isCompleted = true
-    if (request.method !== 'PUT') return false
-    response.on('finish', () => {
-      this.#lastMillis = performance.now()
-      if (this.#count++ === 0) this.#firstMillis = this.#lastMillis
-    })
-    if (this.#mode === 'checked') return false
-    const checksum = request.headers['x-amz-checksum'] ?? ''
-    request.resume().on('end', () => {
-      const headers = { 'x-amz-checksum': checksum, 'x-amz-checksum-algorithm': 'SHA256' }
-      response.writeHead(201, headers).end('{}')
-    })
-    return true
-  }
-
-  counted(): { readonly count: number; readonly seconds: number } {
-    return { count: this.#count, seconds: Math.max(0.001, (this.#lastMillis - this.#firstMillis) / 1000) }
-  }
-
-  async close(): Promise<void> {
-    this.#server.closeAllConnections()
-    this.#server.close()
-    await once(this.#server, 'close')
   }
 }
 

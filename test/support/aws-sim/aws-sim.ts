@@ -71,6 +71,8 @@ export class AwsSim {
   readonly quotas = new Quotas()
   /** Operations in the order in which they came. */
   readonly calls: string[] = []
+  /** Sees every request before anything of it is read; true where it answers it itself. */
+  beforeCall: (incoming: http.IncomingMessage, response: http.ServerResponse) => boolean = () => false
   /** Told when a call was carried out, or refused, before it is answered. */
   afterCall: (number: number, operation: string) => void = () => undefined
   denied: readonly string[]
@@ -89,6 +91,7 @@ export class AwsSim {
     this.#ebs = new Ebs(this.account, options)
     this.#ec2 = new Ec2(this.account, options)
     this.#server = http.createServer((request, response) => {
+      if (this.beforeCall(request, response)) return
       this.#serve(request, response).catch(() => request.socket.destroy())
     })
   }
