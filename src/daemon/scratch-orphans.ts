@@ -1,7 +1,7 @@
 import * as fs from 'node:fs'
 import * as path from 'node:path'
 import type { Clock } from '../base/clock.ts'
-import { readWholeFile, replaceFile, type Disk } from '../disk/disk.ts'
+import { readWholeFile, replaceFile, syncDirectory, type Disk, type FileCalls } from '../disk/disk.ts'
 
 // A recovery that is removed while the file system of its scratch is not mounted leaves the scratch behind. It is remembered in a file, looked for now and
 // then, and removed when it is there again. Its directory bears the recovery's id, which nothing else ever has.
@@ -9,6 +9,8 @@ import { readWholeFile, replaceFile, type Disk } from '../disk/disk.ts'
 const lookMillis = 60_000
 /** Of more the oldest are forgotten: they have been told in the log. */
 const orphansMax = 100
+/** A mount that hangs is no reason not to stop. */
+const closeMillisMax = 1_000
 
 interface Orphan {
   readonly id: string
@@ -17,7 +19,10 @@ interface Orphan {
 
 export interface ScratchOrphansParts {
   readonly file: string
+  /** Of the file that remembers. */
   readonly disk: Disk
+  /** Of the scratches. */
+  readonly calls: FileCalls
   readonly clock: Clock
   readonly told: (event: 'scratchRemoved' | 'scratchNotRemoved', facts: object) => void
 }
@@ -25,6 +30,8 @@ export interface ScratchOrphansParts {
 export class ScratchOrphans {
   readonly #parts: ScratchOrphansParts
   #orphans: readonly Orphan[]
+  /** Gone, but not for certain after a power cut. */
+  readonly #removed = new Set<Orphan>()
   #looking: Promise<void> = Promise.resolve()
   #takeBack: (() => void) | undefined
   #isClosed = false
@@ -50,7 +57,10 @@ export class ScratchOrphans {
   async close(): Promise<void> {
     this.#isClosed = true
     this.#takeBack?.()
-    await this.settled()
+    const ended = new AbortController()
+    const waited = this.#parts.clock.sleep(closeMillisMax, ended.signal).catch(() => undefined)
+    await Promise.race([this.settled(), waited])
+    ended.abort()
   }
 
   #lookLater(delayMillis: number): void {
@@ -67,9 +77,14 @@ export class ScratchOrphans {
       const { id, directory } = orphan
       if (path.basename(directory) !== id) continue
       try {
-        if ((await fs.promises.stat(directory).catch(() => undefined)) === undefined) continue
-        await fs.promises.rm(directory, { recursive: true })
-        this.#parts.disk.syncDirectory(path.dirname(directory))
+        if (!this.#removed.has(orphan)) {
+          if ((await fs.promises.stat(directory).catch(() => undefined)) === undefined) continue
+          await fs.promises.rm(directory, { recursive: true })
+          this.#removed.add(orphan)
+        }
+        await syncDirectory(this.#parts.calls, path.dirname(directory))
+        if (this.#isClosed) return
+        this.#removed.delete(orphan)
         this.#remember(this.#orphans.filter(each => each !== orphan))
         this.#parts.told('scratchRemoved', { id, directory })
       } catch (error) {

@@ -242,7 +242,7 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
     const checkpoints = new Checkpoints(catalog, histories)
     const orphans = parts.own(
       new ScratchOrphans({
-        ...{ file: data.scratchOrphansFile, disk: realDisk, clock },
+        ...{ file: data.scratchOrphansFile, disk: realDisk, calls: realFileCalls, clock },
         told: (event, facts) => (event === 'scratchRemoved' ? log.info(facts, event) : log.warn(facts, event)),
       }),
     )

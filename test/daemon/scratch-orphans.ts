@@ -3,7 +3,8 @@ import * as path from 'node:path'
 import t from 'tap'
 import { systemClock } from '../../src/base/clock.ts'
 import { ScratchOrphans } from '../../src/daemon/scratch-orphans.ts'
-import { realDisk } from '../../src/disk/disk.ts'
+import { eventually } from '../support/nbd-tools.ts'
+import { realDisk, realFileCalls, type FileCalls } from '../../src/disk/disk.ts'
 
 t.test('a scratch whose mount is back is removed, by whichever process; what bears another name is not', async t => {
   const root = path.resolve(t.testdir({ mounted: {} }))
@@ -18,7 +19,13 @@ t.test('a scratch whose mount is back is removed, by whichever process; what bea
     },
   }
   const open = () =>
-    new ScratchOrphans({ file, disk: realDisk, clock, told: (event, facts) => told.push([event, facts]) })
+    new ScratchOrphans({
+      file,
+      disk: realDisk,
+      calls: realFileCalls,
+      clock,
+      told: (event, facts) => told.push([event, facts]),
+    })
   const look = async (orphans: ScratchOrphans): Promise<void> => {
     for (const call of timers.splice(0)) call()
     await orphans.settled()
@@ -47,4 +54,46 @@ t.test('a scratch whose mount is back is removed, by whichever process; what bea
   await look(third)
   await third.close()
   t.equal(told.length, 1, 'a damaged file is no harm')
+})
+
+t.test('a mount that hangs does not keep the daemon from stopping', async t => {
+  const id = 'r-0123456789ab'
+  const root = path.resolve(t.testdir({ [id]: {} }))
+  const told: string[] = []
+  let hanging = 0
+  const calls: FileCalls = {
+    ...realFileCalls,
+    open: () => {
+      hanging++
+      return new Promise(() => undefined)
+    },
+  }
+  const clock = { ...systemClock, after: (_: number, call: () => void) => systemClock.after(0, call) }
+  const file = path.join(root, 'orphans.json')
+  const orphans = new ScratchOrphans({ file, disk: realDisk, calls, clock, told: event => told.push(event) })
+  orphans.note({ id, directory: path.join(root, id) })
+  await eventually('it hangs', () => hanging > 0)
+  await orphans.close()
+  t.strictSame(told, [])
+  t.match(fs.readFileSync(file, 'utf8'), id, 'the next process looks again')
+})
+
+t.test('a scratch that is gone, and whose directory could not be synced, is forgotten when that can be', async t => {
+  const id = 'r-0123456789ab'
+  const root = path.resolve(t.testdir({ [id]: {} }))
+  const told: string[] = []
+  let isFailing = true
+  const calls: FileCalls = {
+    ...realFileCalls,
+    open: (...given) => (isFailing ? Promise.reject(new Error('EIO: the disk failed')) : realFileCalls.open(...given)),
+  }
+  const clock = { ...systemClock, after: (_: number, call: () => void) => systemClock.after(0, call) }
+  const file = path.join(root, 'orphans.json')
+  const orphans = new ScratchOrphans({ file, disk: realDisk, calls, clock, told: event => told.push(event) })
+  orphans.note({ id, directory: path.join(root, id) })
+  await eventually('it is told', () => told.includes('scratchNotRemoved'))
+  isFailing = false
+  await eventually('it is removed', () => told.includes('scratchRemoved'))
+  await orphans.close()
+  t.notMatch(fs.readFileSync(file, 'utf8'), id)
 })
