@@ -1,6 +1,6 @@
 import { garbageCompanyShare } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
-import { registryKey, type VpgContents } from '../manifest/manifest.ts'
+import { registryKey, takenKeys, type VpgContents } from '../manifest/manifest.ts'
 import { historyEdge } from '../timeline/retention.ts'
 import { objectKeys } from '../timeline/reach.ts'
 import { isPinOfRecord } from '../timeline/standby.ts'
@@ -154,6 +154,7 @@ export async function removeDeleted(tools: AgingTools, writer: VpgWriter): Promi
   emptied.add(writer)
   if (others.length > 0) notify('garbageRemoved', { vpg: writer.vpg, objectCount: others.length })
   if (logFiles.has(writer.vpg)) return false
+  await removeAll(tools, writer, takenKeys(writer.vpg, writer.contents.takeovers)) // nothing is left to be taken
   for (const key of [...manifestKeys, registryKey(writer.vpg)]) await removeAll(tools, writer, [key])
   notify('garbageRemoved', { vpg: writer.vpg, objectCount: manifestKeys.length + 1 })
   return true

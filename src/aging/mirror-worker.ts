@@ -161,11 +161,15 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     notes: AgingConfig['notes'],
   ): (signal: AbortSignal) => Promise<readonly PackedVpg[]> {
     let tools: AgingTools | undefined
+    const startedAt = {
+      timestampMicros: this.#clock.timestampMicros(),
+      monotonicMillis: this.#clock.monotonicMillis(),
+    }
     return async signal => {
       this.#store ??= await (this.#surroundings.openStore ?? openStore)(config.store)
       tools ??= this.#newTools(disk, config, this.#store, memos)
       const wholeSizeBytesMax = this.#surroundings.wholeSizeBytesMax ?? manifestWholeSizeBytesMax
-      this.#vpgOpening ??= new VpgOpening(tools, this.#vpgs, { notes, wholeSizeBytesMax })
+      this.#vpgOpening ??= new VpgOpening(tools, this.#vpgs, { startedAt, notes, wholeSizeBytesMax })
       const vpgs = await this.#vpgOpening.openAll(signal)
       this.#tools = tools
       return vpgs

@@ -1,6 +1,7 @@
 import { Failure, failedWith } from '../base/failure.ts'
 import type { Ordinal, VpgId } from '../base/ids.ts'
 import { Permits } from '../base/permits.ts'
+import { sharedCall } from '../base/shared-call.ts'
 import {
   announcedName,
   encodeCheckpoints,
@@ -26,6 +27,10 @@ import { remembered, requireNotOlder, type VpgMemo } from './vpg-memos.ts'
 const openedAtOnce = 32
 /** So many failures in a row, with none that was opened between them, are the store's. */
 const failuresInARowMax = 64
+/** A store that first says who owns what so long after a start was away for it. */
+const startMillisMax = 60_000
+/** Of two appliances' clocks. */
+const clockSkewMillisMax = 300_000
 /** A start over very many does not wait for all of them: the others are served as each is opened. */
 const openingMillisMax = 15_000
 
@@ -38,11 +43,18 @@ export interface Opened {
 
 interface AdoptionTerms {
   readonly adopt: boolean
-  /** Throws where it is not to be taken from this owner. */
-  readonly refuse: (vpg: VpgId, newest: NewestCommit) => void
+  /** Fails where it is not to be taken from this owner. */
+  readonly refuse: (vpg: VpgId, newest: NewestCommit) => Promise<void>
+}
+
+/** When a process was started, by both clocks. */
+export interface StartedAt {
+  readonly timestampMicros: number
+  readonly monotonicMillis: number
 }
 
 export interface VpgOpeningOptions {
+  readonly startedAt: StartedAt
   readonly notes?: readonly StopNote[] | undefined
   /** See OpeningTerms. */
   readonly wholeSizeBytesMax: number
@@ -62,10 +74,17 @@ export class VpgOpening {
   #listedCount: number | undefined
   /** Takeovers that were announced before this process opened anything; undefined where nothing is taken over, or the store does not say. */
   #announcedBefore: ReadonlySet<string> | undefined
+  readonly #startedAt: StartedAt
+  /** True where that was asked long after the start. */
+  #isAnnouncedLate = false
+  readonly #listAnnounced: () => Promise<ReadonlySet<string>>
 
   /** VPGs are put into `vpgs` as they are opened. */
-  constructor(tools: AgingTools, vpgs: Map<VpgId, VpgAging>, { notes = [], wholeSizeBytesMax }: VpgOpeningOptions) {
+  constructor(tools: AgingTools, vpgs: Map<VpgId, VpgAging>, options: VpgOpeningOptions) {
+    const { notes = [], wholeSizeBytesMax, startedAt } = options
     this.#tools = tools
+    this.#startedAt = startedAt
+    this.#listAnnounced = sharedCall(() => listAnnounced(tools.store, tools.signal))
     this.#vpgs = vpgs
     this.#wholeSizeBytesMax = wholeSizeBytesMax
     this.#notes = new Map(notes.map(note => [note.vpg, note]))
@@ -79,7 +98,7 @@ export class VpgOpening {
     const { store } = this.#tools
     await requireOwnKeys(store, signal)
     const listed = await listVpgs(store, signal)
-    if (this.#tools.config.adopt) this.#announcedBefore ??= await this.#announced(signal)
+    if (this.#tools.config.adopt && this.#announcedBefore === undefined) await this.#noteAnnounced(signal)
     this.#listedCount = listed.length
     const failures = await this.#openThose(
       listed.filter(vpg => !this.#settled.has(vpg)),
@@ -115,7 +134,7 @@ export class VpgOpening {
     const found = new Map<VpgId, Opened | undefined>()
     const openOne = async (vpg: VpgId): Promise<void> => {
       try {
-        found.set(vpg, await this.#resumedOrOpened(vpg, signal, await this.#lateTerms(signal)))
+        found.set(vpg, await this.#resumedOrOpened(vpg, signal, this.#lateTerms()))
       } catch (error) {
         if (!(error instanceof Failure) || !mayPass(error) || signal.aborted) throw error
         this.#waitsFor(vpg, error)
@@ -178,29 +197,55 @@ export class VpgOpening {
   }
 
   /** Undefined where the store refuses to say. */
-  async #announced(signal: AbortSignal): Promise<ReadonlySet<string> | undefined> {
-    return await listAnnounced(this.#tools.store, signal).catch((error: unknown) => {
+  async #noteAnnounced(signal: AbortSignal): Promise<void> {
+    const { store, clock } = this.#tools
+    this.#announcedBefore = await listAnnounced(store, signal).catch((error: unknown) => {
       if (!(error instanceof Failure) || error.reaction === 'retry' || signal.aborted) throw error
       return undefined
     })
+    this.#isAnnouncedLate = clock.monotonicMillis() - this.#startedAt.monotonicMillis > startMillisMax
   }
 
   /**
-   * To take VPGs over was decided at the start. Who has taken one since, did so by a later decision, and keeps it; so does everybody where the store does
-   * not show announcements.
+   * To take VPGs over was decided at the start. Who has taken one since, did so by a later decision, and keeps it. Where the store was away for the start,
+   * only clocks can tell that.
    */
-  async #lateTerms(signal: AbortSignal): Promise<AdoptionTerms> {
+  #terms(): AdoptionTerms {
+    const { adopt, applianceId } = this.#tools.config
+    const sinceMicros = this.#startedAt.timestampMicros - clockSkewMillisMax * 1000
+    const isAwayTaken = ({ owner, takenAtMicros = 0 }: NewestCommit): boolean =>
+      this.#isAnnouncedLate && owner !== applianceId && takenAtMicros > sinceMicros
+    const refuse = async (vpg: VpgId, newest: NewestCommit): Promise<void> => {
+      if (isAwayTaken(newest)) throw takenSince(vpg, newest.owner, applianceId)
+    }
+    return { adopt, refuse }
+  }
+
+  /** Of VPGs that the store gives later than others: what was announced since tells. Where the store does not show announcements, nobody may take one then. */
+  #lateTerms(): AdoptionTerms {
+    const { adopt, refuse } = this.#terms()
     const before = this.#announcedBefore
-    if (!this.#tools.config.adopt || before === undefined) return { adopt: false, refuse: () => undefined }
-    const now = await listAnnounced(this.#tools.store, signal)
-    const isSince = (name: string): boolean => now.has(name) && !before.has(name)
-    return { adopt: true, refuse: lateRefusal(this.#tools.config.applianceId, isSince) }
+    if (!adopt || before === undefined) return { adopt: false, refuse }
+    const seen = new Map<VpgId, number>()
+    const refuseLate = async (vpg: VpgId, newest: NewestCommit): Promise<void> => {
+      await refuse(vpg, newest)
+      const { epoch, owner } = newest
+      const { applianceId } = this.#tools.config
+      if (owner === applianceId) return
+      // Asked after the commit was seen: its announcement came before it.
+      const now = await this.#listAnnounced()
+      const name = announcedName(vpg, epoch)
+      const isSince = (now.has(name) && !before.has(name)) || (seen.get(vpg) ?? epoch) !== epoch
+      seen.set(vpg, epoch)
+      if (isSince) throw takenSince(vpg, owner, applianceId)
+    }
+    return { adopt, refuse: refuseLate }
   }
 
   async #resumedOrOpened(
     vpg: VpgId,
     signal: AbortSignal,
-    terms: AdoptionTerms = { adopt: this.#tools.config.adopt, refuse: () => undefined },
+    terms: AdoptionTerms = this.#terms(),
   ): Promise<Opened | undefined> {
     const note = this.#notes.get(vpg)
     const resumed = note && (await this.#resume(note, signal))
@@ -256,9 +301,9 @@ export class VpgOpening {
 
   async #load(vpg: VpgId, signal: AbortSignal, { adopt, refuse }: AdoptionTerms): Promise<OpenedCommits> {
     const { store, clock, config, memos, notify } = this.#tools
-    const check = (newest: NewestCommit): void => {
+    const check = async (newest: NewestCommit): Promise<void> => {
       requireNotOlder(memos?.get(vpg), newest.commitNumber)
-      refuse(vpg, newest)
+      await refuse(vpg, newest)
     }
     const terms = { adopt, wholeSizeBytesMax: this.#wholeSizeBytesMax, check }
     const opened = await VpgCommits.open({ store, clock, applianceId: config.applianceId }, vpg, terms, signal)
@@ -322,18 +367,11 @@ export class VpgOpening {
   }
 }
 
-/** Fails IDENTITY_REFUSED for an owner whose epoch was announced since the start, or begins while the VPG is being opened. */
-function lateRefusal(applianceId: string, isAnnouncedSince: (name: string) => boolean): AdoptionTerms['refuse'] {
-  const seen = new Map<VpgId, number>()
-  return (vpg, { epoch, owner }) => {
-    const isOfBefore = !isAnnouncedSince(announcedName(vpg, epoch)) && (seen.get(vpg) ?? epoch) === epoch
-    seen.set(vpg, epoch)
-    if (owner === applianceId || isOfBefore) return
-    const sentence =
-      `VPG ${vpg} was taken by the appliance ${owner} after this one was started with --adopt, and stays its own: to take it ` +
-      'back, start this one with --adopt again.'
-    throw new Failure('IDENTITY_REFUSED', sentence, { vpg, owner, applianceId })
-  }
+function takenSince(vpg: VpgId, owner: string, applianceId: string): Failure {
+  const sentence =
+    `VPG ${vpg} was taken by the appliance ${owner} after this one was started with --adopt, and stays its own: to take it ` +
+    'back, start this one with --adopt again.'
+  return new Failure('IDENTITY_REFUSED', sentence, { vpg, owner, applianceId })
 }
 
 function isNotBehind(memo: VpgMemo, { commits }: VpgNote): boolean {

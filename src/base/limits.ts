@@ -167,6 +167,8 @@ export const threadYoungSizeMiBMax = 6
 export const ownershipCheckMillis = 10_000
 /** And this often all the same: who took it may not have announced it. */
 export const ownershipCheckMillisRare = 3_600_000
+/** So long at least a takeover stays announced to the former owner, which may sleep. */
+export const takeoverToldMillis = 90 * 86_400_000
 /** A tail without writes (an idle VPG's markers) is sealed after this, not after segmentAgeMillisMax. */
 export const idleSegmentAgeMillis = 3_600_000
 /** A fold also happens when this many segments wait, so that an image of a quiet VPG opens few of them. */

@@ -27,6 +27,7 @@ export { newNonce } from './commits.ts'
 export type { Takeover, VpgContents } from './contents.ts'
 export {
   createOnce,
+  takenKeys,
   VpgCommits,
   type CommitsAtRest,
   type OpenedCommits,

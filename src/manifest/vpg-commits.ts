@@ -2,7 +2,7 @@ import { assert } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure, failedWith } from '../base/failure.ts'
 import type { Ordinal, VpgId } from '../base/ids.ts'
-import { segmentsBetweenManifestsMax } from '../base/limits.ts'
+import { segmentsBetweenManifestsMax, takeoverToldMillis } from '../base/limits.ts'
 import { readSegmentFooter } from '../segment/segment.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import type { DurableMarker, CheckpointAssembler } from '../timeline/assembler.ts'
@@ -86,8 +86,8 @@ export interface OpeningTerms {
   readonly adopt: boolean
   /** A manifest with pages of more bytes, and for 0 any, is not read but for its root and what serves the VPG. */
   readonly wholeSizeBytesMax: number
-  /** What it throws of the newest commit ends it before anything is committed. */
-  readonly check: (newest: NewestCommit) => void
+  /** What it fails with of the newest commit ends it before anything is committed. */
+  readonly check: (newest: NewestCommit) => Promise<void>
 }
 
 /** What the store shows of a VPG before it is opened. */
@@ -96,6 +96,8 @@ export interface NewestCommit {
   readonly epoch: number
   /** The appliance that the VPG belongs to. */
   readonly owner: string
+  /** When it took the VPG over, by its own clock; undefined where nobody ever did. */
+  readonly takenAtMicros: number | undefined
 }
 
 /** What a process goes on from. */
@@ -187,13 +189,16 @@ export class VpgCommits {
       const { state } = commits.contents
       if (!adopt) requireOwner(loaded, identity.applianceId)
       const owner = loaded.manifest.root.header.applianceId
-      check({ commitNumber: state.commitNumber, epoch: state.epoch, owner })
+      const takenAtMicros = commits.contents.takeovers?.at(-1)?.atMicros
+      await check({ commitNumber: state.commitNumber, epoch: state.epoch, owner, takenAtMicros })
       if (owner === identity.applianceId) return commits.#opened(loaded)
       if (state.commitNumber < refused) throw listingLies(vpg, refused, state.commitNumber)
       try {
         const { contents, takeover } = takenOver(commits.contents, owner, identity.clock.timestampMicros())
         await announce(identity, takeover, vpg, signal)
+        const { takeovers } = commits.contents
         await commits.commitManifest(commits.prepareManifest(contents, []), signal)
+        await forgetTold(identity, { vpg, takeover, before: takeovers ?? [] }, signal)
         return { ...commits.#opened(loaded), takeover }
       } catch (error) {
         // The former owner is alive and was a moment faster: its commit is part of what is taken over.
@@ -473,7 +478,7 @@ export async function createOnce(
   }
 }
 
-const wholeTerms: Omit<OpeningTerms, 'adopt'> = { wholeSizeBytesMax: Infinity, check: () => undefined }
+const wholeTerms: Omit<OpeningTerms, 'adopt'> = { wholeSizeBytesMax: Infinity, check: async () => undefined }
 
 /** As often the former owner may commit while the VPG is taken from it. */
 const adoptAttemptsMax = 20
@@ -502,6 +507,33 @@ async function announce(
 ): Promise<void> {
   const body = Buffer.from(JSON.stringify({ vpg, epoch, from, by: applianceId, atMicros }))
   await createOnce(store, takenKey(from, vpg, epoch), body, undefined, signal)
+}
+
+/**
+ * Removes the announcements of takeovers that nobody need hear of any more: one from the same appliance is told by the newer one, and whoever has
+ * slept for very long asks after each of its VPGs within the hour, or is told by its next commit. What the store does not remove is in nobody's way.
+ */
+async function forgetTold(
+  { store }: WriterIdentity,
+  told: { readonly vpg: VpgId; readonly takeover: Takeover; readonly before: readonly Takeover[] },
+  signal: AbortSignal,
+): Promise<void> {
+  const { vpg, takeover, before } = told
+  const isOver = ({ from, atMicros }: Takeover, index: number): boolean =>
+    from === takeover.from ||
+    takeover.atMicros - atMicros > takeoverToldMillis * 1000 ||
+    index <= before.length - takeoversKeptMax
+  const over = before.filter(isOver)
+  try {
+    for (const { from, epoch } of over) await store.remove(takenKey(from, vpg, epoch), signal)
+  } catch (error) {
+    if (!(error instanceof Failure) || signal.aborted) throw error
+  }
+}
+
+/** The announcements of these takeovers. */
+export function takenKeys(vpg: VpgId, takeovers: readonly Takeover[] = []): string[] {
+  return takeovers.map(({ from, epoch }) => takenKey(from, vpg, epoch))
 }
 
 function listingLies(vpg: VpgId, existing: number, listed: number): Failure {

@@ -1,11 +1,12 @@
 import * as path from 'node:path'
 import t, { type Test } from 'tap'
 import type { AgingConfig, AgingNotices } from '../../src/aging/service.ts'
-import type { WorkerSurroundings } from '../../src/aging/mirror-worker.ts'
+import { MirrorWorker, type WorkerSurroundings } from '../../src/aging/mirror-worker.ts'
 import { Failure } from '../../src/base/failure.ts'
 import { vpgId } from '../../src/base/ids.ts'
 import { MiB } from '../../src/base/units.ts'
 import { AgingModel } from '../support/aging-model.ts'
+import { FatefulStore, type Fate } from '../support/aging-surroundings.ts'
 import { randomFrom } from '../support/segment-records.ts'
 
 // The store does not give the objects of one VPG. Invariants: every other VPG is opened; of this one what is remembered is told; when the store gives it, it has
@@ -136,6 +137,69 @@ t.test('one that waits is taken over from whoever had it at the start, not from 
       { name: 'vpgOpened', notice: { vpg, opened: isTakenSince ? undefined : opened } },
     ])
   }
+})
+
+t.test('where the store was away for the start, who took one meanwhile keeps it', async t => {
+  const outcomes = [
+    { tookMillis: undefined, isAdopted: true, what: 'nobody did' },
+    { tookMillis: 3_600_000, isAdopted: false, what: 'an hour after the start' },
+  ]
+  for (const { tookMillis, isAdopted, what } of outcomes) {
+    const { model, config } = await site(t, 12)
+    const { vpg, memory, clock } = model
+    const startMillis = clock.monotonicMillis()
+    const own = new AgingModel(randomFrom(4), t.testdir(), 60_000)
+    Object.assign(own, { memory })
+    let isAway = true
+    const taken = async (): Promise<void> => {
+      if (tookMillis === undefined) return
+      own.clock.advance(startMillis + tookMillis - own.clock.monotonicMillis())
+      await own.restart(undefined, { ...config, memoDirectory: undefined, applianceId: 'appliance-two', adopt: true })
+    }
+    const worker = new MirrorWorker(clock, (name, notice) => void model.notices.push({ name, notice }), {
+      openStore: async () => new FatefulStore(memory, () => (isAway ? 'fails-before' : 'works')),
+      openLog: () => model.log.reader(),
+    })
+    const memoDirectory = path.join(t.testdir(), 'vpgs')
+    const three = { ...config, memoDirectory, applianceId: 'appliance-three', adopt: true }
+    const opened = worker.open(three)
+    while (!model.notices.some(({ name }) => name === 'storeAway')) await new Promise(resolve => setImmediate(resolve))
+    await taken()
+    clock.advance(2 * 3_600_000)
+    isAway = false
+    await opened
+    while (!model.notices.some(({ name }) => name === 'storeOpened'))
+      await new Promise(resolve => setImmediate(resolve))
+    t.equal(
+      told(model, 'adopted').some(notice => notice.vpg === vpg),
+      isAdopted,
+      what,
+    )
+    t.equal(
+      told(model, 'damageFound').some(({ sentence }) => /taken by the appliance appliance-two after/.test(sentence)),
+      !isAdopted,
+      what,
+    )
+    await worker.close()
+  }
+})
+
+t.test('very many that wait are taken over with few looks at what is announced', async t => {
+  const { model, start, store } = await site(t, 13)
+  let looks = 0
+  const many = Array.from({ length: 20 }, (_, index) => vpgId((index + 16).toString(16).repeat(16)))
+  for (const id of many) await model.worker.createVpg({ ...model.definition, id, name: id.slice(0, 2) })
+  const fateOf = (_: number, key: string): Fate => {
+    if (key === 'taken/') looks++
+    return store.refuses && many.some(id => key.includes(id)) && !key.startsWith('taken/') ? 'fails-before' : 'works'
+  }
+  await start()
+  await model.restart(fateOf, { ...model.config, applianceId: 'appliance-three', adopt: true })
+  looks = 0
+  store.refuses = false
+  await model.worker.waitingStep()
+  t.equal(told(model, 'adopted').filter(({ vpg }) => many.includes(vpg)).length, many.length)
+  t.ok(looks > 0 && looks < many.length / 2, `${looks} looks`)
 })
 
 t.test('one of this appliance that another one took since the start stays that one’s', async t => {

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { failedWith } from '../../src/base/failure.ts'
 import { sequence } from '../../src/base/ids.ts'
+import { takeoverToldMillis } from '../../src/base/limits.ts'
 import { commitKey, loadVpg, VpgCommits, type VpgContents } from '../../src/manifest/manifest.ts'
 import type { ListedObject, ObjectStore } from '../../src/store/object-store.ts'
 import { AgingModel } from '../support/aging-model.ts'
@@ -57,6 +58,21 @@ t.test(
     t.match(back.takeover, { epoch: 3, from: 'two' })
   },
 )
+
+t.test('a takeover stays announced to who lost the VPG, until a later one tells the same, or for months', async t => {
+  const memory = new MemoryStore()
+  await owned(memory)
+  const clock = new SteppedClock()
+  const takenBy = async (applianceId: string): Promise<string[]> => {
+    await VpgCommits.adopt({ store: memory, clock, applianceId }, vpg, never)
+    return [...memory.objects.keys()].filter(key => key.startsWith('taken/')).sort()
+  }
+  t.strictSame(await takenBy('two'), [`taken/one/${vpg}-2`])
+  t.strictSame(await takenBy('one'), [`taken/one/${vpg}-2`, `taken/two/${vpg}-3`])
+  t.strictSame(await takenBy('two'), [`taken/one/${vpg}-4`, `taken/two/${vpg}-3`])
+  clock.advance(takeoverToldMillis + 1)
+  t.strictSame(await takenBy('three'), [`taken/two/${vpg}-5`])
+})
 
 t.test('a former owner that is alive and a moment faster keeps what it committed, and loses the VPG', async t => {
   const memory = new MemoryStore()
