@@ -23,6 +23,9 @@ const passing = new Set([
 /** Of the passing ones, those that say: slower. */
 const throttling = /Throttl|RequestLimitExceeded|TooManyRequests|ConcurrentLimitExceeded/
 
+/** Names that say that a thing is not there, beside those that end with "NotFound": of an image that was deregistered, or is not known everywhere yet. */
+const missingNames = new Set(['InvalidAMIID.Unavailable'])
+
 /** Reasons of a ValidationException that a second try mends. */
 const passingReasons = new Set(['WRITE_REQUEST_TIMEOUT', 'CONFLICTING_BLOCK_UPDATE'])
 
@@ -83,7 +86,7 @@ function failureOfAnswer(error: ServiceError, call: string): Failure {
     const hint = 'the VRA lacks a permission: `vra aws policy` prints all that it needs'
     return new Failure('CLOUD_REFUSED', `AWS does not allow ${call} (${said}): ${hint}`, details, cause)
   }
-  if (httpStatus === 404 || /\.NotFound$/.test(error.name))
+  if (httpStatus === 404 || /\.NotFound$/.test(error.name) || missingNames.has(error.name))
     return new Failure('NOT_FOUND', `AWS does not know what ${call} is about (${said})`, details, cause)
   return new Failure('CLOUD_REFUSED', `AWS refuses ${call} (${said})`, details, cause)
 }

@@ -10,7 +10,7 @@ import type { TargetContext, TargetPlan, TargetRequest } from '../recovery/targe
 import { hasBootRecord } from './boot-record.ts'
 import type { Chains } from './chains.ts'
 import type { Ec2Calls } from './ec2-calls.ts'
-import { makeMachine } from './machines.ts'
+import { known, makeMachine } from './machines.ts'
 import { Memory, tokenOf } from './memory.ts'
 import { planRecovery } from './preflight.ts'
 import type { QuotaCalls } from './quota-calls.ts'
@@ -179,7 +179,7 @@ export class AwsRecoveries {
   async commit({ record, signal }: TargetContext): Promise<void> {
     const { ec2 } = this.#tools
     const images = await ec2.images({ tags: tagsOfRecovery(record) }, signal)
-    for (const { ImageId = '' } of images) await ec2.deregisterImage(ImageId, signal)
+    for (const { ImageId = '' } of images) await known(async () => (await ec2.deregisterImage(ImageId, signal), []))
   }
 
   async remove({ record, signal }: TargetContext): Promise<void> {

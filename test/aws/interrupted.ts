@@ -1,7 +1,7 @@
 import t from 'tap'
 import { memoryOf } from '../../src/aws/memory.ts'
 import { ownKeys } from '../../src/aws/tags.ts'
-import { AwsWorld, bootSector, Model } from '../support/aws-world.ts'
+import { AwsWorld, bootableModel, bootSector, Model } from '../support/aws-world.ts'
 
 const { signal } = new AbortController()
 const settings = { machine: { instanceType: 'm7i.large', subnet: 'subnet-1' } }
@@ -119,11 +119,31 @@ t.test('a snapshot that has other blocks than it should have is given up at once
     code: 'ValidationException',
     reason: 'INVALID_PARAMETER_VALUE',
   })
-  const begunMillis = world.clock.monotonicMillis()
+  const begunMillis = tools.clock.monotonicMillis()
   await world.recoveries(tools).prepare(world.context(held, signal))
   t.equal(world.sim.callCount('StartSnapshot'), 2)
   t.equal(world.sim.account.tagged(ownKeys.recovery, held.record.id).filter(id => id.startsWith('snap-')).length, 1)
-  t.ok(world.clock.monotonicMillis() - begunMillis < 100_000)
+  t.ok(tools.clock.monotonicMillis() - begunMillis < 100_000)
   await tools.close()
   await world.close()
 })
+
+t.test(
+  'an image whose deregistration was not answered is gone: neither removal nor commit waits or fails for it',
+  async t => {
+    for (const end of ['remove', 'commit'] as const) {
+      const model = bootableModel()
+      const world = await AwsWorld.start(model)
+      const held = { record: world.record(model.checkpoint(), settings) }
+      const tools = world.tools()
+      await world.recoveries(tools).prepare(world.context(held, signal))
+      world.sim.faults.next('DeregisterImage', { kind: 'lose-response' })
+      const begunMillis = tools.clock.monotonicMillis()
+      await world.recoveries(tools)[end](world.context(held, signal))
+      t.ok(tools.clock.monotonicMillis() - begunMillis < 120_000, end)
+      t.equal(world.sim.account.images.size, 0, end)
+      await tools.close()
+      await world.close()
+    }
+  },
+)

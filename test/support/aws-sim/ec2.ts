@@ -92,6 +92,7 @@ interface Disk {
 export class Ec2 {
   readonly #account: Account
   readonly #options: Ec2Options
+  readonly #deregistered = new Set<string>()
 
   constructor(account: Account, options: Ec2Options) {
     this.#account = account
@@ -256,6 +257,7 @@ export class Ec2 {
       const image = this.#image(text(parameters['ImageId']))
       return () => {
         this.#account.images.delete(image.id)
+        this.#deregistered.add(image.id)
         return { return: true }
       }
     },
@@ -468,6 +470,7 @@ export class Ec2 {
   #image(id = ''): Image {
     const found = this.#account.images.get(id)
     if (found !== undefined && this.#account.isListed(found)) return found
+    if (this.#deregistered.has(id)) refuse('InvalidAMIID.Unavailable', `The image ID '${id}' is no longer available`)
     return refuse('InvalidAMIID.NotFound', `The image id '[${id}]' does not exist`)
   }
 
