@@ -1,14 +1,18 @@
+import { batchRawSizeBytesTarget } from '../base/limits.ts'
+import { KiB } from '../base/units.ts'
 import { Permits } from '../base/permits.ts'
 import type { WriteIndex } from '../mirror/mirror.ts'
 import type { RawPart, RecordSource } from '../segment/record-source.ts'
 import type { ByteRange } from '../store/object-store.ts'
 import type { SizedCache } from './sized-cache.ts'
 
-// What reads want of batches: a few KiB here and there, where writes were random. The first read of a batch brings all of it, as its checks
-// need it, and a volume that was written from front to back needs no second. Later ones bring the blocks that are wanted.
+// What reads want of batches: a few KiB here and there, where writes were random. The first read of a batch reads all of it, as its checks
+// need it, and later ones only the blocks that are wanted; kept of either is what lies in these.
 
 /** Of one image: a store far away takes its time for each. */
 const readsAtOnce = 8
+/** Holds the record of most batches: each needs new memory otherwise, which costs more than to read it. */
+const spareSizeBytes = batchRawSizeBytesTarget + 64 * KiB
 
 export interface WantedPart {
   /** Of the index. */
@@ -25,6 +29,7 @@ export class BatchParts {
   readonly #sources: readonly RecordSource[]
   readonly #cache: SizedCache<Parts>
   readonly #permits = new Permits(readsAtOnce)
+  readonly #spares: Uint8Array[] = []
   /** Being read, by batch: one at a time, as the first brings what the next want. */
   readonly #underWay = new Map<number, Promise<unknown>>()
   /** Raw. */
@@ -61,7 +66,9 @@ export class BatchParts {
 
   async #read({ batch, range }: WantedPart, signal: AbortSignal): Promise<RawPart> {
     const source = this.#sources[this.#index.batchSource[batch]!]!
-    const part = await source.readPart(this.#index.batchNumber[batch]!, range, signal)
+    const spare = this.#spares.pop() ?? new Uint8Array(spareSizeBytes)
+    const part = await source.readPart(this.#index.batchNumber[batch]!, range, signal, spare)
+    this.#spares.push(spare) // after a failure somebody may still write to it
     this.broughtSizeBytes += part.raw.length
     const others = (this.#cache.get(`${batch}`) ?? []).filter(other => !overlap(part, other))
     const parts = [...others, part]

@@ -12,7 +12,7 @@ import { SizedCache } from './sized-cache.ts'
 
 /** Of the cache, what one prefetch may bring: reads that are under way keep the rest. */
 const prefetchShare = 1 / 4
-/** Agents close a batch at this size or before, and the first read of one brings all of it. */
+/** Agents close a batch at this size or before, and a read may want all of it. */
 const batchSizeBytesGuess = batchRawSizeBytesTarget
 
 interface WantedUnit {
@@ -54,7 +54,8 @@ export class UnitReader {
   ): Promise<void> {
     const missing = new Map<string, WantedUnit>()
     const waiting: { readonly fragment: number; readonly key: string }[] = []
-    const parts: { readonly fragment: number; readonly wanted: WantedPart }[] = []
+    const parts = new WantedParts()
+    const fragmentsOf = new Map<number, number[]>()
     const takeOf = (fragment: number, { rawOffsetBytes, raw }: RawPart): void => {
       const { startBytes, endBytes } = rawRangeOf(resolved, fragment, range)
       if (isUnfolded(resolved, fragment)) this.#usedSizeBytes += endBytes - startBytes
@@ -64,8 +65,9 @@ export class UnitReader {
       if (isUnfolded(resolved, fragment)) {
         const wanted = { batch: unitOf(resolved, fragment), range: rawRangeOf(resolved, fragment, range) }
         const known = this.#batches.known(wanted)
-        if (known === undefined) parts.push({ fragment, wanted })
-        else takeOf(fragment, known)
+        if (known !== undefined) takeOf(fragment, known)
+        else if (parts.add(wanted)) fragmentsOf.set(wanted.batch, [fragment])
+        else fragmentsOf.get(wanted.batch)!.push(fragment)
       } else {
         const wanted = packUnitOf(resolved, fragment)
         const known = this.#cache.get(wanted.key)?.[0]
@@ -79,9 +81,10 @@ export class UnitReader {
       const units = await this.#read(resolved, missing, signal)
       for (const { fragment, key } of waiting) takeOf(fragment, { rawOffsetBytes: 0, raw: units.get(key)! })
     }
-    const readParts = parts.map(async ({ fragment, wanted }) =>
-      takeOf(fragment, await this.#batches.read(wanted, signal)),
-    )
+    const readParts = parts.list().map(async wanted => {
+      const part = await this.#batches.read(wanted, signal)
+      for (const fragment of fragmentsOf.get(wanted.batch)!) takeOf(fragment, part)
+    })
     await settleAll(missing.size === 0 ? readParts : [...readParts, readUnits()])
   }
 
@@ -93,17 +96,15 @@ export class UnitReader {
     signal: AbortSignal,
   ): Promise<void> {
     const missing = new Map<string, WantedUnit>()
-    const parts = new Map<number, WantedPart[]>()
+    const parts = new WantedParts()
     let sizeBytes = 0
     for (const fragment of fragments) {
       if (isUnfolded(resolved, fragment)) {
         const wanted = { batch: unitOf(resolved, fragment), range: rawRangeOf(resolved, fragment, range) }
         if (this.#batches.known(wanted) !== undefined) continue
-        const ofBatch = parts.get(wanted.batch) ?? []
-        if (ofBatch.length === 0) sizeBytes += batchSizeBytesGuess
+        if (!parts.has(wanted.batch)) sizeBytes += batchSizeBytesGuess
         if (sizeBytes > this.#prefetchSizeBytesMax) break
-        ofBatch.push(wanted)
-        parts.set(wanted.batch, ofBatch)
+        parts.add(wanted)
       } else {
         const wanted = packUnitOf(resolved, fragment)
         if (missing.has(wanted.key) || this.#cache.get(wanted.key) !== undefined) continue
@@ -112,7 +113,7 @@ export class UnitReader {
         missing.set(wanted.key, wanted)
       }
     }
-    const readBatches = [...parts.values()].flat().map(wanted => this.#batches.read(wanted, signal))
+    const readBatches = parts.list().map(wanted => this.#batches.read(wanted, signal))
     await settleAll<unknown>([...readBatches, this.#read(resolved, missing, signal)])
   }
 
@@ -173,6 +174,29 @@ export class UnitReader {
       }
       throw error
     }
+  }
+}
+
+/** Of each batch one part: where a volume was written from front to back, what is wanted of a batch is neighbours. */
+class WantedParts {
+  readonly #ofBatch = new Map<number, WantedPart>()
+
+  /** True for the first of its batch. */
+  add({ batch, range }: WantedPart): boolean {
+    const before = this.#ofBatch.get(batch)?.range ?? range
+    const startBytes = Math.min(before.startBytes, range.startBytes)
+    const endBytes = Math.max(before.endBytes, range.endBytes)
+    const isFirst = !this.has(batch)
+    this.#ofBatch.set(batch, { batch, range: { startBytes, endBytes } })
+    return isFirst
+  }
+
+  has(batch: number): boolean {
+    return this.#ofBatch.has(batch)
+  }
+
+  list(): WantedPart[] {
+    return [...this.#ofBatch.values()]
   }
 }
 

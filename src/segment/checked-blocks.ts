@@ -2,6 +2,7 @@ import { assert } from '../base/assert.ts'
 import { crc32c } from '../codec/crc32c.ts'
 import type { ByteRange } from '../store/object-store.ts'
 import { restoreBlock, type BatchView } from '../wire/wire.ts'
+import type { RawPart } from './record-source.ts'
 
 // Of a batch only the whole has a checksum in the format, and its blocks can be decompressed alone. So when a batch was read whole, and
 // passed, its blocks are summed one by one from the very bytes that passed, and the sums kept: 12 bytes a block. A later read
@@ -40,6 +41,18 @@ export class CheckedBlocks {
     this.#rows.set(batch, { storedStartBytes: payload.byteOffset - source.byteOffset, blocks })
   }
 
+  /**
+   * Remembers the batch, and gives what lies in the fewest blocks that hold the range. Undefined for a batch of a single block, and where a block does not
+   * decompress.
+   */
+  firstPart(batch: number, range: ByteRange, view: BatchView, source: Uint8Array): RawPart | undefined {
+    this.remember(batch, view, source)
+    const run = this.find(batch, range)
+    if (run === undefined) return undefined
+    const raw = this.restore(run, source.subarray(run.stored.startBytes, run.stored.endBytes))
+    return raw === undefined ? undefined : { rawOffsetBytes: run.raw.startBytes, raw }
+  }
+
   /** The fewest blocks that hold the range of the raw payload; undefined for a batch that was not remembered. */
   find(batch: number, range: ByteRange): BlockRun | undefined {
     const row = this.#rows.get(batch)
@@ -65,7 +78,7 @@ export class CheckedBlocks {
   restore({ batch, firstBlock, endBlock, stored, raw }: BlockRun, bytes: Uint8Array): Uint8Array | undefined {
     const row = this.#rows.get(batch)
     assert(row !== undefined && bytes.length === stored.endBytes - stored.startBytes, 'these are the bytes of the run')
-    const target = new Uint8Array(raw.endBytes - raw.startBytes)
+    const target = Buffer.allocUnsafeSlow(raw.endBytes - raw.startBytes)
     let [rawStart, storedStart] = [raw.startBytes, stored.startBytes]
     for (let block = firstBlock; block < endBlock; block++) {
       const rawEnd = row.blocks[columns * block]!

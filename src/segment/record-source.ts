@@ -52,11 +52,12 @@ export interface RecordSource {
    */
   readBatch(batch: number, signal: AbortSignal): Promise<Uint8Array>
   /**
-   * The range of the batch's raw payload and what lies around it: the whole payload when the batch is read for the first time,
-   * later no more than the blocks that hold the range. Checked as by readBatch(), later by sums that were taken of each block then.
-   * The memory is the caller's, and calls may run side by side. Fails as readBatch() does.
+   * The range of the batch's raw payload and what of the blocks that hold it lies around it. The first time the whole batch is read, and checked as by
+   * readBatch(); later no more than the blocks, and they are held against sums that were taken then. The memory is the caller's, and calls may run side by side; what
+   * is read may stand in `spare` meanwhile, where that is large enough. Fails as readBatch() does, of blocks outside the range never because one does not
+   * decompress.
    */
-  readPart(batch: number, range: ByteRange, signal: AbortSignal): Promise<RawPart>
+  readPart(batch: number, range: ByteRange, signal: AbortSignal, spare?: Uint8Array): Promise<RawPart>
   /**
    * The raw payloads of all batches that are `wanted`, in the order of their batches, each checked as by readBatch(). Reads
    * large pieces ahead, in bounded memory; the payload is the sink's until the promise that it returns is settled.

@@ -144,22 +144,21 @@ class StoredSegment implements Segment {
     return this.#payload(contents, batch, this.#view(contents, batch, await this.#read(place, signal)))
   }
 
-  async readPart(batch: number, range: ByteRange, signal: AbortSignal): Promise<RawPart> {
+  async readPart(batch: number, range: ByteRange, signal: AbortSignal, spare?: Uint8Array): Promise<RawPart> {
     const contents = await this.#footer(signal)
     const place = placeOf(contents.batches, batch)
     const run = this.#checked.find(batch, range)
     if (run !== undefined) {
       const startBytes = place.startBytes + run.stored.startBytes
       const stored = { startBytes, endBytes: place.startBytes + run.stored.endBytes }
-      const raw = this.#checked.restore(run, await this.#read(stored, signal))
+      const raw = this.#checked.restore(run, await this.#read(stored, signal, spare))
       if (raw !== undefined) return { rawOffsetBytes: run.raw.startBytes, raw }
     }
     // The first time; or the object has changed since, and its record says how.
-    const record = await this.#read(place, signal)
+    const record = await this.#read(place, signal, spare)
     const view = this.#view(contents, batch, record)
-    const raw = new Uint8Array(this.#payload(contents, batch, view))
-    this.#checked.remember(batch, view, record)
-    return { rawOffsetBytes: 0, raw }
+    const part = this.#checked.firstPart(batch, range, view, record)
+    return part ?? { rawOffsetBytes: 0, raw: new Uint8Array(this.#payload(contents, batch, view)) }
   }
 
   async scanBatches(
@@ -186,8 +185,8 @@ class StoredSegment implements Segment {
     }
   }
 
-  #read(range: ByteRange, signal: AbortSignal): Promise<Uint8Array> {
-    return this.#store.readRange(this.name, range, signal)
+  #read(range: ByteRange, signal: AbortSignal, spare?: Uint8Array): Promise<Uint8Array> {
+    return this.#store.readRange(this.name, range, signal, spare)
   }
 
   /** A read that may fail while nobody waits for it yet; whoever waits then is told. The spares take turns. */

@@ -54,7 +54,7 @@ class TailSource<R extends TailRecord> implements RecordSource {
   }
 
   async readBatch(batch: number, signal: AbortSignal): Promise<Uint8Array> {
-    return this.#readWhole(await this.#recordOf(batch, signal)).payload
+    return this.#readWhole(await this.#recordOf(batch, signal))
   }
 
   async readPart(batch: number, range: ByteRange, signal: AbortSignal): Promise<RawPart> {
@@ -66,9 +66,9 @@ class TailSource<R extends TailRecord> implements RecordSource {
       if (raw !== undefined) return { rawOffsetBytes: run.raw.startBytes, raw }
     }
     // The first time; or the file has changed since, and the whole record says how.
-    const { frame, view, payload } = this.#readWhole(record)
-    this.#checked.remember(batch, view, frame)
-    return { rawOffsetBytes: 0, raw: new Uint8Array(payload) }
+    const { frame, view } = this.#readChecked(record)
+    const part = this.#checked.firstPart(batch, range, view, frame)
+    return part ?? { rawOffsetBytes: 0, raw: new Uint8Array(this.#payload(record, view)) }
   }
 
   async #recordOf(batch: number, signal: AbortSignal): Promise<R> {
@@ -77,13 +77,21 @@ class TailSource<R extends TailRecord> implements RecordSource {
     return record
   }
 
-  #readWhole(record: R): { readonly frame: Uint8Array; readonly view: BatchView; readonly payload: Uint8Array } {
+  #readWhole(record: R): Uint8Array {
+    return this.#payload(record, this.#readChecked(record).view)
+  }
+
+  #readChecked(record: R): { readonly frame: Uint8Array; readonly view: BatchView } {
     const frame = this.#reader.readRecord(record)
     const view = viewOf(record, frame)
-    const payload = view === undefined ? undefined : this.#payloads.read(view)
-    if (view === undefined || payload === undefined)
-      throw corruptTail(record, 'a block of the payload does not decompress')
-    return { frame, view, payload }
+    if (view === undefined) throw corruptTail(record, 'the frame is a marker, not a batch')
+    return { frame, view }
+  }
+
+  #payload(record: R, view: BatchView): Uint8Array {
+    const payload = this.#payloads.read(view)
+    if (payload === undefined) throw corruptTail(record, 'a block of the payload does not decompress')
+    return payload
   }
 
   async scanBatches(
@@ -95,7 +103,7 @@ class TailSource<R extends TailRecord> implements RecordSource {
     for (let batch = 0; batch < recordOfBatch.length; batch++) {
       if (!wanted(batch)) continue
       signal.throwIfAborted()
-      await sink(batch, this.#readWhole(await this.#recordOf(batch, signal)).payload)
+      await sink(batch, this.#readWhole(await this.#recordOf(batch, signal)))
     }
   }
 

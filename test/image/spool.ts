@@ -86,6 +86,49 @@ t.test('where the disk takes no spool, the image is read as before', async t => 
   t.equal(Buffer.compare(await readVolume(image, 1, seeded(1)), before), 0)
 })
 
+t.test('what a read wants of one batch is asked of it at once, however many writes it was', async t => {
+  const directory = path.resolve(t.testdir())
+  const writes = Array.from({ length: 60 }, (_, index) => {
+    return { volume: 1, offsetBytes: index * 4096, lengthBytes: 4096, zero: false }
+  })
+  const random = randomFrom(6)
+  const { plan } = await planOfSegment(directory, [batchRecord({ ...firstOf(1), writes, random })])
+  const sources = await ImageSources.open(
+    { kind: 'directory', directory: path.join(directory, 'store') },
+    directory,
+    undefined,
+  )
+  t.teardown(() => sources.close())
+  const tools = sources.tools(MiB)
+  let partCount = 0
+  const image = await openImage(
+    plan,
+    {
+      ...tools,
+      openSegment: segment => {
+        const source = tools.openSegment(segment)
+        return {
+          name: source.name,
+          columns: source.columns.bind(source),
+          readBatch: source.readBatch.bind(source),
+          scanBatches: source.scanBatches.bind(source),
+          readPart: (...asked) => {
+            partCount++
+            return source.readPart(...asked)
+          },
+        }
+      },
+    },
+    signal,
+  )
+  await image.read(1, 0, new Uint8Array(4096), signal)
+  t.equal(partCount, 1)
+  const before = image.wastedSizeBytes
+  t.ok(before > 0 && before < 64 * KiB)
+  await image.read(1, 0, new Uint8Array(240 * KiB), signal)
+  t.equal(partCount, 2)
+})
+
 t.test('what reads decompress for nothing is counted, and what a spool would hold', async t => {
   const { image } = await prepare(t.testdir())
   t.ok(image.unfoldedSizeBytes > 100 * KiB)
@@ -94,21 +137,29 @@ t.test('what reads decompress for nothing is counted, and what a spool would hol
   t.ok(image.wastedSizeBytes > 0)
 })
 
-/** 40 batches of 8 random writes each in one segment of a store, and nothing else. */
-async function planOfSegment(directory: string): Promise<{ plan: ImagePlan; objectFile: string }> {
-  const folded = await planIn(directory)
+const firstOf = (sequenceNumber: number) => ({ vpg: someVpg, stream: 1, generation: 1, sequence: sequenceNumber })
+
+/** 40 batches of 8 random writes each. */
+function randomBatches(): ReturnType<typeof batchRecord>[] {
   const random = randomFrom(5)
-  const options = { epoch: 1, commitNumber: 1, nonce: Buffer.alloc(16), createdAtMicros: 1 }
-  const builder = new SegmentBuilder({ vpg: someVpg, ...options, capacityBytes: 8 * MiB })
-  for (let batch = 0; batch < 40; batch++) {
-    const place = () => 4096 * Math.floor(random() * 1000)
+  const place = () => 4096 * Math.floor(random() * 1000)
+  return Array.from({ length: 40 }, (_, batch) => {
     const writes = Array.from({ length: 8 }, () => ({
       ...{ volume: 1, offsetBytes: place(), lengthBytes: 8192, zero: random() < 0.2 },
     }))
-    const at = { vpg: someVpg, stream: 1, generation: 1, sequence: 1 + 8 * batch }
-    const { header, frame } = batchRecord({ ...at, writes, random })
-    builder.add(header, frame)
-  }
+    return batchRecord({ ...firstOf(1 + 8 * batch), writes, random })
+  })
+}
+
+/** The batches in one segment of a store, and nothing else. */
+async function planOfSegment(
+  directory: string,
+  batches = randomBatches(),
+): Promise<{ plan: ImagePlan; objectFile: string }> {
+  const folded = await planIn(directory)
+  const options = { epoch: 1, commitNumber: 1, nonce: Buffer.alloc(16), createdAtMicros: 1 }
+  const builder = new SegmentBuilder({ vpg: someVpg, ...options, capacityBytes: 8 * MiB })
+  for (const { header, frame } of batches) builder.add(header, frame)
   const { body, span } = builder.finish()
   const key = commitKey(someVpg, 1)
   const objectFile = path.join(directory, 'store', 'objects', key)

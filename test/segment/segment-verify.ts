@@ -1,3 +1,4 @@
+import assert from 'node:assert'
 import t from 'tap'
 import { Failure } from '../../src/base/failure.ts'
 import { MiB } from '../../src/base/units.ts'
@@ -153,6 +154,7 @@ t.test('a part of a batch is checked, also when only its blocks are read: damage
   const isRightPart = async (): Promise<boolean> => {
     const { rawOffsetBytes, raw } = await segment.readPart(0, range, signal)
     const covers = rawOffsetBytes <= range.startBytes && rawOffsetBytes + raw.length >= range.endBytes
+    assert.ok(raw.length <= 64 * 1024, 'nothing but the block that holds it')
     return covers && payload.subarray(rawOffsetBytes, rawOffsetBytes + raw.length).equals(raw)
   }
   const damaged = async (at: number): Promise<unknown> => {

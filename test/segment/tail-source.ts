@@ -90,6 +90,7 @@ t.test('a part of a batch of the log that is damaged after its first read is ref
     const range = { startBytes: payload.length - 512, endBytes: payload.length }
     for (const _ of ['whole', 'its blocks']) {
       const { rawOffsetBytes, raw } = await source.readPart(batch, range, signal)
+      t.ok(raw.length <= 64 * 1024)
       t.ok(
         Buffer.from(payload)
           .subarray(rawOffsetBytes, rawOffsetBytes + raw.length)
