@@ -110,6 +110,7 @@ export class Aging {
   readonly noteCompared: Call<'noteCompared'> = argument => this.#client.call('noteCompared', argument)
   readonly readHistory: Call<'readHistory'> = argument => this.#client.call('readHistory', argument)
   readonly status: Call<'status'> = argument => this.#client.call('status', argument)
+  readonly statuses: Call<'statuses'> = argument => this.#client.call('statuses', argument)
 
   readonly queues: Call<'queues'> = argument => this.#client.call('queues', argument)
 

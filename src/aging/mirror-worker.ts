@@ -410,6 +410,21 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }
 
   async status({ vpg }: { readonly vpg: VpgId }): Promise<VpgMirrorStatus> {
+    return this.#statusOf(vpg)
+  }
+
+  async statuses({ vpgs }: Parameters<AgingService['statuses']>[0]): ReturnType<AgingService['statuses']> {
+    return vpgs.map(vpg => {
+      try {
+        return this.#statusOf(vpg)
+      } catch (error) {
+        if (!(error instanceof Failure)) throw error
+        return { missingBecause: error.message }
+      }
+    })
+  }
+
+  #statusOf(vpg: VpgId): VpgMirrorStatus {
     return { ...this.#known(vpg).status(), scrub: this.#scrub?.factsOf(vpg), locks: this.#locks?.factsOf(vpg) }
   }
 

@@ -127,6 +127,10 @@ export interface AgingService {
   /** Drops the pin, where there is one, and the hold on objects and log files. */
   closeImage(argument: { readonly vpg: VpgId; readonly pinId: string }): Promise<void>
   status(argument: { readonly vpg: VpgId }): Promise<VpgMirrorStatus>
+  /** The same of many, in their order; of one that has none, why. */
+  statuses(argument: {
+    readonly vpgs: readonly VpgId[]
+  }): Promise<readonly (VpgMirrorStatus | { readonly missingBecause: string })[]>
   /** Of all VPGs together. */
   queues(argument: undefined): Promise<AgingQueues>
   /**

@@ -34,7 +34,7 @@ import {
 import { isGoneAt } from '../timeline/removed-volumes.ts'
 import { isPinOfRecord, withStandby, type StandbyRecord } from '../timeline/standby.ts'
 import type { Hole } from '../timeline/state.ts'
-import { storeUseOf, type FormSize } from '../timeline/store-use.ts'
+import { storeUseOf } from '../timeline/store-use.ts'
 import { collectGarbage, dropFormerProcess, garbageAgesOf, moveEdge, removeDeleted } from './housekeeping.ts'
 import { keepJournalLimit, mergeHistory } from './merge-history.ts'
 import { foldWaiting, rewriteRegions } from './merging.ts'
@@ -113,8 +113,8 @@ export class VpgAging implements Owner {
   #isUnread = false
   /** Of the last note: what it was made of. */
   #told: readonly unknown[] = []
-  /** Of these contents: who watches asks far more often than they change. */
-  #storeUse: { readonly contents: VpgContents; readonly forms: readonly FormSize[] } | undefined
+  /** Of these contents, which may be long: who watches asks far more often than they change. */
+  #sumsKnown: { readonly contents: VpgContents; readonly sums: Omit<MirrorSums, 'historyMillis'> } | undefined
 
   private constructor(tools: AgingTools, commits: VpgCommits, opened: OpenedHistory) {
     this.#tools = tools
@@ -448,7 +448,7 @@ export class VpgAging implements Owner {
     const newestHistoryMillis = writer.newest?.historyMillis ?? 0
     this.#resting = { terms: this.#isSettled ? terms : undefined, sums: this.#sums(), newestHistoryMillis }
     this.#settled = undefined
-    this.#storeUse = undefined
+    this.#sumsKnown = undefined
     writer.sleep()
     return true
   }
@@ -732,6 +732,12 @@ export class VpgAging implements Owner {
   }
 
   #sums(): MirrorSums {
+    const { contents } = this
+    if (this.#sumsKnown?.contents !== contents) this.#sumsKnown = { contents, sums: this.#summedUp() }
+    return { ...this.#sumsKnown.sums, historyMillis: this.#historyMillis() }
+  }
+
+  #summedUp(): Omit<MirrorSums, 'historyMillis'> {
     const { state } = this.contents
     const segmentBytes = state.segments.map(segment => segment.object.sizeBytes)
     const packs = state.deltas.flatMap(delta => delta.packs.map(pack => pack.object.sizeBytes))
@@ -745,10 +751,9 @@ export class VpgAging implements Owner {
       baseSizeBytes: sum(regions),
       garbageCount: state.garbage.length,
       unfoldedRawSizeBytes: sum(state.segments.map(segment => segment.rawSizeBytes)),
-      historyMillis: this.#historyMillis(),
       historySizeBytes: historySizeBytes(state),
       agedEarlySinceMicros: state.agedEarly?.sinceMicros,
-      forms: this.#forms(),
+      forms: storeUseOf(state, this.writer.commits.manifestObjects()),
     }
   }
 
@@ -775,13 +780,6 @@ export class VpgAging implements Owner {
       storeFailingSince: failing?.sinceMicros,
       storeFailure: failing?.sentence ?? halted?.message,
     }
-  }
-
-  #forms(): readonly FormSize[] {
-    const { contents } = this
-    if (this.#storeUse?.contents !== contents)
-      this.#storeUse = { contents, forms: storeUseOf(contents.state, this.writer.commits.manifestObjects()) }
-    return this.#storeUse.forms
   }
 
   #historyMillis(): number {

@@ -6,7 +6,15 @@ import type { RecoverablePoint } from '../timeline/recoverable.ts'
 import type { SegmentSpan } from '../timeline/state.ts'
 import { sizeBytesOf, statementOf } from './catalog-file.ts'
 import { checkpointToRow, includesAll, checkpointsFromRows, type CheckpointRow } from './checkpoint-codec.ts'
-import type { CatalogNote, CatalogStatistics, CheckpointPage, CheckpointQuery, TailRow } from './service.ts'
+import type {
+  CatalogNote,
+  CatalogStatistics,
+  CheckpointPage,
+  CheckpointQuery,
+  Overview,
+  OverviewQuery,
+  TailRow,
+} from './service.ts'
 
 // The index's tables. Every method is one transaction at most and bounded; what is long is a generator of bounded steps,
 // between which other calls are answered.
@@ -355,6 +363,15 @@ export class CatalogTables {
   statistics(vpg: VpgId): CatalogStatistics {
     const { checkpointCount = 0, segmentCount = 0, tailRowCount = 0 } = this.#find(vpg) ?? {}
     return { checkpointCount, segmentCount, tailRowCount, fileSizeBytes: sizeBytesOf(this.#database) }
+  }
+
+  overview({ vpg, volumes }: OverviewQuery): Overview {
+    const { checkpointCount = 0 } = this.#find(vpg) ?? {}
+    const newest = this.latest(vpg, { before: undefined, including: [] })
+    const isOfAll = volumes.every(number => newest?.volumes.some(each => each.number === number && each.included))
+    const newestOfAll = isOfAll ? newest : this.latest(vpg, { before: undefined, including: volumes })
+    const [oldest] = this.list({ vpg, limit: 1, order: 'oldest-first' }).checkpoints
+    return { newest, newestOfAll, oldest, checkpointCount }
   }
 
   locate(vpg: VpgId, at: StreamPosition): TailRow | SegmentSpan | undefined {

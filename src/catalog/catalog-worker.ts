@@ -89,6 +89,8 @@ class CatalogThread implements RpcMethods<CatalogService> {
     return recoverableOf(points, request)
   }
   statistics: CatalogService['statistics'] = async ({ vpg }) => this.#with(tables => tables.statistics(vpg))
+  overviews: CatalogService['overviews'] = async ({ vpgs }) =>
+    this.#with(tables => vpgs.map(each => tables.overview(each)))
   locate: CatalogService['locate'] = async ({ vpg, at }) => this.#with(tables => tables.locate(vpg, at))
 
   settle: CatalogService['settle'] = () =>

@@ -125,6 +125,7 @@ export class Catalog implements RpcMethods<Direct>, Closable {
   checkpointAt: Direct['checkpointAt'] = argument => this.#call('checkpointAt', argument)
   recoverable: Direct['recoverable'] = argument => this.#call('recoverable', argument)
   statistics: Direct['statistics'] = argument => this.#call('statistics', argument)
+  overviews: Direct['overviews'] = argument => this.#call('overviews', argument)
   locate: Direct['locate'] = argument => this.#call('locate', argument)
 
   /** See CatalogService.open; once. */

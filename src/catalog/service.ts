@@ -84,6 +84,8 @@ export interface CatalogService {
   /** Reads all checkpoints of the VPG, in steps between which other calls are answered. */
   recoverable(argument: { readonly vpg: VpgId } & RecoverableRequest): Promise<Recoverable>
   statistics(argument: { readonly vpg: VpgId }): Promise<CatalogStatistics>
+  /** Of each in its order: what is shown of a VPG, in one call for many. */
+  overviews(argument: { readonly vpgs: readonly OverviewQuery[] }): Promise<readonly Overview[]>
   /** Where the record with this sequence is. */
   locate(argument: { readonly vpg: VpgId; readonly at: StreamPosition }): Promise<TailRow | SegmentSpan | undefined>
   /** Gives back pages without rows, moves the WAL into the file and empties it: called when nothing has been written for a while. */
@@ -124,6 +126,21 @@ export interface CheckpointQuery {
 export interface CheckpointPage {
   readonly checkpoints: readonly Checkpoint[]
   readonly more: boolean
+}
+
+export interface OverviewQuery {
+  readonly vpg: VpgId
+  /** The numbers of its volumes. */
+  readonly volumes: readonly number[]
+}
+
+export interface Overview {
+  /** The newest and the oldest checkpoint that the index has, whatever holes say. */
+  readonly newest: Checkpoint | undefined
+  readonly oldest: Checkpoint | undefined
+  /** The newest that includes all of the volumes. */
+  readonly newestOfAll: Checkpoint | undefined
+  readonly checkpointCount: number
 }
 
 /** Kept as counters, never counted by scanning. */

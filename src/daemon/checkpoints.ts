@@ -1,6 +1,6 @@
 import { covers } from '../timeline/positions.ts'
 import { holeOver } from '../timeline/retention.ts'
-import type { Catalog } from '../catalog/catalog.ts'
+import type { Catalog, Overview } from '../catalog/catalog.ts'
 import { Failure } from '../base/failure.ts'
 import { formatCheckpointId, ordinal, parseCheckpointId, type Ordinal } from '../base/ids.ts'
 import { parseCheckpointReference } from '../control/reference.ts'
@@ -13,6 +13,17 @@ import type { VpgEntry } from './vpg-table.ts'
 /** Between two segments there are some 60 checkpoints; where the store was away there are more. */
 const offloadedPageSize = 200
 const offloadedPagesMax = 50
+
+/** What is shown of a VPG's checkpoints. */
+export interface CheckpointOverview {
+  /** The newest that can be recovered. */
+  readonly latest: Checkpoint | undefined
+  /** The newest at which every volume of the VPG can be. */
+  readonly latestOfAll: Checkpoint | undefined
+  /** Undefined also where nobody knows, for the history was not read yet. */
+  readonly oldest: Checkpoint | undefined
+  readonly checkpointCount: number
+}
 
 /** Finds the checkpoints of a VPG by what people call them. */
 export class Checkpoints {
@@ -146,19 +157,33 @@ export class Checkpoints {
     return undefined
   }
 
-  /** Undefined also where nobody knows, for the history was not read yet. */
-  async oldest(entry: VpgEntry): Promise<Checkpoint | undefined> {
-    if (entry.unreadThrough !== undefined) return undefined
-    const query = { vpg: entry.definition.id, limit: 1, order: 'oldest-first' } as const
-    return (await this.#catalog.listCheckpoints(query)).checkpoints[0]
+  /** Of each in its order: one question to the index for all, and more where holes have withdrawn the newest. */
+  async overviews(entries: readonly VpgEntry[]): Promise<CheckpointOverview[]> {
+    const vpgs = entries.map(({ definition: { id, volumes } }) => ({
+      vpg: id,
+      volumes: volumes.map(({ number }) => number),
+    }))
+    const found = await this.#catalog.overviews({ vpgs })
+    return await Promise.all(entries.map((entry, index) => this.#overview(entry, found[index])))
+  }
+
+  async #overview(entry: VpgEntry, found: Overview | undefined): Promise<CheckpointOverview> {
+    const { newest, newestOfAll, oldest, checkpointCount = 0 } = found ?? {}
+    const isWithdrawn = (checkpoint: Checkpoint | undefined): boolean =>
+      checkpoint !== undefined && !isRecoverable(entry, checkpoint.ordinal)
+    return {
+      latest: isWithdrawn(newest) ? await this.latest(entry) : newest,
+      latestOfAll: isWithdrawn(newestOfAll) ? await this.#latestOfAll(entry) : newestOfAll,
+      oldest: entry.unreadThrough === undefined ? oldest : undefined,
+      checkpointCount,
+    }
   }
 
   async latest(entry: VpgEntry): Promise<Checkpoint | undefined> {
     return this.#newest(entry, [], undefined)
   }
 
-  /** The newest at which every volume of the VPG can be recovered. */
-  async latestOfAll(entry: VpgEntry): Promise<Checkpoint | undefined> {
+  async #latestOfAll(entry: VpgEntry): Promise<Checkpoint | undefined> {
     return this.#newest(
       entry,
       entry.definition.volumes.map(({ number }) => number),

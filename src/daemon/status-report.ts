@@ -2,10 +2,10 @@ import { noStoreRequests, type Aging } from '../aging/aging.ts'
 import type { MirrorFacts } from '../aging/service.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import type { Clock } from '../base/clock.ts'
+import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
 import { formatCheckpointId } from '../base/ids.ts'
 import { regionSizeBytes } from '../base/limits.ts'
-import { Permits } from '../base/permits.ts'
 import type * as api from '../control/service.ts'
 import { drillInWords, syncInWords } from '../control/words.ts'
 import type { Disk } from '../disk/disk.ts'
@@ -17,7 +17,7 @@ import { vmOf, type VolumeDefinition, type VpgDefinition } from '../timeline/def
 import type { Hole } from '../timeline/state.ts'
 import { densitiesOf } from '../timeline/densities.ts'
 import type { VolumeStatus } from '../wire/messages.ts'
-import { checkpointFacts, type Checkpoints } from './checkpoints.ts'
+import { checkpointFacts, type CheckpointOverview, type Checkpoints } from './checkpoints.ts'
 import type { Drills } from './drills.ts'
 import { notTakenBecause } from './events.ts'
 import type { Exports } from './exports.ts'
@@ -26,8 +26,8 @@ import type { Meter } from './meter.ts'
 import type { RecoveryControl } from './recovery-control.ts'
 import type { VpgEntry, VpgTable } from './vpg-table.ts'
 
-/** Of so many VPGs the facts are fetched from the other threads at once: each answers between two steps of its work, so one after the other they wait long. */
-const vpgsAskedAtOnceMax = 32
+/** The other threads are asked for so many VPGs in one question: each answers it between two steps of its work, and is held up no longer than that takes. */
+const vpgsAskedAtOnceMax = 64
 
 export interface StatusReportParts {
   readonly aging: Aging
@@ -54,7 +54,7 @@ export interface StatusFacts {
   readonly listen: api.VraStatus['listen']
 }
 
-/** Puts together what people see of the daemon. Every answer costs a few questions to other threads a VPG, no more. */
+/** Puts together what people see of the daemon. Every answer costs two questions to other threads for many VPGs. */
 export class StatusReport {
   readonly #parts: StatusReportParts
   readonly #facts: StatusFacts
@@ -98,23 +98,39 @@ export class StatusReport {
   }
 
   async vpgs(): Promise<api.VpgStatus[]> {
-    const permits = new Permits(vpgsAskedAtOnceMax)
-    return await Promise.all(this.#parts.table.all().map(entry => permits.with(() => this.vpg(entry))))
+    const entries = this.#parts.table.all()
+    const found: api.VpgStatus[] = []
+    for (let first = 0; first < entries.length; first += vpgsAskedAtOnceMax)
+      found.push(...(await this.#some(entries.slice(first, first + vpgsAskedAtOnceMax))))
+    return found
   }
 
   async vpg(entry: VpgEntry): Promise<api.VpgStatus> {
-    const { aging, catalog, checkpoints, clock, ingest, journal, table } = this.#parts
+    const [found] = await this.#some([entry])
+    assert(found !== undefined, 'who is asked after one answers for one')
+    return found
+  }
+
+  async #some(entries: readonly VpgEntry[]): Promise<api.VpgStatus[]> {
+    const { aging, checkpoints } = this.#parts
+    const missing = (error: unknown): ReturnType<typeof noMirror>[] => entries.map(() => noMirror(error))
+    const [overviews, mirrors] = await Promise.all([
+      checkpoints.overviews(entries),
+      aging.statuses({ vpgs: entries.map(({ definition }) => definition.id) }).catch(missing),
+    ])
+    return entries.flatMap((entry, index) => {
+      const [overview, mirror] = [overviews[index], mirrors[index]]
+      return overview === undefined || mirror === undefined ? [] : [this.#one(entry, overview, mirrorFactsOf(mirror))]
+    })
+  }
+
+  #one(entry: VpgEntry, overview: CheckpointOverview, mirror: MirrorFacts): api.VpgStatus {
+    const { latest, latestOfAll, oldest, checkpointCount } = overview
+    const { clock, ingest, journal, table } = this.#parts
     const { definition } = entry
     const vpg = definition.id
     const serving = entry.fenced === undefined ? ingest.status(vpg) : undefined
     const { streams, refusals, heldSyncs } = serving ?? { streams: [], refusals: [], heldSyncs: [] }
-    const [latest, latestOfAll, oldest, statistics, mirror] = await Promise.all([
-      checkpoints.latest(entry),
-      checkpoints.latestOfAll(entry),
-      checkpoints.oldest(entry),
-      catalog.statistics({ vpg }),
-      aging.status({ vpg }).catch(noMirror),
-    ])
     const writing = streams.filter(({ stream }) => definition.volumes.some(volume => volume.stream === stream))
     const agents = writing.map(stream => agentFacts(entry, stream, refusals))
     const volumes = volumeFacts(entry, { streams, heldSyncs }, { agents, nowMicros: clock.timestampMicros() })
@@ -157,7 +173,7 @@ export class StatusReport {
       drills: this.#parts.drills.ofVpg(entry),
       latestCheckpoint: latest === undefined ? undefined : checkpointFacts(entry, latest),
       oldestCheckpoint: oldest === undefined ? undefined : checkpointFacts(entry, oldest),
-      checkpointCount: statistics.checkpointCount,
+      checkpointCount,
       tags: entry.tags.map(tag => ({
         checkpoint: formatCheckpointId(tag.ordinal),
         tag: tag.name,
@@ -507,9 +523,9 @@ function historyMillis(
   return Math.max(mirror.historyMillis, latest.historyMillis - oldest.historyMillis)
 }
 
-/** The aging thread has given the VPG up (fenced, damaged): the rest of the status is still worth showing. */
-function noMirror(error: unknown): MirrorFacts {
-  if (!(error instanceof Failure)) throw error
+/** Where the aging thread has given the VPG up (fenced, damaged), the rest of the status is still worth showing. */
+function mirrorFactsOf(answer: MirrorFacts | { readonly missingBecause: string }): MirrorFacts {
+  if (!('missingBecause' in answer)) return answer
   return {
     isUnread: false,
     segmentCount: 0,
@@ -528,8 +544,14 @@ function noMirror(error: unknown): MirrorFacts {
     requests: noStoreRequests,
     scrub: undefined,
     locks: undefined,
-    storeFailure: error.message,
+    storeFailure: answer.missingBecause,
   }
+}
+
+/** The thread has ended. */
+function noMirror(error: unknown): { readonly missingBecause: string } {
+  if (!(error instanceof Failure)) throw error
+  return { missingBecause: error.message }
 }
 
 /** Those of volumes that it has no more are of nobody's concern. */

@@ -49,7 +49,7 @@ t.test('what can be recovered is told by volume', async t => {
   await missing('1.2', /the nearest that does is 1\.6/)
   await t.rejects(found({ ...data, number: 3 }, '1.8'), { code: 'CHECKPOINT_MISSING', message: /none does yet/ })
   t.equal(
-    (await checkpoints.latestOfAll(entry))?.ordinal,
+    (await checkpoints.overviews([entry]))[0]?.latestOfAll?.ordinal,
     checkpointOrdinal(1, 6),
     'the RPO counts those of all volumes',
   )

@@ -2,7 +2,7 @@ import type { Directive } from '../../src/wire/messages.ts'
 import t from 'tap'
 import type { OpenedVpg } from '../../src/aging/service.ts'
 import type { Clock } from '../../src/base/clock.ts'
-import { ordinal, sequence, vpgId } from '../../src/base/ids.ts'
+import { ordinal, sequence, vpgId, type VpgId } from '../../src/base/ids.ts'
 import { StatusReport, type StatusFacts, type StatusReportParts } from '../../src/daemon/status-report.ts'
 import { VpgEntry, VpgTable } from '../../src/daemon/vpg-table.ts'
 import type { Refusal } from '../../src/ingest/ingest.ts'
@@ -82,14 +82,14 @@ function partsOf(
     table,
     clock,
     aging: {
-      status: async () => ({ segmentCount: 0, historyMillis: 0, historySizeBytes: 0, ...mirror }),
+      statuses: async ({ vpgs }: { readonly vpgs: readonly VpgId[] }) =>
+        vpgs.map(() => ({ segmentCount: 0, historyMillis: 0, historySizeBytes: 0, ...mirror })),
       queues: async () => ({ load: undefined, unsealedRecordCount: 0, unsealedRecordCountMax: 0 }),
     },
     catalog: { statistics: async () => ({ checkpointCount: 0, fileSizeBytes: 0 }) },
     checkpoints: {
-      latest: async () => history.latest,
-      latestOfAll: async () => history.latest,
-      oldest: async () => history.oldest,
+      overviews: async (entries: readonly VpgEntry[]) =>
+        entries.map(() => ({ ...history, latestOfAll: history.latest, checkpointCount: 0 })),
     },
     disk: { freeBytes: () => 0 },
     exports: { list: () => [], cacheFacts: async () => undefined },
@@ -105,7 +105,7 @@ function partsOf(
   }
 }
 
-t.test('VPGs are asked after side by side: each answer may wait for a step of another thread', async t => {
+t.test('the other threads are asked once for many VPGs', async t => {
   const table = new VpgTable()
   const ids = ['5a', '5b', '5c'].map(byte => vpgId(byte.repeat(16)))
   for (const id of ids) {
@@ -114,21 +114,27 @@ t.test('VPGs are asked after side by side: each answer may wait for a step of an
   }
   const refusals = { ofVpg: [], ofNone: [] }
   const parts = partsOf(table, { refusals, serving: {}, mirror: {}, history: {}, heldSyncs: [] })
-  let askedCount = 0
-  let answerAll: () => void = () => undefined
-  const allAsked = new Promise<void>(resolve => (answerAll = resolve))
+  const asked: string[] = []
   const aging = {
-    status: async () => {
-      if (++askedCount === ids.length) answerAll()
-      await allAsked // nobody is answered before all are asked
-      return { segmentCount: 0, historyMillis: 0, historySizeBytes: 0 }
+    statuses: async ({ vpgs }: { readonly vpgs: readonly VpgId[] }) => {
+      asked.push(`aging ${vpgs.length}`)
+      return vpgs.map(vpg =>
+        vpg === ids[1] ? { missingBecause: 'fenced' } : { segmentCount: 0, historyMillis: 0, historySizeBytes: 0 },
+      )
     },
   }
-  const report = new StatusReport({ ...parts, aging } as unknown as StatusReportParts, {} as StatusFacts)
-  t.strictSame(
-    (await report.vpgs()).map(({ id }) => id),
-    ids,
+  const checkpoints = {
+    overviews: async (entries: readonly VpgEntry[]) => {
+      asked.push(`index ${entries.length}`)
+      return entries.map(() => ({ checkpointCount: 7 }))
+    },
+  }
+  const report = new StatusReport({ ...parts, aging, checkpoints } as unknown as StatusReportParts, {} as StatusFacts)
+  t.match(
+    await report.vpgs(),
+    ids.map((id, index) => ({ id, checkpointCount: 7, mirror: { storeFailure: index === 1 ? 'fenced' : undefined } })),
   )
+  t.strictSame(asked, ['index 3', 'aging 3'])
 })
 
 t.test('an agent that is refused is not merely away', async t => {
