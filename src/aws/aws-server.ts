@@ -5,7 +5,6 @@ import type { ImagePlan } from '../aging/service.ts'
 import { assert } from '../base/assert.ts'
 import { systemClock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
-import { standbyPutsShare } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
 import { MiB } from '../base/units.ts'
 import type { RpcClient } from '../base/rpc.ts'
@@ -25,7 +24,7 @@ import { Chains } from './chains.ts'
 import { newEbsClient, newEc2Client, newQuotaClient } from './clients.ts'
 import { EbsCalls } from './ebs-calls.ts'
 import { Ec2Calls } from './ec2-calls.ts'
-import { Pace } from './pace.ts'
+import { Pace, PutPaces } from './pace.ts'
 import { putInThreads, type Putters } from './putters.ts'
 import { QuotaCalls } from './quota-calls.ts'
 import { AwsRecoveries } from './recovery.ts'
@@ -67,6 +66,7 @@ export class AwsServer implements AwsService {
     const clients = [newEbsClient(aws, aws.putsAtOnceMax), newEc2Client(aws)] as const
     const quotaClient = newQuotaClient(aws)
     const newPace = (): Pace => new Pace(aws.putsPerSecondMax, clock)
+    const paces = new PutPaces(aws.putsPerSecondMax, clock)
     const open = (plan: ImagePlan, signal: AbortSignal): Promise<SpoolableImage> =>
       openImage(plan, sources.tools(cacheSizeBytes), signal)
     const shared = {
@@ -82,18 +82,17 @@ export class AwsServer implements AwsService {
         room: SpoolRoom.open(spoolRoom, 'aws'),
       },
       spoolPermit: new Permits(1),
-      accountPace: newPace(),
+      accountPace: paces.account,
       newPace,
       ebs: new EbsCalls(clients[0], attempts),
       ec2: new Ec2Calls(clients[1], attempts),
       quotas: new QuotaCalls(quotaClient, attempts),
+      followPutQuota: (perSecond: number) => paces.followQuota(perSecond),
       openImage: open,
     }
-    // What is kept warm is in no hurry: its puts have a pace of their own besides.
-    const standbyPace = new Pace(Math.max(1, aws.putsPerSecondMax * standbyPutsShare), clock)
     const chains = new Chains({
       ...shared,
-      newPace: () => standbyPace,
+      newPace: () => paces.standby,
       changedRanges: async (plans, signal) => {
         const tools = sources.tools(cacheSizeBytes)
         return rangesOf((await changedExtents(plans, tools, plan => open(plan, signal), signal)).extents)

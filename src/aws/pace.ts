@@ -1,8 +1,9 @@
 import type { Clock } from '../base/clock.ts'
+import { standbyPutsShare } from '../base/limits.ts'
 
 // How fast blocks are put: AWS allows so many a second to an account, and to a snapshot, and refuses what is above. A pace is a bucket of tokens that
 // fills at that rate. When AWS says "slower" all the same (the quota is lower here, or others use it), the rate is halved, and grows back by
-// a twentieth a second.
+// a twentieth a second. The limit itself is what the configuration allows, or less where the account's quota is known to be.
 
 const rateMin = 5
 const growthPerSecond = 0.05
@@ -12,8 +13,8 @@ const burstMillis = 1_000
 const depthSeconds = 0.1
 
 export class Pace {
-  readonly #rateMax: number
   readonly #clock: Clock
+  #rateMax: number
   #rate: number
   #tokens = 0
   #filledAtMillis: number
@@ -29,6 +30,13 @@ export class Pace {
   /** Of now, a second. */
   get rate(): number {
     return this.#rate
+  }
+
+  /** From here on. A rate that was at the limit is at the new one at once; one that was halved grows to it. */
+  limitTo(perSecondMax: number): void {
+    this.#fill()
+    this.#rate = this.#rate === this.#rateMax ? perSecondMax : Math.min(this.#rate, perSecondMax)
+    this.#rateMax = perSecondMax
   }
 
   /** Returns when one more may be put; fair as far as timers are. */
@@ -55,4 +63,29 @@ export class Pace {
     this.#rate = Math.min(this.#rateMax, this.#rate * (1 + growthPerSecond * seconds))
     this.#tokens = Math.min(Math.max(1, this.#rate * depthSeconds), this.#tokens + this.#rate * seconds)
   }
+}
+
+/** What all snapshots of the account go by together. */
+export class PutPaces {
+  readonly account: Pace
+  /** What is kept warm is in no hurry: its puts have a pace of their own besides. */
+  readonly standby: Pace
+  readonly #perSecondMax: number
+
+  /** `perSecondMax` is the configured one, above which nothing goes. */
+  constructor(perSecondMax: number, clock: Clock) {
+    this.#perSecondMax = perSecondMax
+    this.account = new Pace(perSecondMax, clock)
+    this.standby = new Pace(standbyShareOf(perSecondMax), clock)
+  }
+
+  followQuota(quotaPerSecond: number): void {
+    const perSecondMax = Math.max(1, Math.min(this.#perSecondMax, quotaPerSecond))
+    this.account.limitTo(perSecondMax)
+    this.standby.limitTo(standbyShareOf(perSecondMax))
+  }
+}
+
+function standbyShareOf(perSecondMax: number): number {
+  return Math.max(1, perSecondMax * standbyPutsShare)
 }

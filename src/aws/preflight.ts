@@ -34,11 +34,13 @@ interface PlanTools {
   readonly config: AwsConfig
   readonly ec2: Ec2Calls
   readonly quotas: QuotaCalls
+  /** Told what the account may put a second, wherever that was read. */
+  readonly followPutQuota: (putsPerSecondMax: number) => void
 }
 
 export async function planRecovery(
   request: TargetRequest,
-  { config, ec2, quotas }: PlanTools,
+  { config, ec2, quotas, followPutQuota }: PlanTools,
   lookAtChain: LookAtChain,
   signal: AbortSignal,
 ): Promise<TargetPlan> {
@@ -81,6 +83,7 @@ export async function planRecovery(
           ec2,
           signal,
         )
+  if (taken?.putsPerSecondMax !== undefined) followPutQuota(taken.putsPerSecondMax)
   faults.push(...(taken?.faults ?? []))
   if (taken === undefined || faults.length > 0)
     throw new Failure('REQUEST_INVALID', `AWS cannot do this: ${faults.join('; ')}`, { faultCount: faults.length })

@@ -39,7 +39,7 @@ const startPutWorker: StartPutWorker = () =>
   })
 
 /**
- * In threads of their own, in turn: one event loop does some 600 blocks a second, less than EBS takes. A thread that dies is replaced: the puts that it had
+ * In threads of their own, in turn: one event loop does some 900 blocks a second at best, less than EBS takes. A thread that dies is replaced: the puts that it had
  * fail PEER_LOST, to be made again, and `told` hears of it. Where threads die again and again, and nothing is put between, puts fail CLOUD_REFUSED.
  */
 export async function putInThreads(

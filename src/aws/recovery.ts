@@ -26,6 +26,8 @@ export interface RecoveryTools extends SnapshotTools {
   readonly config: AwsConfig
   readonly ec2: Ec2Calls
   readonly quotas: QuotaCalls
+  /** The paces of this process keep to what the account may put a second, as far as the configuration allows it. */
+  readonly followPutQuota: (putsPerSecondMax: number) => void
   readonly clock: Clock
   readonly chains: Chains
   readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<SpoolableImage>

@@ -212,7 +212,7 @@ const awsSchema = z.strictObject({
     .prefault({}),
   putsPerSecondMax: described(
     z.int('must be a whole number').min(1, 'must be at least 1').max(10_000, 'must be at most 10000'),
-    "Blocks of 512 KiB put a second at most, over all volumes; the account's quota.",
+    "Blocks of 512 KiB put a second at most, over all volumes; fewer where the account's quota is known to be lower.",
   ).default(putsPerSecondMaxDefault),
   putsAtOnceMax: described(
     z.int('must be a whole number').min(1, 'must be at least 1').max(512, 'must be at most 512'),
@@ -220,7 +220,7 @@ const awsSchema = z.strictObject({
   ).default(putsAtOnceMaxDefault),
   putThreads: described(
     z.int('must be a whole number').min(1, 'must be at least 1').max(16, 'must be at most 16'),
-    'Threads that hash and put; one does some 600 blocks a second.',
+    'Threads that hash and put, each of which takes a core for some 900 blocks a second.',
   ).default(2),
   requestTimeoutMillis: described(
     millis({ min: 1_000, max: 600_000 }),

@@ -1,4 +1,5 @@
 import t, { type Test } from 'tap'
+import { checkPermissions } from '../../src/aws/check.ts'
 import type { AwsConfig } from '../../src/aws/service.ts'
 import type { Json } from '../../src/timeline/recovery.ts'
 import { AwsWorld, bootableModel } from '../support/aws-world.ts'
@@ -35,7 +36,14 @@ async function newPlanner(t: Test, withoutEndpoints: readonly (keyof AwsConfig['
     const held = { record: world.record(checkpoint, { machine }, id) }
     await world.recoveries(tools).prepare(world.context(held, signal))
   }
-  return { world, plan, recover, remarks: async () => (await plan()).remarks.join('\n') }
+  return {
+    world,
+    paces: tools.paces,
+    config: tools.config,
+    plan,
+    recover,
+    remarks: async () => (await plan()).remarks.join('\n'),
+  }
 }
 
 t.test('what has no room is found before anything is created, each quota with its code', async t => {
@@ -73,10 +81,11 @@ t.test('what has no room is found before anything is created, each quota with it
 })
 
 t.test('the pace of puts, and how many snapshots may be pending, are those of the account', async t => {
-  const { world, plan, remarks } = await newPlanner(t)
+  const { world, paces, plan, remarks } = await newPlanner(t)
   const asIs = (await plan()).expectedMillis
   world.sim.quotas.applied.set('L-AFAE1BE8', 1).set('L-94D7AB7D', 1)
   t.match(await remarks(), "at 1 a second; the account's quota is 1")
+  t.equal(paces.account.rate, 1, 'and puts go by it from then on')
   t.match(await remarks(), 'an account may have 1 snapshots pending, and has 0 at this moment')
   t.ok((await plan()).expectedMillis > asIs)
 })
@@ -97,8 +106,26 @@ t.test('who may not ask, gets no answer, or asks of what nobody knows, plans all
   t.match(ofMac, 'quotas have room for 2 GiB of gp3')
 })
 
-t.test("where other endpoints are not AWS's own, and that of quotas is not told, nobody is asked", async t => {
-  const { world, remarks } = await newPlanner(t, ['quotas'])
-  t.match(await remarks(), /not known of 2 GiB of gp3.*aws\.endpoints\.quotas is not set in the configuration/)
-  t.equal(world.sim.callCount('GetServiceQuota'), 0)
-})
+t.test(
+  "where other endpoints are not AWS's own, and that of quotas is not told, all is done and nobody is asked",
+  async t => {
+    const { world, config, paces, recover, remarks } = await newPlanner(t, ['quotas'])
+    t.match(await remarks(), /not known of 2 GiB of gp3.*aws\.endpoints\.quotas is not set in the configuration/)
+    const checked = await checkPermissions({ ...config, requestTimeoutMillis: 20_000 }, signal)
+    t.strictSame(
+      checked.filter(({ outcome }) => outcome === 'missing'),
+      [],
+    )
+    t.strictSame(
+      checked.filter(({ sentence }) => sentence === 'aws.endpoints.quotas is not set').map(({ action }) => action),
+      ofQuotas.map(operation => `servicequotas:${operation}`),
+    )
+    await recover('r-000000000001')
+    t.equal(world.sim.account.instances.size, 1)
+    t.equal(paces.account.rate, config.putsPerSecondMax)
+    t.equal(
+      ofQuotas.reduce((count, operation) => count + world.sim.callCount(operation), 0),
+      0,
+    )
+  },
+)

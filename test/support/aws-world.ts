@@ -5,7 +5,7 @@ import { Chains } from '../../src/aws/chains.ts'
 import { newEbsClient, newEc2Client, newQuotaClient } from '../../src/aws/clients.ts'
 import { EbsCalls } from '../../src/aws/ebs-calls.ts'
 import { Ec2Calls } from '../../src/aws/ec2-calls.ts'
-import { Pace } from '../../src/aws/pace.ts'
+import { Pace, PutPaces } from '../../src/aws/pace.ts'
 import { putHere } from '../../src/aws/putters.ts'
 import { AwsRecoveries, type RecoveryTools } from '../../src/aws/recovery.ts'
 import { Standbys } from '../../src/recovery/standby.ts'
@@ -264,7 +264,7 @@ export class AwsWorld {
     }
   }
 
-  tools(changes: Partial<AwsConfig> = {}): RecoveryTools & { close(): Promise<void> } {
+  tools(changes: Partial<AwsConfig> = {}): RecoveryTools & { readonly paces: PutPaces; close(): Promise<void> } {
     const config = this.config(changes)
     const { clock, model } = this
     const attempts = new Attempts(config.requestTimeoutMillis, clock)
@@ -273,6 +273,7 @@ export class AwsWorld {
     const quotaClient = newQuotaClient({ ...config, requestTimeoutMillis: 60_000 })
     const windows = new Windows()
     const putters = putHere(config, windows.memory, clock)
+    const paces = new PutPaces(config.putsPerSecondMax, clock)
     const openImage = (plan: ImagePlan): Promise<SpoolableImage> => Promise.resolve(model.image(plan.checkpoint))
     const snapshotTools = {
       clock,
@@ -281,7 +282,9 @@ export class AwsWorld {
       windows,
       spool: { fileName: '/nowhere', failed: () => undefined, room: SpoolRoom.open(newSpoolRoom(), 'aws') },
       spoolPermit: new Permits(1),
-      accountPace: new Pace(config.putsPerSecondMax, clock),
+      accountPace: paces.account,
+      paces,
+      followPutQuota: (perSecond: number) => paces.followQuota(perSecond),
       newPace: () => new Pace(config.putsPerSecondMax, clock),
       ebs: new EbsCalls(ebsClient, attempts),
       ec2: new Ec2Calls(ec2Client, attempts),
