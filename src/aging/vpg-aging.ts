@@ -47,7 +47,7 @@ import { isRefusal } from './store-patience.ts'
 import { damagedRecord, StreamTail } from './stream-tail.ts'
 import { expireTags, thin } from './thinning.ts'
 import type { AgingTools } from './tools.ts'
-import { UnsealedRecords, type Place, type TailPlace } from './unsealed-records.ts'
+import { UnsealedRecords, type Place, type TailPlace, type UnsealedRecord } from './unsealed-records.ts'
 import { VpgWriter, type Exclusive, type OpenedHistory, type Owner } from './vpg-writer.ts'
 import { packTail, type TailRecord } from '../segment/segment.ts'
 
@@ -590,11 +590,9 @@ export class VpgAging implements Owner {
     return await this.writer.exclusively(async turn => {
       this.#refuseDeleted()
       this.#requireOffered(turn.contents, checkpoint)
-      return dataSizesAt(
-        turn.contents.state,
-        checkpoint,
-        this.#tailUpTo(checkpoint).map(({ sizeBytes }) => sizeBytes),
-      )
+      const tail = [...this.#unsealedUpTo(checkpoint)]
+      const batchSizes = tail.flatMap(({ header }) => (header.kind === 'batch' ? [header.frameSizeBytes] : []))
+      return dataSizesAt(turn.contents.state, checkpoint, batchSizes)
     })
   }
 
@@ -812,14 +810,20 @@ export class VpgAging implements Owner {
 
   #tailUpTo(checkpoint: Checkpoint): TailRecord[] {
     const tail: TailRecord[] = []
-    for (let index = 0; index < this.#unsealed.count; index++) {
-      const { header, place } = this.#unsealed.at(index)
+    for (const { header, place } of this.#unsealedUpTo(checkpoint)) {
       const { stream, generation, firstSequence, lastSequence } = header
-      const first = { generation, sequence: firstSequence as StreamPosition['sequence'] }
-      if (!liesWithin(checkpoint.vector, stream, first)) continue
       tail.push({ ...place, stream, generation, firstSequence, lastSequence })
     }
     return tail
+  }
+
+  *#unsealedUpTo(checkpoint: Checkpoint): Generator<UnsealedRecord> {
+    for (let index = 0; index < this.#unsealed.count; index++) {
+      const record = this.#unsealed.at(index)
+      const { stream, generation, firstSequence } = record.header
+      const first = { generation, sequence: firstSequence as StreamPosition['sequence'] }
+      if (liesWithin(checkpoint.vector, stream, first)) yield record
+    }
   }
 
   #isRead(key: string): boolean {

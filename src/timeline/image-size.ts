@@ -1,8 +1,11 @@
-import { batchRawSizeBytesTarget, regionSizeBytes } from '../base/limits.ts'
+import { batchRawSizeBytesMax, regionSizeBytes } from '../base/limits.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { segmentStartsWithin } from './positions.ts'
 import { eachRegion } from './region-sizes.ts'
-import type { VpgState } from './state.ts'
+import type { SegmentSpan, VpgState } from './state.ts'
+
+/** Guest bytes of each byte in the log, where the VPG has no segment yet to go by. */
+const compressionUsual = 2
 
 /** About how much of a volume is data as of a checkpoint: seldom less, and more where much was overwritten or became zeros since. */
 export interface VolumeDataSize {
@@ -13,17 +16,22 @@ export interface VolumeDataSize {
 
 /**
  * By the manifest alone, without reading an index: of each region the version that is read and the deltas over it, and what segments and log
- * hold, whichever volume it is of. `tailRecordSizes` are the stored sizes of the checkpoint's records that are in no segment.
+ * hold, whichever volume it is of. `tailBatchSizes` are the frames' sizes of the checkpoint's batches that are in no segment: how much they are without
+ * compression nobody knows who has not read them, so they count as what the VPG's segments have come to.
  */
 export function dataSizesAt(
   { regions, deltas, segments }: Pick<VpgState, 'regions' | 'deltas' | 'segments'>,
   checkpoint: Checkpoint,
-  tailRecordSizes: readonly number[],
+  tailBatchSizes: readonly number[],
 ): VolumeDataSize[] {
   const segmentBytes = segments
     .filter(segment => segmentStartsWithin(segment, checkpoint.vector))
     .reduce((sum, segment) => sum + segment.rawSizeBytes, 0)
-  const tailBytes = tailRecordSizes.reduce((sum, sizeBytes) => sum + Math.max(sizeBytes, batchRawSizeBytesTarget), 0)
+  const compression = compressionOf(segments)
+  const tailBytes = tailBatchSizes.reduce(
+    (sum, sizeBytes) => sum + Math.min(batchRawSizeBytesMax, Math.round(sizeBytes * compression)),
+    0,
+  )
   return checkpoint.volumes
     .filter(({ included }) => included)
     .map(({ number: volume, sizeBytes }) => {
@@ -55,4 +63,11 @@ export function dataSizesAt(
         dataSizeBytes += Math.min(regionSizeBytes, baseBytes + deltaBytes)
       return { volume, sizeBytes, dataSizeBytes: Math.min(sizeBytes, dataSizeBytes) }
     })
+}
+
+/** Never below 1: where much became zeros, what did not is as large as ever. */
+function compressionOf(segments: readonly SegmentSpan[]): number {
+  const rawBytes = segments.reduce((sum, { rawSizeBytes }) => sum + rawSizeBytes, 0)
+  const storedBytes = segments.reduce((sum, { footerOffsetBytes }) => sum + footerOffsetBytes, 0)
+  return rawBytes === 0 ? compressionUsual : Math.max(1, rawBytes / storedBytes)
 }

@@ -260,3 +260,18 @@ t.test('an image of a pinned checkpoint opens without a commit, and outlives the
   await t.rejects(model.open(at), { code: 'CHECKPOINT_MISSING' })
   await t.rejects(model.worker.dataSizes({ vpg: model.vpg, checkpoint: at.checkpoint }), { code: 'CHECKPOINT_MISSING' })
 })
+
+t.test('checkpoints of a disk that nobody writes to are no data', async t => {
+  const model = await running(t.testdir(), 7, 3_000)
+  await goOn(model, 3)
+  const sizesNow = async () => {
+    const { checkpoint } = model.halfCheckpoint()() // between whose markers nothing is written
+    // Read, and not put into segments: what is there stays in its form.
+    model.worker.durable(model.log.mark)
+    await model.worker.readTail()
+    return (await model.worker.dataSizes({ vpg: model.vpg, checkpoint })).map(({ dataSizeBytes }) => dataSizeBytes)
+  }
+  const before = await sizesNow()
+  for (let idle = 0; idle < 20; idle++) model.halfCheckpoint()()
+  t.strictSame(await sizesNow(), before)
+})

@@ -48,7 +48,7 @@ t.test(
   async t => {
     const sim = await AwsSim.start()
     t.teardown(() => sim.close())
-    const aws = `aws: { region: ${sim.region}, siteId: site-1, endpoints: { ebs: '${sim.endpoint}', ec2: '${sim.endpoint}', quotas: '${sim.endpoint}' } }`
+    const aws = `aws: { region: ${sim.region}, siteId: site-1, endpoints: { ebs: '${sim.endpoint}', ec2: '${sim.endpoint}' } }`
     const credentials = { AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'secret' }
     const { scenario, agent, reference, guest } = await protectedSite(t, [aws], credentials)
     const settings = { machine: { instanceType: 'm7i.large', subnet: 'subnet-1', securityGroups: ['sg-1'] } }
