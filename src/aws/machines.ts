@@ -34,6 +34,9 @@ const rootDevice = '/dev/sda1'
 const settleMillisMax = 15 * 60_000
 /** So long a creation of which only the beginning is known may be in no listing. */
 const unlistedMillisMax = 30_000
+/** So long what one server of AWS has shown may be unknown to another. */
+const spreadingMillisMax = 60_000
+const spreadingDelayMillis = 2_000
 const instanceAttemptsMax = 4
 
 /** All volumes are usable, and the instance, where there is to be one, runs. */
@@ -41,7 +44,7 @@ export async function makeMachine(work: MachineWork, signal: AbortSignal): Promi
   const { machine, memory } = work
   const isStarted = machine.start !== 'nothing' && memory.machine(machine.name).isBootable !== false
   if (!isStarted) {
-    for (const { number } of machine.volumes) await ensureVolume(work, number, signal)
+    await ensureVolumes(work, signal)
     return
   }
   if (machine.start === 'image') await startFromImage(work, signal)
@@ -81,7 +84,7 @@ async function adoptVolumes(work: MachineWork, instance: string, signal: AbortSi
   const { machine, memory, ec2, clock } = work
   const devices = deviceNames(machine)
   const look = async (): Promise<Map<string, string> | undefined> => {
-    const [found] = await ec2.instances({ ids: [instance] }, signal)
+    const [found] = await known(() => ec2.instances({ ids: [instance] }, signal))
     const mapped = new Map(
       (found?.BlockDeviceMappings ?? []).map(({ DeviceName = '', Ebs }) => [DeviceName, Ebs?.VolumeId ?? '']),
     )
@@ -103,7 +106,7 @@ async function adoptVolumes(work: MachineWork, instance: string, signal: AbortSi
 async function startBySwap(work: MachineWork, signal: AbortSignal): Promise<void> {
   const { machine, memory, ec2 } = work
   const instance = await ensureInstance(work, signal, { ImageId: machine.helperImage })
-  for (const { number } of machine.volumes) await ensureVolume(work, number, signal)
+  await ensureVolumes(work, signal)
   const devices = deviceNames(machine)
   const ours = new Set(devices.map(({ number }) => memory.volume(number).volume))
   const attached = await attachedTo(work, instance, signal)
@@ -115,11 +118,11 @@ async function startBySwap(work: MachineWork, signal: AbortSignal): Promise<void
       await attach(work, memory.volume(number).volume ?? '', instance, device === rootDevice ? root : device, signal)
   }
   await start(work, instance, signal)
-  await ec2.createTags(instance, machineTags(work, 'instance'), signal)
+  await onceKnown(() => ec2.createTags(instance, machineTags(work, 'instance'), signal), work, signal)
 }
 
 async function helperRootDevice(work: MachineWork, instance: string, signal: AbortSignal): Promise<string> {
-  const [found] = await work.ec2.instances({ ids: [instance] }, signal)
+  const [found] = await onceKnown(() => work.ec2.instances({ ids: [instance] }, signal), work, signal)
   return found?.RootDeviceName ?? rootDevice
 }
 
@@ -135,7 +138,7 @@ async function removeHelperRoot(
   const inPlace = (await attachedTo(work, instance, signal)).get(root)
   if (inPlace !== undefined && !ours.has(inPlace)) {
     await memory.setMachine(machine.name, { helperRoot: inPlace })
-    await tolerating(['IncorrectState'], () => ec2.detachVolume(inPlace, signal))
+    await tolerating(['IncorrectState'], () => onceKnown(() => ec2.detachVolume(inPlace, signal), work, signal))
   }
   const { helperRoot, isHelperRootGone } = memory.machine(machine.name)
   if (helperRoot === undefined || isHelperRootGone === true) return
@@ -159,11 +162,13 @@ async function attach(
 ): Promise<void> {
   const { ec2, clock } = work
   const isAttached = async (): Promise<true | undefined> => {
-    const [found] = await ec2.volumes({ ids: [volume] }, signal)
+    const [found] = await known(() => ec2.volumes({ ids: [volume] }, signal))
     const own = found?.Attachments?.find(({ InstanceId }) => InstanceId === instance)
     if (own?.State === 'attached') return true
     if (found?.State === 'available')
-      await tolerating(['VolumeInUse', 'IncorrectState'], () => ec2.attachVolume(volume, instance, device, signal))
+      await tolerating(['VolumeInUse', 'IncorrectState'], () =>
+        onceKnown(() => ec2.attachVolume(volume, instance, device, signal), work, signal),
+      )
     return undefined
   }
   await until(`the volume ${volume} is attached`, isAttached, settleMillisMax, clock, signal)
@@ -178,12 +183,13 @@ async function attachedTo(work: MachineWork, instance: string, signal: AbortSign
 
 async function stop(work: MachineWork, instance: string, signal: AbortSignal): Promise<void> {
   const state = await untilSettled(work, instance, signal)
-  if (state === 'running') await work.ec2.stopInstance(instance, signal)
+  if (state === 'running') await onceKnown(() => work.ec2.stopInstance(instance, signal), work, signal)
   await untilState(work, instance, 'stopped', signal)
 }
 
 async function start(work: MachineWork, instance: string, signal: AbortSignal): Promise<void> {
-  if ((await untilSettled(work, instance, signal)) === 'stopped') await work.ec2.startInstance(instance, signal)
+  if ((await untilSettled(work, instance, signal)) === 'stopped')
+    await onceKnown(() => work.ec2.startInstance(instance, signal), work, signal)
   await untilState(work, instance, 'running', signal)
 }
 
@@ -198,25 +204,27 @@ async function ensureImage(work: MachineWork, signal: AbortSignal): Promise<stri
   if (found === undefined) await memory.setMachine(machine.name, { imageBegun: true })
   const register = async (): Promise<string> => {
     try {
-      return await ec2.registerImage(
-        {
-          Name: `vra ${record.id} ${machine.name}`,
-          Description: `${machine.name} as of ${checkpointOf(record)}, recovered by ${record.id}`,
-          Architecture: machine.architecture,
-          VirtualizationType: 'hvm',
-          RootDeviceName: rootDevice,
-          EnaSupport: true,
-          ...(machine.bootMode === undefined ? {} : { BootMode: machine.bootMode }),
-          BlockDeviceMappings: [
-            {
-              DeviceName: rootDevice,
-              Ebs: { SnapshotId: snapshots.get(machine.rootVolume), DeleteOnTermination: false },
-            },
-          ],
-          TagSpecifications: [tagSpecification('image', machineTags(work, 'image'))],
-        },
-        signal,
-      )
+      const registerImage = () =>
+        ec2.registerImage(
+          {
+            Name: `vra ${record.id} ${machine.name}`,
+            Description: `${machine.name} as of ${checkpointOf(record)}, recovered by ${record.id}`,
+            Architecture: machine.architecture,
+            VirtualizationType: 'hvm',
+            RootDeviceName: rootDevice,
+            EnaSupport: true,
+            ...(machine.bootMode === undefined ? {} : { BootMode: machine.bootMode }),
+            BlockDeviceMappings: [
+              {
+                DeviceName: rootDevice,
+                Ebs: { SnapshotId: snapshots.get(machine.rootVolume), DeleteOnTermination: false },
+              },
+            ],
+            TagSpecifications: [tagSpecification('image', machineTags(work, 'image'))],
+          },
+          signal,
+        )
+      return await onceKnown(registerImage, work, signal)
     } catch (error) {
       if (errorNameOf(error) !== 'InvalidAMIName.Duplicate') throw error
       return await until(`the image of ${machine.name} is listed`, look, settleMillisMax, clock, signal) // an answer was lost
@@ -243,52 +251,60 @@ async function ensureInstance(
         machine: machine.name,
       })
     await memory.setMachine(machine.name, { attempt })
-    const made = await ec2.runInstance(
-      {
-        ...source,
-        ClientToken: tokenOf(record.id, machine.name, 'instance', attempt),
-        InstanceType: machine.instanceType as NonNullable<Instance['InstanceType']>,
-        ...(machine.key === undefined ? {} : { KeyName: machine.key }),
-        ...(machine.iamProfile === undefined ? {} : { IamInstanceProfile: { Name: machine.iamProfile } }),
-        NetworkInterfaces: [
-          {
-            DeviceIndex: 0,
-            SubnetId: machine.subnet,
-            ...(machine.securityGroups.length === 0 ? {} : { Groups: [...machine.securityGroups] }),
-            ...(machine.privateIp === undefined ? {} : { PrivateIpAddress: machine.privateIp }),
-          },
-        ],
-        TagSpecifications: [
-          tagSpecification('instance', machineTags(work, 'instance')),
-          tagSpecification('network-interface', machineTags(work, 'network-interface')),
-          tagSpecification('volume', machineTags(work, 'volume')),
-        ],
-      },
-      signal,
-    )
+    const run = () =>
+      ec2.runInstance(
+        {
+          ...source,
+          ClientToken: tokenOf(record.id, machine.name, 'instance', attempt),
+          InstanceType: machine.instanceType as NonNullable<Instance['InstanceType']>,
+          ...(machine.key === undefined ? {} : { KeyName: machine.key }),
+          ...(machine.iamProfile === undefined ? {} : { IamInstanceProfile: { Name: machine.iamProfile } }),
+          NetworkInterfaces: [
+            {
+              DeviceIndex: 0,
+              SubnetId: machine.subnet,
+              ...(machine.securityGroups.length === 0 ? {} : { Groups: [...machine.securityGroups] }),
+              ...(machine.privateIp === undefined ? {} : { PrivateIpAddress: machine.privateIp }),
+            },
+          ],
+          TagSpecifications: [
+            tagSpecification('instance', machineTags(work, 'instance')),
+            tagSpecification('network-interface', machineTags(work, 'network-interface')),
+            tagSpecification('volume', machineTags(work, 'volume')),
+          ],
+        },
+        signal,
+      )
+    const made = await onceKnown(run, work, signal)
     const isEnding = ['shutting-down', 'terminated'].includes(made.State?.Name ?? '')
     if (isEnding) await memory.setMachine(machine.name, { attempt: attempt + 1 })
     else await memory.setMachine(machine.name, { instance: made.InstanceId ?? '' })
   }
 }
 
-/** A volume of its own, usable on return. */
-async function ensureVolume(work: MachineWork, number: number, signal: AbortSignal): Promise<void> {
-  const { machine, memory, ec2, record, snapshots, zone, clock } = work
-  if (memory.volume(number).volume === undefined) {
-    await memory.setVolume(number, { begun: true })
-    const volume = await ec2.createVolume(
-      {
-        token: tokenOf(record.id, number, 'volume'),
-        snapshot: snapshots.get(number) ?? '',
-        zone,
-        settings: settingsOf(machine, number),
-        tags: volumeTags(work, number),
-      },
-      signal,
-    )
-    await memory.setVolume(number, { volume })
+/** The volumes by themselves, usable on return. AWS makes them side by side: all are asked for before one is waited for. */
+async function ensureVolumes(work: MachineWork, signal: AbortSignal): Promise<void> {
+  const { volumes } = work.machine
+  for (const { number } of volumes) await createVolume(work, number, signal)
+  for (const { number } of volumes) await untilAvailable(work, number, signal)
+}
+
+async function createVolume(work: MachineWork, number: number, signal: AbortSignal): Promise<void> {
+  const { machine, memory, ec2, record, snapshots, zone } = work
+  if (memory.volume(number).volume !== undefined) return
+  await memory.setVolume(number, { begun: true })
+  const volume = {
+    token: tokenOf(record.id, number, 'volume'),
+    snapshot: snapshots.get(number) ?? '',
+    zone,
+    settings: settingsOf(machine, number),
+    tags: volumeTags(work, number),
   }
+  await memory.setVolume(number, { volume: await onceKnown(() => ec2.createVolume(volume, signal), work, signal) })
+}
+
+async function untilAvailable(work: MachineWork, number: number, signal: AbortSignal): Promise<void> {
+  const { memory, ec2, clock } = work
   const volume = memory.volume(number).volume ?? ''
   const isThere = async (): Promise<true | undefined> => {
     const [found] = await known(() => ec2.volumes({ ids: [volume] }, signal))
@@ -360,6 +376,19 @@ export async function known<T>(look: () => Promise<readonly T[]>): Promise<reado
   } catch (error) {
     if (failedWith(error, 'NOT_FOUND')) return []
     throw error
+  }
+}
+
+/** AWS's servers learn of a thing one after the other: one that was seen a moment ago may be unknown to the next call, for a while. */
+async function onceKnown<T>(act: () => Promise<T>, { clock }: MachineWork, signal: AbortSignal): Promise<T> {
+  const deadlineMillis = clock.monotonicMillis() + spreadingMillisMax
+  for (;;) {
+    try {
+      return await act()
+    } catch (error) {
+      if (!failedWith(error, 'NOT_FOUND') || clock.monotonicMillis() > deadlineMillis) throw error
+    }
+    await clock.sleep(spreadingDelayMillis, signal)
   }
 }
 

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { memoryOf } from '../../src/aws/memory.ts'
 import { ownKeys } from '../../src/aws/tags.ts'
-import { AwsWorld, bootableModel, bootSector, Model } from '../support/aws-world.ts'
+import { AwsWorld, bootableModel, bootSector, faultsOf, Model } from '../support/aws-world.ts'
 
 const { signal } = new AbortController()
 const settings = { machine: { instanceType: 'm7i.large', subnet: 'subnet-1' } }
@@ -147,3 +147,52 @@ t.test(
     }
   },
 )
+
+t.test('what AWS has shown, and does not know at the next call, is asked for again', async t => {
+  const cases = [
+    { start: 'nothing', calls: { CreateVolume: 'InvalidSnapshot.NotFound' } },
+    {
+      start: 'image',
+      calls: {
+        RegisterImage: 'InvalidSnapshot.NotFound',
+        RunInstances: 'InvalidAMIID.NotFound',
+        DescribeInstances: 'InvalidInstanceID.NotFound',
+      },
+    },
+    {
+      start: 'root-swap',
+      calls: {
+        StopInstances: 'InvalidInstanceID.NotFound',
+        DetachVolume: 'InvalidVolume.NotFound',
+        AttachVolume: 'InvalidInstanceID.NotFound',
+        StartInstances: 'InvalidInstanceID.NotFound',
+      },
+    },
+  ]
+  for (const { start, calls } of cases) {
+    const model = bootableModel()
+    const world = await AwsWorld.start(model)
+    const helper = start === 'root-swap' ? { helperImage: world.sim.addStockImage('windows') } : {}
+    const held = { record: world.record(model.checkpoint(), { machine: { ...settings.machine, start, ...helper } }) }
+    for (const [call, code] of Object.entries(calls))
+      world.sim.faults.next(call, { kind: 'refuse', status: 400, code }, 3, call === 'DescribeInstances' ? 1 : 0)
+    const tools = world.tools()
+    await world.recoveries(tools).prepare(world.context(held, signal))
+    if (start === 'nothing') t.equal(world.sim.account.volumes.size, 2)
+    else t.strictSame(faultsOf(world, held.record), [], start)
+    await tools.close()
+    await world.close()
+  }
+})
+
+t.test('a volume that is being made keeps none of its machine waiting', async t => {
+  const model = bootableModel()
+  const world = await AwsWorld.start(model)
+  const held = { record: world.record(model.checkpoint(), { machine: { ...settings.machine, start: 'nothing' } }) }
+  const tools = world.tools()
+  await world.recoveries(tools).prepare(world.context(held, signal))
+  const { calls } = world.sim
+  t.equal(calls.lastIndexOf('CreateVolume') < calls.indexOf('DescribeVolumes'), true)
+  await tools.close()
+  await world.close()
+})
