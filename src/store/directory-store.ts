@@ -135,6 +135,8 @@ export class DirectoryStore implements WholeStore {
         await open.close()
       }
     } catch (error) {
+      if (hasCode(error, 'EISDIR'))
+        throw new Failure('NOT_FOUND', `there is no object "${key}"`, { key }, { cause: error })
       // What its disk cannot read is damage of this object: the others can be read, and nobody is to wait until it can.
       if (hasCode(error, 'EIO'))
         throw new Failure('OBJECT_CORRUPT', `the disk cannot read the object "${key}" (EIO)`, { key }, { cause: error })
@@ -237,16 +239,9 @@ async function readExactly(
   signal: AbortSignal,
   spare: Uint8Array | undefined,
 ): Promise<Uint8Array> {
-  const { size, isFile } = await open.stat().then(stats => ({ size: stats.size, isFile: stats.isFile() }))
-  if (!isFile) throw new Failure('NOT_FOUND', `there is no object "${key}"`, { key })
-  if (range.endBytes > size) {
-    throw new Failure('OBJECT_CORRUPT', `the object "${key}" is shorter than it should be`, {
-      key,
-      sizeBytes: size,
-      ...range,
-    })
-  }
   const sizeBytes = range.endBytes - range.startBytes
+  // A small range is read at once: whether the object holds it is asked only where too little comes.
+  if (sizeBytes === 0 || sizeBytes > pieceSizeBytes) await checkHolds(open, key, range)
   // Else a buffer of its own, never a slice of the pool, so that it can be handed to another thread.
   const target =
     spare !== undefined && spare.length >= sizeBytes ? spare.subarray(0, sizeBytes) : Buffer.allocUnsafeSlow(sizeBytes)
@@ -254,10 +249,25 @@ async function readExactly(
     signal.throwIfAborted()
     const piece = Math.min(pieceSizeBytes, target.length - at)
     const { bytesRead } = await open.read(target, at, piece, range.startBytes + at)
-    if (bytesRead === 0) throw new Failure('OBJECT_CORRUPT', `the object "${key}" was cut while it was read`, { key })
+    if (bytesRead === 0) {
+      await checkHolds(open, key, range)
+      throw new Failure('OBJECT_CORRUPT', `the object "${key}" was cut while it was read`, { key })
+    }
     at += bytesRead
   }
   return target
+}
+
+async function checkHolds(open: FileHandle, key: string, range: ByteRange): Promise<void> {
+  const stats = await open.stat()
+  if (!stats.isFile()) throw new Failure('NOT_FOUND', `there is no object "${key}"`, { key })
+  if (range.endBytes > stats.size) {
+    throw new Failure('OBJECT_CORRUPT', `the object "${key}" is shorter than it should be`, {
+      key,
+      sizeBytes: stats.size,
+      ...range,
+    })
+  }
 }
 
 function hasCode(error: unknown, code: string): boolean {

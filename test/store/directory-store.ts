@@ -161,6 +161,27 @@ t.test('an abort in the middle of a create leaves nothing', async t => {
   t.strictSame(await fs.readdir(path.join(directory, 'staging')), [])
 })
 
+t.test('a small range is read without another question, but where too little comes', async t => {
+  let statCount = 0
+  const open: FileCalls['open'] = async (...asked) => {
+    const handle = await realFileCalls.open(...asked)
+    const stat = handle.stat.bind(handle)
+    handle.stat = ((...of: Parameters<typeof stat>) => {
+      statCount++
+      return stat(...of)
+    }) as typeof handle.stat
+    return handle
+  }
+  const store = await DirectoryStore.open(path.join(t.testdir(), 'store'), { ...realFileCalls, open })
+  await store.create('d/key', Buffer.from('0123456789'), signal)
+  statCount = 0
+  const read = (endBytes: number) => store.readRange('d/key', { startBytes: 4, endBytes }, signal)
+  t.equal(String(await read(8)), '4567')
+  t.equal(statCount, 0)
+  await failsWith(t, 'OBJECT_CORRUPT', read(11), 'past the end')
+  t.equal(statCount, 1)
+})
+
 t.test('an object may not be a directory of another', async t => {
   const store = await DirectoryStore.open(t.testdir())
   await store.create('a/b', Buffer.from('x'), signal)
