@@ -265,6 +265,8 @@ function checkSubnet(
     fault(`the subnet ${subnet.SubnetId} is in ${subnet.AvailabilityZone}, not in ${availabilityZone}`)
   if (privateIp !== undefined && !isInside(privateIp, subnet.CidrBlock ?? ''))
     fault(`${privateIp} is not an address of the subnet's ${subnet.CidrBlock}`)
+  else if (privateIp !== undefined && isReserved(privateIp, subnet.CidrBlock ?? ''))
+    fault(`${privateIp} is reserved: AWS keeps the first four addresses of ${subnet.CidrBlock}, and the last`)
 }
 
 function checkHelper(image: Image | undefined, machine: MachineSettings, fault: (sentence: string) => void): void {
@@ -276,6 +278,13 @@ export function isInside(address: string, cidr: string): boolean {
   const [network = '', bits = '32'] = cidr.split('/')
   const span = 2 ** (32 - Number(bits))
   return Math.floor(asNumber(address) / span) === Math.floor(asNumber(network) / span)
+}
+
+/** AWS keeps the first four addresses of a subnet, and the last. */
+function isReserved(address: string, cidr: string): boolean {
+  const span = 2 ** (32 - Number(cidr.split('/')[1] ?? '32'))
+  const place = asNumber(address) % span // a network begins at a multiple of its size
+  return place < 4 || place === span - 1
 }
 
 function asNumber(address: string): number {

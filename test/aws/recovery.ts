@@ -152,6 +152,8 @@ t.test('what does not exist, or does not fit, is found before anything is create
   await refused({ securityGroups: ['sg-other'] }, /sg-other is of vpc-2, the subnet of vpc-1/)
   await refused({ key: 'nobody' }, /no key pair "nobody"/)
   await refused({ privateIp: '10.0.9.1' }, /10\.0\.9\.1 is not an address of the subnet's 10\.0\.0\.0\/24/)
+  await refused({ privateIp: '10.0.0.3' }, /10\.0\.0\.3 is reserved/)
+  await refused({ privateIp: '10.0.0.255' }, /10\.0\.0\.255 is reserved/)
   await refused({ start: 'root-swap', helperImage: 'ami-00000000000000099' }, /no image ami-00000000000000099/)
   const volumeRefused = (volumes: Json, words: RegExp) =>
     t.rejects(plan({ machine, volumes }), { code: 'REQUEST_INVALID', message: words })
