@@ -84,7 +84,7 @@ export class BlockRequests {
 }
 
 function placeOf(snapshot: string, index: number): string {
-  return `/snapshots/${snapshot}/blocks/${index}`
+  return ['', 'snapshots', snapshot, 'blocks', index].join('/')
 }
 
 function commandOf({ snapshot, index, bytes, digest }: Block): PutSnapshotBlockCommand {

@@ -313,7 +313,7 @@ export const vraSchema = z.strictObject({
       ).default(false),
       scratchDirectory: described(
         file(),
-        'What is written to them, of recoveries that name no directory; <dataDirectory>/live by default.',
+        'What is written to them, of recoveries that name no directory; <dataDirectory>/live by default. Spools, which only make reads faster, lie in <dataDirectory>/scratch.',
         './vra-data/live',
       ).optional(),
       scratchSizeBytesMax: described(

@@ -145,7 +145,7 @@ export function recoveryInWords(recovery: RecoveryFacts, nowMicros: number): str
   return `${kind} ${id} to ${target}${at}, ${recoveryStateInWords(recovery, nowMicros)}${why}`
 }
 
-/** "preparing 43 %, 3 min 20 s left", "ready for 12 min, rolled back in 48 min" */
+/** "preparing 43 %, 3 min 20 s left", "ready 12 min ago, will be rolled back in 48 min unless you say otherwise", "being checked, ready 12 s ago" */
 export function recoveryStateInWords(recovery: RecoveryFacts, nowMicros: number): string {
   const { state, doneBytes, totalBytes, etaMillis, readyAtMicros, policyAtMicros, commitPolicy } = recovery
   if (state === 'preparing' && totalBytes > 0) {
@@ -153,12 +153,13 @@ export function recoveryStateInWords(recovery: RecoveryFacts, nowMicros: number)
     return `${state} ${Math.floor((100 * doneBytes) / totalBytes)} %${eta}`
   }
   if (state !== 'ready' || readyAtMicros === undefined) return state
-  const since = durationInWords(Math.max(0, nowMicros - readyAtMicros) / 1000)
-  if (policyAtMicros === undefined) return `ready for ${since}`
-  const end = commitPolicy.kind === 'commit' ? 'committed' : 'rolled back'
+  const ready = `ready ${agoInWords(readyAtMicros, nowMicros)}`
+  if (recovery.drill !== undefined) return recovery.drill.outcome === undefined ? `being checked, ${ready}` : ready
+  if (policyAtMicros === undefined) return ready
+  const end = recovery.kind === 'test' ? 'stopped' : commitPolicy.kind === 'commit' ? 'committed' : 'rolled back'
   const putOff = recovery.isPolicyPutOff === true ? ' (the VRA was not running when its time came: it is put off)' : ''
   const wait = durationInWords(Math.max(0, policyAtMicros - nowMicros) / 1000)
-  return `ready for ${since}, ${end} in ${wait} unless you say otherwise${putOff}`
+  return `${ready}, will be ${end} in ${wait} unless you say otherwise${putOff}`
 }
 
 const outcomeWords: Readonly<Record<DrillOutcome, string>> = {

@@ -70,11 +70,19 @@ t.test('the status page and the words say what goes on, and what can be done', a
     ...{ state: 'ready', readyAtMicros: nowMicros - 60e6, policyAtMicros: nowMicros + 120e6 },
     commitPolicy: { kind: 'rollback', afterMillis: 180_000 },
   }
-  t.match(recoveryInWords(waiting, nowMicros), /ready for 1 min, rolled back in 2 min unless you say otherwise$/)
+  t.match(
+    recoveryInWords(waiting, nowMicros),
+    /ready 1 min ago, will be rolled back in 2 min unless you say otherwise$/,
+  )
   t.match(
     recoveryInWords({ ...waiting, isPolicyPutOff: true }, nowMicros),
     /rolled back in 2 min unless you say otherwise \(the VRA was not running/,
   )
+  t.match(recoveryInWords({ ...waiting, kind: 'test' }, nowMicros), /will be stopped in 2 min/)
+  const ofCheck = { outcome: undefined, exitStatus: undefined, output: undefined, checkMillis: undefined }
+  const drill = { by: 'person', check: 'fsck', checkedBy: 'client', ...ofCheck } as const
+  const drilled: RecoveryFacts = { ...waiting, kind: 'test', drill }
+  t.match(recoveryInWords(drilled, nowMicros), /^drill r-1 to .*, being checked, ready 1 min ago$/)
   t.match(nextInWords(waiting), /commit r-1/)
   t.match(nextInWords({ ...waiting, kind: 'test' }), /recover stop r-1/)
   t.equal(nextInWords({ ...waiting, state: 'removing' }), undefined)
