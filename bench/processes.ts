@@ -42,6 +42,12 @@ export function rssMaxBytesOf(processId: number): number {
   return Number(match?.[1] ?? 0) * 1024
 }
 
+/** What a process has resident now. */
+export function rssBytesOf(processId: number): number {
+  const match = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${processId}/status`, 'utf8'))
+  return Number(match?.[1] ?? 0) * 1024
+}
+
 /** From here on rssMaxBytesOf counts anew (Linux: proc(5), clear_refs). */
 export function resetRssMax(processId: number): void {
   writeFileSync(`/proc/${processId}/clear_refs`, '5')

@@ -12,7 +12,7 @@ import { openStore } from '../src/store/store.ts'
 import { atMost, type Aim, type Bench, type BenchContext, type ResultTable } from './bench.ts'
 import { failing, layCopies, layFirstVolume, nameOf } from './scale-volumes.ts'
 import { HistoryModel, kinds, perGiB, type Written } from './history-model.ts'
-import { rssMaxBytesOf, sendTo, VraProcess } from './processes.ts'
+import { rssBytesOf, rssMaxBytesOf, sendTo, VraProcess } from './processes.ts'
 
 // A month of history of many terabytes, without its bytes: what it costs to keep (puts, bytes written again, bytes a recovery reads), and what it costs to
 // hold (start, memory, time to open an image). Manifests are real and are read by the real daemon; packs and segments are only named (scale-volumes.ts).
@@ -167,6 +167,11 @@ interface Held {
   readonly readySeconds: number
   /** Of one after a kill. */
   readonly killedReadySeconds: number
+  /** At the moment that it was ready, after a kill. */
+  readonly rssReadyBytes: number
+  /** Once it has been left alone for 20 s. */
+  readonly rssRestBytes: number
+  /** The most from its start until then. */
   readonly rssBytes: number
 }
 
@@ -205,8 +210,10 @@ async function holding(
     await vra.kill()
     await vra.start()
     const killedReadySeconds = vra.readyMillis / 1000
+    const rssReadyBytes = rssBytesOf(vra.processId)
     await delay(20_000)
-    held.push({ volumeCount, readySeconds, killedReadySeconds, rssBytes: rssMaxBytesOf(vra.processId) })
+    const [rssRestBytes, rssBytes] = [rssBytesOf(vra.processId), rssMaxBytesOf(vra.processId)]
+    held.push({ volumeCount, readySeconds, killedReadySeconds, rssReadyBytes, rssRestBytes, rssBytes })
     if (count !== counts.at(-1)) await vra.stop()
   }
   const listMillis = await millisOf(() =>
@@ -234,6 +241,8 @@ async function holding(
         { name: 'read, ready s', digits: 2 },
         { name: 'adopted, ready s', digits: 2 },
         { name: 'first list s', digits: 2 },
+        { name: 'RSS ready MiB', digits: 0 },
+        { name: 'RSS at rest MiB', digits: 0 },
         { name: 'RSS max MiB', digits: 0 },
         { name: 'manifest MiB each', digits: 2 },
         { name: 'list 1,000 ms', digits: 1 },
@@ -248,6 +257,8 @@ async function holding(
           each === held[0] ? firstReadySeconds : undefined,
           each === most ? adopted.readySeconds : undefined,
           each === most ? adopted.firstListSeconds : undefined,
+          each.rssReadyBytes / MiB,
+          each.rssRestBytes / MiB,
           each.rssBytes / MiB,
           undefined,
           undefined,
@@ -261,6 +272,8 @@ async function holding(
           undefined,
           (adopted.readySeconds * volumeCountAim) / most.volumeCount,
           undefined,
+          reckoned(each => each.rssReadyBytes) / MiB,
+          reckoned(each => each.rssRestBytes) / MiB,
           rssBytes / MiB,
           manifestSizeBytes / MiB,
           listMillis,
@@ -270,6 +283,7 @@ async function holding(
       ],
       notes: [
         'Ready: after a stop; killed: after a kill -9; read: with one volume, where the daemon has nothing beside the store; adopted: by another appliance on an empty disk, which reads the histories beside serving.',
+        'RSS of a start after a kill: when it was ready, when it had been left alone for 20 s, and the most until then, which the questions after its readiness are part of.',
         'First list: of a volume whose history was not read yet.',
         'The last line is reckoned: each volume more costs what the last of the sample did. Times to list and to open are of the sample. --full holds all of them (29 GB).',
         'Of the volumes one is the history model, the others are its objects, and what a daemon left beside them, with another id and name.',

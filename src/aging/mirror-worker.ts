@@ -58,6 +58,8 @@ import { openedOf, VpgOpening } from './vpg-opening.ts'
 const segmentSlackBytes = 2 * frameSizeBytesMax + 2 * MiB
 /** A loop that finds nothing to do looks again after this, or when the log goes on. */
 const idleMillis = 500
+/** So many VPGs are looked at before others have their turn in the thread. */
+const vpgsPerTurn = 64
 /** A VPG that the store does not know is looked for again at this pace, or that of the garbage's grace period if that is longer. */
 const strangersLookMillis = 10_000
 /** When nothing is to be verified, that is looked for again after this. */
@@ -100,6 +102,9 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   readonly #closing = new AbortController()
   readonly #vpgs = new Map<VpgId, VpgAging>()
   readonly #loops = new Set<Promise<void>>()
+  /** VPGs with steps under way, of each kind. */
+  readonly #sealing = new Set<VpgAging>()
+  readonly #merging = new Set<VpgAging>()
   readonly #tailPermit = new Permits(1)
   /** Undefined until the store has answered. */
   #tools: AgingTools | undefined
@@ -110,7 +115,6 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   #strangers: Strangers | undefined
   #scrub: Scrub | undefined
   #locks: Locks | undefined
-  #started = false
   /** VPGs that the store does not give, of which nothing is taken while the log is under pressure. */
   readonly #intakeStopped = new Set<VpgId>()
   /** How far the log was said to be durable last. */
@@ -216,8 +220,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       await this.#opening?.done
       this.#openTail(durable)
       await this.readTail()
-      this.#started = true
-      for (const vpg of this.#vpgs.values()) this.#runVpg(vpg)
+      this.#run(() => this.#stepsLoop())
       this.#run(() => this.#strangersLoop())
       this.#run(() => this.#scrubLoop())
       this.#run(() => this.#takeoversLoop())
@@ -265,7 +268,6 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     const vpg = VpgAging.awake(tools, commits, [])
     const created = vpg.createFirst().then(() => {
       this.#vpgs.set(definition.id, vpg)
-      if (this.#started) this.#runVpg(vpg)
     })
     const undo = (): Promise<void> => vpg.delete(this.#clock.timestampMicros(), { isForced: false })
     await this.#bounded(created, undo)
@@ -588,7 +590,6 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   #join(vpg: VpgAging): void {
     this.#tail?.join(vpg)
     this.#vpgs.set(vpg.vpg, vpg)
-    if (this.#started) this.#runVpg(vpg)
   }
 
   async #catchUpLoop(): Promise<void> {
@@ -673,9 +674,29 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     }
   }
 
-  #runVpg(vpg: VpgAging): void {
-    this.#run(() => this.#stepLoop(vpg, () => vpg.sealStep(this.#fileInTheWayOf(vpg))))
-    this.#run(() => this.#stepLoop(vpg, () => this.#mergeStep(vpg)))
+  /** Looks again and again what is due of which VPG: one timer for all, for there may be very many that have nothing to do. */
+  async #stepsLoop(): Promise<void> {
+    for (;;) {
+      let count = 0
+      for (const vpg of [...this.#vpgs.values()]) {
+        if (++count % vpgsPerTurn === 0) await new Promise(resolve => setImmediate(resolve))
+        this.#runSteps(vpg, this.#sealing, () => vpg.sealStep(this.#fileInTheWayOf(vpg)))
+        this.#runSteps(vpg, this.#merging, () => this.#mergeStep(vpg))
+      }
+      await this.#clock.sleep(idleMillis * (0.5 + Math.random()), this.#closing.signal)
+    }
+  }
+
+  /** As long as there is something to do; those of a VPG that are under way go on. */
+  #runSteps(vpg: VpgAging, underWay: Set<VpgAging>, step: () => Promise<boolean>): void {
+    const mayGoOn = (): boolean => !vpg.isGone && vpg.writer.halted === undefined
+    if (underWay.has(vpg) || !mayGoOn()) return
+    underWay.add(vpg)
+    this.#run(async () => {
+      while (mayGoOn() && (await this.#ofOne(vpg, step)));
+      vpg.tellNote()
+      underWay.delete(vpg)
+    })
   }
 
   async #mergeStep(vpg: VpgAging): Promise<boolean> {
@@ -690,16 +711,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     return worked
   }
 
-  /** A failure of one VPG has been told where it happened, and ends at that VPG. */
-  async #stepLoop(vpg: VpgAging, step: () => Promise<boolean>): Promise<void> {
-    while (!vpg.isGone && vpg.writer.halted === undefined) {
-      if (await this.#ofOne(vpg, step)) continue
-      vpg.tellNote()
-      await this.#clock.sleep(idleMillis * (0.5 + Math.random()), this.#closing.signal)
-    }
-  }
-
-  /** False where the step fails as one VPG may. */
+  /** False where the step fails as one VPG may: that has been told where it happened, and ends at that VPG. */
   async #ofOne(vpg: VpgAging, step: () => Promise<boolean>): Promise<boolean> {
     try {
       return await step()
