@@ -48,6 +48,8 @@ export interface Exclusive {
 
 /** Whose commits the writer makes. */
 export interface Owner extends Sleeper {
+  /** Its contents were never read but for the root. */
+  readonly isUnread: boolean
   /** The contents were read; `folded` are the retained checkpoints that deltas hold. Nothing was changed since. */
   woken(folded: readonly Checkpoint[]): void
 }
@@ -214,7 +216,8 @@ export class VpgWriter {
       if (!(error instanceof Failure) || error.reaction !== 'quarantine') throw error
       if (this.#mergingHalted === undefined) {
         this.#mergingHalted = error
-        this.#tellDamage(error, 'is not merged any further')
+        const listed = this.#owner.isUnread ? ' or, but for the newest, listed' : ''
+        this.#tellDamage(error, `is not merged any further, and none of its checkpoints can be recovered${listed},`)
       }
       throw new Failure('BUSY', error.message, error.details, { cause: error })
     })

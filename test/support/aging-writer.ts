@@ -23,7 +23,7 @@ export async function openWriter(directory: string) {
     answers: new StoreAnswers(clock),
   } as unknown as AgingTools
   const commits = await VpgCommits.create({ store, clock, applianceId: config.applianceId }, definition, signal)
-  const owner = { awakeSizeBytes: 0, sleep: () => false, woken: () => undefined }
+  const owner = { isUnread: false, awakeSizeBytes: 0, sleep: () => false, woken: () => undefined }
   const writer = new VpgWriter(tools, commits, { folded: [] }, owner)
   await writer.exclusively(turn => turn.commitManifest({ contents: turn.contents }))
   return { tools, writer, store, clock, config }
