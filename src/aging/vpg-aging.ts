@@ -33,7 +33,7 @@ import {
 } from '../timeline/recovery.ts'
 import { isGoneAt } from '../timeline/removed-volumes.ts'
 import { isPinOfRecord, withStandby, type StandbyRecord } from '../timeline/standby.ts'
-import type { Hole } from '../timeline/state.ts'
+import type { Hole, StreamRange } from '../timeline/state.ts'
 import { storeUseOf } from '../timeline/store-use.ts'
 import { collectGarbage, dropFormerProcess, garbageAgesOf, moveEdge, removeDeleted } from './housekeeping.ts'
 import { keepJournalLimit, mergeHistory } from './merge-history.ts'
@@ -796,9 +796,32 @@ export class VpgAging implements Owner {
 
   #requireOffered(contents: VpgContents, checkpoint: Checkpoint): void {
     this.requireRetained(contents, checkpoint.ordinal)
-    if (this.hasReadUpTo(checkpoint.vector)) return
-    const sentence = 'the log does not reach up to this checkpoint'
-    throw new Failure('CHECKPOINT_MISSING', sentence, { vpg: this.vpg, ordinal: checkpoint.ordinal })
+    const refuse = (sentence: string): never => {
+      throw new Failure('CHECKPOINT_MISSING', sentence, { vpg: this.vpg, ordinal: checkpoint.ordinal })
+    }
+    if (!this.hasReadUpTo(checkpoint.vector)) refuse('the log does not reach up to this checkpoint')
+    if (!this.#isThere(contents, checkpoint)) refuse('it was lost with the appliance that had it in its log')
+  }
+
+  /**
+   * That its streams have gone on says nothing of a checkpoint that is not committed: a former appliance may have had it in its log, and a stream that is begun
+   * anew is past it in its first record.
+   */
+  #isThere({ state, recent }: VpgContents, { ordinal, vector }: Checkpoint): boolean {
+    if (ordinal <= (recent.at(-1)?.ordinal ?? lastDeltaEnd(state))) return true
+    const isIn = (range: StreamRange, { stream, generation, sequence: at }: StreamPosition): boolean =>
+      range.stream === stream &&
+      range.generation === generation &&
+      range.firstSequence <= at &&
+      at <= range.lastSequence
+    const isUnsealed = (marker: StreamPosition): boolean => {
+      for (let index = this.#unsealed.count - 1; index >= 0; index--)
+        if (isIn(this.#unsealed.at(index).header, marker)) return true
+      return false
+    }
+    return vector.every(
+      marker => state.segments.some(({ ranges }) => ranges.some(range => isIn(range, marker))) || isUnsealed(marker),
+    )
   }
 
   /** What became complete after an open delta had gone past its first marker cannot be told from what came later. */

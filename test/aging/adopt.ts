@@ -71,6 +71,11 @@ t.test('the former owner’s disk, adopted again, replays nothing past the end o
   for (const stream of [1, 2] as const) model.openGeneration(stream)
   model.write(1, 2)
   model.write(2, 2)
+  await t.rejects(
+    model.open(lost),
+    { code: 'CHECKPOINT_MISSING', message: /lost with the appliance/ },
+    'that the streams are past it now says nothing of it',
+  )
   const next = model.checkpoint()
   await model.age()
   await model.worker.seal({ vpg: model.vpg })
