@@ -37,12 +37,18 @@ export class SimulatedDisk {
   /** What does not block takes up to so long. */
   delayMillisMax = 2
   operationCount = 0
+  /** Calls that were refused, for want of room or by an error of the medium. */
+  refusalCount = 0
+  /** Power cuts so far. */
+  cutCount = 0
   /** Told before an operation changes anything: may kill the process that asks for it. */
   onOperation: () => void = () => undefined
   readonly #world: World
   #names = new Map<string, Inode>()
   #syncedNames = new Map<string, Inode>()
   #changes: NameChange<Inode>[] = []
+  /** They are as the names in them, but for a power cut, which does not take them away. */
+  readonly #directories = new Set<string>()
 
   constructor(world: World) {
     this.#world = world
@@ -51,6 +57,7 @@ export class SimulatedDisk {
   /** What was not synced is there or not, sector by sector and name by name, as chance has it. */
   losePower(): void {
     const { random } = this.#world
+    this.cutCount++
     const names = new Map(this.#syncedNames)
     for (const change of this.#changes) if (random.chance(0.5)) applyChange(names, change)
     this.#changes = []
@@ -131,7 +138,7 @@ export class SimulatedDisk {
         if (mode === 'create') {
           operate()
           if (this.#names.has(file)) throw systemError('EEXIST', file)
-          if (this.isFull) throw systemError('ENOSPC', file)
+          if (this.isFull) throw this.#refused('ENOSPC', file)
           this.#change({ type: 'put', name: file, inode: emptyInode() })
         }
         return this.#file(life, this.#inode(file), alive, operate)
@@ -143,7 +150,10 @@ export class SimulatedDisk {
           .map(name => path.basename(name))
           .sort()
       },
-      makeDirectory: alive,
+      makeDirectory: directory => {
+        alive()
+        for (let at = directory; at !== '/'; at = path.dirname(at)) this.#directories.add(at)
+      },
       rename: (from, to) => {
         operate()
         this.#inode(from)
@@ -162,14 +172,17 @@ export class SimulatedDisk {
       },
       exists: file => {
         alive()
-        return this.#names.has(file)
+        return this.#names.has(file) || this.#directories.has(file)
       },
       syncDirectory: directory => {
         operate()
         if (this.ignoresSync) return
         const isThere = (name: string): boolean => path.dirname(name) === directory
         this.#changes = this.#changes.filter(change => {
-          const isSynced = isThere(change.type === 'rename' ? change.to : change.name)
+          const isSynced =
+            change.type === 'remove' && change.withDirectory !== undefined
+              ? isThere(change.withDirectory)
+              : isThere(change.type === 'rename' ? change.to : change.name)
           if (isSynced) applyChange(this.#syncedNames, change)
           return !isSynced
         })
@@ -204,6 +217,25 @@ export class SimulatedDisk {
     }
   }
 
+  /** All files below the directory; durable as Disk's calls are, when the directory above it is synced. */
+  removeTree(life: Life, directory: string): void {
+    for (const at of [...this.#directories])
+      if (at === directory || at.startsWith(`${directory}/`)) this.#directories.delete(at)
+    for (const name of [...this.#names.keys()]) {
+      if (!name.startsWith(`${directory}/`)) continue
+      if (!life.isAlive) throw new Killed(`${life.name} was killed`)
+      this.operationCount++
+      this.onOperation()
+      if (!life.isAlive) throw new Killed(`${life.name} was killed`)
+      this.#change({ type: 'remove', name, withDirectory: directory })
+    }
+  }
+
+  #refused(code: string, what: string): Error {
+    this.refusalCount++
+    return systemError(code, what)
+  }
+
   #file(life: Life, inode: Inode, alive: () => void, operate: () => void): DiskFile {
     return {
       read: (target, offsetBytes) => {
@@ -224,11 +256,11 @@ export class SimulatedDisk {
           throw error
         }
         for (const piece of pieces) {
-          if (this.isFull && this.#world.random.chance(0.5)) throw systemError('ENOSPC', 'write')
+          if (this.isFull && this.#world.random.chance(0.5)) throw this.#refused('ENOSPC', 'write')
           this.#write(inode, piece, at)
           at += piece.length
         }
-        if (this.isFull) throw systemError('ENOSPC', 'write')
+        if (this.isFull) throw this.#refused('ENOSPC', 'write')
       },
       sync: () => {
         operate()
@@ -236,7 +268,7 @@ export class SimulatedDisk {
           this.failsNextSync = false
           inode.hasLost = true
           inode.unsynced.clear() // clean for the kernel, and nowhere on the medium
-          throw systemError('EIO', 'fdatasync')
+          throw this.#refused('EIO', 'fdatasync')
         }
         if (this.ignoresSync) return
         if (inode.hasLost) for (const sector of inode.unsynced) copySector(inode.pages, inode.syncedPages, sector)

@@ -144,6 +144,9 @@ export class Faults {
         if (tagged.length > 0) world.background(vra.untag(world.pick(tagged)))
         return
       }
+      case 'the thread of live disks dies':
+        vra.recoveries.killThread()
+        return
       case 'the store is down':
         vra.store.isDown = true
         later(100, 30_000, () => (vra.store.isDown = false))
@@ -331,6 +334,7 @@ const vraFaults = [
   'the VRA loses its power',
   'the VRA loses its power',
   'the VRA stops',
+  'the thread of live disks dies',
   'the VRA starts while the store is away',
   "the VRA's index is lost",
   'another appliance takes over',

@@ -9,6 +9,7 @@ import { Network } from './network.ts'
 import { SimulatedPeers } from './peers.ts'
 import { paceOf, siteSettings, vraSettings, type Pace } from './settings.ts'
 import { saidDurable, SimulatedVra, type VraMutations } from './vra.ts'
+import type { Sectors } from './volume.ts'
 import { World } from './world.ts'
 
 // One history: protected sites, the links between them and to a recovery site, that site, and its object store, whose settings and
@@ -24,7 +25,9 @@ import { World } from './world.ts'
 // 6. What has rotted in the log is never in an image: its checkpoints are refused, then withdrawn, and later ones are back by themselves.
 // 7. The index of every start has each checkpoint that is retained and none that has left, whatever it was filled from: notes of the run before, with a
 //    store that answers then, or later, or nothing.
-// 8. Within a bounded time after the last fault there is a checkpoint of what the disks hold, of all volumes.
+// 8. A checkpoint that is recovered stays as long as that lasts; its disks hold what the protected ones held, and what was written to them since, in every
+//    process; when it is stopped nothing of it is left, and when it was committed the whole disks.
+// 9. Within a bounded time after the last fault there is a checkpoint of what the disks hold, of all volumes.
 
 export interface Mutations extends VraMutations, AgentMutations, CheckMutations {}
 
@@ -84,6 +87,8 @@ const repairMillisMax = healMillisMax + repairMillisBetweenMax
 const readMillisMax = 300_000
 /** Of those that are there at the end, so many are read. */
 const readCountMax = 3
+/** Of the histories, those in which checkpoints are recovered. */
+const recoveredShare = 0.35
 
 class History {
   readonly #world: World
@@ -103,7 +108,13 @@ class History {
     const [network, peers] = [new Network(world), new SimulatedPeers(world)]
     const sites = siteSettings(world, peers, this.#pace)
     this.#agents = sites.map(site => new SimulatedAgent(world, network, site, this.#mutations))
-    this.#vra = new SimulatedVra(world, network, vraSettings(world, sites, this.#pace), this.#mutations)
+    this.#vra = new SimulatedVra(
+      world,
+      network,
+      vraSettings(world, sites, this.#pace),
+      this.#mutations,
+      (volumes, ordinal) => this.#checkImage(volumes, ordinal),
+    )
     network.onServerFrame = (frame, to, from) => {
       const message = saidDurable(frame)
       const agent = this.#agents.find(({ host }) => host === to)
@@ -120,6 +131,7 @@ class History {
     for (const agent of this.#agents) agent.start()
     this.#faults.begin(isLong ? hourMillis : 3_000)
     this.#readNowAndThen()
+    if (world.random.chance(recoveredShare)) this.#recoverNowAndThen()
     await world.run(durationMillis)
     await this.#heal()
     this.#checkRecords()
@@ -128,6 +140,7 @@ class History {
     this.#vra.start()
     await world.run(world.nowMillis + readMillisMax, () => this.#vra.isRunning)
     this.#checkRecords()
+    this.#vra.recoveries.checkDisk(this.#vra.disk)
     await this.#readAtEnd()
     await this.#compareIndexes()
     return this.#outcome()
@@ -179,6 +192,18 @@ class History {
     world.after(world.delay(500, this.#pace.isLong ? hourMillis : 20_000), () => {
       world.background(read())
       this.#readNowAndThen()
+    })
+  }
+
+  /** Some checkpoint, most often the one that is the next to leave. */
+  #recoverNowAndThen(): void {
+    const [world, vra] = [this.#world, this.#vra]
+    const isLater = this.#pace.isLong ? hourMillis : 15_000
+    world.after(world.delay(1_000, isLater), () => {
+      const retained = vra.retained().filter(ordinal => vra.isOffered(ordinal))
+      if (retained.length > 0)
+        world.background(vra.recover(world.random.chance(0.6) ? retained[0]! : world.pick(retained)))
+      this.#recoverNowAndThen()
     })
   }
 
@@ -234,7 +259,10 @@ class History {
   }
 
   async #readCheckpoint(ordinal: Ordinal): Promise<void> {
-    const volumes = await this.#vra.readCheckpoint(ordinal)
+    this.#checkImage(await this.#vra.readCheckpoint(ordinal), ordinal)
+  }
+
+  #checkImage(volumes: ReadonlyMap<number, Sectors>, ordinal: Ordinal): void {
     const difference = imageDifference(volumes, ordinal, this.#agents)
     if (difference !== undefined)
       throw new Error(`the image of checkpoint ${ordinal} is not what the disks were: ${difference}`)
@@ -282,6 +310,9 @@ class History {
           `${JSON.stringify(agents.map(agent => agent.status()))}; the VRA says: ${vra.whyNoCheckpoints()}; ` +
           (vra.isAlone ? '' : 'a former appliance goes on'),
       )
+    vra.recoveries.end()
+    await world.run(world.nowMillis + healMillisMax, () => vra.recoveries.isDone)
+    if (!vra.recoveries.isDone) throw new Error(`recoveries do not end: ${vra.recoveries.inWords()}`)
   }
 
   #isHealed(stoppedMillis: number): boolean {

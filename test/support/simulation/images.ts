@@ -16,18 +16,13 @@ const cacheSizeBytes = 2 * MiB
 /** What the thread that reads images does, without a thread: the images are the real ones, over the simulated store and log. */
 export class SimulatedImages implements Pick<Exports, 'openThread'> {
   readonly #life: Life
-  readonly #store: ObjectStore
-  readonly #disk: Disk
-  readonly #directory: string
   readonly #hashed = new Map<string, Image>()
   readonly #over = new AbortController()
-  #reader: LogReader | undefined
+  readonly #tools: ImageTools
 
   constructor(life: Life, store: ObjectStore, disk: Disk, directory: string) {
     this.#life = life
-    this.#store = store
-    this.#disk = disk
-    this.#directory = directory
+    this.#tools = imageTools(store, disk, directory)
   }
 
   openThread(): Promise<ImageThread> {
@@ -55,17 +50,7 @@ export class SimulatedImages implements Pick<Exports, 'openThread'> {
   }
 
   #open(plan: ImagePlan): Promise<Image> {
-    const tools: ImageTools = {
-      store: this.#store,
-      openSegment: segment => openSegment(this.#store, segment),
-      openTail: records => {
-        this.#reader ??= new LogReader({ disk: this.#disk, directory: this.#directory })
-        return tailSource('the commit log', records, this.#reader)
-      },
-      cacheSizeBytes,
-      regionSizeBytes,
-    }
-    return openImage(plan, tools, this.#over.signal)
+    return openImage(plan, this.#tools, this.#over.signal)
   }
 
   async #call(name: string, { id, plan, ...run }: BlockRun & { id: string; plan: ImagePlan }): Promise<unknown> {
@@ -76,5 +61,20 @@ export class SimulatedImages implements Pick<Exports, 'openThread'> {
     const image = this.#hashed.get(id)
     if (image === undefined) throw new Failure('NOT_FOUND', `no image is open under the id ${id}`)
     return await hashBlocks(image, run, this.#over.signal)
+  }
+}
+
+/** Over the store, and the log in the directory. */
+export function imageTools(store: ObjectStore, disk: Disk, directory: string): ImageTools {
+  let reader: LogReader | undefined
+  return {
+    store,
+    openSegment: segment => openSegment(store, segment),
+    openTail: records => {
+      reader ??= new LogReader({ disk, directory })
+      return tailSource('the commit log', records, reader)
+    },
+    cacheSizeBytes,
+    regionSizeBytes,
   }
 }

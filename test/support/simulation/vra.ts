@@ -45,6 +45,7 @@ import { SimulatedIndexFile, type SimulatedCatalog } from './index-file.ts'
 import { SimulatedJournal } from './journal.ts'
 import type { SimulatedAgent } from './agent.ts'
 import type { Network } from './network.ts'
+import { SimulatedRecoveries, type RecoveryMutations, type RunningRecoveries } from './recoveries.ts'
 import { SimulatedStore } from './store.ts'
 import type { Sectors } from './volume.ts'
 import { Host, type Life, type World } from './world.ts'
@@ -71,7 +72,7 @@ export interface VraSettings {
 }
 
 /** Ways to break the VRA, for showing that it is noticed. */
-export interface VraMutations {
+export interface VraMutations extends RecoveryMutations {
   readonly acknowledgesBeforeSync?: boolean
   readonly diskIgnoresSync?: boolean
   readonly neverRepairs?: boolean
@@ -90,6 +91,7 @@ interface Running {
   readonly catalog: SimulatedCatalog
   readonly histories: Histories
   readonly stop: StopNotes
+  readonly recoveries: RunningRecoveries
   /** What the index and its notes hear of. */
   readonly handlers: AgingHandlers
 }
@@ -123,6 +125,7 @@ export class SimulatedVra {
   disk: SimulatedDisk
   #indexFile = new SimulatedIndexFile()
   readonly store: SimulatedStore
+  readonly recoveries: SimulatedRecoveries
   /** Checkpoints that were told of as complete. */
   readonly announced = new Map<Ordinal, Checkpoint>()
   lastComplete: Checkpoint | undefined
@@ -168,7 +171,13 @@ export class SimulatedVra {
   #startCount = 0
   #running: Running | undefined
 
-  constructor(world: World, network: Network, settings: VraSettings, mutations: VraMutations) {
+  constructor(
+    world: World,
+    network: Network,
+    settings: VraSettings,
+    mutations: VraMutations,
+    checkImage: (volumes: ReadonlyMap<number, Sectors>, ordinal: Ordinal) => void,
+  ) {
     this.#world = world
     this.#network = network
     this.#settings = settings
@@ -177,6 +186,8 @@ export class SimulatedVra {
     this.disk = this.#newDisk()
     this.store = new SimulatedStore(world)
     this.store.delayMillisMax = settings.storeDelayMillisMax
+    const hasRotted = (): boolean => this.#hasRotted
+    this.recoveries = new SimulatedRecoveries({ world, vpg, mutations, hasRotted, checkImage })
     this.#definition = { ...openedVpg().definition, ...settings.definition, id: vpg }
   }
 
@@ -331,7 +342,7 @@ export class SimulatedVra {
 
   #noteFormer<K extends keyof AgingNotices>(
     former: Former,
-    { ingest, worker, journal, life }: Running,
+    { ingest, worker, journal, life, recoveries }: Running,
     name: K,
     notice: AgingNotices[K],
   ): void {
@@ -353,6 +364,7 @@ export class SimulatedVra {
         this.#world.count('a former appliance stops by itself')
         if (this.#isAdopting) this.#archiveLog(former.running, former.disk)
         former.running = undefined
+        this.#world.background(recoveries.engine.forget(vpg))
         const stopped = ingest.close().then(async () => {
           await worker.close()
           this.#network.killed(life)
@@ -474,7 +486,21 @@ export class SimulatedVra {
       notTaken: error => world.fail(error),
     })
     const handlers = stop.watching(this.#indexing({ catalog, histories, entry }), error => world.fail(error))
-    const parts = { life, journal, ingest, worker, images, entry, table, catalog, histories, stop, handlers }
+    const recoveries = this.recoveries.open({ life, disk: this.disk, store, directory, aging: worker })
+    const parts = {
+      recoveries,
+      life,
+      journal,
+      ingest,
+      worker,
+      images,
+      entry,
+      table,
+      catalog,
+      histories,
+      stop,
+      handlers,
+    }
     running = this.#running = parts
     if (this.#hasRotted && this.#mutations.neverRepairs !== true) this.#repair(running)
     ingest.offloaded(vpg, opened.offloaded)
@@ -483,7 +509,15 @@ export class SimulatedVra {
       world.count('a start without the store')
       const without = running
       world.background(storeOpened.told.then(vpgs => this.#takeStore(without, vpgs)))
-    } else await worker.start({ durable: journal.durable() })
+    } else {
+      await worker.start({ durable: journal.durable() })
+      this.#serveRecoveries(running, opened)
+    }
+  }
+
+  #serveRecoveries(running: Running, opened: OpenedVpg): void {
+    if (running !== this.#running || !running.life.isAlive) return
+    this.recoveries.serve(running.recoveries, opened.recoveries, () => running.entry.definition)
   }
 
   /** The store has answered a VRA that was started without it. */
@@ -512,6 +546,7 @@ export class SimulatedVra {
       this.#checkIndex(new Set(catalog.ordinals(vpg)), opened)
     }
     await worker.start({ durable: journal.durable() })
+    if (vpgs[0] !== undefined) this.#serveRecoveries(running, vpgs[0])
   }
 
   /** As agingHandlers of the daemon. */
@@ -650,6 +685,9 @@ export class SimulatedVra {
         const { edge, kept } = notice as AgingNotices['historyEdgeMoved']
         this.#edge = edge
         for (const ordinal of kept) this.#keptBelowEdge.add(ordinal)
+        for (const ordinal of this.announced.keys())
+          if (ordinal < edge && !kept.includes(ordinal) && this.#isHeld(ordinal))
+            throw new Error(`the checkpoint ${ordinal} has left the history: it is lost for the recovery that holds it`)
         return
       }
       case 'checkpointsThinned':
@@ -727,10 +765,16 @@ export class SimulatedVra {
     this.#archive.splice(0, this.#archive.length, ...kept)
   }
 
+  /** By a recovery, and there for it. */
+  #isHeld(ordinal: Ordinal): boolean {
+    return this.recoveries.holds(ordinal) && this.isOffered(ordinal)
+  }
+
   /** What was told of, and must still be there. */
   retained(): readonly Ordinal[] {
     return [...this.announced.keys()].filter(
-      ordinal => (ordinal >= this.#edge && !this.#thinned.has(ordinal)) || this.tagged.has(ordinal),
+      ordinal =>
+        (ordinal >= this.#edge && !this.#thinned.has(ordinal)) || this.tagged.has(ordinal) || this.#isHeld(ordinal),
     )
   }
 
@@ -739,6 +783,7 @@ export class SimulatedVra {
     const checkpoint = this.announced.get(ordinal)
     const newest = this.lastComplete
     if (checkpoint === undefined || newest === undefined || this.tagged.has(ordinal)) return false
+    if (this.#isHeld(ordinal)) return false
     if (this.#leftToFormer.has(ordinal)) return true
     const { historyMillis } = checkpoint
     const everyMillis = everyMillisAt(densitiesOf(this.#definition), historyMillis, newest.historyMillis)
@@ -879,6 +924,14 @@ export class SimulatedVra {
     }
   }
 
+  /** Beside everything else, to disks that a machine uses. */
+  async recover(ordinal: Ordinal): Promise<void> {
+    const [running, checkpoint] = [this.#running, this.announced.get(ordinal)]
+    if (running === undefined || running.table.isTakingStore || checkpoint === undefined) return
+    this.#keptBelowEdge.add(ordinal) // as when it is read
+    await this.recoveries.begin(checkpoint, running.entry.definition)
+  }
+
   /** Asks the agents for a synchronisation; false where one of them is not connected. */
   requestSync(kind: 'full' | 'delta', volumes: readonly number[]): boolean {
     try {
@@ -971,8 +1024,10 @@ export class SimulatedVra {
     const running = this.#running
     if (running === undefined) return
     this.#isStopping = true
-    running.stop.ingestIsClosing()
-    const stopped = running.ingest.close().then(async () => {
+    const stopped = running.recoveries.engine.close().then(async () => {
+      if (!running.life.isAlive) return
+      running.stop.ingestIsClosing()
+      await running.ingest.close()
       if (!running.life.isAlive) return
       await running.stop.close()
       if (!running.life.isAlive) return

@@ -185,6 +185,7 @@ export class Life {
   isAlive = true
   /** Until then it is stopped, as by SIGSTOP or a busy machine, and what should happen to it waits. */
   #stalledUntilMillis = 0
+  readonly #threads: Life[] = []
   #stalledMillis = 0
 
   constructor(host: Host, name: string) {
@@ -225,10 +226,20 @@ export class Life {
     const until = Math.max(this.#stalledUntilMillis, now + delayMillis)
     this.#stalledMillis += until - Math.max(now, this.#stalledUntilMillis)
     this.#stalledUntilMillis = until
+    for (const thread of this.#threads) thread.stall(delayMillis)
   }
 
   kill(): void {
     this.isAlive = false
+    for (const thread of this.#threads) thread.kill()
+  }
+
+  /** One of this process: it ends with it, or before. */
+  thread(name: string): Life {
+    const thread = new Life(this.host, `${this.name}, ${name}`)
+    if (!this.isAlive) thread.kill()
+    this.#threads.push(thread)
+    return thread
   }
 
   /** In an event of its own, if it still lives then. */
