@@ -201,7 +201,7 @@ export class Guests {
     const isDone = await this.#answered(submit, life, 'write')
     if (!life.isAlive) return
     this.#writes.delete(write)
-    if (!isDone && fua) this.#noteLost()
+    if (!isDone && fua) this.#noteLost() // maybe by the write itself: then a failed sync is still to be told
     const answeredAt = this.#world.nextStep()
     const isLost = this.#lostAt > write.askedAt // it may have been on the disk when the flush was refused
     if (isDone) this.answers.push({ askedAt: write.askedAt, answeredAt })
@@ -226,6 +226,7 @@ export class Guests {
     if (!life.isAlive) return
     if (!isDone) {
       this.#noteLost()
+      this.#heardSyncFailures = this.volume.failedSyncCount
       return
     }
     for (const [sector, values] of this.#values) {
@@ -241,7 +242,6 @@ export class Guests {
   /** A flush was refused: what it was to make durable may be lost, whatever a later one says. */
   #noteLost(): void {
     this.#lostAt = this.#world.nextStep()
-    this.#heardSyncFailures = this.volume.failedSyncCount
     for (const values of this.#values.values()) for (const value of values) if (!value.isDurable) value.isLost = true
   }
 
