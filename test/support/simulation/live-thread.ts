@@ -206,7 +206,7 @@ function machineOf(life: Life, disk: SimulatedDisk): LiveMachine {
     openFile: file => disk.openAsVolume(life, file),
     requireDirectory: () => undefined,
     removeTree: directory => Promise.resolve(disk.removeTree(life, directory)),
-    bootId: () => disk.cutCount.toString(16).padStart(32, '0'),
+    bootId: () => (disk.cutCount + 1).toString(16).padStart(32, '0'), // zeros are nobody's
   }
 }
 

@@ -103,6 +103,8 @@ export class SimulatedRecoveries {
     for (const [id, { isOver }] of this.#attempts)
       if (!isOver && !records.some(record => record.id === id)) throw new Error(`recovery ${id} is forgotten`)
     for (const record of records) {
+      const isBroken = this.#of.mutations.losesHolds === true && record.checkpoint === undefined
+      if (isBroken && !this.#attempts.has(record.id)) continue // its beginning was never answered, and what it was of is not written down
       const attempt = this.#known(record)
       if (record.readyAtMicros !== undefined) attempt.disk ??= before // nobody was told
       if (!['preparing', 'ready'].includes(record.state)) this.#release(record)
