@@ -713,8 +713,7 @@ export class VpgAging implements Owner {
   requireRetained(contents: VpgContents, at: Ordinal): void {
     const { state, recent } = contents
     const newestCommitted = recent.at(-1)?.ordinal ?? lastDeltaEnd(state)
-    const exists =
-      at > newestCommitted || this.writer.history.has(at) || recent.some(checkpoint => checkpoint.ordinal === at)
+    const exists = at > newestCommitted || this.writer.holds(contents, at)
     if (exists && isOffered(state, at)) return
     const why = exists ? 'has left the history, or a hole in the journal has withdrawn it' : 'is not kept'
     const sentence = `checkpoint ${formatCheckpointId(at)} ${why}; ${this.#nearest(contents, at)}`

@@ -290,6 +290,11 @@ export class VpgWriter {
     return [...this.history.points(), ...recent.map(pointOf)]
   }
 
+  /** One of those. */
+  holds({ recent }: VpgContents, at: Ordinal): boolean {
+    return this.history.has(at) || recent.some(checkpoint => checkpoint.ordinal === at)
+  }
+
   /** The contents with the history's edge where it belongs now, without the dropped checkpoints, and without what nobody reads any more. */
   trimmed(contents: VpgContents, { folded = [], dropped = [], earlyEdge = 0 as Ordinal }: Trim = {}): Required<Change> {
     const definition = withVolumesGone(contents.state.definition, contents.recent.at(-1) ?? folded.at(-1))
@@ -356,7 +361,9 @@ export class VpgWriter {
     if (state.holes.length < before.holes.length)
       this.#tools.notify('holesChanged', { vpg: this.vpg, holes: state.holes })
     if (state.historyEdge !== before.historyEdge) {
-      const kept = keptOrdinals(state).filter(ordinal => ordinal < state.historyEdge)
+      // What a hole had withdrawn, and nothing holds any more, is not kept, whatever tag it has.
+      const isKept = (ordinal: Ordinal): boolean => ordinal < state.historyEdge && this.holds(this.contents, ordinal)
+      const kept = keptOrdinals(state).filter(isKept)
       this.#tools.notify('historyEdgeMoved', { vpg: this.vpg, edge: state.historyEdge, kept })
     }
     if (state.agedEarly?.sinceMicros !== before.agedEarly?.sinceMicros) {

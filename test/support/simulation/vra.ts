@@ -685,6 +685,9 @@ export class SimulatedVra {
         const { edge, kept } = notice as AgingNotices['historyEdgeMoved']
         this.#edge = edge
         for (const ordinal of kept) this.#keptBelowEdge.add(ordinal)
+        for (const ordinal of this.tagged)
+          if (ordinal < this.#edge && this.#withdrawn.has(ordinal) && !kept.includes(ordinal))
+            this.tagged.delete(ordinal)
         for (const ordinal of this.announced.keys())
           if (ordinal < edge && !kept.includes(ordinal) && this.#isHeld(ordinal))
             throw new Error(`the checkpoint ${ordinal} has left the history: it is lost for the recovery that holds it`)
