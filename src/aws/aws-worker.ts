@@ -1,5 +1,6 @@
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads'
 import { assert } from '../base/assert.ts'
+import { standBehind } from '../base/priority.ts'
 import { RpcClient, serveRpc } from '../base/rpc.ts'
 import { AwsServer } from './aws-server.ts'
 import type { AwsAsks, AwsService } from './service.ts'
@@ -8,6 +9,7 @@ import type { AwsAsks, AwsService } from './service.ts'
 
 assert(parentPort !== null, 'this file is the start of a worker thread')
 const port = parentPort
+standBehind()
 const { asks } = workerData as { readonly asks: MessagePort }
 const server = new AwsServer(new RpcClient<AwsAsks>(asks), (name, notice) => notify(name, notice))
 const notify = serveRpc<AwsService>(port, {

@@ -62,6 +62,7 @@ const unansweredMillisMax = 300_000
 /** Above this share of a window it is read in one go, not block by block. */
 const denseShare = 1 / 8
 const readsAtOnce = 8
+const spoolTurnMillis = 200
 /** A block whose checksum did not fit was damaged on the way, once; twice is no accident. */
 const damagedAttemptsMax = 3
 
@@ -125,8 +126,12 @@ class BlockWriter {
   async #spool(): Promise<Spooled | undefined> {
     const { image, volume } = this.#blocks
     if (image.unfoldedSizeBytes < spoolSizeBytesMin) return undefined
-    const { spool, spoolPermit } = this.#tools
-    return await spoolPermit.with(() => spoolImage(image, new Set([volume]), spool, this.#failing.signal))
+    const { clock, spool, spoolPermit } = this.#tools
+    const { signal } = this.#failing
+    return await spoolPermit.with(async () => {
+      while (spool.room.isBusy) await clock.sleep(spoolTurnMillis, signal) // with those of disks that are served
+      return await spoolImage(image, new Set([volume]), spool, signal)
+    })
   }
 
   /** Reads the window's blocks and begins to put them. */

@@ -58,6 +58,11 @@ export class SpoolRoom {
     return new SpoolRoom(memory, owner, disk)
   }
 
+  /** As many spools are being made as may be. */
+  get isBusy(): boolean {
+    return madeCountOf(new Int32Array(this.#memory)) >= spoolsMadeAtOnceMax
+  }
+
   /** A share for a spool that is to be made; undefined where others are being made already, as many as may be: each has an index of its image in memory. */
   begin(): SpoolShare | undefined {
     const words = new Int32Array(this.#memory)
