@@ -408,8 +408,11 @@ export interface AgingNotices {
     readonly checkpointPage: Uint8Array
     readonly offloaded: readonly StreamPosition[]
   }
-  /** The store does not give a VPG, though it gives others, for this reason: it is tried again and again. Told again when that is another one. */
-  vpgWaits: { readonly vpg: VpgId; readonly sentence: string }
+  /**
+   * The store does not give a VPG, though it gives others, for this reason: it is tried again and again. Told again when that is another one. Not refused is one
+   * that has not been asked for yet, for there are many.
+   */
+  vpgWaits: { readonly vpg: VpgId; readonly sentence: string; readonly isRefused: boolean }
   /** And now it has; undefined where it is not this appliance's, or is there no more. */
   vpgOpened: { readonly vpg: VpgId; readonly opened: PackedVpg | undefined }
   /** After a start without the store: it has answered, and these are the VPGs that this appliance owns. */

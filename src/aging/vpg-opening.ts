@@ -160,7 +160,7 @@ export class VpgOpening {
     const openOne = async (vpg: VpgId): Promise<void> => {
       if (inARow.length >= failuresInARowMax) return
       if (this.#settled.size > 0 && clock.monotonicMillis() >= endMillis) {
-        failures.set(vpg, new Failure('STORE_UNAVAILABLE', 'it has its turn after the others, of which there are many'))
+        failures.set(vpg, new Failure('STORE_UNAVAILABLE', inTurn, { isInTurn: true }))
         return
       }
       try {
@@ -193,7 +193,9 @@ export class VpgOpening {
   #waitsFor(vpg: VpgId, failure: Failure): void {
     const before = this.#waiting.get(vpg)
     this.#waiting.set(vpg, failure)
-    if (before?.message !== failure.message) this.#tools.notify('vpgWaits', { vpg, sentence: failure.message })
+    const isRefused = failure.details['isInTurn'] !== true
+    if (before?.message !== failure.message)
+      this.#tools.notify('vpgWaits', { vpg, sentence: failure.message, isRefused })
   }
 
   /** Undefined where the store refuses to say. */
@@ -366,6 +368,8 @@ export class VpgOpening {
     }
   }
 }
+
+const inTurn = 'it has its turn after the others, of which there are many'
 
 function takenSince(vpg: VpgId, owner: string, applianceId: string): Failure {
   const sentence =

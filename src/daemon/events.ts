@@ -147,9 +147,11 @@ function tellingHandlers(listeners: TellingListeners): AgingHandlers {
     damageFound: ({ vpg, sentence }) => tellDamage(listeners, vpg, sentence),
     storeAway: away => tellAway(listeners, away),
     storeOpened: ({ vpgs }) => listeners.storeOpened(vpgs),
-    vpgWaits: ({ vpg, sentence }) => {
+    vpgWaits: ({ vpg, sentence, isRefused }) => {
       listeners.table.waiting.set(vpg, sentence)
-      listeners.log.error({ vpg: listeners.table.get(vpg)?.definition.name ?? vpg, sentence }, 'vpgWaits')
+      const facts = { vpg: listeners.table.get(vpg)?.definition.name ?? vpg, sentence }
+      if (isRefused) listeners.log.error(facts, 'vpgWaits')
+      else listeners.log.info(facts, 'vpgWaits')
     },
     adopted: notice => listeners.log.warn(notice, 'vpgAdopted'),
     sealingStopped: notice => tellSealing(listeners, notice),

@@ -52,7 +52,7 @@ t.test('one VPG that the store does not give keeps no other from being opened', 
       ['other', false],
     ],
   )
-  t.match(told(model, 'vpgWaits'), [{ vpg, sentence: String }])
+  t.match(told(model, 'vpgWaits'), [{ vpg, sentence: String, isRefused: true }])
   t.strictSame(told(model, 'storeAway'), [])
   const { ordinal } = model.checkpoints[0]!.checkpoint
   t.match(
@@ -338,6 +338,10 @@ t.test('a start over very many serves the first of them, and the others as they 
   const vpgs = await start({ memoDirectory: undefined })
   memory.readRange = readRange
   const late = new Set(told(model, 'vpgWaits').map(({ vpg }) => vpg))
+  t.ok(
+    told(model, 'vpgWaits').every(({ isRefused }) => !isRefused),
+    "which is nobody's fault",
+  )
   t.ok(late.size > 0 && vpgs.length > 0)
   t.equal(late.size + vpgs.length, ids.length + 2)
   const [refused] = late
