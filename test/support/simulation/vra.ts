@@ -129,6 +129,8 @@ export class SimulatedVra {
   /** Checkpoints that were told of as complete. */
   readonly announced = new Map<Ordinal, Checkpoint>()
   lastComplete: Checkpoint | undefined
+  /** History clock of the newest checkpoint that a start found in the log, which its process may have had no time to tell of. */
+  #recoveredHistoryMillis = 0
   /** Kept whatever their age. */
   readonly tagged = new Set<Ordinal>()
   readonly #world: World
@@ -454,6 +456,8 @@ export class SimulatedVra {
     if (recovered.damage.length > 0 && !this.#hasRotted)
       throw new Error(`damage is told of: ${JSON.stringify(recovered.damage)}`)
     const [known] = reconcile([opened], recovered)
+    const recoveredMillis = known!.logCheckpoints.map(({ historyMillis }) => historyMillis)
+    this.#recoveredHistoryMillis = Math.max(this.#recoveredHistoryMillis, ...recoveredMillis)
     const terms = Terms.open(disk, directory)
     terms.prepare([{ id: vpg, above: Math.floor(known!.ingest.lastMarker / 2 ** 32) }])
     const table = new VpgTable()
@@ -789,7 +793,8 @@ export class SimulatedVra {
     if (this.#isHeld(ordinal)) return false
     if (this.#leftToFormer.has(ordinal)) return true
     const { historyMillis } = checkpoint
-    const everyMillis = everyMillisAt(densitiesOf(this.#definition), historyMillis, newest.historyMillis)
+    const newestMillis = Math.max(newest.historyMillis, this.#recoveredHistoryMillis)
+    const everyMillis = everyMillisAt(densitiesOf(this.#definition), historyMillis, newestMillis)
     if (everyMillis === 0) return false
     const interval = Math.floor(historyMillis / everyMillis)
     const isOther = (other: Checkpoint): boolean =>
