@@ -222,13 +222,8 @@ t.test(
     let opened: Promise<unknown> = Promise.resolve()
     const openSlowly: OpenVolumeFile = file => {
       const real = openVolumeFile(file)
-      return new Proxy(real, {
-        get: (target, key) => {
-          const value: unknown = Reflect.get(target, key, target)
-          if (key === 'claim') return () => opened.then(() => target.claim())
-          return typeof value === 'function' ? value.bind(target) : value
-        },
-      })
+      const claim = real.claim.bind(real)
+      return Object.assign(real, { claim: () => opened.then(claim) })
     }
     const agent = await site.start({}, { openVolumeFile: openSlowly })
     await site.untilExact(agent)

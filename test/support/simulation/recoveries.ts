@@ -132,12 +132,6 @@ export class SimulatedRecoveries {
       .join('; ')
   }
 
-  /** The VPG has recoveries that hold something of it. */
-  mayHave(pinId: string): boolean {
-    const attempt = this.#attempts.get(pinId)
-    return attempt === undefined ? !this.#isOver : !attempt.isOver
-  }
-
   /** None is begun any more, and every one is ended. */
   end(): void {
     this.#isOver = true
