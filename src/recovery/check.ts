@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
+import { setTimeout as nextTurn } from 'node:timers/promises'
 import { onAbort } from '../base/abort.ts'
 import type { Clock } from '../base/clock.ts'
 import { drillOutputSizeBytesMax } from '../base/limits.ts'
@@ -9,6 +10,7 @@ import type { DrillResult } from '../timeline/recovery.ts'
 
 /** How long a check that was told to end may take for it, and how long whoever holds its output is waited for. */
 const endMillisMax = 5_000
+const goneCheckMillis = 5
 
 export interface Check {
   /** For /bin/sh. */
@@ -96,7 +98,7 @@ export async function runCheck(run: CheckRun, signal: AbortSignal): Promise<Dril
   } finally {
     forget()
     late.abort()
-    killGroup(child, 'SIGKILL')
+    await killedGroup(child, clock)
     child.stdout.destroy()
     child.stderr.destroy()
   }
@@ -134,13 +136,23 @@ async function inPatience(clock: Clock, wait: (signal: AbortSignal) => Promise<u
   patience.abort()
 }
 
-function killGroup({ pid }: ChildProcess, signal: NodeJS.Signals): void {
-  if (pid === undefined) return
+/** A killed process may hold its files, and the mounts below them, for a moment more: whoever undoes what was recovered would find them busy. */
+async function killedGroup(child: ChildProcess, clock: Clock): Promise<void> {
+  await inPatience(clock, async signal => {
+    while (!signal.aborted && killGroup(child, 'SIGKILL')) await nextTurn(goneCheckMillis)
+  })
+}
+
+/** False when nobody is left there. */
+function killGroup({ pid }: ChildProcess, signal: NodeJS.Signals): boolean {
+  if (pid === undefined) return false
   try {
     process.kill(-pid, signal)
+    return true
   } catch (error) {
     // It is gone; or what is left of it is another user's by now.
     if (!['ESRCH', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
+    return false
   }
 }
 

@@ -1,6 +1,6 @@
 import * as fs from 'node:fs'
 import t from 'tap'
-import { systemClock } from '../../src/base/clock.ts'
+import { systemClock, type Clock } from '../../src/base/clock.ts'
 import { drillOutputSizeBytesMax } from '../../src/base/limits.ts'
 import { checkEnvironment, runCheck } from '../../src/recovery/check.ts'
 
@@ -53,7 +53,9 @@ t.test('one that takes too long is ended with all that it has started, whatever 
   const late = async (): Promise<void> => {
     while (!haveStarted()) await new Promise(resolve => setTimeout(resolve, 5))
   }
-  const clock = { ...systemClock, sleep: late }
+  let sleepCount = 0
+  const sleep: Clock['sleep'] = (millis, signal) => (++sleepCount <= 2 ? late() : systemClock.sleep(millis, signal))
+  const clock = { ...systemClock, sleep }
   const result = await runCheck({ ...patient, command, clock }, never)
   t.match(result, { outcome: 'timed-out' })
   t.strictSame(survivors(file), [])

@@ -1,6 +1,7 @@
 import * as fs from 'node:fs'
 import * as path from 'node:path'
 import type { Test } from 'tap'
+import { Failure } from '../../src/base/failure.ts'
 import { MiB } from '../../src/base/units.ts'
 import { ControlClient } from '../../src/control/control.ts'
 import type { CheckpointFacts, ExportJob, VpgStatus } from '../../src/control/service.ts'
@@ -186,10 +187,15 @@ export class Scenario {
     return this.untilVpg(vpg, 'its agents are connected', ({ agents }) => agents.every(a => a.state === 'connected'))
   }
 
-  /** A checkpoint made now. The agent may just be reconnecting, so it is asked for again. */
+  /** A checkpoint made now. The agent may just be reconnecting, or have connected and not heard yet how its volumes go on: then it is asked for again. */
   async tag(vpg: string, tag: string): Promise<CheckpointFacts> {
     await this.untilConnected(vpg)
-    return this.control.tagCheckpoint({ vpg, tag })
+    return until(`${vpg}: a checkpoint "${tag}"`, () =>
+      this.control.tagCheckpoint({ vpg, tag }).catch((error: unknown) => {
+        if (error instanceof Failure && error.code === 'SYNC_REQUIRED') return undefined
+        throw error
+      }),
+    )
   }
 
   async close(): Promise<void> {
