@@ -49,6 +49,7 @@ import { mayPass } from './store-patience.ts'
 import { newestHistoryMillis } from './thinning.ts'
 import type { AgingTools, Notify, TailedLog } from './tools.ts'
 import { TakeoverWatch } from './takeover-watch.ts'
+import { Tenure } from './tenure.ts'
 import { Turns } from './turns.ts'
 import { VpgAging } from './vpg-aging.ts'
 import { remembered, VpgMemos } from './vpg-memos.ts'
@@ -184,10 +185,14 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     const requests = new StoreRequests(this.#clock)
     const answers = new StoreAnswers(this.#clock)
     const counted = requests.counting(answers.watching(lockingStore(store, this.#vpgs)))
+    const { applianceId } = config
+    const shared = { store: counted, clock: this.#clock, disk, notify: this.#notify }
+    const tenure = new Tenure({ ...shared, applianceId, config: config.tenure })
     return {
       config,
       store: counted,
-      takeovers: new TakeoverWatch(counted, this.#clock, config.applianceId),
+      takeovers: new TakeoverWatch(counted, this.#clock, applianceId, tenure),
+      tenure,
       requests,
       answers,
       disk,
@@ -220,10 +225,10 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       await this.#opening?.done
       this.#openTail(durable)
       await this.readTail()
+      this.#run(() => this.#takeoversLoop())
       this.#run(() => this.#stepsLoop())
       this.#run(() => this.#strangersLoop())
       this.#run(() => this.#scrubLoop())
-      this.#run(() => this.#takeoversLoop())
       this.#run(() => this.#historyLoop())
       this.#run(() => this.#waitingLoop())
       this.#run(() => this.#catchUpLoop())
@@ -687,9 +692,10 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     }
   }
 
-  /** As long as there is something to do; those of a VPG that are under way go on. */
+  /** As long as there is something to do; those of a VPG that are under way go on. None where another process may be this appliance. */
   #runSteps(vpg: VpgAging, underWay: Set<VpgAging>, step: () => Promise<boolean>): void {
-    const mayGoOn = (): boolean => !vpg.isGone && vpg.writer.halted === undefined
+    const { tenure } = this.#ready()
+    const mayGoOn = (): boolean => !vpg.isGone && vpg.writer.halted === undefined && tenure.mayCommit
     if (underWay.has(vpg) || !mayGoOn()) return
     underWay.add(vpg)
     this.#run(async () => {

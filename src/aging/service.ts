@@ -46,8 +46,20 @@ export interface AgingConfig {
   readonly logSizeBytesPressure: number
   /** Undefined: nothing is verified in the background. */
   readonly scrub?: ScrubConfig | undefined
+  /** Undefined: of a former process of this data directory nothing is known. */
+  readonly tenure?: TenureConfig | undefined
   /** By which aging is told to stand back; undefined: it never does. */
   readonly paceFlag?: PaceFlag
+}
+
+/** What tells this process from others of the appliance's id. */
+export interface TenureConfig {
+  /** Where it is written down which tenure this data directory held last. */
+  readonly file: string
+  /** Of this boot of this machine, and of this very directory: no copy of it has the same. */
+  readonly place: string
+  /** The machine's name, for people. */
+  readonly host: string
 }
 
 export interface ScrubConfig {
@@ -428,6 +440,10 @@ export interface AgingNotices {
   sealingStopped: { readonly vpg: VpgId; readonly sentence: string | undefined }
   /** Another appliance owns the VPG: this one has stopped writing it. */
   fenced: { readonly vpg: VpgId; readonly sentence: string }
+  /** Another process of this appliance's id goes on, and this one has stopped whatever it does by itself: it is to end. */
+  superseded: { readonly sentence: string }
+  /** A copy of this appliance was started, and is told to stop. */
+  tenureTold: { readonly sentence: string }
 }
 
 /** Who hears every notice. */

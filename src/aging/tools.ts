@@ -12,6 +12,7 @@ import type { StoreAnswers } from './store-answers.ts'
 import type { StoreRequests } from './store-requests.ts'
 import type { AgingConfig, AgingNotices } from './service.ts'
 import type { TakeoverWatch } from './takeover-watch.ts'
+import type { Tenure } from './tenure.ts'
 import type { Turns } from './turns.ts'
 import type { VpgMemos } from './vpg-memos.ts'
 
@@ -50,6 +51,7 @@ export interface AgingTools {
   /** Which VPGs hold the contents of their manifests. */
   readonly awake: AwakeVpgs
   readonly takeovers: TakeoverWatch
+  readonly tenure: Tenure
   /** Undefined where nothing is remembered. */
   readonly memos: VpgMemos | undefined
   readonly signal: AbortSignal

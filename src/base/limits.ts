@@ -167,6 +167,8 @@ export const threadYoungSizeMiBMax = 6
 export const ownershipCheckMillis = 10_000
 /** And this often all the same: who took it may not have announced it. */
 export const ownershipCheckMillisRare = 3_600_000
+/** A process that may be a copy of one that runs waits so long for its answer: that looks every ownershipCheckMillis, and its store may be slow. */
+export const tenureClaimMillis = 2 * ownershipCheckMillis
 /** So long at least a takeover stays announced to the former owner, which may sleep. */
 export const takeoverToldMillis = 90 * 86_400_000
 /** A tail without writes (an idle VPG's markers) is sealed after this, not after segmentAgeMillisMax. */

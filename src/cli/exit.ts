@@ -23,7 +23,7 @@ Exit status:
   3  nothing of that name (checkpoint, VPG, volume, tag, export)
   4  not now: the daemon, its store or its disk does not answer, or a limit is reached; try again
   5  damage was found
-  6  another appliance owns this VPG
+  6  another appliance owns this VPG, or another process is this appliance
   7  the check of a drill has not passed
   130  interrupted
 

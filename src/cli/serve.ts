@@ -18,7 +18,7 @@ export function serveCommand(runVra: RunRole<VraConfig>): Command {
       'after',
       `
 Without any configuration: data in ./vra-data, agents on 127.0.0.1:7420, API and status page on http://127.0.0.1:7421.
-SIGTERM and SIGINT stop it in order. A VRA whose groups were all taken over by another one ends with status 6.
+SIGTERM and SIGINT stop it in order. A VRA whose groups were all taken over by another one, or that finds another process of its own id, ends with status 6.
 
 When an appliance is lost: start another one on an empty data directory, with its store and at its address:
   vra serve --config /etc/vra/vra.yaml --adopt

@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto'
+import * as fs from 'node:fs'
 import * as path from 'node:path'
 import { Failure } from '../base/failure.ts'
 import type { Closable } from '../base/shutdown.ts'
-import { readWholeFile, replaceFile, type Disk } from '../disk/disk.ts'
+import { bootId, readWholeFile, replaceFile, type Disk } from '../disk/disk.ts'
 import { lockDirectory, makeHeldDirectory } from '../disk/directory-lock.ts'
 
 /** The VRA's own directory, held by this process: journal, index, scratch, and who this appliance is. */
@@ -38,6 +39,17 @@ export class DataDirectory implements Closable {
   /** What is remembered of VPGs for a start without the store. */
   get memoDirectory(): string {
     return path.join(this.directory, 'vpgs')
+  }
+
+  /** Which tenure of the appliance a process of this directory held last. */
+  get tenureFile(): string {
+    return path.join(this.directory, 'tenure.json')
+  }
+
+  /** The same for who opens this very directory in this boot of the machine, after this process has ended; another one for whoever opens a copy of it. */
+  get place(): string {
+    const { dev, ino } = fs.statSync(this.directory, { bigint: true })
+    return `${bootId()}:${dev}:${ino}`
   }
 
   /** How far the verification in the background is. */

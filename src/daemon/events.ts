@@ -243,7 +243,7 @@ export interface AgingListeners {
   readonly storeOpened: (vpgs: AgingNotices['storeOpened']['vpgs']) => void
   /** Another appliance's from here on. */
   readonly fenced: (vpg: VpgId) => void
-  /** No VPG is left that this appliance owns. */
+  /** No VPG is left that this appliance owns, or another process is this appliance. */
   readonly allFenced: (sentence: string) => void
 }
 
@@ -370,6 +370,11 @@ export function agingHandlers({
       log.fatal({ vpg: nameOf(vpg), sentence }, 'fenced')
       if (table.unknownCount === 0 && table.all().every(each => each.fenced !== undefined)) allFenced(sentence)
     },
+    superseded: ({ sentence }) => {
+      log.fatal({ sentence }, 'superseded')
+      allFenced(sentence)
+    },
+    tenureTold: ({ sentence }) => log.warn({ sentence }, 'copyRefused'),
   })
   return { ...acting, ...tellingHandlers({ table, metrics, log, storeOpened, ingest }) }
 }

@@ -1,3 +1,4 @@
+import { hostname } from 'node:os'
 import * as path from 'node:path'
 import { AwsTarget } from '../aws/aws.ts'
 import { Aging, newPaceFlag, unpacked, type AgingHandlers } from '../aging/aging.ts'
@@ -467,6 +468,7 @@ function agingConfig(config: VraConfig, data: DataDirectory): Parameters<typeof 
     applianceId: data.applianceId,
     adopt: config.adopt === true,
     scrub,
+    tenure: { file: data.tenureFile, place: data.place, host: hostname() },
     ...aging,
   }
 }

@@ -114,6 +114,7 @@ export function readWholeFile(disk: Disk, file: string): Uint8Array | undefined 
   }
 }
 
+export { bootId } from './boot-id.ts'
 export { SyncAhead } from './sync-ahead.ts'
 export { UnnamedFile } from './unnamed-file.ts'
 export {

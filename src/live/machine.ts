@@ -1,6 +1,5 @@
 import * as fs from 'node:fs'
-import { createHash } from 'node:crypto'
-import { openVolumeFile, realDisk, type Disk, type OpenVolumeFile } from '../disk/disk.ts'
+import { bootId, openVolumeFile, realDisk, type Disk, type OpenVolumeFile } from '../disk/disk.ts'
 
 /** What live disks need of the machine that they are on. */
 export interface LiveMachine {
@@ -10,7 +9,7 @@ export interface LiveMachine {
   requireDirectory(directory: string): void
   /** Nothing of it is left on return, and nothing happens where there is none; durable after a syncDirectory of the one above it. */
   removeTree(directory: string): Promise<void>
-  /** 32 hexadecimal digits: of this boot. */
+  /** 32 hexadecimal digits: of this boot, or of this process, so that only what was flushed counts after a kill. */
   bootId(): string
 }
 
@@ -22,12 +21,5 @@ export const realMachine: LiveMachine = {
     fs.accessSync(directory, fs.constants.W_OK)
   },
   removeTree: directory => fs.promises.rm(directory, { recursive: true, force: true }),
-  bootId: () => {
-    try {
-      return fs.readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim().replaceAll('-', '')
-    } catch {
-      // The kernel does not tell: one that no other process has, so that only what was flushed counts after a kill.
-      return createHash('sha256').update(`${process.pid} ${performance.timeOrigin}`).digest('hex').slice(0, 32)
-    }
-  },
+  bootId,
 }

@@ -13,12 +13,16 @@
 export { readCheckpointPage } from './read.ts'
 export {
   announcedName,
+  claimKey,
   commitKey,
   listAnnounced,
-  listTaken,
+  listNews,
   listVpgs,
   newObjectKey,
   registryKey,
+  tenureKey,
+  type ApplianceNews,
+  type Claim,
   type ObjectKind,
 } from './keys.ts'
 export { dumpVpg } from './dump.ts'

@@ -183,6 +183,8 @@ export class Metrics {
       recordsQuarantined: () => undefined,
       sealingStopped: () => undefined,
       fenced: ({ vpg }) => void this.#countsOf(vpg).fenced++,
+      superseded: () => undefined,
+      tenureTold: () => undefined,
     }
   }
 

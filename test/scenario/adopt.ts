@@ -83,6 +83,39 @@ t.test('a new appliance on an empty disk takes over, the agent goes on, the old 
   t.equal((await scenario.vpg('web')).state, 'protected', 'and nobody notices')
 })
 
+t.test('a copy of an appliance that runs stops by itself, and the appliance goes on', async t => {
+  const scenario = await Scenario.make(t)
+  const running = await scenario.startVra()
+  const agent = await scenario.placeAgent({ agentId: 'host', vpg: 'web', volumes: { root: diskSizeBytes } })
+  await scenario.createVpg(agent.plan)
+  await agent.start()
+  await scenario.untilVpg('web', 'it is protected', ({ state }) => state === 'protected')
+  const cloned = scenario.file('cloned')
+  const isOfDisk = (file: string): boolean => file !== scenario.storeDirectory && !fs.lstatSync(file).isSocket()
+  running.signal('SIGSTOP') // all of its disk at one moment
+  fs.cpSync(scenario.dataDirectory, cloned, { recursive: true, filter: isOfDisk })
+  running.signal('SIGCONT')
+  const [agents, control] = [await freePort(), await freePort()]
+  const file = scenario.file('copy.yaml')
+  fs.writeFileSync(
+    file,
+    [
+      `dataDirectory: ${cloned}`,
+      `store: { kind: directory, directory: ${scenario.storeDirectory} }`,
+      `listen: { port: ${agents} }`,
+      `control: { port: ${control} }`,
+      'log: { format: json }',
+    ].join('\n'),
+  )
+  const copy = scenario.spawnRole(['serve', '--config', file], 'copy.log')
+  t.equal(await copy.untilEnded(), 6)
+  t.match(copy.output, /"superseded"/)
+  t.match(copy.output, /runs already, and this is a copy of its data directory/)
+  await running.untilSaid(/"copyRefused"/)
+  t.notMatch(running.output, /"(fenced|superseded)"/)
+  t.equal((await scenario.vpg('web')).state, 'protected', 'and nobody notices')
+})
+
 t.test('an appliance that was only asleep stops within a check of its own', async t => {
   const scenario = await Scenario.make(t)
   const sleeping = await scenario.startVra()

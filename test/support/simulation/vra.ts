@@ -380,6 +380,8 @@ export class SimulatedVra {
         if (this.#hasRotted) return
         this.#world.fail(new Error(`${name} by a former appliance, without damage: ${JSON.stringify(notice)}`))
         return
+      case 'superseded':
+      case 'tenureTold':
       case 'sealingStopped':
         this.#world.fail(new Error(`${name} by a former appliance, without damage: ${JSON.stringify(notice)}`))
     }
@@ -629,6 +631,7 @@ export class SimulatedVra {
       memoDirectory: `${directory}/vpgs`,
       applianceId: this.#applianceId,
       adopt: this.#isAdopting,
+      tenure: { file: `${directory}/tenure.json`, place: `${this.disk.cutCount}`, host: this.host.name },
       segmentSizeBytesTarget: 64 * KiB,
       deltaShareMax: 0.45,
       ...this.#settings.aging,
@@ -726,6 +729,8 @@ export class SimulatedVra {
         world.fail(new Error(`${name} without damage: ${JSON.stringify(notice)}`))
         return
       case 'sealingStopped':
+      case 'superseded':
+      case 'tenureTold':
       case 'fenced':
         world.fail(new Error(`${name} without damage: ${JSON.stringify(notice)}`))
     }
