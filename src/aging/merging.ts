@@ -1,3 +1,4 @@
+import { failedWith } from '../base/failure.ts'
 import { sequence, type Ordinal } from '../base/ids.ts'
 import { regionsPerCommitMax, regionSizeBytes } from '../base/limits.ts'
 import { defaultFoldLimits, fold, rewriteRegion, type FoldResult } from '../mirror/mirror.ts'
@@ -279,8 +280,8 @@ export interface NewObjects {
 
 /**
  * Makes a merge's objects, in its turn among all VPGs, then commits it in none but the VPG's own: a commit waits for the store however long that takes.
- * The objects are removed when the merge is not committed, and when the store refuses one of them: it is made again and again, and what it leaves would be
- * ever more.
+ * The objects are removed when the merge is not committed, and when the store refuses one of them, or the scratch file fails: it is made again and again, and
+ * what it leaves would be ever more.
  */
 export async function withNewObjects<T>(
   tools: AgingTools,
@@ -307,7 +308,7 @@ export async function withNewObjects<T>(
     const made = await tools.mergePermit
       .with(() => tools.workspace.use(making))
       .catch(async (error: unknown) => {
-        if (isRefusal(error)) await writer.dropObjects(keys)
+        if (isRefusal(error) || failedWith(error, 'DISK_FAILED')) await writer.dropObjects(keys)
         throw error
       })
     if (made === undefined) return false

@@ -438,6 +438,8 @@ export interface AgingNotices {
    * Undefined: it can be again.
    */
   sealingStopped: { readonly vpg: VpgId; readonly sentence: string | undefined }
+  /** The local disk lets nothing of the VPG be merged, for this reason; it is tried again and again. Undefined: it does again. */
+  mergingStopped: { readonly vpg: VpgId; readonly sentence: string | undefined }
   /** Another appliance owns the VPG: this one has stopped writing it. */
   fenced: { readonly vpg: VpgId; readonly sentence: string }
   /** Another process of this appliance's id goes on, and this one has stopped whatever it does by itself: it is to end. */

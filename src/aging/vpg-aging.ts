@@ -59,7 +59,7 @@ interface TailAge {
 
 const sealDelayMillisFirst = 500
 const sealDelayMillisMax = 60_000
-/** After a merge that the store has refused something. Others merge meanwhile. */
+/** After a merge that the store has refused something, or whose scratch file failed. Others merge meanwhile. */
 const refusedDelayMillisFirst = 15_000
 const refusedDelayMillisMax = 300_000
 
@@ -102,10 +102,12 @@ export class VpgAging implements Owner {
   #gone = false
   /** While what waits cannot be sealed, though the store answers: when it is tried again. */
   #sealing: { readonly delayMillis: number; readonly againMillis: number } | undefined
-  /** While the store refuses what a merge needs: when it is tried again. */
+  /** While the store, or the disk, refuses what a merge needs: when it is tried again. */
   #refused: { readonly delayMillis: number; readonly againMillis: number } | undefined
   /** True while the tail holds a marker that may close a hole: nobody should wait for a full segment to see that. */
   #closesHole = false
+  /** Why the disk lets nothing be merged, as was told last. */
+  #mergingStopped: string | undefined
   #isSyncHeld = false
   /** While it sleeps: until when, and what its status was. Without terms it wakes at once. */
   #resting: Resting | undefined
@@ -387,24 +389,35 @@ export class VpgAging implements Owner {
     return this.writer.brief.state.offloaded
   }
 
-  /** One step of everything that turns segments into the mirror; false when nothing was due, or the store has refused us for it lately. */
+  /** One step of everything that turns segments into the mirror; false when nothing was due, or the store or the disk has refused us for it lately. */
   async mergeStep(): Promise<boolean> {
     if (this.writer.halted !== undefined) return false
     const { clock } = this.#tools
     if (this.#refused !== undefined && clock.monotonicMillis() < this.#refused.againMillis) return false
     try {
       const worked = await this.#mergeNow()
-      if (worked) this.#refused = undefined
+      if (worked) {
+        this.#refused = undefined
+        this.#tellMerging(undefined)
+      }
       return worked
     } catch (error) {
-      if (!isRefusal(error)) throw error
+      const isOfDisk = failedWith(error, 'DISK_FAILED')
+      if (!isOfDisk && !isRefusal(error)) throw error
       const delayMillis = Math.min(
         refusedDelayMillisMax,
         2 * (this.#refused?.delayMillis ?? refusedDelayMillisFirst / 2),
       )
       this.#refused = { delayMillis, againMillis: clock.monotonicMillis() + delayMillis }
-      return false // the writer's patience has told it
+      if (isOfDisk) this.#tellMerging(error.message) // of the store the writer's patience has told
+      return false
     }
+  }
+
+  #tellMerging(sentence: string | undefined): void {
+    if (sentence === this.#mergingStopped) return
+    this.#mergingStopped = sentence
+    this.#tools.notify('mergingStopped', { vpg: this.vpg, sentence })
   }
 
   async #mergeNow(): Promise<boolean> {

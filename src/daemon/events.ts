@@ -155,6 +155,11 @@ function tellingHandlers(listeners: TellingListeners): AgingHandlers {
     },
     adopted: notice => listeners.log.warn(notice, 'vpgAdopted'),
     sealingStopped: notice => tellSealing(listeners, notice),
+    mergingStopped: ({ vpg, sentence }) => {
+      const name = listeners.table.get(vpg)?.definition.name ?? vpg
+      if (sentence === undefined) listeners.log.info({ vpg: name }, 'mergingGoesOn')
+      else listeners.log.error({ vpg: name, sentence }, 'mergingStopped')
+    },
   }
 }
 

@@ -182,6 +182,7 @@ export class Metrics {
       adopted: () => undefined,
       recordsQuarantined: () => undefined,
       sealingStopped: () => undefined,
+      mergingStopped: () => undefined,
       fenced: ({ vpg }) => void this.#countsOf(vpg).fenced++,
       superseded: () => undefined,
       tenureTold: () => undefined,

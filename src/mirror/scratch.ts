@@ -1,7 +1,8 @@
 import * as path from 'node:path'
 import { assert } from '../base/assert.ts'
-import { Failure } from '../base/failure.ts'
+import { Failure, isSystemError } from '../base/failure.ts'
 import { alignDown, KiB, MiB } from '../base/units.ts'
+import { crc32c } from '../codec/crc32c.ts'
 import type { Disk, DiskFile } from '../disk/disk.ts'
 import type { GrowingBuffer } from './workspace.ts'
 
@@ -52,7 +53,10 @@ export class MemoryPartition implements Partitions {
   }
 }
 
-/** Partitions in the chunks of one scratch file; it is never synced, and gone after close(). */
+/**
+ * Partitions in the chunks of one scratch file; it is never synced, and gone after close(). What a delta is made of has its checksum anew from there on, so what
+ * the disk returns is held against one of each chunk.
+ */
 export class FilePartitions implements Partitions {
   readonly #disk: Disk
   readonly #path: string
@@ -62,6 +66,8 @@ export class FilePartitions implements Partitions {
   readonly #open: Uint8Array[]
   readonly #sizeBytes: Float64Array
   readonly #chunks: number[][]
+  /** By the number of the chunk in the file. */
+  readonly #sums: number[] = []
   #chunkCount = 0
 
   constructor(disk: Disk, file: string, count: number, buffer: GrowingBuffer) {
@@ -97,6 +103,7 @@ export class FilePartitions implements Partitions {
 
   #writeChunk(partition: number, chunk: Uint8Array): void {
     const number = this.#chunkCount++
+    this.#sums.push(crc32c(chunk))
     onDisk(this.#path, () => this.#file.write([chunk], number * this.#chunkSizeBytes))
     this.#chunks[partition]!.push(number)
   }
@@ -108,19 +115,27 @@ export class FilePartitions implements Partitions {
     chunks.forEach((number, index) => {
       const target = bytes.subarray(index * this.#chunkSizeBytes, (index + 1) * this.#chunkSizeBytes)
       const count = onDisk(this.#path, () => this.#file.read(target, number * this.#chunkSizeBytes))
-      if (count !== target.length)
-        throw new Failure('DISK_FAILED', `the scratch file ${this.#path} is shorter than what was written to it`, {
-          file: this.#path,
-        })
+      if (count !== target.length) throw this.#isOther('is shorter than what was written to it')
+      if (crc32c(target) !== this.#sums[number]) throw this.#isOther('returns other bytes than were written to it')
     })
     const written = chunks.length * this.#chunkSizeBytes
     bytes.set(this.#open[partition]!.subarray(0, sizeBytes - written), written)
     return bytes
   }
 
+  #isOther(how: string): Failure {
+    return new Failure('DISK_FAILED', `the scratch file ${this.#path} ${how}`, { file: this.#path })
+  }
+
+  /** What a disk that fails leaves of it is removed by the next fold of the VPG, or the next start. */
   close(): void {
-    this.#file.close()
-    this.#disk.remove(this.#path)
+    for (const step of [() => this.#file.close(), () => this.#disk.remove(this.#path)]) {
+      try {
+        step()
+      } catch (error) {
+        if (!isSystemError(error)) throw error
+      }
+    }
   }
 }
 
