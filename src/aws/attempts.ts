@@ -2,6 +2,7 @@ import { onAbort } from '../base/abort.ts'
 import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import { RetryBudget } from '../base/retry-budget.ts'
+import type { Tries } from './creation.ts'
 import { failureOfCall, isThrottle } from './failures.ts'
 
 // The tries of calls are ours, not the SDK's: its own budget is spent by a hundred timeouts, and then every error surfaces at once.
@@ -32,6 +33,11 @@ export class Attempts {
   /** For what may be done twice: tries again, with full jitter, whatever may pass. Fails as failureOfCall says. */
   async repeatable<T>(call: string, signal: AbortSignal, send: Send<T>): Promise<T> {
     return await this.repeat(() => this.once(call, signal, send), mayPass, 'fail', signal)
+  }
+
+  /** The same of something that is to be made: what its tries came to is known by them. */
+  async creating<T>(call: string, tries: Tries, signal: AbortSignal, send: Send<T>): Promise<T> {
+    return await this.repeat(() => tries.make(answer => this.once(call, answer, send)), mayPass, 'fail', signal)
   }
 
   /** The same of tries that bound their time themselves, and with another idea of what may pass. */

@@ -2,7 +2,7 @@ import type { Clock } from '../base/clock.ts'
 import { ebsBlockSizeBytes } from '../base/limits.ts'
 import type { StandbyCopy } from '../recovery/target.ts'
 import type { Json } from '../timeline/recovery.ts'
-import type { SnapshotMemory } from './memory.ts'
+import { mayBeUnnoted, type SnapshotMemory } from './memory.ts'
 import { unlistedMillisMax } from './polling.ts'
 import { noTraces, type Traces } from './traces.ts'
 
@@ -67,7 +67,8 @@ export function givenUp(chain: ChainMemory): ChainMemory {
   const { making, leaving = [], ...rest } = chain
   if (making === undefined) return chain
   const { snapshot } = making
-  return snapshot === undefined ? { ...rest, leaving, isUnnoted: true } : { ...rest, leaving: [...leaving, snapshot] }
+  if (snapshot !== undefined) return { ...rest, leaving: [...leaving, snapshot] }
+  return mayBeUnnoted(making) ? { ...rest, leaving, isUnnoted: true } : { ...rest, leaving }
 }
 
 /** What there may be, of which all must go; as tracesOf for a recovery. */
@@ -82,7 +83,7 @@ export function tracesOfChains(json: Json, clock: Clock): Traces {
       ...[link?.snapshot, making?.snapshot].filter(id => id !== undefined),
     ]),
     isSomethingUnnoted: chains.some(
-      ({ making, isUnnoted }) => isUnnoted === true || (making !== undefined && making.snapshot === undefined),
+      ({ making, isUnnoted }) => isUnnoted === true || (making !== undefined && mayBeUnnoted(making)),
     ),
     unlistedMillis: json === null ? 0 : Math.max(0, unlistedMillisMax - Math.max(0, sinceMillis)),
   }

@@ -2,7 +2,6 @@ import type { ImagePlan } from '../aging/service.ts'
 import { Failure, failedWith, failureToRecord, type FailureRecord } from '../base/failure.ts'
 import { formatCheckpointId, type VpgId } from '../base/ids.ts'
 import { ebsBlockSizeBytes, snapshotsWrittenAtOnceMax } from '../base/limits.ts'
-import { Permits } from '../base/permits.ts'
 import type { SpoolableImage, VolumeRange } from '../image/image.ts'
 import type { StandbyAdvance, StandbyContext } from '../recovery/target.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
@@ -23,6 +22,7 @@ import { Remembering, tokenOf } from './memory.ts'
 import { removeTagged } from './removal.ts'
 import type { AwsConfig, KnownStandby } from './service.ts'
 import { deleteSnapshot, isThere, makeSnapshot, type Parent, type SnapshotTools } from './snapshots.ts'
+import { sideBySide } from './side-by-side.ts'
 import { ownKeys, tagTable, type TagTable } from './tags.ts'
 
 // Standby snapshot chains: of each volume a completed snapshot of some recent checkpoint S, so that a recovery to C puts only the blocks in diff(S, C),
@@ -137,7 +137,7 @@ export class Chains {
 
   /**
    * Each volume that the record's next checkpoint includes has a link of it on return, and the links before it are gone; so are those of volumes that the VPG
-   * has no more. Where one fails for good none goes on; where it may pass, the others end what they have begun.
+   * has no more.
    */
   async advance(context: StandbyContext): Promise<StandbyAdvance> {
     const { record, definition } = context
@@ -145,28 +145,13 @@ export class Chains {
     if (checkpoint === undefined) return { putSizeBytes: 0 }
     const remember = context.remember.bind(context)
     const held = new Remembering(chainsMemoryOf(record.memory), remember, this.#tools.clock)
-    const failing = new AbortController()
-    const signal = AbortSignal.any([context.signal, failing.signal])
-    const advancing: Advancing = { context, checkpoint, held, signal }
-    await this.#forgetRemoved(advancing)
-    const permits = new Permits(snapshotsWrittenAtOnceMax)
-    let passing: Failure | undefined
+    await this.#forgetRemoved({ context, checkpoint, held, signal: context.signal })
     let putBlockCount = 0
     const volumes = definition.volumes.filter(({ number }) => includes(checkpoint, number))
-    const working = volumes.map(({ number }) =>
-      permits.with(async () => {
-        try {
-          const count = await this.#advanceVolume(advancing, number)
-          putBlockCount += count // not in one: what others have added meanwhile would be lost
-        } catch (error) {
-          if (error instanceof Failure && error.reaction === 'retry') passing ??= error
-          else failing.abort(error)
-        }
-      }),
-    )
-    await Promise.all(working)
-    signal.throwIfAborted()
-    if (passing !== undefined) throw passing
+    await sideBySide(volumes, snapshotsWrittenAtOnceMax, context.signal, async ({ number }, signal) => {
+      const count = await this.#advanceVolume({ context, checkpoint, held, signal }, number)
+      putBlockCount += count // not in one: what others have added meanwhile would be lost
+    })
     return { putSizeBytes: putBlockCount * ebsBlockSizeBytes }
   }
 
@@ -221,6 +206,7 @@ export class Chains {
           chooseParent: () => Promise.resolve(parent),
           changes: each => this.changes({ vpg, volume, parent: each, checkpoint }, signal),
           onProgress: () => undefined,
+          answerSignal: context.signal,
         },
         this.#tools,
         signal,
@@ -254,7 +240,8 @@ export class Chains {
       await setChain(held, volume, { ...rest, leaving: passed })
       await this.#sweep({ context, held }, volume, signal)
       const { [key]: left, ...others } = held.now.volumes
-      if (left?.leaving === undefined && left?.isUnnoted !== true) await held.set({ ...held.now, volumes: others })
+      if ((left?.leaving ?? []).length === 0 && left?.isUnnoted !== true)
+        await held.set({ ...held.now, volumes: others })
     }
   }
 

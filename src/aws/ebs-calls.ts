@@ -8,6 +8,7 @@ import { createHash } from 'node:crypto'
 import { Failure } from '../base/failure.ts'
 import { mayPass, type Attempts } from './attempts.ts'
 import type { BlockRequests } from './block-requests.ts'
+import type { Tries } from './creation.ts'
 import { isThrottle } from './failures.ts'
 import { tagList, type TagTable } from './tags.ts'
 
@@ -38,7 +39,7 @@ export class EbsCalls {
   }
 
   /** The snapshot's id. NOT_FOUND where it, or its parent, is gone. */
-  async start(snapshot: NewSnapshot, signal: AbortSignal): Promise<string> {
+  async start(snapshot: NewSnapshot, tries: Tries, signal: AbortSignal): Promise<string> {
     const { token, sizeGiB, parent, kmsKey, description, tags } = snapshot
     const command = new StartSnapshotCommand({
       VolumeSize: sizeGiB,
@@ -49,7 +50,7 @@ export class EbsCalls {
       ClientToken: token,
       Timeout: timeoutMinutes,
     })
-    const { SnapshotId = '' } = await this.#attempts.repeatable('ebs:StartSnapshot', signal, abortSignal =>
+    const { SnapshotId = '' } = await this.#attempts.creating('ebs:StartSnapshot', tries, signal, abortSignal =>
       this.#client.send(command, { abortSignal }),
     )
     return SnapshotId

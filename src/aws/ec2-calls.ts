@@ -33,6 +33,7 @@ import {
   type Volume,
 } from '@aws-sdk/client-ec2'
 import type { Attempts } from './attempts.ts'
+import type { Tries } from './creation.ts'
 import type { VolumeSettings } from './settings.ts'
 import { tagList, type TagTable, type TaggedKind } from './tags.ts'
 
@@ -117,6 +118,7 @@ export class Ec2Calls {
       readonly settings: VolumeSettings
       readonly tags: TagTable
     },
+    tries: Tries,
     signal: AbortSignal,
   ): Promise<string> {
     const { token, snapshot, zone, settings, tags } = volume
@@ -127,16 +129,16 @@ export class Ec2Calls {
       ...volumeParameters(settings),
       TagSpecifications: [tagSpecification('volume', tags)],
     })
-    const { VolumeId = '' } = await this.#send('ec2:CreateVolume', signal, abortSignal =>
+    const { VolumeId = '' } = await this.#attempts.creating('ec2:CreateVolume', tries, signal, abortSignal =>
       this.#client.send(command, { abortSignal }),
     )
     return VolumeId
   }
 
   /** CLOUD_REFUSED with InvalidAMIName.Duplicate where one of its name is there. */
-  async registerImage(input: RegisterImageCommandInput, signal: AbortSignal): Promise<string> {
+  async registerImage(input: RegisterImageCommandInput, tries: Tries, signal: AbortSignal): Promise<string> {
     const command = new RegisterImageCommand(input)
-    const { ImageId = '' } = await this.#send('ec2:RegisterImage', signal, abortSignal =>
+    const { ImageId = '' } = await this.#attempts.creating('ec2:RegisterImage', tries, signal, abortSignal =>
       this.#client.send(command, { abortSignal }),
     )
     return ImageId
@@ -144,10 +146,11 @@ export class Ec2Calls {
 
   async runInstance(
     input: Omit<RunInstancesCommandInput, 'MinCount' | 'MaxCount'>,
+    tries: Tries,
     signal: AbortSignal,
   ): Promise<Instance> {
     const command = new RunInstancesCommand({ ...input, MinCount: 1, MaxCount: 1 })
-    const { Instances = [] } = await this.#send('ec2:RunInstances', signal, abortSignal =>
+    const { Instances = [] } = await this.#attempts.creating('ec2:RunInstances', tries, signal, abortSignal =>
       this.#client.send(command, { abortSignal }),
     )
     return Instances[0] ?? {}

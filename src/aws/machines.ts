@@ -1,6 +1,7 @@
 import type { Clock } from '../base/clock.ts'
 import { Failure, failedWith } from '../base/failure.ts'
 import type { RecoveryRecord } from '../timeline/recovery.ts'
+import { create, formerTries, type Tries } from './creation.ts'
 import { tagSpecification, volumeParameters, type Ec2Calls, type Instance } from './ec2-calls.ts'
 import { errorNameOf } from './failures.ts'
 import { tokenOf, type Memory } from './memory.ts'
@@ -23,6 +24,8 @@ export interface MachineWork {
   readonly memory: Memory
   readonly ec2: Ec2Calls
   readonly clock: Clock
+  /** As Tries has it. */
+  readonly answerSignal: AbortSignal
   /** Of volumes that no instance brings along. */
   readonly zone: string
   /** By volume number. */
@@ -196,13 +199,13 @@ async function start(work: MachineWork, instance: string, signal: AbortSignal): 
 /** The image of the machine's root volume, made once. */
 async function ensureImage(work: MachineWork, signal: AbortSignal): Promise<string> {
   const { machine, memory, ec2, record, snapshots, clock } = work
-  const { image, imageBegun } = memory.machine(machine.name)
+  const { image, imageBegun, isImageRefused } = memory.machine(machine.name)
   if (image !== undefined) return image
+  const former = formerTries(imageBegun === true, isImageRefused)
   const look = async (): Promise<string | undefined> =>
     (await ec2.images({ tags: { [ownKeys.recovery]: record.id, [ownKeys.vm]: machine.name } }, signal))[0]?.ImageId
-  const found = imageBegun === true ? await patiently(look, clock, signal) : undefined
-  if (found === undefined) await memory.setMachine(machine.name, { imageBegun: true })
-  const register = async (): Promise<string> => {
+  const found = former === 'doubtful' ? await patiently(look, clock, signal) : undefined
+  const register = async (tries: Tries): Promise<string> => {
     try {
       const registerImage = () =>
         ec2.registerImage(
@@ -222,6 +225,7 @@ async function ensureImage(work: MachineWork, signal: AbortSignal): Promise<stri
             ],
             TagSpecifications: [tagSpecification('image', machineTags(work, 'image'))],
           },
+          tries,
           signal,
         )
       return await onceKnown(registerImage, work, signal)
@@ -230,7 +234,12 @@ async function ensureImage(work: MachineWork, signal: AbortSignal): Promise<stri
       return await until(`the image of ${machine.name} is listed`, look, settleMillisMax, clock, signal) // an answer was lost
     }
   }
-  const made = found ?? (await register())
+  const notes = {
+    former,
+    begun: () => memory.setMachine(machine.name, { imageBegun: true, isImageRefused: false }),
+    refused: () => memory.setMachine(machine.name, { isImageRefused: true }),
+  }
+  const made = found ?? (await create(notes, work.answerSignal, register))
   await memory.setMachine(machine.name, { image: made })
   return made
 }
@@ -250,8 +259,12 @@ async function ensureInstance(
       throw new Failure('CLOUD_REFUSED', `the instance of ${machine.name} ends again and again`, {
         machine: machine.name,
       })
-    await memory.setMachine(machine.name, { attempt })
-    const run = () =>
+    const notes = {
+      former: formerTries(known.attempt !== undefined, known.isInstanceRefused),
+      begun: () => memory.setMachine(machine.name, { attempt, isInstanceRefused: false }),
+      refused: () => memory.setMachine(machine.name, { isInstanceRefused: true }),
+    }
+    const run = (tries: Tries) =>
       ec2.runInstance(
         {
           ...source,
@@ -273,9 +286,10 @@ async function ensureInstance(
             tagSpecification('volume', machineTags(work, 'volume')),
           ],
         },
+        tries,
         signal,
       )
-    const made = await onceKnown(run, work, signal)
+    const made = await create(notes, work.answerSignal, tries => onceKnown(() => run(tries), work, signal))
     const isEnding = ['shutting-down', 'terminated'].includes(made.State?.Name ?? '')
     if (isEnding) await memory.setMachine(machine.name, { attempt: attempt + 1 })
     else await memory.setMachine(machine.name, { instance: made.InstanceId ?? '' })
@@ -291,8 +305,13 @@ async function ensureVolumes(work: MachineWork, signal: AbortSignal): Promise<vo
 
 async function createVolume(work: MachineWork, number: number, signal: AbortSignal): Promise<void> {
   const { machine, memory, ec2, record, snapshots, zone } = work
-  if (memory.volume(number).volume !== undefined) return
-  await memory.setVolume(number, { begun: true })
+  const { begun, isRefused, volume: known } = memory.volume(number)
+  if (known !== undefined) return
+  const notes = {
+    former: formerTries(begun === true, isRefused),
+    begun: () => memory.setVolume(number, { begun: true, isRefused: false }),
+    refused: () => memory.setVolume(number, { isRefused: true }),
+  }
   const volume = {
     token: tokenOf(record.id, number, 'volume'),
     snapshot: snapshots.get(number) ?? '',
@@ -300,7 +319,8 @@ async function createVolume(work: MachineWork, number: number, signal: AbortSign
     settings: settingsOf(machine, number),
     tags: volumeTags(work, number),
   }
-  await memory.setVolume(number, { volume: await onceKnown(() => ec2.createVolume(volume, signal), work, signal) })
+  const ask = (tries: Tries) => onceKnown(() => ec2.createVolume(volume, tries, signal), work, signal)
+  await memory.setVolume(number, { volume: await create(notes, work.answerSignal, ask) })
 }
 
 async function untilAvailable(work: MachineWork, number: number, signal: AbortSignal): Promise<void> {

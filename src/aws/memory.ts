@@ -3,7 +3,8 @@ import type { Clock } from '../base/clock.ts'
 import type { Json } from '../timeline/recovery.ts'
 
 // What the target remembers of a recovery: which creations have begun, and the ids of what they made. It is durable before the call that creates: a
-// creation's number stands here before its token goes out, so that a process that dies in between is followed by one that asks with the same token.
+// creation's number stands here before its token goes out, so that a process that dies in between is followed by one that asks with the same token. What AWS has refused is remembered, too
+// (creation.ts): nothing of it is waited for.
 
 export interface SnapshotMemory {
   /** Of the creation that is under way, from 1: part of its token. */
@@ -14,6 +15,8 @@ export interface SnapshotMemory {
   readonly parentOrdinal?: number
   /** It is encrypted with: that of its parent, where it has one. */
   readonly kmsKey?: string
+  /** This attempt was, at every try: there is no snapshot of it. */
+  readonly isRefused?: true
   readonly snapshot?: string
   /** All of it is put, and these are to complete it. */
   readonly written?: { readonly blockCount: number; readonly checksum: string }
@@ -22,13 +25,22 @@ export interface SnapshotMemory {
   readonly isComplete?: true
 }
 
+/** There may be something of it that only its tag finds. Of an attempt that failed the snapshot was deleted, perhaps before it was known. */
+export function mayBeUnnoted({ attempt, snapshot, isRefused }: SnapshotMemory): boolean {
+  return attempt > 1 || (snapshot === undefined && isRefused !== true)
+}
+
 export interface MachineMemory {
   /** False: its root volume has no boot record, so that there is no instance. */
   readonly isBootable?: boolean
   readonly imageBegun?: true
+  /** Every try of it was: there is none. */
+  readonly isImageRefused?: boolean
   readonly image?: string
   /** Of the instance that is being made, from 1. */
   readonly attempt?: number
+  /** This attempt was, at every try: there is no instance of it. */
+  readonly isInstanceRefused?: boolean
   readonly instance?: string
   /** Of root-swap: the helper's own root volume, which goes. */
   readonly helperRoot?: string
@@ -38,6 +50,8 @@ export interface MachineMemory {
 export interface VolumeMemory {
   /** Its creation by itself, not with an instance, has begun. */
   readonly begun?: true
+  /** Every try of it was: there is none. */
+  readonly isRefused?: boolean
   readonly volume?: string
 }
 

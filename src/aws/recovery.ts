@@ -1,10 +1,8 @@
 import type { ImagePlan } from '../aging/service.ts'
 import { assert } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
-import { Failure } from '../base/failure.ts'
 import { formatCheckpointId } from '../base/ids.ts'
-import { snapshotsWrittenAtOnceMax } from '../base/limits.ts'
-import { Permits } from '../base/permits.ts'
+import { machinesMadeAtOnceMax, snapshotsWrittenAtOnceMax } from '../base/limits.ts'
 import type { Image, SpoolableImage } from '../image/image.ts'
 import type { TargetContext, TargetPlan, TargetRequest } from '../recovery/target.ts'
 import { hasBootRecord } from './boot-record.ts'
@@ -17,6 +15,7 @@ import type { QuotaCalls } from './quota-calls.ts'
 import { removeTagged, tagsOfRecovery, tracesOf } from './removal.ts'
 import type { AwsConfig } from './service.ts'
 import { parseSettings, type AwsSettings, type MachineSettings } from './settings.ts'
+import { sideBySide } from './side-by-side.ts'
 import { makeSnapshot, type SnapshotTools } from './snapshots.ts'
 import { ownKeys, recoveryTags } from './tags.ts'
 
@@ -55,17 +54,18 @@ export class AwsRecoveries {
   }
 
   async prepare(context: TargetContext): Promise<void> {
-    const { record, definition, signal } = context
+    const { record, definition } = context
     const { config, ec2, clock } = this.#tools
     const settings = parseSettings(record.target.settings, record.vms, definition)
     const memory = new Memory(record.memory, json => context.remember(json), clock)
     const snapshots = await this.#makeSnapshots(context, settings, memory)
     const sizesBytes = new Map((record.checkpoint?.volumes ?? []).map(({ number, sizeBytes }) => [number, sizeBytes]))
-    for (const machine of settings.machines) {
-      await this.#lookWhetherItBoots(context, machine, memory)
+    const work = { config, record, memory, ec2, clock, answerSignal: context.signal, snapshots, sizesBytes }
+    await sideBySide(settings.machines, machinesMadeAtOnceMax, context.signal, async (machine, signal) => {
+      await this.#lookWhetherItBoots(context, machine, memory, signal)
       const zone = await this.#zoneOf(machine, settings, signal)
-      await makeMachine({ config, record, machine, memory, ec2, clock, zone, snapshots, sizesBytes }, signal)
-    }
+      await makeMachine({ ...work, machine, zone }, signal)
+    })
   }
 
   /** Held for as long as one volume takes: a plan keeps files of the log. */
@@ -82,7 +82,7 @@ export class AwsRecoveries {
     }
   }
 
-  /** By volume number, each completed. Where one fails for good none goes on; where it may pass, the others end what they have begun. */
+  /** By volume number, each completed. */
   async #makeSnapshots(
     context: TargetContext,
     settings: AwsSettings,
@@ -91,25 +91,11 @@ export class AwsRecoveries {
     const volumes = settings.machines.flatMap(machine =>
       machine.volumes.map(({ number, name, kmsKey }) => ({ machine, number, name, kmsKey })),
     )
-    const permits = new Permits(snapshotsWrittenAtOnceMax)
     const made = new Map<number, string>()
-    const failing = new AbortController()
-    const signal = AbortSignal.any([context.signal, failing.signal])
-    let passing: Failure | undefined
-    const making = volumes.map(volume =>
-      permits.with(async () => {
-        try {
-          const make = (image: SpoolableImage) => this.#makeSnapshot(context, volume, memory, image, signal)
-          made.set(volume.number, await this.#snapshotOf(context, volume.number, memory, signal, make))
-        } catch (error) {
-          if (error instanceof Failure && error.reaction === 'retry') passing ??= error
-          else failing.abort(error)
-        }
-      }),
-    )
-    await Promise.all(making)
-    signal.throwIfAborted()
-    if (passing !== undefined) throw passing
+    await sideBySide(volumes, snapshotsWrittenAtOnceMax, context.signal, async (volume, signal) => {
+      const make = (image: SpoolableImage) => this.#makeSnapshot(context, volume, memory, image, signal)
+      made.set(volume.number, await this.#snapshotOf(context, volume.number, memory, signal, make))
+    })
     return made
   }
 
@@ -157,15 +143,20 @@ export class AwsRecoveries {
         chooseParent: () => chains.newestLink(definition.id, number, kmsKey),
         changes: parent => chains.changes({ vpg: definition.id, volume: number, parent, checkpoint }, signal),
         onProgress: doneBytes => context.progress(number, Math.min(doneBytes, sizeBytes), sizeBytes),
+        answerSignal: context.signal,
       },
       this.#tools,
       signal,
     )
   }
 
-  async #lookWhetherItBoots(context: TargetContext, machine: MachineSettings, memory: Memory): Promise<void> {
+  async #lookWhetherItBoots(
+    context: TargetContext,
+    machine: MachineSettings,
+    memory: Memory,
+    signal: AbortSignal,
+  ): Promise<void> {
     if (machine.start === 'nothing' || memory.machine(machine.name).isBootable !== undefined) return
-    const { signal } = context
     const look = (image: Image): Promise<boolean> => hasBootRecord(image, machine.rootVolume, signal)
     await memory.setMachine(machine.name, { isBootable: await this.#withImage(context, signal, look) })
   }

@@ -3,7 +3,7 @@ import type { RecoveryRecord } from '../timeline/recovery.ts'
 import type { Ec2Calls, Image, Instance, Selection, Snapshot, Volume } from './ec2-calls.ts'
 import { errorNameOf } from './failures.ts'
 import { known } from './machines.ts'
-import { memoryOf, type AwsMemory } from './memory.ts'
+import { mayBeUnnoted, memoryOf, type AwsMemory, type MachineMemory } from './memory.ts'
 import { unlistedMillisMax, until } from './polling.ts'
 import { deleteSnapshot } from './snapshots.ts'
 import { ownKeys, type TagTable } from './tags.ts'
@@ -33,13 +33,18 @@ export async function removeTagged(
 ): Promise<void> {
   const listedAtMillis = clock.monotonicMillis() + traces.unlistedMillis
   const seen = new Set<string>()
+  const lacking = new Set(traces.volumesBrought.keys())
   const remembered = [...traces.snapshots, ...traces.volumes, ...traces.images, ...traces.instances]
   const isGone = async (): Promise<true | undefined> => {
     const isAllListed = clock.monotonicMillis() >= listedAtMillis // before the look: it is of then
     const found = await lookFor(tags, traces, seen, ec2, signal)
     if (countOf(found) === 0) {
-      const isKnown = !traces.isSomethingUnnoted && remembered.every(id => seen.has(id))
+      const isKnown = !traces.isSomethingUnnoted && lacking.size === 0 && remembered.every(id => seen.has(id))
       return isKnown || isAllListed ? true : undefined
+    }
+    for (const [instance, volumes] of volumesOf(found)) {
+      if (volumes.length < (traces.volumesBrought.get(instance) ?? 0)) continue
+      if (lacking.delete(instance)) remembered.push(...volumes)
     }
     await removeFound(found, ec2, signal)
     return undefined
@@ -95,6 +100,14 @@ async function lookFor(
   }
 }
 
+/** By instance, as AWS shows it. */
+function volumesOf({ instances }: Found): [string, string[]][] {
+  return instances.map(({ InstanceId = '', BlockDeviceMappings = [] }) => [
+    InstanceId,
+    BlockDeviceMappings.flatMap(({ Ebs }) => Ebs?.VolumeId ?? []),
+  ])
+}
+
 function countOf({ instances, images, volumes, snapshots }: Found): number {
   return instances.length + images.length + volumes.length + snapshots.length
 }
@@ -139,23 +152,37 @@ export function tracesOf({ memory, vms }: RecoveryRecord, clock: Clock): Traces 
     ]),
     images: ids(made.map(({ image }) => image)),
     instances: ids(made.map(({ instance }) => instance)),
-    isSomethingUnnoted: hasUnnoted(remembered, vms),
+    volumesBrought: volumesBrought(remembered, vms),
+    isSomethingUnnoted: hasUnnoted(remembered),
     unlistedMillis: memory === null ? 0 : Math.max(0, unlistedMillisMax - Math.max(0, sinceMillis)),
   }
 }
 
-function hasUnnoted({ snapshots, volumes, machines }: AwsMemory, vms: RecoveryRecord['vms']): boolean {
+function volumesBrought({ machines, volumes }: AwsMemory, vms: RecoveryRecord['vms']): Map<string, number> {
   const isNoted = (volume: number): boolean => volumes[volume]?.volume !== undefined
+  const brought = new Map<string, number>()
+  for (const { name, volumes: own } of vms) {
+    const { instance } = machines[name] ?? {}
+    if (instance !== undefined && !own.every(isNoted)) brought.set(instance, own.length)
+  }
+  return brought
+}
+
+function hasUnnoted({ snapshots, volumes, machines }: AwsMemory): boolean {
+  // What AWS has refused at every try was never made. An attempt after the first follows one of which something was made.
+  const mayRun = ({ attempt = 0, isInstanceRefused }: MachineMemory): boolean =>
+    attempt > 1 || (attempt > 0 && isInstanceRefused !== true)
   return (
-    // Of an attempt that failed the snapshot was deleted, perhaps before it was known.
-    Object.values(snapshots).some(({ snapshot, attempt }) => snapshot === undefined || attempt > 1) ||
-    Object.values(volumes).some(({ begun, volume }) => begun === true && volume === undefined) ||
-    Object.values(machines).some(
-      ({ imageBegun, image, attempt = 0, instance }) =>
-        (imageBegun === true && image === undefined) || (attempt > 0 && instance === undefined) || attempt > 1,
+    Object.values(snapshots).some(mayBeUnnoted) ||
+    Object.values(volumes).some(
+      ({ begun, volume, isRefused }) => begun === true && volume === undefined && isRefused !== true,
     ) ||
-    // An instance brings volumes along.
-    vms.some(({ name, volumes: own }) => machines[name]?.attempt !== undefined && !own.every(isNoted))
+    Object.values(machines).some(
+      machine =>
+        (machine.imageBegun === true && machine.image === undefined && machine.isImageRefused !== true) ||
+        (mayRun(machine) && machine.instance === undefined) ||
+        (machine.attempt ?? 0) > 1,
+    )
   )
 }
 

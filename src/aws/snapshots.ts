@@ -2,6 +2,7 @@ import { Failure, failedWith } from '../base/failure.ts'
 import { GiB } from '../base/units.ts'
 import type { SpoolableImage, VolumeRange } from '../image/image.ts'
 import { BlockSet } from './block-set.ts'
+import { create, type FormerTries, type Tries } from './creation.ts'
 import type { EbsCalls } from './ebs-calls.ts'
 import type { Ec2Calls } from './ec2-calls.ts'
 import { errorNameOf } from './failures.ts'
@@ -48,6 +49,8 @@ export interface SnapshotJob {
   /** What may differ between the parent's checkpoint and the image, ascending; undefined where that cannot be said (any more). */
   readonly changes: (parent: Parent) => Promise<AsyncIterable<VolumeRange> | undefined>
   readonly onProgress: (doneBytes: number) => void
+  /** As Tries has it. */
+  readonly answerSignal: AbortSignal
 }
 
 const attemptsMax = 5
@@ -55,6 +58,7 @@ const completionMillisMax = 2 * 3_600_000
 
 /** The id of the completed snapshot. */
 export async function makeSnapshot(job: SnapshotJob, tools: SnapshotTools, signal: AbortSignal): Promise<string> {
+  const found = job.memory()
   for (;;) {
     const memory = job.memory() ?? (await firstAttempt(job))
     if (memory.isComplete === true && memory.snapshot !== undefined) return memory.snapshot
@@ -66,7 +70,7 @@ export async function makeSnapshot(job: SnapshotJob, tools: SnapshotTools, signa
           volume: job.volume,
         },
       )
-    const made = await attemptSnapshot(job, memory, tools, signal)
+    const made = await attemptSnapshot(job, memory, formerTriesOf(memory, found), tools, signal)
     if (made !== undefined) return made
     signal.throwIfAborted()
   }
@@ -86,13 +90,21 @@ function parentMemory(parent: Parent | undefined): Pick<SnapshotMemory, 'parent'
   return parent === undefined ? {} : { parent: parent.snapshot, parentOrdinal: parent.ordinal }
 }
 
+/** What was found was begun by others, or by a call before. */
+function formerTriesOf({ attempt, isRefused }: SnapshotMemory, found: SnapshotMemory | undefined): FormerTries {
+  if (attempt !== found?.attempt) return 'none'
+  return isRefused === true ? 'refused' : 'doubtful'
+}
+
 /** Undefined where the next attempt has to do it. */
 async function attemptSnapshot(
   job: SnapshotJob,
-  memory: SnapshotMemory,
+  begun: SnapshotMemory,
+  former: FormerTries,
   tools: SnapshotTools,
   signal: AbortSignal,
 ): Promise<string | undefined> {
+  const { isRefused: _, ...memory } = begun
   // Upon the same parent, or another one: of a chain that has moved on meanwhile the newest link, else none.
   const next = async (upon: 'same' | 'other'): Promise<undefined> => {
     const { snapshot } = job.memory() ?? memory
@@ -112,8 +124,13 @@ async function attemptSnapshot(
   const mayBeUnseen = (): boolean => tools.clock.monotonicMillis() - begunMillis < unseenMillisMax
   let { snapshot, written } = memory
   if (snapshot === undefined) {
-    try {
-      snapshot = await tools.ebs.start(
+    const notes = {
+      former,
+      begun: async () => (former === 'refused' ? await job.remember(memory) : undefined),
+      refused: () => job.remember({ ...memory, isRefused: true }),
+    }
+    const start = (tries: Tries): Promise<string> =>
+      tools.ebs.start(
         {
           token: job.token(memory.attempt),
           sizeGiB: Math.max(1, Math.ceil(job.sizeBytes / GiB)),
@@ -122,8 +139,11 @@ async function attemptSnapshot(
           description: job.description,
           tags: job.tags,
         },
+        tries,
         signal,
       )
+    try {
+      snapshot = await create(notes, job.answerSignal, start)
     } catch (error) {
       if (isStale(error) && !isRefusedByItself(error, parent)) return await next('other')
       throw error

@@ -316,6 +316,8 @@ export const ebsWindowSizeBytes = 32 * MiB
 export const ebsWindowCount = 4
 /** Snapshots that are written at once; more share the same rate, and idle. */
 export const snapshotsWrittenAtOnceMax = 4
+/** Machines of a recovery that are brought up at once: AWS takes a minute or two for each, and little is asked of it meanwhile. */
+export const machinesMadeAtOnceMax = 8
 /** At 100 ms a put this reaches the rate below. */
 export const putsAtOnceMaxDefault = 128
 export const putsPerSecondMaxDefault = 1000

@@ -148,6 +148,126 @@ t.test(
   },
 )
 
+/** Each kind of thing that a recovery creates, and what may be gone between its plan and its run. */
+const creations = [
+  { call: 'StartSnapshot', start: 'image', refusal: { status: 402, code: 'ServiceQuotaExceededException' } },
+  { call: 'CreateVolume', start: 'nothing', refusal: { status: 400, code: 'VolumeLimitExceeded' } },
+  { call: 'RegisterImage', start: 'image', refusal: { status: 403, code: 'UnauthorizedOperation' } },
+  { call: 'RunInstances', start: 'image', refusal: { status: 400, code: 'InvalidSubnetID.NotFound' } },
+  { call: 'RunInstances', start: 'root-swap', refusal: { status: 400, code: 'VcpuLimitExceeded' } },
+] as const
+
+/** How long AWS may hide what it has made; longer than an undo takes that does not wait for that. */
+const unlistedMillis = 200_000
+
+for (const { call, start, refusal } of creations)
+  t.test(
+    `${call}, ${start}: what AWS refused at every try was never made, and an undo does not wait for it`,
+    async t => {
+      const attempts = [
+        { name: 'refused', before: undefined, isWaitedFor: false },
+        { name: 'answer lost, then refused', before: { kind: 'lose-response' }, isWaitedFor: true },
+        { name: 'answer late, then refused', before: { kind: 'hang-after' }, isWaitedFor: true },
+        {
+          name: 'put off, then refused',
+          before: { kind: 'refuse', status: 500, code: 'InternalError' },
+          isWaitedFor: true,
+        },
+        {
+          name: 'made before with other parameters',
+          before: { kind: 'refuse', status: 400, code: 'IdempotentParameterMismatch' },
+          isWaitedFor: true,
+        },
+      ] as const
+      for (const { name, before, isWaitedFor } of attempts) {
+        const isKilled = before?.kind === 'hang-after'
+        const model = bootableModel()
+        const world = await AwsWorld.start(model)
+        const helper = start === 'root-swap' ? { helperImage: world.sim.addStockImage('windows') } : {}
+        const held = {
+          record: world.record(model.checkpoint(), { machine: { ...settings.machine, start, ...helper } }),
+        }
+        const dying = new AbortController()
+        if (before !== undefined) world.sim.faults.next(call, before)
+        world.sim.faults.next(call, { kind: 'refuse', ...refusal }, Infinity)
+        world.sim.afterCall = (_, operation) => {
+          if (operation !== call) return
+          if (world.sim.callCount(call) === 1) world.sim.account.listLate(unlistedMillis)
+          if (isKilled) dying.abort(new Error('killed'))
+        }
+        let tools = world.tools()
+        await t.rejects(world.recoveries(tools).prepare(world.context(held, dying.signal)), name)
+        world.sim.afterCall = () => undefined
+        await tools.close()
+        tools = world.tools()
+        if (isKilled) await t.rejects(world.recoveries(tools).prepare(world.context(held, signal)), name)
+        const begunMillis = tools.clock.monotonicMillis()
+        await world.recoveries(tools).remove(world.context(held, signal))
+        const waitedMillis = tools.clock.monotonicMillis() - begunMillis
+        t.equal(waitedMillis > 150_000, isWaitedFor, `${name}: ${waitedMillis} ms`)
+        t.strictSame(world.sim.account.tagged(ownKeys.recovery, held.record.id), [], name)
+        await tools.close()
+        await world.close()
+      }
+    },
+  )
+
+/** Three machines of one volume each. */
+async function threeMachines(machines = {}) {
+  const model = new Model({ 1: 2 ** 19, 2: 2 ** 19, 3: 2 ** 19 })
+  for (const volume of [1, 2, 3]) model.write(volume, 0, bootSector())
+  const world = await AwsWorld.start(model)
+  const vms = ['web', 'db', 'app'].map((name, index) => ({ name, volumes: [index + 1] }))
+  return { world, held: { record: world.record(model.checkpoint(), { ...settings, machines }, undefined, vms) } }
+}
+
+t.test('machines come up side by side: none waits for another', async t => {
+  const { world, held } = await threeMachines()
+  const tools = world.tools()
+  await world.recoveries(tools).prepare(world.context(held, signal))
+  const { calls } = world.sim
+  t.equal(calls.lastIndexOf('RegisterImage') < calls.indexOf('RunInstances'), true)
+  t.strictSame(faultsOf(world, held.record), [])
+  await tools.close()
+  await world.close()
+})
+
+t.test(
+  'where one machine cannot come up the others end before the failure is told, and an undo leaves nothing',
+  async t => {
+    for (const skip of [0, 1, 2]) {
+      const { world, held } = await threeMachines()
+      const tools = world.tools()
+      world.sim.faults.next('RunInstances', { kind: 'refuse', status: 400, code: 'VcpuLimitExceeded' }, 1, skip)
+      await t.rejects(world.recoveries(tools).prepare(world.context(held, signal)), { code: 'CLOUD_REFUSED' })
+      const creationCount = () => world.sim.calls.filter(call => /^(RegisterImage|RunInstances)$/.test(call)).length
+      const created = creationCount()
+      await world.clock.sleep(60_000, signal)
+      t.equal(creationCount(), created, 'nobody asks for anything any more')
+      const begunMillis = tools.clock.monotonicMillis()
+      await world.recoveries(tools).remove(world.context(held, signal))
+      t.ok(tools.clock.monotonicMillis() - begunMillis < 150_000, 'nothing is waited for that was never made')
+      t.strictSame(world.sim.account.tagged(ownKeys.recovery, held.record.id), [])
+      await tools.close()
+      await world.close()
+    }
+  },
+)
+
+t.test('a machine that AWS puts off lets the others come up', async t => {
+  const { world, held } = await threeMachines({ db: { start: 'nothing' }, app: { start: 'nothing' } })
+  const tools = world.tools()
+  world.sim.faults.next('RegisterImage', { kind: 'refuse', status: 503, code: 'Unavailable' }, 8)
+  const context = world.context(held, signal)
+  await t.rejects(world.recoveries(tools).prepare(context), { code: 'CLOUD_UNAVAILABLE' })
+  t.equal(world.sim.account.volumes.size, 2)
+  await world.recoveries(tools).prepare(context)
+  t.equal(world.sim.account.instances.size, 1)
+  t.equal(world.sim.account.volumes.size, 3)
+  await tools.close()
+  await world.close()
+})
+
 t.test('what AWS has shown, and does not know at the next call, is asked for again', async t => {
   const cases = [
     { start: 'nothing', calls: { CreateVolume: 'InvalidSnapshot.NotFound' } },

@@ -364,7 +364,13 @@ export class AwsWorld {
     }
   }
 
-  record(checkpoint: Checkpoint, settings: Json, id = 'r-0123456789ab'): RecoveryRecord {
+  /** One machine has all volumes, unless it is said whose they are. */
+  record(
+    checkpoint: Checkpoint,
+    settings: Json,
+    id = 'r-0123456789ab',
+    vms: RecoveryRecord['vms'] = [{ name: 'web', volumes: checkpoint.volumes.map(({ number }) => number) }],
+  ): RecoveryRecord {
     return {
       formatVersion: 1,
       id,
@@ -372,7 +378,7 @@ export class AwsWorld {
       handOver: 'none',
       kind: 'failover',
       checkpoint,
-      vms: [{ name: 'web', volumes: checkpoint.volumes.map(({ number }) => number) }],
+      vms,
       target: { kind: 'aws', settings },
       commitPolicy: { kind: 'none', afterMillis: 0 },
       state: 'preparing',
@@ -450,7 +456,12 @@ export function faultsOf(world: AwsWorld, record: RecoveryRecord): string[] {
   }
   const left = account.tagged(ownKeys.recovery, record.id)
   const kinds = left.map(id => id.split('-')[0]).sort()
-  const expected = [...(memory.machines['web']?.image === undefined ? [] : ['ami']), 'i', 'snap', 'snap', 'vol', 'vol']
+  const made = record.vms.map(({ name }) => memory.machines[name])
+  const expected = [
+    ...made.flatMap(machine => (machine?.image === undefined ? [] : ['ami'])),
+    ...made.map(() => 'i'),
+    ...record.checkpoint!.volumes.flatMap(() => ['snap', 'vol']),
+  ].sort()
   if (kinds.join() !== expected.join()) faults.push(`there is ${kinds.join()}, expected ${expected.join()}`)
   return faults
 }

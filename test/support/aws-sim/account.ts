@@ -126,6 +126,7 @@ export class Account {
   readonly snapshots = new Map<string, Snapshot>()
   readonly volumes = new Map<string, Volume>()
   readonly images = new Map<string, Image>()
+  #late = { fromMillis: Infinity, unlistedMillis: 0 }
   readonly instances = new Map<string, Instance>()
   readonly subnets = new Map<string, Subnet>()
   /** By id: its VPC. */
@@ -149,7 +150,13 @@ export class Account {
   }
 
   isListed({ createdMillis }: { readonly createdMillis: number }): boolean {
-    return this.nowMillis() >= createdMillis + this.options.unlistedMillis
+    const isLate = createdMillis >= this.#late.fromMillis
+    return this.nowMillis() >= createdMillis + (isLate ? this.#late.unlistedMillis : this.options.unlistedMillis)
+  }
+
+  /** What is created at this moment, and from now on, is listed so late. */
+  listLate(unlistedMillis: number): void {
+    this.#late = { fromMillis: this.nowMillis(), unlistedMillis }
   }
 
   stateOfSnapshot(snapshot: Snapshot): 'pending' | 'completed' | 'error' {
