@@ -1,7 +1,7 @@
 import { batchRawSizeBytesTarget } from '../base/limits.ts'
 import { KiB } from '../base/units.ts'
 import { Permits } from '../base/permits.ts'
-import type { WriteIndex } from '../mirror/mirror.ts'
+import type { BatchPlaces } from '../mirror/mirror.ts'
 import type { RawPart, RecordSource } from '../segment/record-source.ts'
 import type { ByteRange } from '../store/object-store.ts'
 import type { SizedCache } from './sized-cache.ts'
@@ -15,7 +15,7 @@ const readsAtOnce = 8
 const spareSizeBytes = batchRawSizeBytesTarget + 64 * KiB
 
 export interface WantedPart {
-  /** Of the index. */
+  /** Of RegionWrites. */
   readonly batch: number
   /** In the batch's raw payload. */
   readonly range: ByteRange
@@ -25,7 +25,7 @@ export interface WantedPart {
 export type Parts = readonly RawPart[]
 
 export class BatchParts {
-  readonly #index: WriteIndex
+  readonly #batches: BatchPlaces
   readonly #sources: readonly RecordSource[]
   readonly #cache: SizedCache<Parts>
   readonly #permits = new Permits(readsAtOnce)
@@ -35,8 +35,8 @@ export class BatchParts {
   /** Raw. */
   broughtSizeBytes = 0
 
-  constructor(index: WriteIndex, sources: readonly RecordSource[], cache: SizedCache<Parts>) {
-    this.#index = index
+  constructor(batches: BatchPlaces, sources: readonly RecordSource[], cache: SizedCache<Parts>) {
+    this.#batches = batches
     this.#sources = sources
     this.#cache = cache
   }
@@ -65,9 +65,9 @@ export class BatchParts {
   }
 
   async #read({ batch, range }: WantedPart, signal: AbortSignal): Promise<RawPart> {
-    const source = this.#sources[this.#index.batchSource[batch]!]!
+    const source = this.#sources[this.#batches.batchSource[batch]!]!
     const spare = this.#spares.pop() ?? new Uint8Array(spareSizeBytes)
-    const part = await source.readPart(this.#index.batchNumber[batch]!, range, signal, spare)
+    const part = await source.readPart(this.#batches.batchNumber[batch]!, range, signal, spare)
     this.#spares.push(spare) // after a failure somebody may still write to it
     this.broughtSizeBytes += part.raw.length
     const others = (this.#cache.get(`${batch}`) ?? []).filter(other => !overlap(part, other))

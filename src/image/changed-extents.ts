@@ -2,7 +2,7 @@ import type { ImagePlan } from '../aging/service.ts'
 import { Failure } from '../base/failure.ts'
 import { changedExtentCountMax } from '../base/limits.ts'
 import { alignDown, alignUp, KiB, sectorSizeBytes } from '../base/units.ts'
-import { indexWrites, Layers, loadLayers, PackReader, RegionPieces } from '../mirror/mirror.ts'
+import { gatherRegionWrites, Layers, loadLayers, PackReader, RegionPieces } from '../mirror/mirror.ts'
 import { unpackTail } from '../segment/segment.ts'
 import { lastDeltaEnd } from '../timeline/deltas.ts'
 import { imagePace } from './resolved-region.ts'
@@ -63,18 +63,16 @@ async function addWrites(
   const from = isAbove ? older.checkpoint.vector : segmentsFrom
   const sources = state.segments.map(segment => tools.openSegment(segment))
   if (tail.count > 0) sources.push(tools.openTail(unpackTail(tail)))
-  const cuts = { from, vectors: [checkpoint.vector] }
-  const options = { holes: [], regionSizeBytes: tools.regionSizeBytes }
   const pace = imagePace(signal)
-  const index = await indexWrites(sources, cuts, options, pace, signal)
-  for (const bucket of index.buckets) {
+  const between = { from, to: checkpoint.vector }
+  const writes = await gatherRegionWrites(sources, between, tools.regionSizeBytes, pace, signal)
+  for (const bucket of writes.buckets) {
     if (bucket.volume !== volume) continue
     const regionStart = bucket.region * tools.regionSizeBytes
-    for (let at = bucket.first; at < bucket.end; at++) {
-      const piece = index.order[at]!
-      const startBytes = regionStart + index.start[piece]! * sectorSizeBytes
-      gathered.add(startBytes, startBytes + index.length[piece]! * sectorSizeBytes)
-    }
+    await writes.eachPiece(bucket, pace, (start, length) => {
+      const startBytes = regionStart + start * sectorSizeBytes
+      gathered.add(startBytes, startBytes + length * sectorSizeBytes)
+    })
     await pace.step()
   }
 }

@@ -2,7 +2,7 @@ import type { ImagePlan } from '../aging/service.ts'
 import { comparePositions, sequence, type PositionVector } from '../base/ids.ts'
 import { Failure } from '../base/failure.ts'
 import { alignDown, sectorSizeBytes } from '../base/units.ts'
-import { indexWrites, Layers, noData, PackReader, type Bucket, type WriteIndex } from '../mirror/mirror.ts'
+import { gatherRegionWrites, Layers, PackReader, type Bucket, type RegionWrites } from '../mirror/mirror.ts'
 import type { RecordSource } from '../segment/record-source.ts'
 import type { ByteRange } from '../store/object-store.ts'
 import { unpackTail, type TailRecord } from '../segment/segment.ts'
@@ -65,10 +65,9 @@ const fenceEntrySizeBytes = 150
  */
 export async function openImage(plan: ImagePlan, tools: ImageTools, signal: AbortSignal): Promise<SpoolableImage> {
   const sources = unfoldedSources(plan, tools)
-  const cuts = { from: plan.segmentsFrom, vectors: [plan.checkpoint.vector] }
-  const options = { holes: [], regionSizeBytes: tools.regionSizeBytes }
-  const index = await indexWrites(sources, cuts, options, imagePace(signal), signal)
-  return new OpenImage(plan, tools, sources, index)
+  const between = { from: plan.segmentsFrom, to: plan.checkpoint.vector }
+  const writes = await gatherRegionWrites(sources, between, tools.regionSizeBytes, imagePace(signal), signal)
+  return new OpenImage(plan, tools, sources, writes)
 }
 
 /** Segments and log records that may hold a write after the last delta and before the checkpoint, in order. */
@@ -96,12 +95,6 @@ function reachesInto(range: StreamRange, from: PositionVector, to: PositionVecto
   )
 }
 
-function dataSizeBytesOf({ count, length, rawOffsetBytes }: WriteIndex): number {
-  let sectors = 0
-  for (let piece = 0; piece < count; piece++) if (rawOffsetBytes[piece] !== noData) sectors += length[piece]!
-  return sectors * sectorSizeBytes
-}
-
 /** Fills the target with what the unfolded fragments have of the range, and zeros; false, and the spool is used no more, where it cannot be read. */
 async function fillFromSpool(
   resolved: ResolvedRegion,
@@ -121,7 +114,7 @@ async function fillFromSpool(
 }
 
 interface NumberedBucket extends Bucket {
-  /** In the index. */
+  /** Among all of the image. */
   readonly number: number
 }
 
@@ -130,7 +123,7 @@ class OpenImage implements SpoolableImage {
   readonly volumes: readonly CheckpointVolume[]
   readonly #tools: ImageTools
   readonly #sources: readonly RecordSource[]
-  readonly #index: WriteIndex
+  readonly #writes: RegionWrites
   readonly #layers: Layers
   readonly #buckets = new Map<number, Map<number, NumberedBucket>>()
   readonly #places = new Map<number, readonly number[]>()
@@ -140,16 +133,15 @@ class OpenImage implements SpoolableImage {
   /** Being resolved: whoever needs one of them too waits for it. */
   readonly #resolving = new Map<string, Promise<ResolvedRegion>>()
   #spool: Spool | undefined
-  #unfoldedSizeBytes: number | undefined
 
-  constructor(plan: ImagePlan, tools: ImageTools, sources: readonly RecordSource[], index: WriteIndex) {
+  constructor(plan: ImagePlan, tools: ImageTools, sources: readonly RecordSource[], writes: RegionWrites) {
     this.checkpoint = plan.checkpoint
     this.volumes = plan.checkpoint.volumes
     this.#tools = tools
     this.#sources = sources
-    this.#index = index
+    this.#writes = writes
     this.#layers = new Layers(plan.state, plan.checkpoint.ordinal, tools.regionSizeBytes)
-    for (const [number, bucket] of index.buckets.entries()) {
+    for (const [number, bucket] of writes.buckets.entries()) {
       const own = this.#buckets.get(bucket.volume)
       const numbered = { ...bucket, number }
       if (own === undefined) this.#buckets.set(bucket.volume, new Map([[bucket.region, numbered]]))
@@ -157,7 +149,7 @@ class OpenImage implements SpoolableImage {
     }
     this.#readers = new SizedCache(tools.cacheSizeBytes / 8)
     this.#regions = new SizedCache((tools.cacheSizeBytes * 3) / 8)
-    this.#units = new UnitReader(index, sources, tools.cacheSizeBytes / 2)
+    this.#units = new UnitReader(writes, sources, tools.cacheSizeBytes / 2)
   }
 
   async read(volume: number, offsetBytes: number, target: Uint8Array, signal: AbortSignal): Promise<void> {
@@ -236,7 +228,7 @@ class OpenImage implements SpoolableImage {
       regions: places,
       resolve: region => (isPart ? this.#region(volume, region, signal) : this.#resolve(volume, region, signal)),
       spooled: region => this.#spooled(volume, region),
-      index: this.#index,
+      batches: this.#writes,
       sources: this.#sources,
       range: { startBytes: range.startBytes, endBytes },
       regionSizeBytes: this.#tools.regionSizeBytes,
@@ -303,7 +295,7 @@ class OpenImage implements SpoolableImage {
   }
 
   get unfoldedSizeBytes(): number {
-    return (this.#unfoldedSizeBytes ??= dataSizeBytesOf(this.#index))
+    return this.#writes.dataSizeBytes
   }
 
   get wastedSizeBytes(): number {
@@ -315,8 +307,8 @@ class OpenImage implements SpoolableImage {
     begin: (places: SpoolPlaces) => PieceSink,
     signal: AbortSignal,
   ): Promise<void> {
-    const pieces = new UnfoldedPieces(this.#index, this.#sources)
-    const places = await planSpool(this.#index, volumes, pieces, imagePace(signal))
+    const pieces = new UnfoldedPieces(this.#writes, this.#sources)
+    const places = await planSpool(this.#writes, volumes, pieces, imagePace(signal))
     await pieces.scatter(begin(places), { doneBytes: 0, totalBytes: places.sizeBytes }, signal)
   }
 
@@ -373,7 +365,7 @@ class OpenImage implements SpoolableImage {
   }
 
   #resolve(volume: number, region: number, signal: AbortSignal): Promise<ResolvedRegion> {
-    const writes = { index: this.#index, bucket: this.#buckets.get(volume)?.get(region) }
+    const writes = { writes: this.#writes, bucket: this.#buckets.get(volume)?.get(region) }
     return resolveRegion({ volume, region }, this.#layers, writes, (pack, at) => this.#reader(pack, at), signal)
   }
 

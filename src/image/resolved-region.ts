@@ -9,7 +9,7 @@ import {
   type Layers,
   type LoadedLayer,
   type PackReader,
-  type WriteIndex,
+  type RegionWrites,
 } from '../mirror/mirror.ts'
 import { sectorSizeBytes } from '../base/units.ts'
 import type { PackRef } from '../timeline/state.ts'
@@ -20,7 +20,7 @@ export interface ResolvedRegion {
   readonly loaded: readonly LoadedLayer[]
   readonly pieces: ReturnType<RegionPieces['columns']>
   readonly fragments: Fragments
-  /** Pieces of this source are writes that are not folded; their unit is the index's batch. */
+  /** Pieces of this source are writes that are not folded; their unit is the batch of RegionWrites. */
   readonly writesSource: number
   /** Of every fragment: how many bytes of such writes lie before it in the region. */
   readonly unfoldedBeforeBytes: Uint32Array
@@ -33,7 +33,7 @@ export type OpenReader = (pack: PackRef, signal: AbortSignal) => Promise<PackRea
 export async function resolveRegion(
   place: { readonly volume: number; readonly region: number },
   layers: Layers,
-  writes: { readonly index: WriteIndex; readonly bucket: Bucket | undefined },
+  { writes, bucket }: { readonly writes: RegionWrites; readonly bucket: Bucket | undefined },
   open: OpenReader,
   signal: AbortSignal,
 ): Promise<ResolvedRegion> {
@@ -41,12 +41,10 @@ export async function resolveRegion(
   const found = new RegionPieces()
   const loaded = await loadLayers(layers.of(volume, region), region, open, found, signal)
   const writesSource = loaded.length
-  const { index, bucket } = writes
-  for (let at = bucket?.first ?? 0; at < (bucket?.end ?? 0); at++) {
-    const piece = index.order[at]!
-    const { start, length, batch, rawOffsetBytes } = index
-    found.add(start[piece]!, length[piece]!, writesSource, batch[piece]!, rawOffsetBytes[piece]!)
-  }
+  if (bucket !== undefined)
+    await writes.eachPiece(bucket, imagePace(signal), (start, length, batch, rawOffsetBytes) =>
+      found.add(start, length, writesSource, batch, rawOffsetBytes),
+    )
   const pieces = found.columns()
   const merged = new Merger().merge(pieces)
   const fragments = {

@@ -1,5 +1,5 @@
 import { MiB, sectorSizeBytes } from '../base/units.ts'
-import { readFragments, settleAll, Uint32Column, type WriteIndex } from '../mirror/mirror.ts'
+import { readFragments, settleAll, Uint32Column, type BatchPlaces } from '../mirror/mirror.ts'
 import type { RecordSource } from '../segment/record-source.ts'
 import { firstEndingAfter, hasData, imagePace, isUnfolded, type ResolvedRegion } from './resolved-region.ts'
 import { spooledRuns } from './spool.ts'
@@ -15,7 +15,7 @@ export interface ScatterRequest {
   /** Ascending. */
   readonly regions: readonly number[]
   readonly resolve: (region: number) => Promise<ResolvedRegion>
-  readonly index: WriteIndex
+  readonly batches: BatchPlaces
   readonly sources: readonly RecordSource[]
   /** Of the region, where its unfolded writes are in a spool. */
   readonly spooled: (region: number) => SpooledRegion | undefined
@@ -33,7 +33,7 @@ export interface ScatterRequest {
 export async function scatterVolume(request: ScatterRequest): Promise<void> {
   const { regions, resolve, range, regionSizeBytes, sink, signal } = request
   const pace = imagePace(signal)
-  const unfolded = new UnfoldedPieces(request.index, request.sources)
+  const unfolded = new UnfoldedPieces(request.batches, request.sources)
   const progress = { doneBytes: 0, totalBytes: regions.length * regionSizeBytes }
   const scatterRegion = async (region: number): Promise<void> => {
     signal.throwIfAborted()

@@ -1,5 +1,5 @@
 import { sectorSizeBytes } from '../base/units.ts'
-import { Merger, noData, type Bucket, type Pace, type WriteIndex } from '../mirror/mirror.ts'
+import { Merger, noData, RegionPieces, type Pace, type RegionWrites } from '../mirror/mirror.ts'
 import type { ByteRange } from '../store/object-store.ts'
 import type { ResolvedRegion } from './resolved-region.ts'
 import type { SpoolFile, SpoolPlaces } from './types.ts'
@@ -16,18 +16,23 @@ import type { UnfoldedPieces } from './unfolded-pieces.ts'
 
 /** Where everything will stand; adds every live piece of these volumes, with its place in the spool. */
 export async function planSpool(
-  index: WriteIndex,
+  writes: RegionWrites,
   volumes: ReadonlySet<number>,
   pieces: UnfoldedPieces,
   pace: Pace,
 ): Promise<SpoolPlaces> {
   const merger = new Merger()
-  const startBytes = new Float64Array(index.buckets.length).fill(-1)
+  const startBytes = new Float64Array(writes.buckets.length).fill(-1)
   let sizeBytes = 0
-  for (const [number, bucket] of index.buckets.entries()) {
+  await writes.sort(pace)
+  for (const [number, bucket] of writes.buckets.entries()) {
     if (!volumes.has(bucket.volume)) continue
     startBytes[number] = sizeBytes
-    sizeBytes = addBucket(index, bucket, merger, pieces, sizeBytes)
+    const found = new RegionPieces()
+    await writes.eachPiece(bucket, pace, (start, length, batch, rawOffsetBytes) =>
+      found.add(start, length, 0, batch, rawOffsetBytes),
+    )
+    sizeBytes = addBucket(found.columns(), merger, pieces, sizeBytes)
     await pace.step()
   }
   return { sizeBytes, startBytes }
@@ -35,24 +40,19 @@ export async function planSpool(
 
 /** These writes are an image's newest, so that none of them is hidden but by another of them: nothing else needs to be known. Returns where the bucket ends. */
 function addBucket(
-  index: WriteIndex,
-  { first, end }: Bucket,
+  own: ReturnType<RegionPieces['columns']>,
   merger: Merger,
   pieces: UnfoldedPieces,
   startBytes: number,
 ): number {
-  const own = index.order.subarray(first, end)
-  const start = own.map(piece => index.start[piece]!)
-  const length = own.map(piece => index.length[piece]!)
-  const merged = merger.merge({ count: own.length, start, length, group: undefined })
+  const merged = merger.merge(own)
   let at = startBytes
   for (let fragment = 0; fragment < merged.count; fragment++) {
-    const piece = own[merged.piece[fragment]!]!
-    const rawOffsetBytes = index.rawOffsetBytes[piece]!
-    if (rawOffsetBytes === noData) continue
-    const offsetInPiece = (merged.start[fragment]! - index.start[piece]!) * sectorSizeBytes
+    const piece = merged.piece[fragment]!
+    if (own.rawOffsetBytes[piece] === noData) continue
+    const offsetInPiece = (merged.start[fragment]! - own.start[piece]!) * sectorSizeBytes
     const sizeBytes = merged.length[fragment]! * sectorSizeBytes
-    pieces.add(index.batch[piece]!, rawOffsetBytes + offsetInPiece, at, sizeBytes)
+    pieces.add(own.unit[piece]!, own.rawOffsetBytes[piece]! + offsetInPiece, at, sizeBytes)
     at += sizeBytes
   }
   return at

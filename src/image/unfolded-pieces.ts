@@ -1,20 +1,20 @@
 import { assert } from '../base/assert.ts'
-import { Float64Column, radixOrder, Uint32Column, type WriteIndex } from '../mirror/mirror.ts'
+import { Float64Column, radixOrder, Uint32Column, type BatchPlaces } from '../mirror/mirror.ts'
 import type { RecordSource } from '../segment/record-source.ts'
 import { imagePace } from './resolved-region.ts'
 import type { PieceSink } from './types.ts'
 
 /** Live pieces of writes that no delta holds, as columns, until their sources are read: each once and from front to back. */
 export class UnfoldedPieces {
-  readonly #index: WriteIndex
+  readonly #batches: BatchPlaces
   readonly #sources: readonly RecordSource[]
   readonly #batch = new Uint32Column()
   readonly #rawOffsetBytes = new Uint32Column()
   readonly #offsetBytes = new Float64Column()
   readonly #sizeBytes = new Uint32Column()
 
-  constructor(index: WriteIndex, sources: readonly RecordSource[]) {
-    this.#index = index
+  constructor(batches: BatchPlaces, sources: readonly RecordSource[]) {
+    this.#batches = batches
     this.#sources = sources
   }
 
@@ -32,7 +32,7 @@ export class UnfoldedPieces {
     progress: { doneBytes: number; totalBytes: number },
     signal: AbortSignal,
   ): Promise<void> {
-    const index = this.#index
+    const { batchSource, batchNumber } = this.#batches
     const batch = this.#batch.values()
     const [rawOffsetBytes, offsetBytes, sizeBytes] = [
       this.#rawOffsetBytes.values(),
@@ -43,13 +43,13 @@ export class UnfoldedPieces {
     const order = radixOrder(batch, count, new Uint32Array(count), new Uint32Array(count))
     const pace = imagePace(signal)
     for (let next = 0; next < count;) {
-      const sourceIndex = index.batchSource[batch[order[next]!]!]!
+      const sourceIndex = batchSource[batch[order[next]!]!]!
       const wanted = new Set<number>()
       let end = next
-      for (; end < count && index.batchSource[batch[order[end]!]!] === sourceIndex; end++)
-        wanted.add(index.batchNumber[batch[order[end]!]!]!)
+      for (; end < count && batchSource[batch[order[end]!]!] === sourceIndex; end++)
+        wanted.add(batchNumber[batch[order[end]!]!]!)
       const give = async (number: number, payload: Uint8Array): Promise<void> => {
-        for (; next < end && index.batchNumber[batch[order[next]!]!] === number; next++) {
+        for (; next < end && batchNumber[batch[order[next]!]!] === number; next++) {
           const at = order[next]!
           const bytes = payload.subarray(rawOffsetBytes[at]!, rawOffsetBytes[at]! + sizeBytes[at]!)
           sink.piece(offsetBytes[at]!, bytes)

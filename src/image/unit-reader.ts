@@ -1,6 +1,6 @@
 import { batchRawSizeBytesTarget } from '../base/limits.ts'
 import { sectorSizeBytes } from '../base/units.ts'
-import { settleAll, type WriteIndex } from '../mirror/mirror.ts'
+import { settleAll, type BatchPlaces } from '../mirror/mirror.ts'
 import type { RawPart, RecordSource } from '../segment/record-source.ts'
 import type { ByteRange } from '../store/object-store.ts'
 import { BatchParts, type Parts, type WantedPart } from './batch-parts.ts'
@@ -30,9 +30,9 @@ export class UnitReader {
   readonly #underWay = new Map<string, Promise<Uint8Array>>()
   #usedSizeBytes = 0
 
-  constructor(index: WriteIndex, sources: readonly RecordSource[], cacheSizeBytes: number) {
+  constructor(batches: BatchPlaces, sources: readonly RecordSource[], cacheSizeBytes: number) {
     this.#cache = new SizedCache(cacheSizeBytes)
-    this.#batches = new BatchParts(index, sources, this.#cache)
+    this.#batches = new BatchParts(batches, sources, this.#cache)
     this.#prefetchSizeBytesMax = cacheSizeBytes * prefetchShare
   }
 
@@ -200,7 +200,7 @@ class WantedParts {
   }
 }
 
-/** Of the index, where the fragment is of a batch; else of its pack's blocks. */
+/** Of RegionWrites, where the fragment is of a batch; else of its pack's blocks. */
 function unitOf({ pieces, fragments }: ResolvedRegion, fragment: number): number {
   return pieces.unit[fragments.piece[fragment]!]!
 }

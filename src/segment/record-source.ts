@@ -2,20 +2,71 @@ import type { ByteRange } from '../store/object-store.ts'
 
 // Consecutive records of one VPG that can be read: a segment in the object store, or the tail that is still in the log.
 
-/** A row per write, in record order; all arrays have `count` entries. */
+/**
+ * A row per write, in record order, 9 bytes each, as the footer of a segment has them; all arrays have `count` entries. What batch a write is in, and where its data begins in
+ * the batch's raw payload, is told by the writes before it.
+ */
 export interface WriteColumns {
   readonly count: number
   readonly volume: Uint16Array
-  /** In sectors of 512 bytes; exact up to 2^53. */
-  readonly offsetSectors: Float64Array
-  readonly lengthSectors: Uint16Array
-  /** 1 where the range becomes zeros and has no payload. */
-  readonly zero: Uint8Array
-  /** Which batch of the source it is in. */
-  readonly batch: Uint32Array
-  /** Where its data starts in the batch's raw (uncompressed) payload; 0 for zeros. */
-  readonly rawOffsetBytes: Uint32Array
-  /** Its sequence number is batchFirstSequence[batch] + (its index - batchFirstWrite[batch]). */
+  /** The offset in sectors of 512 bytes: its low 32 bits, */
+  readonly offsetLow: Uint32Array
+  /** ...and its high 8. */
+  readonly offsetHigh: Uint8Array
+  /** In sectors, less 1, in 15 bits; and zeroFlag where the range becomes zeros and has no payload. Its sequence number is that of its batch's first write and on. */
+  readonly lengthAndFlag: Uint16Array
+}
+
+export const zeroFlag = 0x8000
+const highSectors = 2 ** 32
+
+/** Exact up to 2^40. */
+export function offsetSectorsOf({ offsetLow, offsetHigh }: WriteColumns, write: number): number {
+  return offsetLow[write]! + offsetHigh[write]! * highSectors
+}
+
+export function lengthSectorsOf({ lengthAndFlag }: WriteColumns, write: number): number {
+  const length = lengthAndFlag[write]!
+  return (length >= zeroFlag ? length - zeroFlag : length) + 1
+}
+
+/** True where the range becomes zeros. */
+export function isZeroWrite({ lengthAndFlag }: WriteColumns, write: number): boolean {
+  return lengthAndFlag[write]! >= zeroFlag
+}
+
+/** Of the write's data in the raw payload; 0 for zeros. */
+export function dataSectorsOf({ lengthAndFlag }: WriteColumns, write: number): number {
+  const length = lengthAndFlag[write]!
+  return length >= zeroFlag ? 0 : length + 1
+}
+
+/** Columns with room for so many. */
+export function newWriteColumns(count: number): WriteColumns {
+  return {
+    count,
+    volume: new Uint16Array(count),
+    offsetLow: new Uint32Array(count),
+    offsetHigh: new Uint8Array(count),
+    lengthAndFlag: new Uint16Array(count),
+  }
+}
+
+/** One write, as a row of the columns has it. */
+export interface WriteRow {
+  readonly volume: number
+  readonly offsetSectors: number
+  readonly lengthSectors: number
+  readonly isZero: boolean
+}
+
+/** The row must fit: offsets below 2^40 sectors, lengths from 1 to 2^15. */
+export function setWrite(columns: WriteColumns, write: number, row: WriteRow): void {
+  const { volume, offsetSectors, lengthSectors, isZero } = row
+  columns.volume[write] = volume
+  columns.offsetLow[write] = offsetSectors % highSectors
+  columns.offsetHigh[write] = Math.floor(offsetSectors / highSectors)
+  columns.lengthAndFlag[write] = lengthSectors - 1 + (isZero ? zeroFlag : 0)
 }
 
 /** A row per batch; all arrays have `count` entries. */

@@ -7,12 +7,11 @@ import { encodeRecordHeader, recordSizeBytes, type RecordHeader } from '../journ
 import type { DurableMarker } from '../timeline/assembler.ts'
 import type { SegmentSpan, StreamRange } from '../timeline/state.ts'
 import { decodeSummedFrame, type BatchView, type Marker } from '../wire/wire.ts'
-import { ColumnGatherer } from './segment-columns.ts'
+import { ColumnGatherer, fitsColumns } from './segment-columns.ts'
 import {
   encodeFooter,
   footerSizeBytes,
   markerEntrySizeBytes,
-  offsetSectorsEnd,
   type FooterContents,
   type MarkerEntry,
 } from './segment-footer.ts'
@@ -304,11 +303,4 @@ function agrees(header: RecordHeader, kind: 'batch' | 'marker', generation: numb
     header.firstSequence === first &&
     header.lastSequence === last
   )
-}
-
-function fitsColumns(batch: BatchView): boolean {
-  for (let index = 0; index < batch.writeCount; index++) {
-    if (batch.offsetBytes(index) / 512 >= offsetSectorsEnd) return false
-  }
-  return true
 }

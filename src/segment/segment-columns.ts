@@ -1,6 +1,6 @@
 import { sectorSizeBytes } from '../base/units.ts'
 import type { BatchView } from '../wire/wire.ts'
-import type { BatchColumns, WriteColumns } from './record-source.ts'
+import { newWriteColumns, zeroFlag, type BatchColumns, type WriteColumns } from './record-source.ts'
 
 /** What is known of a batch beside its own columns. */
 export interface BatchPlace {
@@ -14,17 +14,24 @@ export interface Columns {
   readonly batches: BatchColumns
 }
 
-/** Gathers the columns of batches, in order, in arrays that double when they are full. */
+const highSectors = 2 ** 32
+/** Exclusive: what the columns hold. */
+export const offsetSectorsEnd = 2 ** 40
+
+/** False where a write lies past the largest volume that there can be. */
+export function fitsColumns(batch: BatchView): boolean {
+  for (let index = 0; index < batch.writeCount; index++) {
+    if (batch.offsetBytes(index) / sectorSizeBytes >= offsetSectorsEnd) return false
+  }
+  return true
+}
+
+/** Gathers the columns of batches that fit, in order, in arrays that double when they are full. */
 export class ColumnGatherer {
   #writeCount = 0
   #batchCount = 0
   #rawSizeBytes = 0
-  #volume = new Uint16Array(1024)
-  #offsetSectors = new Float64Array(1024)
-  #lengthSectors = new Uint16Array(1024)
-  #zero = new Uint8Array(1024)
-  #batch = new Uint32Array(1024)
-  #rawOffsetBytes = new Uint32Array(1024)
+  #writes: WriteColumns
   #stream = new Uint32Array(64)
   #generation = new Float64Array(64)
   #firstSequence = new Float64Array(64)
@@ -33,6 +40,11 @@ export class ColumnGatherer {
   #batchRawSizeBytes = new Uint32Array(64)
   #offsetBytes = new Float64Array(64)
   #sizeBytes = new Uint32Array(64)
+
+  /** For about so many writes: growing touches all memory anew. */
+  constructor(writeCount = 1024) {
+    this.#writes = newWriteColumns(Math.max(1024, writeCount))
+  }
 
   get writeCount(): number {
     return this.#writeCount
@@ -58,18 +70,15 @@ export class ColumnGatherer {
     this.#offsetBytes[at] = place.offsetBytes
     this.#sizeBytes[at] = place.sizeBytes
     this.#rawSizeBytes += batch.rawSizeBytes
-    let rawOffsetBytes = 0
+    const { volume, offsetLow, offsetHigh, lengthAndFlag } = this.#writes
     for (let index = 0; index < batch.writeCount; index++) {
       const write = this.#writeCount++
-      const lengthBytes = batch.lengthBytes(index)
-      const zero = batch.isZero(index)
-      this.#volume[write] = batch.volume(index)
-      this.#offsetSectors[write] = batch.offsetBytes(index) / sectorSizeBytes
-      this.#lengthSectors[write] = lengthBytes / sectorSizeBytes
-      this.#zero[write] = zero ? 1 : 0
-      this.#batch[write] = at
-      this.#rawOffsetBytes[write] = zero ? 0 : rawOffsetBytes
-      if (!zero) rawOffsetBytes += lengthBytes
+      const offsetSectors = batch.offsetBytes(index) / sectorSizeBytes
+      const offsetSectorsHigh = Math.floor(offsetSectors / highSectors)
+      volume[write] = batch.volume(index)
+      offsetLow[write] = offsetSectors - offsetSectorsHigh * highSectors
+      offsetHigh[write] = offsetSectorsHigh
+      lengthAndFlag[write] = batch.lengthBytes(index) / sectorSizeBytes - 1 + (batch.isZero(index) ? zeroFlag : 0)
     }
   }
 
@@ -80,12 +89,10 @@ export class ColumnGatherer {
     return {
       writes: {
         count: writes,
-        volume: this.#volume.subarray(0, writes),
-        offsetSectors: this.#offsetSectors.subarray(0, writes),
-        lengthSectors: this.#lengthSectors.subarray(0, writes),
-        zero: this.#zero.subarray(0, writes),
-        batch: this.#batch.subarray(0, writes),
-        rawOffsetBytes: this.#rawOffsetBytes.subarray(0, writes),
+        volume: this.#writes.volume.subarray(0, writes),
+        offsetLow: this.#writes.offsetLow.subarray(0, writes),
+        offsetHigh: this.#writes.offsetHigh.subarray(0, writes),
+        lengthAndFlag: this.#writes.lengthAndFlag.subarray(0, writes),
       },
       batches: {
         count: batches,
@@ -102,14 +109,13 @@ export class ColumnGatherer {
   }
 
   #growTo(writeCount: number, batchCount: number): void {
-    if (writeCount > this.#volume.length) {
-      const capacity = Math.max(writeCount, 2 * this.#volume.length)
-      this.#volume = grown(this.#volume, new Uint16Array(capacity))
-      this.#offsetSectors = grown(this.#offsetSectors, new Float64Array(capacity))
-      this.#lengthSectors = grown(this.#lengthSectors, new Uint16Array(capacity))
-      this.#zero = grown(this.#zero, new Uint8Array(capacity))
-      this.#batch = grown(this.#batch, new Uint32Array(capacity))
-      this.#rawOffsetBytes = grown(this.#rawOffsetBytes, new Uint32Array(capacity))
+    if (writeCount > this.#writes.count) {
+      const grownColumns = newWriteColumns(Math.max(writeCount, 2 * this.#writes.count))
+      grown(this.#writes.volume, grownColumns.volume)
+      grown(this.#writes.offsetLow, grownColumns.offsetLow)
+      grown(this.#writes.offsetHigh, grownColumns.offsetHigh)
+      grown(this.#writes.lengthAndFlag, grownColumns.lengthAndFlag)
+      this.#writes = grownColumns
     }
     if (batchCount > this.#stream.length) {
       const capacity = 2 * this.#stream.length

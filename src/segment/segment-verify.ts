@@ -5,6 +5,7 @@ import { crc32c } from '../codec/crc32c.ts'
 import { decodeRecordHeader, recordSizeBytes } from '../journal/record.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import type { StreamRange } from '../timeline/state.ts'
+import { lengthSectorsOf, offsetSectorsOf } from './record-source.ts'
 import { FooterGatherer } from './segment-builder.ts'
 import { encodeFooter, type FooterContents } from './segment-footer.ts'
 import {
@@ -251,9 +252,9 @@ function damagedRecords(
     const firstWrite = batches.firstWrite[batch] ?? 0
     for (let write = firstWrite; write < firstWrite + writeCount; write++)
       places.push({
-        volume: writes.volume[write] ?? 0,
-        offsetBytes: (writes.offsetSectors[write] ?? 0) * sectorSizeBytes,
-        sizeBytes: (writes.lengthSectors[write] ?? 0) * sectorSizeBytes,
+        volume: writes.volume[write]!,
+        offsetBytes: offsetSectorsOf(writes, write) * sectorSizeBytes,
+        sizeBytes: lengthSectorsOf(writes, write) * sectorSizeBytes,
       })
   }
   for (const { marker, offsetBytes: at } of contents.markers) {

@@ -4,7 +4,7 @@ import type { ByteRange } from '../store/object-store.ts'
 import { decodeFrame, type BatchView } from '../wire/wire.ts'
 import { CheckedBlocks } from './checked-blocks.ts'
 import type { RawPart, RecordSource } from './record-source.ts'
-import { ColumnGatherer, type Columns } from './segment-columns.ts'
+import { ColumnGatherer, fitsColumns, type Columns } from './segment-columns.ts'
 import { PayloadReader } from './segment-record.ts'
 
 /** A record that is still in the commit log: batch or marker. */
@@ -110,7 +110,7 @@ class TailSource<R extends TailRecord> implements RecordSource {
   /** The log has no footers, so every frame is read once, one after the other. */
   async #gather(signal: AbortSignal): Promise<{ readonly columns: Columns; readonly recordOfBatch: readonly R[] }> {
     if (this.#gathered !== undefined) return this.#gathered
-    const gatherer = new ColumnGatherer()
+    const gatherer = new ColumnGatherer(writeCountOf(this.#records))
     const recordOfBatch: R[] = []
     for (const record of this.#records) {
       signal.throwIfAborted()
@@ -122,6 +122,11 @@ class TailSource<R extends TailRecord> implements RecordSource {
     this.#gathered = { columns: gatherer.columns(), recordOfBatch }
     return this.#gathered
   }
+}
+
+/** A marker has one sequence number, too, and is counted as a write. */
+function writeCountOf(records: readonly TailRecord[]): number {
+  return records.reduce((sum, { firstSequence, lastSequence }) => sum + lastSequence - firstSequence + 1, 0)
 }
 
 /** The batch in the record, or undefined for a marker. */
@@ -139,6 +144,7 @@ function viewOf(record: TailRecord, frame: Uint8Array): BatchView | undefined {
     message.firstSequence === record.firstSequence &&
     message.firstSequence + message.writeCount - 1 === record.lastSequence
   if (!expected) throw corruptTail(record, 'the frame is not the one of this record')
+  if (!fitsColumns(message)) throw corruptTail(record, 'a write lies past the largest volume that there can be')
   return message
 }
 

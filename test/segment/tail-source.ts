@@ -1,4 +1,5 @@
 import t from 'tap'
+import { offsetSectorsOf } from '../../src/segment/record-source.ts'
 import { tailSource, type TailReader } from '../../src/segment/segment.ts'
 import { randomFrom, randomRecords, someVpg } from '../support/segment-records.ts'
 
@@ -40,7 +41,7 @@ t.test('batches that are still in the log are read as those of a segment are', a
   const columns = await source.columns(signal)
   t.equal(columns.batches.count, batches.length, `seed ${seed}: markers are passed over`)
   t.strictSame(
-    [...columns.writes.offsetSectors].map(sectors => sectors * 512),
+    Array.from({ length: columns.writes.count }, (_, write) => offsetSectorsOf(columns.writes, write) * 512),
     batches.flatMap(record => record.writes.map(write => write.offsetBytes)),
   )
   const wrong: number[] = []

@@ -1,5 +1,12 @@
 import { sectorSizeBytes } from '../../src/base/units.ts'
-import type { BatchColumns, RawPart, RecordSource, WriteColumns } from '../../src/segment/record-source.ts'
+import {
+  newWriteColumns,
+  setWrite,
+  type BatchColumns,
+  type RawPart,
+  type RecordSource,
+  type WriteColumns,
+} from '../../src/segment/record-source.ts'
 
 /** A write as a test states it; without data its range becomes zeros. */
 export interface TestWrite {
@@ -31,29 +38,21 @@ export class MemorySource implements RecordSource {
 
   columns(): Promise<{ readonly writes: WriteColumns; readonly batches: BatchColumns }> {
     const count = this.#batches.reduce((sum, batch) => sum + batch.writes.length, 0)
-    const writes = {
-      count,
-      volume: new Uint16Array(count),
-      offsetSectors: new Float64Array(count),
-      lengthSectors: new Uint16Array(count),
-      zero: new Uint8Array(count),
-      batch: new Uint32Array(count),
-      rawOffsetBytes: new Uint32Array(count),
-    }
+    const writes = newWriteColumns(count)
     const numbers = (value: (batch: TestBatch) => number): number[] => this.#batches.map(value)
     let at = 0
     const firstWrite: number[] = []
     const rawSizes: number[] = []
-    this.#batches.forEach((batch, index) => {
+    this.#batches.forEach(batch => {
       firstWrite.push(at)
       let rawOffsetBytes = 0
       for (const write of batch.writes) {
-        writes.volume[at] = write.volume
-        writes.offsetSectors[at] = write.offsetBytes / sectorSizeBytes
-        writes.lengthSectors[at] = write.sizeBytes / sectorSizeBytes
-        writes.zero[at] = write.data === undefined ? 1 : 0
-        writes.batch[at] = index
-        writes.rawOffsetBytes[at] = write.data === undefined ? 0 : rawOffsetBytes
+        setWrite(writes, at, {
+          volume: write.volume,
+          offsetSectors: write.offsetBytes / sectorSizeBytes,
+          lengthSectors: write.sizeBytes / sectorSizeBytes,
+          isZero: write.data === undefined,
+        })
         rawOffsetBytes += write.data?.length ?? 0
         at++
       }
