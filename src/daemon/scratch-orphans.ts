@@ -49,6 +49,16 @@ export class ScratchOrphans {
     this.#lookLater(lookMillis)
   }
 
+  /** Of a recovery that has ended, perhaps on another appliance: noted where it is there now. */
+  noteWhereLeft(orphan: Orphan): void {
+    const noted = async (): Promise<void> => {
+      if ((await fs.promises.stat(orphan.directory).catch(() => undefined)) === undefined || this.#isClosed) return
+      this.note(orphan)
+      this.#lookLater(0)
+    }
+    this.#looking = Promise.all([this.#looking, noted()]).then(() => undefined)
+  }
+
   /** A look that is under way has ended. */
   async settled(): Promise<void> {
     await this.#looking

@@ -249,6 +249,7 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
     )
     const toldByLive: LiveOptions['told'] = (name, value) => {
       tellLive(log, name, value)
+      if (name === 'scratchMayBeLeft') orphans.noteWhereLeft(value as LiveNotices['scratchMayBeLeft'])
       if (name === 'scratchNotFound') orphans.note(value as LiveNotices['scratchNotFound'])
     }
     const spoolRoom = newSpoolRoom()
@@ -422,7 +423,7 @@ function lateHandlers(holder: { later: AgingHandlers }): AgingHandlers {
 }
 
 function tellLive(log: Log, name: keyof LiveNotices, value: object): void {
-  if (name === 'keepProgress') return
+  if (name === 'keepProgress' || name === 'scratchMayBeLeft') return
   if (name === 'requestFailed') log.error(value, 'liveRequestFailed')
   else if (name === 'scratchNotFound' || name === 'spoolFailed') log.warn(value, name)
   else log.info(value, name)

@@ -40,7 +40,7 @@ import { UnitReader } from './unit-reader.ts'
 // the writes that no delta holds yet: those of segments and log after the last delta's end, up to C, which is a vector of positions
 // (a place in a file or a time says nothing about another stream).
 //
-// Opening reads only the footers of those segments, and puts their writes into buckets by region: one pass. A region is resolved
+// Opening reads only the footers of those segments, and counts their writes by region: one pass (mirror/region-writes.ts). A region is resolved
 // when it is first touched: the index of each of its layers is read and merged with its bucket. So opening costs by what is
 // not folded, reading by what is read, and neither by the length of the history.
 

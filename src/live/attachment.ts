@@ -193,11 +193,16 @@ export class Attachment {
       mapFile: files.mapFile,
       isMade: this.#argument.isMade,
       sizeBytes,
-      identity: identityOf(`${this.#argument.id}/${volume}@${this.#argument.checkpoint}`),
+      identity: this.#identityOf(volume),
       bootId: bootId(),
       budget: this.#budget,
     })
     return { form: 'live', served: new LiveDisk({ ...options, overlay }), attached, overlay, files, isKept: false }
+  }
+
+  #identityOf(volume: number): string {
+    const { id, checkpoint, scratchId } = this.#argument
+    return identityOf(`${id}/${volume}@${checkpoint}${scratchId === undefined ? '' : `#${scratchId}`}`)
   }
 
   async #keepDisk(disk: LiveForm, onProgress: Progress, signal: AbortSignal): Promise<void> {

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import * as path from 'node:path'
 import { Worker } from 'node:worker_threads'
 import type { ImagePlan } from '../aging/service.ts'
@@ -56,6 +57,11 @@ interface NbdSettings {
   readonly scratchSizeBytesMax: number
   /** An absolute directory; what is committed is kept below it, and its scratch lies there from the start. Undefined: it cannot be committed. */
   readonly keepDirectory: string | undefined
+}
+
+/** What the record of a recovery remembers: of all scratches that appliances made for it, the one that its machines write to. */
+interface NbdMemory {
+  readonly scratchId: string
 }
 
 type Planner = Pick<TargetContext, 'openPlan' | 'release'>
@@ -147,7 +153,12 @@ export class Live implements RecoveryTarget {
     return { settings: settingsAsJson(settings), copySizeBytes: 0, expectedMillis: 1_000, remarks }
   }
 
+  /** Each time with a new scratch, which is durable in the record before it can be written to: another appliance, which prepared it before, has one that does not count. */
   async prepare(context: TargetContext): Promise<void> {
+    if (!this.#plans.has(context.record.id)) {
+      const memory: NbdMemory = { scratchId: randomBytes(8).toString('hex') }
+      await context.remember({ ...memory })
+    }
     await this.#attach(context)
     this.#want(context.record.id, () => this.#attach(context))
   }
@@ -204,6 +215,11 @@ export class Live implements RecoveryTarget {
     await this.#release(id)
   }
 
+  sweep(record: RecoveryRecord): void {
+    const directory = directoryOf(record, this.#options.scratchDirectory)
+    this.#options.told('scratchMayBeLeft', { id: record.id, directory })
+  }
+
   things(record: RecoveryRecord, definition: VpgDefinition): readonly RecoveredThing[] {
     const { checkpoint, vms } = record
     if (checkpoint === undefined) return []
@@ -235,7 +251,8 @@ export class Live implements RecoveryTarget {
       this.#attachWith(id, request, async plan => {
         this.#listens = await this.#call('listen', undefined)
         const { ordinal } = plan.checkpoint
-        await this.#call('attach', { id, plan, checkpoint: ordinal, disks, scratchSizeBytesMax: 0, isMade: false })
+        const writable = { scratchSizeBytesMax: 0, isMade: false, scratchId: undefined }
+        await this.#call('attach', { id, plan, checkpoint: ordinal, disks, ...writable })
       })
     await serve()
     this.#want(id, serve)
@@ -300,7 +317,9 @@ export class Live implements RecoveryTarget {
     const { scratchSizeBytesMax } = settingsOf(record)
     this.#listens = await this.#call('listen', undefined)
     const isMade = record.readyAtMicros !== undefined // machines may have written to it since
-    await this.#call('attach', { id, plan, checkpoint: checkpoint!.ordinal, disks, scratchSizeBytesMax, isMade })
+    const { scratchId } = (record.memory ?? {}) as Partial<NbdMemory>
+    const writable = { scratchSizeBytesMax, isMade, scratchId }
+    await this.#call('attach', { id, plan, checkpoint: checkpoint!.ordinal, disks, ...writable })
   }
 
   #attachedDisks({ record, definition }: TargetContext): AttachedDisk[] {

@@ -96,12 +96,12 @@ export class Overlay {
   }
 
   /**
-   * Goes on with what is there; creates it where there is no map, but where one was made before. Fails RECORD_CORRUPT, naming the file and the place,
-   * where the map is damaged; REQUEST_INVALID where it is that of another disk; DISK_FAILED where the one that was made is not there.
+   * Goes on with what is there; creates it where there is no map, or that of a scratch that was never ready, but where one was made before. Fails RECORD_CORRUPT,
+   * naming the file and the place, where the map is damaged; REQUEST_INVALID where it is that of another disk; DISK_FAILED where the one that was made is not there.
    */
   static async open(options: OverlayOptions): Promise<Overlay> {
     const { disk, openFile, dataFile, mapFile } = options
-    const isNew = !disk.exists(mapFile)
+    const isNew = !disk.exists(mapFile) || (!options.isMade && !(await isMapOf(options)))
     if (isNew && options.isMade)
       throw new Failure(
         'DISK_FAILED',
@@ -406,11 +406,23 @@ function takeAll(set: Set<number>): number[] {
   return all
 }
 
+async function isMapOf({ openFile, mapFile, identity }: OverlayOptions): Promise<boolean> {
+  const map = openFile(mapFile)
+  try {
+    const header = await readOverlayHeader(mapFile, (target, offsetBytes) => map.read(target, offsetBytes))
+    return header.identity === identity
+  } finally {
+    await map.close()
+  }
+}
+
 function checkHeader(header: OverlayHeader, { sizeBytes, identity, mapFile }: OverlayOptions): void {
   if (header.volumeSizeBytes === sizeBytes && header.identity === identity) return
-  throw new Failure('REQUEST_INVALID', `${mapFile} is the map of another disk, or of another checkpoint`, {
-    file: mapFile,
-  })
+  throw new Failure(
+    'REQUEST_INVALID',
+    `${mapFile} is the map of another disk, of another checkpoint, or of a scratch that another appliance has taken the place of since`,
+    { file: mapFile },
+  )
 }
 
 /** Both files durable; the map's name is last, so that where there is a map there is all of it. */
@@ -421,6 +433,10 @@ function create({ disk, dataFile, mapFile, sizeBytes, identity, bootId }: Overla
   const directory = path.dirname(dataFile)
   assert(directory === path.dirname(mapFile), 'both files lie together')
   const staged = `${mapFile}.staged`
+  if (disk.exists(mapFile)) {
+    disk.remove(mapFile) // of a scratch that was never ready; first, for it counts
+    disk.syncDirectory(directory)
+  }
   disk.remove(dataFile)
   removeStaged(disk, staged)
   disk.makeDirectory(directory)

@@ -65,6 +65,8 @@ export interface AttachArgument {
   readonly scratchSizeBytesMax: number
   /** It was ready before: what was written to its disks has to be there. */
   readonly isMade: boolean
+  /** Of the scratch that counts: whatever else is there is not that of this recovery. Undefined where the record names none, as those of older versions. */
+  readonly scratchId: string | undefined
 }
 
 export interface AttachedDisk {
@@ -121,6 +123,8 @@ export interface LiveNotices {
   spoolFailed: { readonly sentence: string }
   /** Of a recovery that was ready, when it is removed: where its file system is only not mounted, what is in it is nobody's from then on. */
   scratchNotFound: { readonly id: string; readonly directory: string }
+  /** Of a recovery that is removed: in case that it left something on this host. */
+  scratchMayBeLeft: { readonly id: string; readonly directory: string }
   keepProgress: {
     readonly id: string
     readonly volume: number

@@ -104,7 +104,10 @@ export class Recoveries {
     if (this.#vpgs.has(vpg) || this.#isClosed) return
     const held: HeldVpg = { definition, records, runs: new Map(), changing: 0 }
     this.#vpgs.set(vpg, held)
-    for (const record of records) if (record.state !== 'removed') this.#run(vpg, held, record, 'found')
+    for (const record of records) {
+      if (record.state === 'removed') this.#targets.get(record.target.kind)?.sweep?.(record)
+      else this.#run(vpg, held, record, 'found')
+    }
   }
 
   /** It is deleted, or another appliance's: what is under way stops where it is, and its records are not shown. */

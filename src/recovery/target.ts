@@ -116,6 +116,8 @@ export interface RecoveryTarget {
   endService?(context: TargetContext): Promise<void>
   /** Tried again until it succeeds. Nothing of it is left on return, anywhere; from any state, also where prepare() never began. */
   remove(context: TargetContext): Promise<void>
+  /** Of one that is removed, perhaps by another appliance while this one was not there: what it has left on this host goes, soon. */
+  sweep?(record: RecoveryRecord): void
   /** Reads nothing but the record. */
   things(record: RecoveryRecord, definition: VpgDefinition): readonly RecoveredThing[]
   close(): Promise<void>

@@ -56,6 +56,24 @@ t.test('a scratch whose mount is back is removed, by whichever process; what bea
   t.equal(told.length, 1, 'a damaged file is no harm')
 })
 
+t.test('of recoveries that have ended elsewhere what is there is removed, and nothing else is remembered', async t => {
+  const [left, never] = ['r-0123456789ab', 'r-ffffffffffff']
+  const root = path.resolve(t.testdir({ [left]: { 'web-root.scratch': 'what was written' } }))
+  const file = path.join(root, 'orphans.json')
+  const told: [string, object][] = []
+  const orphans = new ScratchOrphans({
+    ...{ file, disk: realDisk, calls: realFileCalls, clock: systemClock },
+    told: (event, facts) => told.push([event, facts]),
+  })
+  for (const id of [left, never]) orphans.noteWhereLeft({ id, directory: path.join(root, id) })
+  await eventually('it is removed', () => told.length > 0)
+  await orphans.settled()
+  t.strictSame(told, [['scratchRemoved', { id: left, directory: path.join(root, left) }]])
+  t.notOk(fs.existsSync(path.join(root, left)))
+  t.match(JSON.parse(fs.readFileSync(file, 'utf8')), { orphans: [] })
+  await orphans.close()
+})
+
 t.test('a mount that hangs does not keep the daemon from stopping', async t => {
   const id = 'r-0123456789ab'
   const root = path.resolve(t.testdir({ [id]: {} }))

@@ -11,8 +11,9 @@ import { newSpoolRoom } from '../../src/image/service.ts'
 import { Live, type LiveOptions } from '../../src/live/live.ts'
 import type { LiveNotices } from '../../src/live/service.ts'
 import type { TargetContext, TargetRequest } from '../../src/recovery/target.ts'
-import type { RecoveryRecord } from '../../src/timeline/recovery.ts'
+import type { Json, RecoveryRecord } from '../../src/timeline/recovery.ts'
 import { planIn, sizeBytes, writes } from '../support/image-plan.ts'
+import { NbdClient } from '../support/nbd-client.ts'
 import { fioLacksNbd, missing, runTool } from '../support/nbd-tools.ts'
 
 // The target nbd over a real image in a directory store, in its thread, and real clients.
@@ -87,6 +88,11 @@ async function site(t: Test): Promise<Site> {
 
 function uriIn(live: Live, context: TargetContext): string {
   return live.things(context.record, context.definition)[0]!.place
+}
+
+async function clientOf(live: Live, context: TargetContext): Promise<NbdClient> {
+  const { hostname: host, port, pathname } = new URL(uriIn(live, context))
+  return await NbdClient.open({ host, port: Number(port) }, decodeURIComponent(pathname.slice(1)))
 }
 
 function expectImage(t: Test, file: string): void {
@@ -294,7 +300,7 @@ t.test('of images that are begun at once no more are served than may be', async 
     const id = `m-${number}`
     const disk = { volume: 1, exportName: `${id}/web/root`, description: id, sizeBytes, files: undefined }
     const of = { id, plan, checkpoint: plan.checkpoint.ordinal, disks: [disk] }
-    await server.attach({ ...of, scratchSizeBytesMax: 0, isMade: false })
+    await server.attach({ ...of, scratchSizeBytesMax: 0, isMade: false, scratchId: undefined })
   }
   const numbers = Array.from({ length: liveImagesMax + 3 }, (_, index) => index)
   const outcomes = await Promise.allSettled(numbers.map(attach))
@@ -330,6 +336,62 @@ t.test('what was ready before is not made anew where it is not found', async t =
   fs.renameSync(`${directory}.unmounted`, directory)
   await second.resume(context())
   await second.close()
+})
+
+t.test('what one appliance prepared is not served in place of what another one made ready', async t => {
+  const { keptIn, live, context } = await site(t)
+  const directory = path.join(keptIn, 'r-0123456789ab')
+  let memory: Json = null
+  const remembering = (changes: Partial<RecoveryRecord> = {}): TargetContext => {
+    const found = context(changes)
+    return {
+      ...found,
+      get record() {
+        return { ...found.record, memory }
+      },
+      remember: given => {
+        memory = given
+        return Promise.resolve()
+      },
+    }
+  }
+  const preparing = { readyAtMicros: undefined, state: 'preparing' } as const
+  const [byFirst, bySecond] = [Buffer.alloc(4096, 1), Buffer.alloc(4096, 2)]
+  const written = async (bytes: Buffer): Promise<void> => {
+    const appliance = live()
+    await appliance.prepare(remembering(preparing))
+    const client = await clientOf(appliance, context())
+    await client.write(0, bytes)
+    await client.close()
+    await appliance.close()
+  }
+  await written(byFirst)
+  fs.renameSync(directory, `${directory}.first`) // the disk of one appliance, and of the next
+  await written(bySecond)
+  fs.renameSync(directory, `${directory}.second`)
+
+  fs.renameSync(`${directory}.first`, directory)
+  const first = live()
+  await t.rejects(first.resume(remembering()), { code: 'REQUEST_INVALID', message: /another appliance/ })
+  await first.close()
+  fs.renameSync(directory, `${directory}.first`)
+
+  fs.renameSync(`${directory}.second`, directory)
+  const second = live()
+  await second.resume(remembering())
+  const client = await clientOf(second, context())
+  t.strictSame(await client.read(0, 4096), bySecond)
+  await client.close()
+  await second.close()
+
+  fs.rmSync(directory, { recursive: true })
+  fs.renameSync(`${directory}.first`, directory)
+  const third = live()
+  await third.prepare(remembering(preparing))
+  const begun = await clientOf(third, context())
+  t.notSame(await begun.read(0, 4096), byFirst, 'what was never ready is begun anew')
+  await begun.close()
+  await third.close()
 })
 
 t.test('a recovery that is removed while its scratch is not to be found says which directory that was', async t => {

@@ -39,7 +39,7 @@ t.test('a guest waits while the store puts its reads off, and then has them all'
   const listen = await server.listen()
   const disk = { volume: 1, exportName: 'm-1/web/root', description: 'm-1', sizeBytes, files: undefined }
   const of = { id: 'm-1', plan, checkpoint: plan.checkpoint.ordinal, disks: [disk] }
-  await server.attach({ ...of, scratchSizeBytesMax: 0, isMade: false })
+  await server.attach({ ...of, scratchSizeBytesMax: 0, isMade: false, scratchId: undefined })
   const client = await NbdClient.open(listen, disk.exportName)
 
   // Another thread's view of the same bucket: what the daemon shows people.

@@ -41,9 +41,9 @@ export function nbdUri(address: NbdListen, exportName: string): string {
     : `nbd://${address.host}:${address.port}/${exportName}`
 }
 
-/** Waits until the condition holds, looking again every few milliseconds; fails after ten seconds. */
+/** Waits until the condition holds, looking again every few milliseconds; fails after a minute. */
 export async function eventually(what: string, holds: () => boolean): Promise<void> {
-  const deadline = performance.now() + 10_000
+  const deadline = performance.now() + 60_000
   while (!holds()) {
     if (performance.now() > deadline) throw new Error(`never happened: ${what}`)
     await new Promise(resolve => setTimeout(resolve, 5))

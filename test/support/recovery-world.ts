@@ -58,6 +58,8 @@ export class RecoveryWorld {
   stepCount = 0
   /** Sentences of trouble, by life. */
   readonly troubles: string[] = []
+  /** Recoveries of which the target was to look for what they left. */
+  readonly swept: string[] = []
   #target: WorldTarget | undefined
   #hasDied: () => void = () => undefined
   died: Promise<void> = Promise.resolve()
@@ -212,6 +214,7 @@ function asStored(record: RecoveryRecord): RecoveryRecord {
 /** Creates a thing a volume; its name is decided, and durable, before it is created. */
 class WorldTarget implements RecoveryTarget {
   readonly kind = 'raw'
+  readonly sweep = ({ id }: RecoveryRecord): void => void this.#world.swept.push(id)
   readonly #world: RecoveryWorld
   readonly #life: number
   /** What this process serves. */
