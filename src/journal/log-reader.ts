@@ -234,9 +234,9 @@ export class LogReader {
       this.#files.delete(fileIdentity)
       return true
     }
-    const file = this.#tryOpen(fileIdentity)?.file
+    const records = this.#tryOpen(fileIdentity)?.records
     const block = new Uint8Array(fileHeaderSizeBytes)
-    const header = file === undefined ? undefined : decodeFileHeader(block.subarray(0, file.read(block, 0)))
+    const header = records === undefined ? undefined : decodeFileHeader(block.subarray(0, records.readBytes(0, block)))
     return header !== undefined && header !== 'other-version' && header.fileIdentity !== fileIdentity
   }
 }

@@ -55,7 +55,8 @@ export function scanLog(disk: Disk, directory: string, limits: ScanLimits = defa
   for (const fileIdentity of existing.toReversed()) {
     const file = disk.open(logFilePath(directory, fileIdentity), 'read')
     try {
-      const state = fileHeaderState(file, fileIdentity)
+      const records = new LogFileRecords(file, fileIdentity)
+      const state = fileHeaderState(records)
       if (state === 'misplaced') {
         misplacedFiles.push(fileIdentity)
         continuity.damage({ fileIdentity, offsetBytes: 0, sizeBytes: file.sizeBytes() }, 'its header is another file’s')
@@ -65,7 +66,6 @@ export function scanLog(disk: Disk, directory: string, limits: ScanLimits = defa
         unusedFiles.push(fileIdentity) // written between, but nothing in it was ever acknowledged
         continue
       }
-      const records = new LogFileRecords(file, fileIdentity)
       const knownEndBytes = previous?.fileIdentity === fileIdentity ? previous.offsetBytes : undefined
       const scan = scanLogFile(records, file.sizeBytes(), knownEndBytes)
       const opening = records.previous()
@@ -132,9 +132,11 @@ export function scanLog(disk: Disk, directory: string, limits: ScanLimits = defa
   }
 }
 
-function fileHeaderState(file: DiskFile, fileIdentity: number): 'good' | 'damaged' | 'misplaced' {
+/** A header that the disk does not give is damaged: each record says itself which file it is of. */
+function fileHeaderState(records: LogFileRecords): 'good' | 'damaged' | 'misplaced' {
+  const { fileIdentity } = records
   const block = new Uint8Array(fileHeaderSizeBytes)
-  const header = decodeFileHeader(block.subarray(0, file.read(block, 0)))
+  const header = decodeFileHeader(block.subarray(0, records.readBytes(0, block)))
   if (header === 'other-version') {
     throw new Failure(
       'VERSION_UNSUPPORTED',

@@ -58,15 +58,16 @@ function badPageOf({ offsetBytes }: Pick<RecordPlace, 'offsetBytes'>): number {
 
 const pageSizeBytes = 4096
 
-/** The disk, but for the page of one sector, for which it has only an error. */
-function withBadSector(inner: FaultyDisk, { fileIdentity, offsetBytes }: RecordPlace): Disk {
-  const bad = badPageOf({ offsetBytes })
+/** The disk, but for the pages of these sectors, for which it has only an error. */
+function withBadSector(inner: FaultyDisk, place: RecordPlace, ...others: readonly number[]): Disk {
+  const { fileIdentity } = place
+  const badPages = [badPageOf(place), ...others]
   const open: Disk['open'] = (file, mode) => {
     const opened = inner.open(file, mode)
     if (file !== logFilePath(directory, fileIdentity)) return opened
     return {
       read: (target, at) => {
-        if (at < bad + pageSizeBytes && at + target.length > bad)
+        if (badPages.some(bad => at < bad + pageSizeBytes && at + target.length > bad))
           throw Object.assign(new Error('EIO: i/o error'), { code: 'EIO' })
         return opened.read(target, at)
       },
@@ -114,6 +115,28 @@ t.test('a sector that cannot be read costs the record that it is in; the end of 
     { code: 'EIO' },
     'what may be acknowledged is not cut off',
   )
+})
+
+t.test('so does one that the header of its file is in: that alone stops neither a start nor who reads on', async t => {
+  const disk = new FaultyDisk()
+  const scenario = new Scenario(5)
+  scenario.open(disk)
+  for (let step = 0; step < 60; step++) {
+    scenario.append()
+    scenario.work()
+  }
+  const limit = scenario.log!.durable()
+  const places = readAll(new LogReader({ disk, directory }), limit)
+  const middle = places[Math.floor(places.length / 2)]!
+  const headerPage = 0
+  const scan = scanLog(withBadSector(disk, middle, headerPage), directory)
+  t.ok(scan.recovered.damage.some(({ offsetBytes }) => offsetBytes === headerPage))
+  t.strictSame(scan.misplacedFiles, [])
+  const reader = new LogReader({ disk: withBadSector(disk, middle, headerPage), directory })
+  const found = readAll(reader, limit)
+  t.ok(found.length > 0 && places.length - found.length < 12)
+  t.throws(() => reader.readRecord(middle), { code: 'RECORD_CORRUPT' })
+  reader.close()
 })
 
 function readAll(reader: LogReader, limit: { fileIdentity: number; offsetBytes: number }): RecordPlace[] {
