@@ -1,4 +1,5 @@
 import type { AddressInfo } from 'node:net'
+import { Readable } from 'node:stream'
 import swagger from '@fastify/swagger'
 import { fastify, type FastifyInstance, type FastifyRequest } from 'fastify'
 import { Failure } from '../base/failure.ts'
@@ -23,8 +24,8 @@ export interface ControlApiOptions {
   /** 0 takes any free port; see `url`. */
   readonly port: number
   readonly vra: VraControl
-  /** The Prometheus text, made when it is asked for. */
-  readonly metrics: () => Promise<string>
+  /** The Prometheus text, made when it is asked for, and sent as it is made. */
+  readonly metrics: () => AsyncIterable<string>
   /** Called when all is built and before the first request can come. */
   readonly beforeListening?: () => Promise<void>
   /** Told of requests that failed in a way that nobody expected: a bug. The request is answered with 500. */
@@ -132,10 +133,7 @@ function registerPlumbing(server: FastifyInstance, { vra, metrics }: ControlApiO
       .send(renderFacts(await vra.status())),
   )
   server.get('/metrics', hidden, async (_, reply) =>
-    reply
-      .type('text/plain; version=0.0.4; charset=utf-8')
-      .serializer(String)
-      .send(await metrics()),
+    reply.type('text/plain; version=0.0.4; charset=utf-8').send(Readable.from(metrics())),
   )
   server.get('/openapi.json', hidden, async () => server.swagger())
   server.get('/healthz', hidden, async () => ({ alive: true }))

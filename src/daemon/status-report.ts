@@ -11,7 +11,7 @@ import { drillInWords, syncInWords } from '../control/words.ts'
 import type { Disk } from '../disk/disk.ts'
 import type { Ingest, Refusal, StreamStatus, VpgIngestStatus } from '../ingest/ingest.ts'
 import type { Journal } from '../journal/journal.ts'
-import type { Metrics } from '../metrics/metrics.ts'
+import type { Metrics, MetricsFacts } from '../metrics/metrics.ts'
 import type { Checkpoint, Tag } from '../timeline/checkpoint.ts'
 import { vmOf, type VolumeDefinition, type VpgDefinition } from '../timeline/definition.ts'
 import type { Hole } from '../timeline/state.ts'
@@ -64,6 +64,21 @@ export class StatusReport {
     this.#facts = facts
   }
 
+  /** What is scraped: the status without what it says in sentences. */
+  async metricsFacts(): Promise<MetricsFacts> {
+    const { clock, exports } = this.#parts
+    const vpgs = await this.vpgs()
+    return {
+      nowMicros: clock.timestampMicros(),
+      queues: await this.#queues(),
+      storeFailing: this.#storeFailing(),
+      journal: await this.#journal(),
+      ingest: { sessionCount: sessionCountOf(vpgs) },
+      vpgs,
+      cache: await exports.cacheFacts(),
+    }
+  }
+
   async status(): Promise<api.VraStatus> {
     const { clock, exports, ingest } = this.#parts
     const vpgs = await this.vpgs()
@@ -84,7 +99,7 @@ export class StatusReport {
     return {
       ...this.#facts,
       nowMicros,
-      queues: await this.#parts.aging.queues(undefined).catch(() => undefined),
+      queues: await this.#queues(),
       storeFailing: this.#storeFailing(),
       ready: true,
       alerts: gravestFirst(alerts),
@@ -191,6 +206,11 @@ export class StatusReport {
     }
   }
 
+  /** Undefined while the store has not answered since the start. */
+  async #queues(): Promise<api.VraStatus['queues']> {
+    return await this.#parts.aging.queues(undefined).catch(() => undefined)
+  }
+
   async #journal(): Promise<api.JournalStatus> {
     const { catalog, disk, journal, table } = this.#parts
     const { fileCount, liveSizeBytes, logSizeBytesMax, stalledBecause } = journal.status()
@@ -208,10 +228,13 @@ export class StatusReport {
 
   #ingest(vpgs: readonly api.VpgStatus[]): api.IngestStatus {
     const { meter, metrics } = this.#parts
-    const sessionCount = vpgs.flatMap(vpg => vpg.agents).filter(agent => agent.address !== undefined).length
     const { writesTotal, bytesTotal } = meter
     const { p50Millis, p99Millis } = metrics.ackLatency()
-    return { sessionCount, ...meter.rates(), writesTotal, bytesTotal, ackMillisP50: p50Millis, ackMillisP99: p99Millis }
+    return {
+      sessionCount: sessionCountOf(vpgs),
+      ...meter.rates(),
+      ...{ writesTotal, bytesTotal, ackMillisP50: p50Millis, ackMillisP99: p99Millis },
+    }
   }
 
   #otherAlerts(): api.Alert[] {
@@ -260,6 +283,10 @@ export class StatusReport {
       return [{ severity: 'warning', vpg: entry.definition.name, sentence } as const]
     })
   }
+}
+
+function sessionCountOf(vpgs: readonly api.VpgStatus[]): number {
+  return vpgs.reduce((sum, { agents }) => sum + agents.filter(({ address }) => address !== undefined).length, 0)
 }
 
 /** Its synchronisation neither runs nor waits its turn: somebody has to see to it. */

@@ -86,7 +86,7 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
         certificateEndSeconds: certificateEndSeconds(config.listen.tls, log),
         facts: async () => {
           if (report === undefined) throw new Failure('CLOSING', 'the daemon is starting')
-          return report.status()
+          return report.metricsFacts()
         },
       }),
     )

@@ -4,7 +4,8 @@ import type { MirrorFacts } from '../aging/service.ts'
 import { reactionTo, type FailureCode } from '../base/failure.ts'
 import type { MetricsFacts, VolumeMetricsFacts, VpgFacts } from './facts.ts'
 import type { FastHistogram } from './histogram.ts'
-import { counter, counters, gauge, gauges, registerCertificate, registerProcessMetrics } from './process.ts'
+import { counter, counters, gauge, registerCertificate, registerProcessMetrics } from './process.ts'
+import { extraLabel, inTurns, labelOf, piecesOf, seriesOf, type Labelled, type Series } from './series.ts'
 import type { VpgCounts } from './vpg-counts.ts'
 
 /** What Metrics counts, and what the last scrape was told by others. */
@@ -77,11 +78,12 @@ export class Exposition {
     this.#registerCache()
     this.#registerIngest()
     this.#registerJournal()
-    this.#registerVpgs()
   }
 
-  render(): Promise<string> {
-    return this.#registry.metrics()
+  async *render(): AsyncGenerator<string> {
+    const vpgs = this.#counted.scraped()?.vpgs ?? []
+    yield await this.#registry.metrics()
+    yield* inTurns(this.#ofVpgs(vpgs))
   }
 
   #registerStore(): void {
@@ -263,52 +265,24 @@ export class Exposition {
     )
   }
 
-  #registerVpgs(): void {
-    const registry = this.#registry
-    const vpgs = (): readonly VpgFacts[] => this.#counted.scraped()?.vpgs ?? []
-    const nameOf = (id: string): string => vpgs().find(vpg => vpg.id === id)?.name ?? id
-    for (const [key, [name, help]] of Object.entries(vpgCounterHelp) as [
-      keyof VpgCounts,
-      readonly [string, string],
-    ][]) {
-      counters(registry, { name, help, labelNames: ['vpg'] }, () =>
-        Array.from(this.#counted.byVpg, ([id, counts]) => [{ vpg: nameOf(id) }, counts[key]]),
-      )
-    }
-    const byVpg = (valueOf: (vpg: VpgFacts) => number | undefined) => () =>
-      vpgs().map(vpg => [{ vpg: vpg.name }, valueOf(vpg)] as const)
-    const byForm = (valuesOf: ByForm) => () =>
-      vpgs().flatMap(vpg => valuesOf(vpg.mirror).map(([form, value]) => [{ vpg: vpg.name, form }, value] as const))
-    for (const [name, help, valueOf] of vpgGauges) gauges(registry, { name, help, labelNames: ['vpg'] }, byVpg(valueOf))
-    for (const [name, help, valueOf] of vpgCounters)
-      counters(registry, { name, help, labelNames: ['vpg'] }, byVpg(valueOf))
-    for (const [name, help, valuesOf] of formGauges)
-      gauges(registry, { name, help, labelNames: ['vpg', 'form'] }, byForm(valuesOf))
-    for (const [name, help, valuesOf] of requestCounters)
-      counters(registry, { name, help, labelNames: ['vpg', 'form'] }, byForm(valuesOf))
-    for (const [name, help, valueOf] of volumeGauges)
-      gauges(registry, { name, help, labelNames: ['vpg', 'volume'] }, () =>
-        vpgs().flatMap(vpg =>
-          vpg.volumes.map(volume => [{ vpg: vpg.name, volume: volume.name }, valueOf(volume)] as const),
-        ),
-      )
-    const recoveries = {
-      name: 'vra_recoveries',
-      help: 'Recoveries under way, by state; 0 for a state that none is in.',
-      labelNames: ['vpg', 'state'],
-    }
-    gauges(registry, recoveries, () =>
-      vpgs().flatMap(vpg =>
-        recoveryStates.map(state => {
-          const count = vpg.recoveries.filter(recovery => recovery.state === state).length
-          return [{ vpg: vpg.name, state }, count] as const
-        }),
-      ),
+  *#ofVpgs(vpgs: readonly VpgFacts[]): Generator<string> {
+    const names = new Map(vpgs.map(({ id, name }) => [id, name]))
+    const counted = Array.from(this.#counted.byVpg, ([id, of]) => ({ labels: vpgLabel(names.get(id) ?? id), of }))
+    for (const series of vpgCounts) yield* piecesOf(series, counted)
+    const labelled = vpgs.map(of => ({ labels: vpgLabel(of.name), of }))
+    for (const series of vpgSeries) yield* piecesOf(series, labelled)
+    const volumes = labelled.flatMap(({ labels, of }): Labelled<VolumeMetricsFacts>[] =>
+      of.volumes.map(volume => ({ labels: labels + extraLabel('volume', volume.name), of: volume })),
     )
+    for (const series of volumeSeries) yield* piecesOf(series, volumes)
   }
 }
 
-const recoveryStates = ['draining', 'preparing', 'ready', 'committing', 'removing']
+function vpgLabel(name: string): string {
+  return labelOf('vpg', name)
+}
+
+const recoveryStates = ['draining', 'preparing', 'ready', 'committing', 'removing'] as const
 
 type ByForm = (mirror: MirrorFacts) => readonly (readonly [string, number])[]
 
@@ -548,4 +522,37 @@ function seconds(millis: number | undefined): number | undefined {
 /** Without a limit there is no series. */
 function limitOf(sizeBytes: number): number | undefined {
   return sizeBytes === 0 ? undefined : sizeBytes
+}
+
+const vpgCounts: readonly Series<VpgCounts>[] = seriesOf(
+  'counter',
+  (Object.keys(vpgCounterHelp) as (keyof VpgCounts)[]).map(key => [...vpgCounterHelp[key], counts => counts[key]]),
+)
+
+const recoveries: Series<VpgFacts> = {
+  type: 'gauge',
+  name: 'vra_recoveries',
+  help: 'Recoveries under way, by state; 0 for a state that none is in.',
+  samples: vpg =>
+    recoveryStates.map(state => [
+      extraLabel('state', state),
+      vpg.recoveries.filter(recovery => recovery.state === state).length,
+    ]),
+}
+
+const vpgSeries: readonly Series<VpgFacts>[] = [
+  ...seriesOf('gauge', vpgGauges),
+  ...seriesOf('counter', vpgCounters),
+  ...byForm('gauge', formGauges),
+  ...byForm('counter', requestCounters),
+  recoveries,
+]
+
+const volumeSeries = seriesOf('gauge', volumeGauges)
+
+function byForm(type: Series<VpgFacts>['type'], table: typeof formGauges): Series<VpgFacts>[] {
+  return table.map(([name, help, valuesOf]) => ({
+    ...{ type, name, help },
+    samples: ({ mirror }) => valuesOf(mirror).map(([form, value]) => [extraLabel('form', form), value]),
+  }))
 }

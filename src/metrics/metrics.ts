@@ -60,8 +60,8 @@ export class Metrics {
     return { p50Millis: this.#ackLatency.quantile(0.5) * 1000, p99Millis: this.#ackLatency.quantile(0.99) * 1000 }
   }
 
-  /** The Prometheus text. */
-  async render(): Promise<string> {
+  /** The Prometheus text, in pieces: of very many VPGs it is long, and the event loop is not held for all of it. */
+  async *render(): AsyncGenerator<string> {
     this.#scraped = await this.#facts().catch(() => undefined)
     if (this.#scraped !== undefined) {
       const known = new Set(this.#scraped.vpgs.map(vpg => vpg.id))
@@ -69,7 +69,7 @@ export class Metrics {
       for (const [id, { damage }] of this.#byVpg) if (!known.has(id) && damage === 0) this.#byVpg.delete(id)
     }
     this.#exposition ??= this.#openExposition()
-    return (await this.#exposition).render()
+    yield* (await this.#exposition).render()
   }
 
   async close(): Promise<void> {

@@ -88,8 +88,8 @@ export function counter(registry: Registry, name: string, help: string, value: (
   })
 }
 
-/** What a metric with labels is at a scrape; without a value it has no such sample. */
-type Samples = Iterable<readonly [labels: Readonly<Record<string, string>>, value: number | undefined]>
+/** What a metric with labels is at a scrape. */
+type Samples = Iterable<readonly [labels: Readonly<Record<string, string>>, value: number]>
 
 interface Labelled {
   readonly name: string
@@ -97,30 +97,16 @@ interface Labelled {
   readonly labelNames: readonly string[]
 }
 
-/** As counter(), by labels: samples that somebody keeps, all found anew at each scrape. */
-export function counters(registry: Registry, metric: Labelled, samples: () => Samples): void {
-  register(Counter, registry, metric, samples)
-}
-
-/** As counters(), of what may fall. */
-export function gauges(registry: Registry, metric: Labelled, samples: () => Samples): void {
-  register(Gauge, registry, metric, samples)
-}
-
-function register(
-  Kind: typeof Counter | typeof Gauge,
-  registry: Registry,
-  { name, help, labelNames }: Labelled,
-  samples: () => Samples,
-): void {
-  new Kind({
+/** As counter(), by labels: samples that somebody keeps, all found anew at each scrape. Few: those of VPGs are in series.ts. */
+export function counters(registry: Registry, { name, help, labelNames }: Labelled, samples: () => Samples): void {
+  new Counter({
     name,
     help,
     labelNames: [...labelNames],
     registers: [registry],
     collect() {
       this.reset()
-      for (const [labels, value] of samples()) if (value !== undefined) this.inc({ ...labels }, value)
+      for (const [labels, value] of samples()) this.inc({ ...labels }, value)
     },
   })
 }

@@ -12,7 +12,9 @@ async function open(
   vra: FakeVra = populated(),
 ): Promise<{ vra: FakeVra; url: string; client: ControlClient; bugs: unknown[] }> {
   const bugs: unknown[] = []
-  const metrics = async (): Promise<string> => '# HELP vra_up x\n'
+  const metrics = async function* (): AsyncGenerator<string> {
+    yield '# HELP vra_up x\n'
+  }
   const api = await ControlApi.open({ host: '127.0.0.1', port: 0, vra, metrics, onBug: error => bugs.push(error) })
   t.teardown(() => api.close())
   return { vra, url: api.url, client: new ControlClient(api.url), bugs }
@@ -329,7 +331,7 @@ t.test('a port that is taken is refused in words; a daemon that is away is told 
     host: '127.0.0.1',
     port: Number(new URL(url).port),
     vra,
-    metrics: async () => '',
+    metrics: async function* () {},
     onBug: () => undefined,
   })
   await t.rejects(again, { code: 'CONFIG_INVALID', message: /cannot listen/ })
@@ -337,7 +339,7 @@ t.test('a port that is taken is refused in words; a daemon that is away is told 
     host: '127.0.0.1',
     port: 0,
     vra,
-    metrics: async () => '',
+    metrics: async function* () {},
     onBug: () => undefined,
   })
   await gone.close()

@@ -5,6 +5,7 @@ import { createAuthority, issueCertificate } from '../../src/certs/certs.ts'
 import type { Log } from '../../src/daemon/log.ts'
 import { certificateEndSeconds } from '../../src/daemon/tls-files.ts'
 import { Metrics } from '../../src/metrics/metrics.ts'
+import { joined } from '../support/joined.ts'
 
 t.test('the end of a certificate is measured, and told when it is near', async t => {
   const directory = t.testdir()
@@ -37,7 +38,7 @@ t.test('the end of a certificate is measured, and told when it is near', async t
     certificateEndSeconds: near,
     facts: () => Promise.reject(new Error('none')),
   })
-  t.match(await metrics.render(), new RegExp(`^vra_certificate_not_after_seconds ${near}$`, 'm'))
+  t.match(await joined(metrics.render()), new RegExp(`^vra_certificate_not_after_seconds ${near}$`, 'm'))
   await metrics.close()
 
   const files = await filesFor(5)

@@ -5,6 +5,7 @@ import type { AgentVolumeStatus } from '../../src/agent/agent.ts'
 import { AgentMetrics } from '../../src/metrics/agent-metrics.ts'
 import { Metrics } from '../../src/metrics/metrics.ts'
 import { populated } from '../support/control-fake.ts'
+import { joined } from '../support/joined.ts'
 
 /** The value of a series, or undefined where it is not there. */
 function valueOf(text: string, series: string): number | undefined {
@@ -48,7 +49,7 @@ async function populatedMetrics(t: {
   })
   metrics.aging.historyEdgeMoved({ vpg: known, edge: ordinal(5), kept: [] })
   metrics.aging.damageFound({ vpg: known, sentence: 'a record failed its check' })
-  return { metrics, text: () => metrics.render() }
+  return { metrics, text: () => joined(metrics.render()) }
 }
 
 t.test('what was counted is what is scraped, again and again', async t => {
@@ -90,11 +91,11 @@ t.test('a daemon that cannot give its facts is still scraped; a deleted group le
   t.teardown(() => metrics.close())
   const lab = await vra.showVpg('test-lab')
   metrics.ingest.duplicateDropped(lab.id as ReturnType<typeof newVpgId>, 1)
-  t.equal(valueOf(await metrics.render(), 'vra_ingest_duplicates_total{vpg="test-lab"}'), 1)
+  t.equal(valueOf(await joined(metrics.render()), 'vra_ingest_duplicates_total{vpg="test-lab"}'), 1)
   await vra.deleteVpg('test-lab', { isForced: false })
-  t.notMatch(await metrics.render(), /test-lab/)
+  t.notMatch(await joined(metrics.render()), /test-lab/)
   vra.failNext = new Error('busy')
-  t.ok(valueOf(await metrics.render(), 'process_resident_memory_bytes'))
+  t.ok(valueOf(await joined(metrics.render()), 'process_resident_memory_bytes'))
 })
 
 t.test('labels are vpg, volume, form, state, code and reaction; every metric has a help and a unit', async t => {

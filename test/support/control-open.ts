@@ -12,7 +12,7 @@ export async function openControl(
     host: '127.0.0.1',
     port: 0,
     vra,
-    metrics: async () => '',
+    metrics: async function* () {},
     onBug: error => t.fail(String(error)),
   })
   t.teardown(() => api.close())
