@@ -11,6 +11,7 @@ import type {
   CatalogStatistics,
   CheckpointPage,
   CheckpointQuery,
+  CheckpointsAbove,
   Overview,
   OverviewQuery,
   TailRow,
@@ -136,6 +137,8 @@ const selectLastBelow = `
 /** Rows that one transaction deletes, or a load inserts: a few milliseconds. */
 const deleteRowsMax = 500
 const insertRowsMax = 2000
+/** VPGs that one step looks at: of each it is two questions to the index. */
+const vpgsPerStep = 64
 /** Points that one step reads. */
 const pointsMax = 5000
 
@@ -152,6 +155,12 @@ interface Wanted {
   readonly including: readonly number[] | undefined
 }
 
+/** What is shown of a history, as far as rows have to be looked for. */
+interface Ends extends Omit<Overview, 'checkpointCount'> {
+  /** The numbers that were asked for. */
+  readonly volumes: string
+}
+
 type Parameters = Readonly<Record<string, string | number>>
 type Counts = Partial<Record<'checkpointCount' | 'segmentCount' | 'tailRowCount', number>>
 
@@ -159,6 +168,8 @@ export class CatalogTables {
   readonly #database: Database.Database
   /** Ids of lists of volumes by their text; few, and forgotten all at once when they are not. */
   readonly #volumeLists = new Map<string, number>()
+  /** By historyId, for who watches asks far more often than most of them change; each is forgotten when a row of the history comes or goes. */
+  readonly #ends = new Map<number, Ends>()
 
   constructor(database: Database.Database) {
     this.#database = database
@@ -212,6 +223,7 @@ export class CatalogTables {
     checkpointCount += kept.count
     this.#transact(() => {
       const row = this.#vpgRow(vpg)
+      this.#ends.delete(row.historyId)
       checkpointCount += this.#copyKept(vpg, { ...kept })
       this.#run(changeHistory, { id: row.id, historyId, checkpointCount, segmentCount })
       this.#run(deleteLeftover, { id: historyId })
@@ -244,20 +256,38 @@ export class CatalogTables {
     })
   }
 
-  *dropCheckpointsAbove(vpg: VpgId, above: Ordinal, noteFalls: boolean): Generator<void, void> {
+  *dropCheckpointsAbove(vpgs: readonly CheckpointsAbove[]): Generator<void, void> {
+    for (const [index, vpg] of vpgs.entries()) {
+      yield* this.#dropAbove(vpg)
+      if (index % vpgsPerStep === vpgsPerStep - 1) yield
+    }
+  }
+
+  /** Of most there is nothing to drop, which is no transaction. */
+  *#dropAbove({ vpg, above, noteFalls }: CheckpointsAbove): Generator<void, void> {
     const row = this.#find(vpg)
-    if (row === undefined) return
+    if (row === undefined || !this.#hasAbove(row, above)) return
     const range = { historyId: row.historyId, above, limit: deleteRowsMax }
     yield* this.#deleteAll(deleteCheckpointsAbove, range, count => {
-      this.#count(row.id, { checkpointCount: -count })
+      this.#dropped(row, count)
       if (noteFalls && count > 0) this.#run(deleteNote, { vpg })
     })
+  }
+
+  #hasAbove({ historyId }: VpgRow, above: Ordinal): boolean {
+    return this.#all(selectOrdinals, { historyId, after: above, edge: Infinity, limit: 1 }).length > 0
+  }
+
+  #dropped({ id, historyId }: VpgRow, count: number): void {
+    this.#ends.delete(historyId)
+    this.#count(id, { checkpointCount: -count })
   }
 
   *forget(vpg: VpgId): Generator<void, void> {
     const row = this.#find(vpg)
     if (row === undefined) return
     this.#transact(() => {
+      this.#ends.delete(row.historyId)
       this.#run(deleteVpg, { id: row.id })
       this.#run(deleteNote, { vpg })
       this.#run(insertLeftover, { id: row.id })
@@ -297,7 +327,7 @@ export class CatalogTables {
       this.#transact(() => {
         const gone = ordinals.filter(each => !keep.has(each))
         const deleted = sum(gone, ordinal => this.#run(deleteCheckpoint, { historyId, ordinal }))
-        this.#count(row.id, { checkpointCount: -deleted })
+        this.#dropped(row, deleted)
       })
       yield
     }
@@ -310,7 +340,7 @@ export class CatalogTables {
     for (const chunk of chunksOf(dropped, deleteRowsMax)) {
       this.#transact(() => {
         const deleted = sum(chunk, ordinal => this.#run(deleteCheckpoint, { historyId, ordinal }))
-        this.#count(row.id, { checkpointCount: -deleted })
+        this.#dropped(row, deleted)
       })
       yield
     }
@@ -366,12 +396,22 @@ export class CatalogTables {
   }
 
   overview({ vpg, volumes }: OverviewQuery): Overview {
-    const { checkpointCount = 0 } = this.#find(vpg) ?? {}
+    const row = this.#find(vpg)
+    if (row === undefined) return { newest: undefined, newestOfAll: undefined, oldest: undefined, checkpointCount: 0 }
+    const { historyId, checkpointCount } = row
+    const known = this.#ends.get(historyId)
+    const ends = known?.volumes === volumes.join() ? known : this.#endsOf(vpg, volumes)
+    this.#ends.set(historyId, ends)
+    const { newest, newestOfAll, oldest } = ends
+    return { newest, newestOfAll, oldest, checkpointCount }
+  }
+
+  #endsOf(vpg: VpgId, volumes: readonly number[]): Ends {
     const newest = this.latest(vpg, { before: undefined, including: [] })
     const isOfAll = volumes.every(number => newest?.volumes.some(each => each.number === number && each.included))
     const newestOfAll = isOfAll ? newest : this.latest(vpg, { before: undefined, including: volumes })
     const [oldest] = this.list({ vpg, limit: 1, order: 'oldest-first' }).checkpoints
-    return { newest, newestOfAll, oldest, checkpointCount }
+    return { volumes: volumes.join(), newest, newestOfAll, oldest }
   }
 
   locate(vpg: VpgId, at: StreamPosition): TailRow | SegmentSpan | undefined {
@@ -459,6 +499,7 @@ export class CatalogTables {
   }
 
   #putCheckpoint(historyId: number, checkpoint: Checkpoint): number {
+    this.#ends.delete(historyId)
     const { volumes, ...row } = checkpointToRow(checkpoint)
     return this.#put(insertCheckpoint, updateCheckpoint, {
       historyId,

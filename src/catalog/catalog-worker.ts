@@ -48,8 +48,8 @@ class CatalogThread implements RpcMethods<CatalogService> {
   }
 
   loadVpg: CatalogService['loadVpg'] = argument => this.#long(tables => tables.load(argument))
-  dropCheckpointsAbove: CatalogService['dropCheckpointsAbove'] = ({ vpg, above, noteFalls }) =>
-    this.#long(tables => tables.dropCheckpointsAbove(vpg, above, noteFalls))
+  dropCheckpointsAbove: CatalogService['dropCheckpointsAbove'] = ({ vpgs }) =>
+    this.#long(tables => tables.dropCheckpointsAbove(vpgs))
   keepNotes: CatalogService['keepNotes'] = ({ notes }) =>
     this.#long(tables => (this.#isWhole ? tables.keepNotes(notes) : nothing()))
   forgetVpg: CatalogService['forgetVpg'] = ({ vpg }) => this.#long(tables => tables.forget(vpg))

@@ -27,14 +27,10 @@ export interface CatalogService {
     readonly keepAbove?: Ordinal
   }): Promise<void>
   /**
-   * Drops the checkpoints above: at a start, before those are added that the log has. `noteFalls` where that may be some that the VPG's note stands for:
-   * with the first of them it is gone.
+   * Drops the checkpoints above, of many VPGs in one call: at a start, before those are added that the log has. `noteFalls` where that may be some that
+   * the VPG's note stands for: with the first of them it is gone.
    */
-  dropCheckpointsAbove(argument: {
-    readonly vpg: VpgId
-    readonly above: Ordinal
-    readonly noteFalls: boolean
-  }): Promise<void>
+  dropCheckpointsAbove(argument: { readonly vpgs: readonly CheckpointsAbove[] }): Promise<void>
   /**
    * For the next open, in the place of those before of the same VPG. On return every change that was made before is here, too; where one was not made, or the
    * file begun anew in use, nothing is kept.
@@ -110,6 +106,12 @@ export interface TailRow {
   readonly fileIdentity: number
   readonly offsetBytes: number
   readonly sizeBytes: number
+}
+
+export interface CheckpointsAbove {
+  readonly vpg: VpgId
+  readonly above: Ordinal
+  readonly noteFalls: boolean
 }
 
 export interface CheckpointQuery {

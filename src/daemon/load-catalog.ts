@@ -1,5 +1,5 @@
 import type { OpenedVpg } from '../aging/service.ts'
-import type { Catalog } from '../catalog/catalog.ts'
+import type { Catalog, CheckpointsAbove } from '../catalog/catalog.ts'
 import type { Ordinal, StreamPosition, VpgId } from '../base/ids.ts'
 import type { RecoveredLog } from '../journal/journal.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
@@ -15,50 +15,54 @@ type HistoryIndex = Pick<Catalog, 'loadVpg' | 'dropCheckpointsAbove' | 'addSegme
 
 /** Makes the index say what the store and the log say of segments and checkpoints: what agents and people ask for at once. */
 export async function loadHistory(catalog: HistoryIndex, vpgs: readonly ReconciledVpg[]): Promise<void> {
-  for (const reconciled of vpgs) {
-    const { opened, logCheckpoints } = reconciled
+  await catalog.dropCheckpointsAbove({ vpgs: vpgs.flatMap(({ opened }) => aboveWhatStays(opened) ?? []) })
+  for (const { opened, logCheckpoints } of vpgs) {
     const { definition, segments, checkpoints, offloaded, indexedThrough } = opened
     const vpg = definition.id
-    if (opened.isUnread === true || opened.rememberedBecause !== undefined) {
-      await loadNewest(catalog, reconciled)
-      continue
-    }
-    if (indexedThrough === undefined) await catalog.loadVpg({ vpg, segments, checkpoints, offloaded })
-    else {
-      // What was only in the log when the index was left is as the log says.
-      await catalog.dropCheckpointsAbove({ vpg, above: indexedThrough, noteFalls: false })
-      await addNoted(catalog, opened)
-    }
+    if (isKnownInPart(opened)) catalog.addCheckpoints(vpg, checkpoints)
+    else if (indexedThrough !== undefined) await addNoted(catalog, opened)
+    else await catalog.loadVpg({ vpg, segments, checkpoints, offloaded })
     catalog.addCheckpoints(vpg, logCheckpoints)
   }
   await catalog.flush()
 }
 
+/** Undefined where the index is filled anew. */
+function aboveWhatStays(opened: OpenedVpg): CheckpointsAbove | undefined {
+  const { definition, indexedThrough } = opened
+  if (isKnownInPart(opened)) return aboveNewest(opened)
+  if (indexedThrough === undefined) return undefined
+  // What was only in the log when the index was left is as the log says.
+  return { vpg: definition.id, above: indexedThrough, noteFalls: false }
+}
+
+function isKnownInPart({ isUnread, rememberedBecause }: OpenedVpg): boolean {
+  return isUnread === true || rememberedBecause !== undefined
+}
+
 /** What was committed after the index was said to have all. */
 export async function addNoted(
   catalog: Pick<Catalog, 'addSegment' | 'addCheckpoints'>,
-  { definition, segments, checkpoints, offloaded }: OpenedVpg,
+  { definition, segments, checkpoints, offloaded, indexedThrough }: OpenedVpg,
 ): Promise<void> {
   const vpg = definition.id
-  catalog.addCheckpoints(vpg, checkpoints)
+  const since = checkpoints.filter(({ ordinal }) => ordinal !== indexedThrough)
+  catalog.addCheckpoints(vpg, since)
   for (const segment of segments) await catalog.addSegment({ vpg, segment, offloaded })
 }
 
 /** The same while the store is away: the index goes on from what it said of the store, and says of the log what the log says. */
 export async function loadRemembered(catalog: HistoryIndex, vpgs: readonly ReconciledVpg[]): Promise<void> {
-  for (const vpg of vpgs) await loadNewest(catalog, vpg)
+  await catalog.dropCheckpointsAbove({ vpgs: vpgs.map(({ opened }) => aboveNewest(opened)) })
+  for (const { opened, logCheckpoints } of vpgs)
+    catalog.addCheckpoints(opened.definition.id, [...opened.checkpoints, ...logCheckpoints])
   await catalog.flush()
 }
 
 /** What the index has up to the newest checkpoint that is known stays, whatever that is. */
-async function loadNewest(
-  catalog: Pick<Catalog, 'dropCheckpointsAbove' | 'addCheckpoints'>,
-  { opened, logCheckpoints }: Pick<ReconciledVpg, 'opened' | 'logCheckpoints'>,
-): Promise<void> {
-  const { definition, checkpoints } = opened
+function aboveNewest({ definition, checkpoints }: OpenedVpg): CheckpointsAbove {
   // What is known may be behind the note, and the note be none any more by the next start.
-  await catalog.dropCheckpointsAbove({ vpg: definition.id, above: newestOf(checkpoints), noteFalls: true })
-  catalog.addCheckpoints(definition.id, [...checkpoints, ...logCheckpoints])
+  return { vpg: definition.id, above: newestOf(checkpoints), noteFalls: true }
 }
 
 function newestOf(checkpoints: readonly Checkpoint[]): Ordinal {

@@ -63,6 +63,7 @@ export function reconcile(opened: readonly OpenedVpg[], log: RecoveredLog): Reco
  * kept it.
  */
 function stillKept(vpg: OpenedVpg, complete: readonly Checkpoint[]): Checkpoint[] {
+  if (complete.length === 0) return []
   const stored = new Set(vpg.checkpoints.map(checkpoint => checkpoint.ordinal))
   const isNew = ({ ordinal, vector }: Checkpoint): boolean =>
     ordinal >= vpg.historyEdge && !covers(vpg.offloaded, vector)

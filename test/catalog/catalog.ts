@@ -81,10 +81,46 @@ function countOfRows(database: Database.Database): number {
   return (database.prepare('SELECT count(*) AS count FROM checkpoint').get() as { count: number }).count
 }
 
+t.test('what is shown of a VPG follows whatever comes and goes', async t => {
+  const { catalog } = await openedCatalog(t)
+  const shown = async (volumes: readonly number[] = [1]) => {
+    const [overview] = await catalog.overviews({ vpgs: [{ vpg, volumes }] })
+    const { newest, newestOfAll, oldest, checkpointCount } = overview!
+    return [oldest?.ordinal, newestOfAll?.ordinal, newest?.ordinal, checkpointCount]
+  }
+  const numbers = checkpointNumbers(1, 12)
+  const at = (index: number): number => numbers[index]!.ordinal
+  t.strictSame(await shown(), [undefined, undefined, undefined, 0])
+  catalog.addCheckpoints(vpg, numbers.slice(0, 10))
+  t.strictSame(await shown(), [at(0), at(9), at(9), 10])
+  catalog.addCheckpoints(vpg, [{ ...numbers[10]!, volumes: [] }])
+  t.strictSame(await shown(), [at(0), at(9), at(10), 11])
+  catalog.addCheckpoints(vpg, [numbers[10]!])
+  t.strictSame(await shown(), [at(0), at(10), at(10), 11], 'in the place of another of the same ordinal')
+  t.strictSame(await shown([1, 99]), [at(0), undefined, at(10), 11], 'of other volumes')
+  t.strictSame(await shown(), [at(0), at(10), at(10), 11])
+  await catalog.thinCheckpoints({ vpg, dropped: [numbers[10]!.ordinal] })
+  t.strictSame(await shown(), [at(0), at(9), at(9), 10])
+  await catalog.dropCheckpoints({ vpg, edge: numbers[2]!.ordinal, kept: [] })
+  t.strictSame(await shown(), [at(2), at(9), at(9), 8])
+  const other = newVpgId()
+  const above = numbers[7]!.ordinal
+  await catalog.dropCheckpointsAbove({
+    vpgs: [other, vpg].map(each => ({ vpg: each, above, noteFalls: false })),
+  })
+  t.strictSame(await shown(), [at(2), at(7), at(7), 6])
+  await catalog.loadVpg({ vpg, segments: [], checkpoints: numbers.slice(4, 6), offloaded: [] })
+  t.strictSame(await shown(), [at(4), at(5), at(5), 2])
+  await catalog.forgetVpg({ vpg })
+  t.strictSame(await shown(), [undefined, undefined, undefined, 0])
+})
+
 t.test('what was added while the store was away stays when the store says what it has', async t => {
   const { catalog } = await openedCatalog(t)
   catalog.addCheckpoints(vpg, checkpointNumbers(1, 5_020))
-  await catalog.dropCheckpointsAbove({ vpg, above: checkpointNumbers(20, 20)[0]!.ordinal, noteFalls: false })
+  await catalog.dropCheckpointsAbove({
+    vpgs: [{ vpg, above: checkpointNumbers(20, 20)[0]!.ordinal, noteFalls: false }],
+  })
   t.equal((await catalog.statistics({ vpg })).checkpointCount, 20)
   catalog.addCheckpoints(vpg, checkpointNumbers(21, 5_030))
   const stored = checkpointNumbers(10, 25)

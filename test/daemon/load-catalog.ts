@@ -1,6 +1,6 @@
 import * as path from 'node:path'
 import t from 'tap'
-import { ordinal, sequence, vpgId } from '../../src/base/ids.ts'
+import { newVpgId, ordinal, sequence, vpgId } from '../../src/base/ids.ts'
 import { Catalog } from '../../src/catalog/catalog.ts'
 import { loadHistory, loadRemembered, loadTail } from '../../src/daemon/load-catalog.ts'
 import { freshIngestVpg, type ReconciledVpg } from '../../src/daemon/reconcile.ts'
@@ -87,4 +87,26 @@ t.test('a note falls where a start without the store takes from the index what t
   const behind = { ...whole, checkpoints: checkpoints.slice(0, 5) }
   t.strictSame(await started(catalog => loadRemembered(catalog, vpgOf(behind))), notes, 'nothing was taken')
   t.strictSame(await started(async () => undefined), [])
+})
+
+t.test('however many VPGs go on from their notes, the index is asked once, and nothing is written to it', async t => {
+  const checkpoints = checkpointNumbers(1, 9)
+  const vpgs = Array.from({ length: 300 }, (): ReconciledVpg => {
+    const before = openedVpg({ checkpoints: checkpoints.slice(8) })
+    const definition = { ...before.definition, id: newVpgId() }
+    const opened = { ...before, definition, indexedThrough: checkpoints[8]!.ordinal }
+    return { opened, ingest: freshIngestVpg(opened), logCheckpoints: [] }
+  })
+  const asked: string[] = []
+  await loadHistory(
+    {
+      loadVpg: async () => void t.fail('nothing is loaded'),
+      dropCheckpointsAbove: async argument => void asked.push(`drops above of ${argument.vpgs.length}`),
+      addSegment: async () => void t.fail('there is no segment'),
+      addCheckpoints: (_, added) => t.strictSame(added, []),
+      flush: async () => void asked.push('flush'),
+    },
+    vpgs,
+  )
+  t.strictSame(asked, ['drops above of 300', 'flush'])
 })

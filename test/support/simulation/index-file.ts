@@ -107,8 +107,8 @@ export class SimulatedCatalog implements CatalogCalls {
   }
 
   loadVpg: Catalog['loadVpg'] = argument => this.#long(tables => tables.load(argument))
-  dropCheckpointsAbove: Catalog['dropCheckpointsAbove'] = ({ vpg, above, noteFalls }) =>
-    this.#long(tables => tables.dropCheckpointsAbove(vpg, above, noteFalls))
+  dropCheckpointsAbove: Catalog['dropCheckpointsAbove'] = ({ vpgs }) =>
+    this.#long(tables => tables.dropCheckpointsAbove(vpgs))
   addSegment: Catalog['addSegment'] = ({ vpg, segment, offloaded }) =>
     this.#long(tables => tables.addSegment(vpg, segment, offloaded))
   dropSegments: Catalog['dropSegments'] = ({ vpg, throughCommitNumber }) =>
