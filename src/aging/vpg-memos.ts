@@ -105,12 +105,11 @@ export class VpgMemos {
   }
 
   #write(vpg: VpgId, memo: VpgMemo): void {
-    const contents = encode({ formatVersion, applianceId: this.#applianceId, ...memo })
     const before = this.#held.get(vpg)
     this.#held.set(vpg, memo)
     if (before?.commitNumber === memo.commitNumber && before.fenced === memo.fenced) return
     try {
-      replaceFile(this.#disk, this.file(vpg), contents)
+      replaceFile(this.#disk, this.file(vpg), encode({ formatVersion, applianceId: this.#applianceId, ...memo }))
     } catch (error) {
       if (!isDiskError(error)) throw error
     }

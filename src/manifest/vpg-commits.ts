@@ -227,11 +227,10 @@ export class VpgCommits {
   ): Promise<ResumedCommits | undefined> {
     const { commitNumber, definition } = contents.state
     const { store } = identity
-    const before = commitKey(definition.id, commitNumber - 1)
-    const [own, ...after] = await listCommits(store, definition.id, before, signal)
-    if (own?.commitNumber !== commitNumber) return undefined
+    const own = commitKey(definition.id, commitNumber)
+    const after = await listCommits(store, definition.id, own, signal)
     if (after.some((each, index) => each.commitNumber !== commitNumber + 1 + index)) return undefined
-    if ((await readNonce(store, own.key, signal)) !== nonce) return undefined
+    if ((await readNonce(store, own, signal)) !== nonce) return undefined
     if ((await newestRoot(store, after, signal)) !== undefined) return undefined
     const newest = after.at(-1)
     const commits = new VpgCommits(identity, {

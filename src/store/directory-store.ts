@@ -163,6 +163,7 @@ export class DirectoryStore implements WholeStore {
           (key > wanted.after || wanted.after.startsWith(key))
         : key.startsWith(wanted.prefix) && key > wanted.after,
     )
+    if (keys.length > 0) await this.#makeNamesDurable(path.resolve(this.#objects, directory))
     for (let first = 0; first < keys.length; first += statsAtOnce) {
       this.#checkOpen(signal)
       const some = keys.slice(first, first + statsAtOnce)
@@ -180,7 +181,6 @@ export class DirectoryStore implements WholeStore {
     const listed = path.resolve(this.#objects, directory)
     try {
       const entries = await this.#calls.readdir(listed, { withFileTypes: true })
-      if (entries.length > 0) await this.#makeNamesDurable(listed)
       return entries.map(entry => `${directory}${entry.name}${entry.isDirectory() ? '/' : ''}`).sort()
     } catch (error) {
       if (hasCode(error, 'ENOENT') || hasCode(error, 'ENOTDIR')) return []
@@ -195,7 +195,12 @@ export class DirectoryStore implements WholeStore {
    */
   async #makeNamesDurable(directory: string): Promise<void> {
     if (this.#listedDirectories.has(directory)) return
-    await syncDirectory(this.#calls, directory)
+    try {
+      await syncDirectory(this.#calls, directory)
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) return // it went away with its names
+      throw failureOf(error, directory)
+    }
     if (this.#listedDirectories.size >= rememberedMax) this.#listedDirectories.clear()
     this.#listedDirectories.add(directory)
   }

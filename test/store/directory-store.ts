@@ -77,6 +77,27 @@ t.test(
   },
 )
 
+t.test('a listing that shows nothing asks nothing of the disk', async t => {
+  const root = t.testdir()
+  const { calls, undurable } = recordedCalls()
+  const store = await DirectoryStore.open(path.join(root, 'store'), calls)
+  await store.create('d/before', Buffer.from('x'), signal)
+  let syncCount = 0
+  const counting: typeof calls = {
+    ...calls,
+    open: async (...argument) => {
+      if (String(argument[0]).endsWith('objects/d')) syncCount++
+      return await calls.open(...argument)
+    },
+  }
+  const next = await DirectoryStore.open(path.join(root, 'store'), counting)
+  t.strictSame(await keysOf(next.list('d/', 'd/before', signal)), [])
+  t.equal(syncCount, 0)
+  t.strictSame(await keysOf(next.list('d/', undefined, signal)), ['d/before'])
+  t.equal(syncCount, 1)
+  t.strictSame(undurable(root), [])
+})
+
 t.test('a full or failing disk is STORE_UNAVAILABLE, leaves nothing, and a later try succeeds', async t => {
   for (const errorCode of ['ENOSPC', 'EIO', 'EDQUOT', 'EMFILE']) {
     for (const call of ['open', 'write', 'datasync', 'link'] as const) {
