@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync } from 'node:fs'
 import * as path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -204,6 +205,11 @@ async function holding(
     context.say(`${count} volumes`)
     manifestSizeBytes = await layCopies(at, { from: volumeCount, to: count })
     volumeCount = count
+    // What was laid down is on its way to the disk still, and has taken the page cache: the first start after it tells of that.
+    execFileSync('sync')
+    await vra.start()
+    await delay(2_000)
+    await vra.stop()
     await vra.start()
     const readySeconds = vra.readyMillis / 1000
     await delay(2_000)
@@ -230,7 +236,8 @@ async function holding(
   }
   const readySeconds = reckoned(each => each.readySeconds)
   const killedReadySeconds = reckoned(each => each.killedReadySeconds)
-  const rssBytes = reckoned(each => each.rssBytes)
+  // The heap grows by steps, and not with the volumes: from fewer of them nothing can be told of what all take.
+  const rss = most.volumeCount === volumeCountAim ? most : undefined
   return {
     table: {
       title: `A daemon over volumes of 1 TiB with a month at ${perDay} GiB a day each, a VPG a volume`,
@@ -272,9 +279,9 @@ async function holding(
           undefined,
           (adopted.readySeconds * volumeCountAim) / most.volumeCount,
           undefined,
-          reckoned(each => each.rssReadyBytes) / MiB,
-          reckoned(each => each.rssRestBytes) / MiB,
-          rssBytes / MiB,
+          rss && rss.rssReadyBytes / MiB,
+          rss && rss.rssRestBytes / MiB,
+          rss && rss.rssBytes / MiB,
           manifestSizeBytes / MiB,
           listMillis,
           images.newestMillis,
@@ -282,10 +289,10 @@ async function holding(
         ],
       ],
       notes: [
-        'Ready: after a stop; killed: after a kill -9; read: with one volume, where the daemon has nothing beside the store; adopted: by another appliance on an empty disk, which reads the histories beside serving.',
+        'Ready: after a stop, of a start that found all on the disk; killed: after a kill -9; read: with one volume, where the daemon has nothing beside the store; adopted: by another appliance on an empty disk, which reads the histories beside serving.',
         'RSS of a start after a kill: when it was ready, when it had been left alone for 20 s, and the most until then, which the questions after its readiness are part of.',
         'First list: of a volume whose history was not read yet.',
-        'The last line is reckoned: each volume more costs what the last of the sample did. Times to list and to open are of the sample. --full holds all of them (29 GB).',
+        'The last line is reckoned, but for RSS, which is told where all are held: each volume more costs what the last of the sample did. Times to list and to open are of the sample. --full holds all of them (29 GB).',
         'Of the volumes one is the history model, the others are its objects, and what a daemon left beside them, with another id and name.',
         `A manifest names ${model.contents.state.regions.length} region versions and ${model.contents.state.deltas.length} deltas.`,
       ],
@@ -293,7 +300,9 @@ async function holding(
     aims: [
       atMost(`start with ${volumeCountAim} volumes of 1 TiB, reckoned`, 5, readySeconds, 's'),
       atMost(`start after a kill with ${volumeCountAim} volumes of 1 TiB, reckoned`, 5, killedReadySeconds, 's'),
-      atMost(`RSS with ${volumeCountAim} volumes of 1 TiB, reckoned`, 512, rssBytes / MiB, 'MiB'),
+      ...(rss === undefined
+        ? []
+        : [atMost(`RSS with ${volumeCountAim} volumes of 1 TiB`, 512, rss.rssBytes / MiB, 'MiB')]),
       atMost('open the newest image', 1, images.newestMillis / 1000, 's'),
       atMost('open the oldest image', 1, images.oldestMillis / 1000, 's'),
     ],

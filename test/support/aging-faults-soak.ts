@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util'
 import { faultKinds, runWithFault } from './aging-faults.ts'
 
-// `npm run soak:store -- --seed N --kind NAME --step N`: every request of the history with every fault, or with one of them.
+// `npm run soak:store -- --seed N --kind NAME --step N --timeout-millis N`: every request of the history with every fault, or with one of them.
 
 const { values } = parseArgs({
   options: {
@@ -9,11 +9,13 @@ const { values } = parseArgs({
     kind: { type: 'string' },
     from: { type: 'string', default: '0' },
     step: { type: 'string', default: '1' },
+    'timeout-millis': { type: 'string', default: '600' },
   },
 })
 const seed = Number(values.seed)
 const startMillis = performance.now()
-const calm = await runWithFault(seed)
+const requestTimeoutMillis = Number(values['timeout-millis'])
+const calm = await runWithFault(seed, undefined, requestTimeoutMillis)
 console.log(`seed ${seed}: ${calm.operations.length} requests, ${JSON.stringify(calm.told)}`)
 for (const fault of calm.faults) console.log(`without any fault: ${fault}`)
 const wanted = JSON.stringify(calm.retained)
@@ -25,7 +27,7 @@ for (const [kind, faultOf] of Object.entries(faultKinds)) {
     const operation = calm.operations[call]
     if (operation === undefined || faultOf(operation) === undefined) continue
     runCount++
-    const run = await runWithFault(seed, { kind, call })
+    const run = await runWithFault(seed, { kind, call }, requestTimeoutMillis)
     const faults = [...run.faults]
     if (JSON.stringify(run.retained) !== wanted) faults.push(`it retains ${run.retained.join(', ')}`)
     if (faults.length === 0) continue

@@ -53,21 +53,27 @@ export interface FaultyRun {
 }
 
 const credentials = { accessKeyId: 'test', secretAccessKey: 'secret' }
-const requestTimeoutMillis = 600
+/** Of a machine that has nothing else to do. */
+const requestTimeoutMillisDefault = 600
 const startsMax = 20
 
 function hasBody(operation: Operation): boolean {
   return operation === 'GetObject' || operation === 'ListObjectsV2'
 }
 
-export async function runWithFault(seed: number, injection?: Injection): Promise<FaultyRun> {
+/** What hangs is given up after `requestTimeoutMillis`: on a machine with much to do, what does not hang may take as long. */
+export async function runWithFault(
+  seed: number,
+  injection?: Injection,
+  requestTimeoutMillis = requestTimeoutMillisDefault,
+): Promise<FaultyRun> {
   const scratch = await fs.mkdtemp(path.join(os.tmpdir(), 'vra-faults-'))
   const simulator = await S3Simulator.start()
   try {
     const model = await prepared(seed, scratch)
     for (const [key, body] of model.memory.objects) await simulator.bucket.create(key, Buffer.from(body))
     model.images = new BucketStore(simulator.bucket)
-    return await agedOver(simulator, model, injection)
+    return await agedOver(simulator, model, { injection, requestTimeoutMillis })
   } finally {
     await simulator.close()
     await fs.rm(scratch, { recursive: true })
@@ -109,7 +115,10 @@ function checkpoint(model: AgingModel, afterMillis: number): void {
 async function agedOver(
   simulator: S3Simulator,
   model: AgingModel,
-  injection: Injection | undefined,
+  {
+    injection,
+    requestTimeoutMillis,
+  }: { readonly injection: Injection | undefined; readonly requestTimeoutMillis: number },
 ): Promise<FaultyRun> {
   const operations: Operation[] = []
   let die: () => void = () => undefined
@@ -126,7 +135,7 @@ async function agedOver(
   const opened: ObjectStore[] = []
   const restart = async (): Promise<void> => {
     const openS3 = async (): Promise<ObjectStore> => {
-      opened.push(await openStore(configOf(simulator), { credentials, clock: model.clock }))
+      opened.push(await openStore(configOf(simulator, requestTimeoutMillis), { credentials, clock: model.clock }))
       return opened.at(-1)!
     }
     await model.restart(undefined, model.config, { openStore: openS3 })
@@ -162,7 +171,7 @@ function kindsOf(injection: Injection | undefined): (call: number) => string | u
   return () => (random() < 1 / 6 ? kinds[Math.floor(random() * kinds.length)] : undefined)
 }
 
-function configOf({ endpoint }: S3Simulator) {
+function configOf({ endpoint }: S3Simulator, requestTimeoutMillis: number) {
   return {
     ...({ kind: 's3', bucket: 'bucket', prefix: '', region: 'eu-central-1', forcePathStyle: true } as const),
     ...({ checksums: 'when-supported', serverSideEncryption: 'bucket-default', kmsKeyId: undefined } as const),
