@@ -135,7 +135,7 @@ function pageRuns(
   return { pages, gaps }
 }
 
-/** Adds what is not zeros, in whole pages, from the sector on. */
+/** Adds what is not zeros, in whole pages but for the last, from the sector on. */
 export async function addNonZeros(
   writer: PackWriter,
   startSector: number,
@@ -144,7 +144,7 @@ export async function addNonZeros(
   pace: Pace,
 ): Promise<void> {
   let runStart = -1
-  for (let at = 0; at <= bytes.length; at += pageSizeBytes) {
+  for (let at = 0; at < bytes.length + pageSizeBytes; at += pageSizeBytes) {
     const data = at < bytes.length && !isZero(bytes.subarray(at, at + pageSizeBytes))
     if (data && runStart < 0) runStart = at
     const runEnds = runStart >= 0 && (!data || at - runStart >= MiB)

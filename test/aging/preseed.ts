@@ -8,12 +8,13 @@ import { randomFrom } from '../support/segment-records.ts'
 
 // An image that is handed over lies below everything: whatever is written, and whenever, every checkpoint's image shows the writes over it.
 
-async function running(t: Test, seed: number) {
+async function running(t: Test, seed: number, sizeBytes = volumeSizeBytes) {
   const directory = t.testdir()
   const model = new AgingModel(randomFrom(seed), directory, 60_000)
   await model.worker.open(model.config)
   await model.worker.follow({ durable: model.log.mark })
-  await model.worker.createVpg(model.definition)
+  const volumes = model.definition.volumes.map(volume => ({ ...volume, sizeBytes }))
+  await model.worker.createVpg({ ...model.definition, volumes })
   return { model, file: path.join(directory, 'disk1.img') }
 }
 
@@ -163,4 +164,18 @@ t.test('what cannot be meant is refused by name, and leaves nothing', async t =>
   await model.restart()
   const again = model.worker.beginPreseed({ vpg, volume: 1, file })
   await t.rejects(again, { message: /compared/ }, 'a restart knows it as well')
+})
+
+t.test('the end of an image that is not whole pages is taken as well', async t => {
+  const [endBytes, sectorBytes] = [volumeSizeBytes + 5 * 512, 512]
+  const { model, file } = await running(t, 76, endBytes)
+  fs.writeFileSync(file, '')
+  fs.truncateSync(file, endBytes)
+  const image = fs.openSync(file, 'r+')
+  const data = Buffer.alloc(3 * 4096 + 5 * sectorBytes, 7)
+  fs.writeSync(image, data, 0, data.length, endBytes - data.length)
+  fs.closeSync(image)
+  await model.worker.beginPreseed({ vpg: model.vpg, volume: 1, file })
+  const last = await model.worker.preseedRegion({ vpg: model.vpg, volume: 1, region: regionCount - 1 })
+  t.equal(last.dataBytes, data.length)
 })
