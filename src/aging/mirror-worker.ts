@@ -11,7 +11,7 @@ import {
 import { Permits } from '../base/permits.ts'
 import type { RpcMethods } from '../base/rpc.ts'
 import { MiB } from '../base/units.ts'
-import { openVolumeFileToRead, realDisk, type Disk } from '../disk/disk.ts'
+import { openVolumeFileToRead, realDisk, type Disk, type OpenVolumeFile } from '../disk/disk.ts'
 import { LogReader } from '../journal/log-reader.ts'
 import { VpgCommits, type WriterIdentity } from '../manifest/manifest.ts'
 import { removeScratch, Workspace } from '../mirror/mirror.ts'
@@ -88,6 +88,8 @@ export interface WorkerSurroundings {
   readonly disk?: Disk
   readonly openStore?: (config: StoreConfig) => Promise<ObjectStore>
   readonly openLog?: (directory: string) => TailedLog
+  /** Of images that are handed over. */
+  readonly openImageFile?: OpenVolumeFile
   readonly unsealedCountMax?: number
   readonly contentsSizeBytesMax?: number
   readonly wholeSizeBytesMax?: number
@@ -196,7 +198,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       requests,
       answers,
       disk,
-      openImageFile: openVolumeFileToRead,
+      openImageFile: this.#surroundings.openImageFile ?? openVolumeFileToRead,
       clock: this.#clock,
       turns: new Turns(config.paceFlag),
       notify: this.#notify,
@@ -301,7 +303,8 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   }
 
   async beginPreseed({ vpg, ...image }: Parameters<AgingService['beginPreseed']>[0]): Promise<VpgDefinition> {
-    return await this.#bounded(beginPreseed(this.#ready(), this.#known(vpg), image))
+    const begun = beginPreseed(this.#ready(), this.#known(vpg), image)
+    return await this.#bounded(begun, async definition => this.#notify('redefined', { vpg, definition }))
   }
 
   /** As long as the store takes for it. */

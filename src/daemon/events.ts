@@ -248,6 +248,8 @@ export interface AgingListeners {
   readonly storeOpened: (vpgs: AgingNotices['storeOpened']['vpgs']) => void
   /** Another appliance's from here on. */
   readonly fenced: (vpg: VpgId) => void
+  /** Its definition is another one, and nobody waits to hear that. */
+  readonly redefined: (vpg: VpgId) => void
   /** No VPG is left that this appliance owns, or another process is this appliance. */
   readonly allFenced: (sentence: string) => void
 }
@@ -264,6 +266,7 @@ export function agingHandlers({
   vpgOpened,
   storeOpened,
   fenced,
+  redefined,
   allFenced,
 }: AgingListeners): AgingHandlers {
   const entryOf = (vpg: VpgId) => table.get(vpg)
@@ -325,6 +328,7 @@ export function agingHandlers({
       entry.definition = definition
       if (entry.fenced === undefined) ingest()?.updateVpg(definition)
       log.info({ vpg: nameOf(vpg) }, 'redefined')
+      redefined(vpg)
     },
     holesChanged: ({ vpg, holes }) => {
       const entry = entryOf(vpg)

@@ -13,6 +13,12 @@ const storeRetryMillis = 5_000
 
 const stopped = new Failure('CLOSING', 'the daemon ends; the next one goes on with it')
 
+type VolumeKey = `${string}/${number}`
+
+function keyOf({ definition }: VpgEntry, { number }: VolumeDefinition): VolumeKey {
+  return `${definition.id}/${number}`
+}
+
 type Changing<T> = { -readonly [K in keyof T]: T[K] }
 
 export interface PreseedParts {
@@ -41,6 +47,8 @@ export class Preseeds {
   readonly #permits = new Permits(preseedsRunningMax)
   readonly #jobs = new Map<string, Changing<PreseedJob>>()
   readonly #running = new Map<string, { readonly stop: AbortController; readonly done: Promise<void> }>()
+  /** Volumes of which somebody waits to hear that it is begun: until then there is no job, and of two the mirror would have one's file and the job the other's. */
+  readonly #beginning = new Set<VolumeKey>()
 
   constructor(parts: PreseedParts) {
     this.#parts = parts
@@ -49,18 +57,24 @@ export class Preseeds {
   /** Fails BUSY while an image of the volume is being read; and as AgingService.beginPreseed does. */
   async start(entry: VpgEntry, volume: VolumeDefinition, file: string): Promise<PreseedJob> {
     const { aging } = this.#parts
-    this.#refuseRunning(entry, volume.name)
-    const definition = await aging.beginPreseed({ vpg: entry.definition.id, volume: volume.number, file })
-    this.#refuseRunning(entry, volume.name)
-    this.#parts.redefine(entry, definition)
+    if (this.#isRunning(entry, volume))
+      throw new Failure('BUSY', `an image of ${entry.definition.name} ${volume.name} is being read already`)
+    const key = keyOf(entry, volume)
+    this.#beginning.add(key)
+    try {
+      const definition = await aging.beginPreseed({ vpg: entry.definition.id, volume: volume.number, file })
+      this.#parts.redefine(entry, definition)
+    } finally {
+      this.#beginning.delete(key)
+    }
     return { ...this.#begin(entry, volume, file) }
   }
 
-  /** Goes on with those that the daemon was in when it ended. */
+  /** Goes on with those that have no job: the daemon was in them when it ended, or nobody waited until they were begun. */
   resume(entries: readonly VpgEntry[]): void {
     for (const entry of entries)
       for (const volume of entry.definition.volumes)
-        if (volume.preseed?.state === 'under-way' && !this.#isRunning(entry, volume.name))
+        if (volume.preseed?.state === 'under-way' && !this.#isRunning(entry, volume))
           this.#begin(entry, volume, volume.preseed.file)
   }
 
@@ -93,15 +107,12 @@ export class Preseeds {
     await Promise.all(running.map(({ done }) => done))
   }
 
-  #isRunning(entry: VpgEntry, volume: string): boolean {
-    return [...this.#jobs.values()].some(
-      job => job.state === 'running' && job.vpg === entry.definition.name && job.volume === volume,
+  #isRunning(entry: VpgEntry, volume: VolumeDefinition): boolean {
+    const isOfVolume = (job: PreseedJob): boolean => job.vpg === entry.definition.name && job.volume === volume.name
+    return (
+      this.#beginning.has(keyOf(entry, volume)) ||
+      [...this.#jobs.values()].some(job => job.state === 'running' && isOfVolume(job))
     )
-  }
-
-  #refuseRunning(entry: VpgEntry, volume: string): void {
-    if (this.#isRunning(entry, volume))
-      throw new Failure('BUSY', `an image of ${entry.definition.name} ${volume} is being read already`)
   }
 
   #begin(entry: VpgEntry, volume: VolumeDefinition, file: string): PreseedJob {

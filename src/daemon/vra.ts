@@ -152,6 +152,7 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
     const lateOpened: { take: (notice: AgingNotices['vpgOpened']) => void } = { take: () => undefined }
     let serving: Ingest | undefined
     let forgetRecoveries: (vpg: VpgId) => void = () => undefined
+    let resumePreseeds: (vpg: VpgId) => void = () => undefined
     handlers.later = stop.watching(
       agingHandlers({
         table,
@@ -165,6 +166,7 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
         vpgOpened: notice => lateOpened.take(notice),
         storeOpened: storeOpened.tell,
         fenced: vpg => forgetRecoveries(vpg),
+        redefined: vpg => resumePreseeds(vpg),
         allFenced: standDown,
       }),
       error => log.warn({ error: String(error) }, 'indexFailing'),
@@ -231,6 +233,7 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
         told: event => (event.state === 'failed' ? log.error(event, 'preseed') : log.info(event, 'preseed')),
       }),
     )
+    resumePreseeds = vpg => preseeds.resume(table.all().filter(({ definition }) => definition.id === vpg))
     const verifies = parts.own(
       new VerifyJobs(clock, (what, finding) => {
         log.error({ ...finding, what }, 'verifyFoundDamage')
@@ -295,7 +298,7 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
         if (!isTaken || late === undefined) return
         stop.indexed(vpg)
         log.info({ vpg: late.definition.name }, 'vpgOpened')
-        preseeds.resume(table.all().filter(({ definition }) => definition.id === vpg))
+        resumePreseeds(vpg)
         recoveries.serveAll([late])
       })
       taken.catch(lateLost.reject)

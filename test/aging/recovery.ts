@@ -1,3 +1,4 @@
+import * as path from 'node:path'
 import t from 'tap'
 import { Failure } from '../../src/base/failure.ts'
 import { vpgId } from '../../src/base/ids.ts'
@@ -200,6 +201,24 @@ t.test('a change of the definition that takes effect after its caller gave up is
   t.match(told(model, 'redefined'), [{ vpg: model.vpg, definition: { paused: true } }])
   await model.worker.changeVpg({ vpg: model.vpg, paused: false })
   t.equal(told(model, 'redefined').length, 1, 'who hears it by the answer is not told')
+})
+
+t.test('a preseed that begins after its caller gave up is told of, for somebody has to read the image', async t => {
+  const model = await running(t, 13)
+  let failing = false
+  const expire = impatient(model)
+  await model.restart((_, key) => (failing && key.includes('/commit/') ? 'fails-before' : 'works'))
+  const file = path.join(t.testdir(), 'disk1.img')
+  model.writeImage(file, 1, 1)
+  failing = true
+  const beginning = model.worker.beginPreseed({ vpg: model.vpg, volume: 1, file })
+  const refused = t.rejects(beginning, { code: 'STORE_UNAVAILABLE' })
+  while (told(model, 'storeFailing').length === 0) await new Promise(resolve => setImmediate(resolve))
+  expire()
+  await refused
+  failing = false
+  while (told(model, 'redefined').length === 0) await new Promise(resolve => setImmediate(resolve))
+  t.match(told(model, 'redefined'), [{ definition: { volumes: [{ preseed: { state: 'under-way', file } }, {}] } }])
 })
 
 t.test('a fold says up to which commit no segment is left', async t => {
