@@ -14,6 +14,7 @@ const broken: Readonly<Record<string, Mutations>> = {
   'an index that is not told what leaves the history': { indexMisses: 'what leaves' },
   'an index that is not told what is new': { indexMisses: 'what is new' },
   'a recovery that does not hold its checkpoint': { losesHolds: true },
+  'a preseed of which nothing is in the mirror': { preseedsNothing: true },
 }
 
 /** From where on it is found soon. */
@@ -26,6 +27,6 @@ for (const [what, mutations] of Object.entries(broken))
     const [seeds] = sharesOf({ first: firstSeeds[what] ?? 1, count: 200 }, 200)
     t.match(
       await firstBroken(seeds!, mutations),
-      /called durable|is not what the disks were|is lost|damage is told of|cannot be read|is torn|without damage|no checkpoint of what|the index of a start|an index that was kept|was thinned away/,
+      /called durable|is not what the disks were|is lost|damage is told of|cannot be read|is torn|without damage|no checkpoint of what|the index of a start|an index that was kept|was thinned away|after its preseed from/,
     )
   })

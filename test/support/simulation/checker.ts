@@ -13,6 +13,9 @@ export interface CheckMutations {
   readonly tearsCuts?: boolean
 }
 
+/** What images that were handed over may have put below all records of a sector of a volume; zeros may be there in any case. */
+export type MayLieBelow = (volume: number, sector: number) => readonly Uint8Array[]
+
 /**
  * Makes the images that the VRA's records make, and holds them against what the disks held. Two sets of disks go side by side, one through
  * the records and one through the disks' changes; only where they differ is looked at.
@@ -23,9 +26,11 @@ class Comparison {
   #disks = new Map<number, Sectors>()
   #changeCount = 0
   readonly #different = new Map<number, Set<number>>()
+  readonly #mayLieBelow: MayLieBelow
 
-  constructor(agent: SimulatedAgent) {
+  constructor(agent: SimulatedAgent, mayLieBelow: MayLieBelow) {
     this.#agent = agent
+    this.#mayLieBelow = mayLieBelow
     for (const { number } of agent.everyVolume) {
       this.#images.set(number, new Map())
       this.#disks.set(number, new Map())
@@ -56,8 +61,10 @@ class Comparison {
       if (!included.has(number)) continue
       const uncertain = moment.uncertain.get(number)
       for (const sector of this.#different.get(number)!) {
-        const held = this.#images.get(number)!.get(sector) ?? zeroSector
-        if (uncertain?.get(sector)?.some(bytes => sameBytes(bytes, held)) === true) continue
+        const possible = this.#possible(number, sector)
+        const mayBe = (bytes: Uint8Array): boolean => possible.some(each => sameBytes(each, bytes))
+        if (uncertain?.get(sector)?.some(mayBe) === true) continue
+        const held = possible[0]!
         const was = this.#disks.get(number)!.get(sector) ?? zeroSector
         return `${name}, sector ${sector}: the image has ${stampOf(held)}, the disk had ${stampOf(was)}`
       }
@@ -82,11 +89,15 @@ class Comparison {
   }
 
   #compare(volume: number, sector: number): void {
-    const image = this.#images.get(volume)!.get(sector) ?? zeroSector
     const disk = this.#disks.get(volume)!.get(sector) ?? zeroSector
     const different = this.#different.get(volume)!
-    if (sameBytes(image, disk)) different.delete(sector)
+    if (this.#possible(volume, sector).some(bytes => sameBytes(bytes, disk))) different.delete(sector)
     else different.add(sector)
+  }
+
+  #possible(volume: number, sector: number): readonly Uint8Array[] {
+    const held = this.#images.get(volume)!.get(sector)
+    return held === undefined ? [zeroSector, ...this.#mayLieBelow(volume, sector)] : [held]
   }
 }
 
@@ -98,9 +109,10 @@ export function checkRecords(
   records: readonly KeptRecord[],
   agent: SimulatedAgent,
   announced: Iterable<Ordinal>,
-  mutations: CheckMutations = {},
+  mayLieBelow: MayLieBelow,
+  mutations: CheckMutations,
 ): void {
-  const comparison = new Comparison(agent)
+  const comparison = new Comparison(agent, mayLieBelow)
   const found = new Set<Ordinal>()
   let position = { generation: 0, sequence: 0 }
   let moved: Marker | undefined

@@ -13,6 +13,8 @@ export interface FaultyWorld {
   readonly peers: SimulatedPeers
   readonly vra: SimulatedVra
   readonly agents: readonly SimulatedAgent[]
+  /** Images are handed over. */
+  readonly isPreseeded: boolean
   /** A mistake of the product that a fault has brought to light. */
   askForCheckpoint(): Promise<void>
 }
@@ -53,6 +55,7 @@ export class Faults {
     vra.disk.isFull = vra.disk.failsNextSync = false
     vra.store.isDown = false
     vra.store.failureShare = 0
+    vra.preseeds.files.onRead = () => undefined
     for (const agent of agents) {
       agent.setDiskFull(false)
       agent.mendVolumes()
@@ -60,6 +63,11 @@ export class Faults {
   }
 
   #namesOfSeed(): readonly FaultName[] {
+    const names = this.#usualNames()
+    return this.#of.isPreseeded ? [...names, ...preseedFaults] : names
+  }
+
+  #usualNames(): readonly FaultName[] {
     const { world, agents } = this.#of
     const kind = world.random.integer(0, 9)
     const link = agents.length === 1 ? linkFaults : [...linkFaults, ...peerFaults]
@@ -151,6 +159,10 @@ export class Faults {
         vra.store.isDown = true
         later(100, 30_000, () => (vra.store.isDown = false))
         return
+      case 'the store is down for longer than anybody waits':
+        vra.store.isDown = true
+        later(30_000, 90_000, () => (vra.store.isDown = false))
+        return
       case 'the store fails now and then':
         vra.store.failureShare = world.pick([0.05, 0.3])
         later(1_000, 30_000, () => (vra.store.failureShare = 0))
@@ -174,6 +186,17 @@ export class Faults {
       case 'a record of the log rots':
         vra.rot()
         later(0, 8_000, () => vra.start())
+        return
+      case 'the VRA is killed while it reads an image file':
+        vra.preseeds.files.onRead = () => {
+          vra.preseeds.files.onRead = () => undefined
+          world.count('a kill in the middle of a preseed')
+          vra.kill()
+          later(0, 8_000, () => vra.start())
+        }
+        return
+      case 'something becomes of an image file':
+        vra.preseeds.harmOne()
         return
       case 'the VRA loses its power':
         if (random.chance(0.5)) this.#atOperation(vra.disk, () => vra.losePower())
@@ -358,5 +381,19 @@ const agentFaults = [
   'a volume fails',
   'a volume fails',
 ] as const
+const preseedFaults = [
+  'the VRA is killed while it reads an image file',
+  'the VRA is killed while it reads an image file',
+  'another appliance takes over',
+  'the store fails now and then',
+  'the store is down for longer than anybody waits',
+  'something becomes of an image file',
+  'something becomes of an image file',
+  'a volume is added',
+] as const
 type FaultName =
-  (typeof linkFaults)[number] | (typeof peerFaults)[number] | (typeof vraFaults)[number] | (typeof agentFaults)[number]
+  | (typeof preseedFaults)[number]
+  | (typeof linkFaults)[number]
+  | (typeof peerFaults)[number]
+  | (typeof vraFaults)[number]
+  | (typeof agentFaults)[number]

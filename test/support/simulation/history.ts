@@ -2,7 +2,7 @@ import { failedWith } from '../../../src/base/failure.ts'
 import type { Ordinal } from '../../../src/base/ids.ts'
 import { repairMillisBetweenMax } from '../../../src/base/limits.ts'
 import { SimulatedAgent, type AgentMutations } from './agent.ts'
-import { checkCuts, checkRecords, imageDifference, type CheckMutations } from './checker.ts'
+import { checkCuts, checkRecords, imageDifference, type CheckMutations, type MayLieBelow } from './checker.ts'
 import { drawFrom } from './determinism.ts'
 import { Faults } from './faults.ts'
 import { Network } from './network.ts'
@@ -11,6 +11,7 @@ import { paceOf, siteSettings, vraSettings, type Pace } from './settings.ts'
 import { saidDurable, SimulatedVra, type VraMutations } from './vra.ts'
 import type { Sectors } from './volume.ts'
 import { World } from './world.ts'
+import { Random } from '../journal-random.ts'
 
 // One history: protected sites, the links between them and to a recovery site, that site, and its object store, whose settings and
 // misfortunes a seed decides. It ends with everything healed. What must hold then, whatever happened:
@@ -27,7 +28,9 @@ import { World } from './world.ts'
 //    store that answers then, or later, or nothing.
 // 8. A checkpoint that is recovered stays as long as that lasts; its disks hold what the protected ones held, and what was written to them since, in every
 //    process; when it is stopped nothing of it is left, and when it was committed the whole disks.
-// 9. Within a bounded time after the last fault there is a checkpoint of what the disks hold, of all volumes.
+// 9. An image that is handed over is in the mirror when that is said, below all that was written, or the volume is protected without it; none makes a
+//    checkpoint other than the disks were, or keeps an agent waiting, whatever becomes of its file, of the process that reads it, or of the appliance.
+// 10. Within a bounded time after the last fault there is a checkpoint of what the disks hold, of all volumes.
 
 export interface Mutations extends VraMutations, AgentMutations, CheckMutations {}
 
@@ -89,6 +92,10 @@ const readMillisMax = 300_000
 const readCountMax = 3
 /** Of the histories, those in which checkpoints are recovered. */
 const recoveredShare = 0.35
+/** Those in which images are handed over, by the seed alone: the others go as they would without. */
+const preseededShare = 0.3
+/** Agents start up to so long after somebody may hand images over. */
+const lateMillisMax = 5_000
 
 class History {
   readonly #world: World
@@ -98,11 +105,14 @@ class History {
   readonly #vra: SimulatedVra
   readonly #faults: Faults
   readonly #pace: Pace
+  readonly #isPreseeded: boolean
   #imageCount = 0
+  #isHealing = false
 
   constructor(world: World, options: HistoryOptions) {
     this.#world = world
     this.#options = options
+    this.#isPreseeded = new Random(~options.seed).chance(preseededShare)
     this.#mutations = options.mutations ?? {}
     this.#pace = paceOf(world)
     const [network, peers] = [new Network(world), new SimulatedPeers(world)]
@@ -114,6 +124,7 @@ class History {
       vraSettings(world, sites, this.#pace),
       this.#mutations,
       (volumes, ordinal) => this.#checkImage(volumes, ordinal),
+      volume => this.#agents.flatMap(({ everyVolume }) => everyVolume).find(({ number }) => number === volume),
     )
     network.onServerFrame = (frame, to, from) => {
       const message = saidDurable(frame)
@@ -121,14 +132,18 @@ class History {
       if (message !== undefined && agent !== undefined) this.#vra.noteSent(message, agent.stream, from)
     }
     const askForCheckpoint = (): Promise<void> => this.#askForCheckpoint()
-    this.#faults = new Faults({ world, network, peers, vra: this.#vra, agents: this.#agents, askForCheckpoint })
+    const [vra, agents, isPreseeded] = [this.#vra, this.#agents, this.#isPreseeded]
+    this.#faults = new Faults({ world, network, peers, vra, agents, isPreseeded, askForCheckpoint })
   }
 
   async run(): Promise<HistoryOutcome> {
     const world = this.#world
     const { isLong, durationMillis } = this.#pace
     this.#vra.start()
-    for (const agent of this.#agents) agent.start()
+    for (const agent of this.#agents)
+      if (this.#isPreseeded) world.after(world.delay(0, lateMillisMax), () => agent.start())
+      else agent.start()
+    if (this.#isPreseeded) this.#preseedNowAndThen()
     this.#faults.begin(isLong ? hourMillis : 3_000)
     this.#readNowAndThen()
     if (world.random.chance(recoveredShare)) this.#recoverNowAndThen()
@@ -168,7 +183,8 @@ class History {
 
   #checkRecords(): void {
     const [agents, vra] = [this.#agents, this.#vra]
-    for (const agent of agents) checkRecords(vra.records(), agent, vra.announced.keys(), this.#mutations)
+    const mayLieBelow: MayLieBelow = (volume, sector) => vra.preseeds.mayLieBelow(volume, sector)
+    for (const agent of agents) checkRecords(vra.records(), agent, vra.announced.keys(), mayLieBelow, this.#mutations)
     checkCuts(agents, vra.announced.keys(), this.#mutations)
     vra.checkHistory()
   }
@@ -204,6 +220,17 @@ class History {
       if (retained.length > 0)
         world.background(vra.recover(world.random.chance(0.6) ? retained[0]! : world.pick(retained)))
       this.#recoverNowAndThen()
+    })
+  }
+
+  /** Somebody hands over images of volumes, as long as they are not protected. */
+  #preseedNowAndThen(): void {
+    const [world, vra] = [this.#world, this.#vra]
+    world.after(world.delay(0, 1_500), () => {
+      if (this.#isHealing) return
+      if (world.random.chance(0.05)) vra.cancelPreseed()
+      else world.background(vra.preseed())
+      this.#preseedNowAndThen()
     })
   }
 
@@ -286,6 +313,7 @@ class History {
   async #heal(): Promise<void> {
     const [world, vra, agents] = [this.#world, this.#vra, this.#agents]
     world.trace('everything is healed')
+    this.#isHealing = true
     this.#faults.end()
     const deadlineMillis = world.nowMillis + (vra.hasRotted ? repairMillisMax : healMillisMax)
     const keepStarting = (): void => {
@@ -310,6 +338,8 @@ class History {
           `${JSON.stringify(agents.map(agent => agent.status()))}; the VRA says: ${vra.whyNoCheckpoints()}; ` +
           (vra.isAlone ? '' : 'a former appliance goes on'),
       )
+    await world.run(world.nowMillis + healMillisMax, () => vra.preseedsLeft === undefined)
+    if (vra.preseedsLeft !== undefined) throw new Error(vra.preseedsLeft)
     vra.recoveries.end()
     await world.run(world.nowMillis + healMillisMax, () => vra.recoveries.isDone)
     if (!vra.recoveries.isDone) throw new Error(`recoveries do not end: ${vra.recoveries.inWords()}`)

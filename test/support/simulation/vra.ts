@@ -32,7 +32,7 @@ import { decodeCheckpoints } from '../../../src/timeline/checkpoint-page.ts'
 import { Workspace } from '../../../src/mirror/mirror.ts'
 import type { Checkpoint } from '../../../src/timeline/checkpoint.ts'
 import { densitiesOf, everyMillisAt } from '../../../src/timeline/densities.ts'
-import type { VpgDefinition } from '../../../src/timeline/definition.ts'
+import type { VolumeDefinition, VpgDefinition } from '../../../src/timeline/definition.ts'
 import { covers, liesWithin } from '../../../src/timeline/positions.ts'
 import { holeOver } from '../../../src/timeline/retention.ts'
 import type { Hole } from '../../../src/timeline/state.ts'
@@ -45,9 +45,10 @@ import { SimulatedIndexFile, type SimulatedCatalog } from './index-file.ts'
 import { SimulatedJournal } from './journal.ts'
 import type { SimulatedAgent } from './agent.ts'
 import type { Network } from './network.ts'
+import { SimulatedPreseeds, type PreseedMutations, type RunningPreseeds } from './preseeds.ts'
 import { SimulatedRecoveries, type RecoveryMutations, type RunningRecoveries } from './recoveries.ts'
 import { SimulatedStore } from './store.ts'
-import type { Sectors } from './volume.ts'
+import { sectorBytes, type Sectors, type SimulatedVolume } from './volume.ts'
 import { Host, type Life, type World } from './world.ts'
 
 /** A record as the VRA keeps it. */
@@ -72,7 +73,7 @@ export interface VraSettings {
 }
 
 /** Ways to break the VRA, for showing that it is noticed. */
-export interface VraMutations extends RecoveryMutations {
+export interface VraMutations extends RecoveryMutations, PreseedMutations {
   readonly acknowledgesBeforeSync?: boolean
   readonly diskIgnoresSync?: boolean
   readonly neverRepairs?: boolean
@@ -92,6 +93,7 @@ interface Running {
   readonly histories: Histories
   readonly stop: StopNotes
   readonly recoveries: RunningRecoveries
+  readonly preseeds: RunningPreseeds
   /** What the index and its notes hear of. */
   readonly handlers: AgingHandlers
 }
@@ -126,6 +128,7 @@ export class SimulatedVra {
   #indexFile = new SimulatedIndexFile()
   readonly store: SimulatedStore
   readonly recoveries: SimulatedRecoveries
+  readonly preseeds: SimulatedPreseeds
   /** Checkpoints that were told of as complete. */
   readonly announced = new Map<Ordinal, Checkpoint>()
   lastComplete: Checkpoint | undefined
@@ -179,6 +182,7 @@ export class SimulatedVra {
     settings: VraSettings,
     mutations: VraMutations,
     checkImage: (volumes: ReadonlyMap<number, Sectors>, ordinal: Ordinal) => void,
+    diskOf: (volume: number) => SimulatedVolume | undefined,
   ) {
     this.#world = world
     this.#network = network
@@ -190,6 +194,7 @@ export class SimulatedVra {
     this.store.delayMillisMax = settings.storeDelayMillisMax
     const hasRotted = (): boolean => this.#hasRotted
     this.recoveries = new SimulatedRecoveries({ world, vpg, mutations, hasRotted, checkImage })
+    this.preseeds = new SimulatedPreseeds({ world, vpg, mutations, diskOf })
     this.#definition = { ...openedVpg().definition, ...settings.definition, id: vpg }
   }
 
@@ -432,6 +437,7 @@ export class SimulatedVra {
       openStore: () => Promise.resolve(store),
       workspace: new Workspace(packSizeBytes),
       segmentMemory,
+      openImageFile: this.preseeds.openerOf(life),
       // Every other start reads what serves the VPG, and its history only then.
       wholeSizeBytesMax: this.#startCount++ % 2 === 0 ? Infinity : 0,
     }))
@@ -482,7 +488,15 @@ export class SimulatedVra {
       vpgs: [known!.ingest],
       clock: life.clock,
       issueTerm: (id, above) => terms.issue(id, above),
-      hashes: new Hashes({ aging: worker, images: () => images, clock: life.clock }),
+      hashes: new Hashes({
+        aging: {
+          openReading: argument => worker.openReading(argument),
+          closeImage: argument => worker.closeImage(argument),
+          noteCompared: this.preseeds.noteCompared(worker, volume => world.background(this.preseed([volume]))),
+        },
+        images: () => images,
+        clock: life.clock,
+      }),
       server: this.#network.serverOf(life),
       events: this.#ingestEvents(life, worker, catalog),
     })
@@ -493,8 +507,14 @@ export class SimulatedVra {
     })
     const handlers = stop.watching(this.#indexing({ catalog, histories, entry }), error => world.fail(error))
     const recoveries = this.recoveries.open({ life, disk: this.disk, store, directory, aging: worker })
+    const preseeds = this.preseeds.open({
+      ...{ life, aging: worker, entry },
+      redefine: definition => this.#takeDefinition(running, definition),
+      readBelowRecords: volume => this.#readBelowRecords(running, volume),
+    })
     const parts = {
       recoveries,
+      preseeds,
       life,
       journal,
       ingest,
@@ -511,6 +531,7 @@ export class SimulatedVra {
     if (this.#hasRotted && this.#mutations.neverRepairs !== true) this.#repair(running)
     ingest.offloaded(vpg, opened.offloaded)
     world.trace(`vra ${life.name} runs${isStoreAway ? ' without the store' : ''}`)
+    this.preseeds.resume(preseeds)
     if (isStoreAway) {
       world.count('a start without the store')
       const without = running
@@ -552,6 +573,7 @@ export class SimulatedVra {
       this.#checkIndex(new Set(catalog.ordinals(vpg)), opened)
     }
     await worker.start({ durable: journal.durable() })
+    this.preseeds.resume(running.preseeds)
     if (vpgs[0] !== undefined) this.#serveRecoveries(running, vpgs[0])
   }
 
@@ -709,6 +731,7 @@ export class SimulatedVra {
         return
       case 'redefined':
         this.#takeDefinition(running, (notice as AgingNotices['redefined']).definition)
+        if (running !== undefined) this.preseeds.resume(running.preseeds)
         return
       case 'logFileFree':
         this.#archiveLog()
@@ -896,7 +919,7 @@ export class SimulatedVra {
   }
 
   #takeDefinition(running: Running | undefined, definition: VpgDefinition): void {
-    this.#definition = definition
+    if (running === this.#running) this.#definition = definition
     if (running === undefined) return
     running.entry.definition = definition
     running.ingest.updateVpg(definition)
@@ -943,6 +966,44 @@ export class SimulatedVra {
     if (running === undefined || running.table.isTakingStore || checkpoint === undefined) return
     this.#keptBelowEdge.add(ordinal) // as when it is read
     await this.recoveries.begin(checkpoint, running.entry.definition)
+  }
+
+  /** Somebody hands an image of a volume over that no checkpoint includes yet, of one of these. */
+  async preseed(among: readonly number[] = this.volumes.map(({ number }) => number)): Promise<void> {
+    const running = this.#running
+    if (running === undefined || running.table.isTakingStore) return // refused as BUSY
+    const isIncluded = ({ number }: VolumeDefinition): boolean =>
+      [...this.announced.values()].some(({ volumes }) => volumes.some(each => each.number === number && each.included))
+    const candidates = running.entry.definition.volumes.filter(
+      volume => among.includes(volume.number) && !isIncluded(volume),
+    )
+    if (candidates.length > 0) await this.preseeds.begin(running.preseeds, this.#world.pick(candidates))
+  }
+
+  cancelPreseed(): void {
+    if (this.#running !== undefined) this.preseeds.cancelOne(this.#running.preseeds)
+  }
+
+  /** What of preseeds is not over, in words. */
+  get preseedsLeft(): string | undefined {
+    return this.#running === undefined ? 'the VRA does not run' : this.preseeds.leftOf(this.#running.preseeds)
+  }
+
+  async #readBelowRecords(
+    running: Running | undefined,
+    volume: number,
+  ): Promise<{ readonly found: Sectors; readonly written: ReadonlySet<number> }> {
+    if (running === undefined || running !== this.#running) throw new Failure('CLOSING', 'it is another process by now')
+    this.#archiveLog()
+    const positions = [...this.#archivedThrough].map(([stream, position]) => ({ stream, ...position }))
+    const plan = await running.worker.openReading({ vpg, positions })
+    try {
+      const found = (await running.images.read(plan)).get(volume) ?? new Map<number, Uint8Array>()
+      if (running !== this.#running) throw new Failure('CLOSING', 'it is another process by now')
+      return { found, written: sectorsWritten(this.records(), volume) }
+    } finally {
+      await running.worker.closeImage({ vpg, pinId: plan.pinId }).catch(() => undefined)
+    }
   }
 
   /** Asks the agents for a synchronisation; false where one of them is not connected. */
@@ -1037,7 +1098,8 @@ export class SimulatedVra {
     const running = this.#running
     if (running === undefined) return
     this.#isStopping = true
-    const stopped = running.recoveries.engine.close().then(async () => {
+    const closed = Promise.all([running.recoveries.engine.close(), running.preseeds.jobs.close()])
+    const stopped = closed.then(async () => {
       if (!running.life.isAlive) return
       running.stop.ingestIsClosing()
       await running.ingest.close()
@@ -1091,6 +1153,21 @@ export class SimulatedVra {
 
 function unpacked({ checkpointPage, ...packed }: PackedVpg): OpenedVpg {
   return { ...packed, checkpoints: decodeCheckpoints('of the store', checkpointPage) }
+}
+
+function sectorsWritten(records: readonly KeptRecord[], volume: number): ReadonlySet<number> {
+  const sectors = new Set<number>()
+  for (const { header, frame } of records) {
+    if (header.kind !== 'batch') continue
+    const batch = decodeFrame(frame)
+    if (batch.type !== 'write-batch') throw new Error(`a ${batch.type} was kept as a batch`)
+    for (let index = 0; index < batch.writeCount; index++) {
+      if (batch.volume(index) !== volume) continue
+      const firstSector = batch.offsetBytes(index) / sectorBytes
+      for (let at = 0; at < batch.lengthBytes(index) / sectorBytes; at++) sectors.add(firstSector + at)
+    }
+  }
+  return sectors
 }
 
 /** The messages of a frame that the VRA sends which say what is durable. */
