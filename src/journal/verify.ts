@@ -107,13 +107,13 @@ function* dumpFile(
     return { type: 'fault', fileIdentity, offsetBytes, vpgs, sentence }
   }
   try {
+    const records = new LogFileRecords(file, fileIdentity)
     const block = new Uint8Array(fileHeaderSizeBytes)
-    const header = decodeFileHeader(block.subarray(0, file.read(block, 0)))
+    const header = decodeFileHeader(block.subarray(0, records.readBytes(0, block)))
     const createdMicros = header === undefined || header === 'other-version' ? 0 : header.createdMicros
     yield { type: 'file', fileIdentity, sizeBytes: file.sizeBytes(), createdMicros }
     const stray = block.findIndex((byte, index) => index >= fileHeaderFieldsSizeBytes && byte !== 0)
     if (stray >= 0 && disk.exists(path)) yield fault(stray, [], 'the rest of the header block is not zero')
-    const records = new LogFileRecords(file, fileIdentity)
     for (const piece of records.walk(openingOffsetBytes, endBytes)) {
       if (piece.kind === 'bad') continue // told among the damage
       const { offsetBytes } = piece

@@ -4,6 +4,7 @@ import type { Disk } from '../../src/disk/disk.ts'
 import { logFilePath } from '../../src/journal/log-file.ts'
 import { LogReader, type RecordPlace } from '../../src/journal/log-reader.ts'
 import { scanLog } from '../../src/journal/recovery.ts'
+import { dumpLog } from '../../src/journal/verify.ts'
 import { FaultyDisk } from '../support/faulty-disk.ts'
 import { directory, type ModelRecord, Scenario } from '../support/journal-scenario.ts'
 
@@ -137,6 +138,8 @@ t.test('so does one that the header of its file is in: that alone stops neither 
   t.ok(found.length > 0 && places.length - found.length < 12)
   t.throws(() => reader.readRecord(middle), { code: 'RECORD_CORRUPT' })
   reader.close()
+  const facts = [...dumpLog(withBadSector(disk, middle, headerPage), directory)]
+  t.ok(facts.some(fact => fact.type === 'fault' && fact.fileIdentity === middle.fileIdentity))
 })
 
 function readAll(reader: LogReader, limit: { fileIdentity: number; offsetBytes: number }): RecordPlace[] {
