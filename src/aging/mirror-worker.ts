@@ -558,7 +558,10 @@ export class MirrorWorker implements RpcMethods<AgingService> {
 
   #unread(): VpgAging[] {
     const isWaiting = ({ isUnread, isDeleted, writer }: VpgAging): boolean =>
-      isUnread && !isDeleted && writer.halted === undefined && writer.mergingHalted === undefined
+      isUnread &&
+      !isDeleted &&
+      writer.halted === undefined &&
+      (writer.mergingHalted === undefined || writer.isMergingLookDue)
     return [...this.#vpgs.values()].filter(isWaiting)
   }
 

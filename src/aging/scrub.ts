@@ -1,10 +1,10 @@
 import { Failure } from '../base/failure.ts'
 import type { VpgId } from '../base/ids.ts'
 import { scrubDamagedMax, scrubLineMax, scrubNoteMillis } from '../base/limits.ts'
-import { checksOf, damageIn, manifestCheck, type ObjectCheck } from '../manifest/manifest.ts'
-import { verifySegment } from '../segment/segment.ts'
+import { damageIn, type ObjectCheck } from '../manifest/manifest.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import { needingOf, type Needing } from '../timeline/needing.ts'
+import { objectChecks } from './object-checks.ts'
 import { readScrubFile, writeScrubFile, type ScrubRecord } from './scrub-file.ts'
 import type { ScrubConfig, ScrubFacts } from './service.ts'
 import { mayPass } from './store-patience.ts'
@@ -77,7 +77,7 @@ export class Scrub {
     const { writer } = vpg
     if (!writer.isAwake) return this.#needed.get(id) ?? []
     const ordinals = writer.points(writer.contents).map(({ ordinal }) => ordinal)
-    const referredTo = new Set(checksAwake(vpg).map(({ object }) => object.key))
+    const referredTo = new Set(objectChecks(writer).map(({ object }) => object.key))
     const present = damagedKeys.filter(key => referredTo.has(key))
     const needed = present.map(key => ({ key, needing: needingOf(writer.contents.state, ordinals, key) }))
     this.#needed.set(id, needed)
@@ -120,10 +120,17 @@ export class Scrub {
     pass.checkedCount++
     pass.damagedCount += damagedCount
     const others = record.damagedKeys.filter(key => key !== check.object.key)
+    if (damagedCount === 0) this.#tellWhole(vpg, check.object.key, record)
     record.damagedKeys = damagedCount === 0 ? others : [...others, check.object.key].slice(-scrubDamagedMax)
     for (const counted of [pass, record]) counted.checkedSizeBytes += check.object.sizeBytes
     if (this.#tools.clock.monotonicMillis() - this.#notedMillis >= scrubNoteMillis) this.#note()
     return true
+  }
+
+  /** What waits for it to be mended goes on. */
+  #tellWhole({ vpg, writer }: Scrubbed, key: string, { damagedKeys }: ScrubRecord): void {
+    writer.foundWhole(key)
+    if (damagedKeys.includes(key)) this.#tools.notify('damageMended', { vpg, what: key })
   }
 
   /** 1 where the object is damaged, 0 where it is whole or needed no more; undefined where the store could not say. */
@@ -198,11 +205,7 @@ export class Scrub {
 }
 
 async function allChecks(vpg: Scrubbed): Promise<ObjectCheck[]> {
-  return await vpg.writer.awakeBriefly(async () => checksAwake(vpg))
-}
-
-function checksAwake({ writer }: Scrubbed): ObjectCheck[] {
-  return [...checksOf(writer.contents.state, faultsOfSegment), ...writer.commits.manifestObjects().map(manifestCheck)]
+  return await vpg.writer.awakeBriefly(async () => objectChecks(vpg.writer))
 }
 
 /** Reads no more than so many bytes a second on the average, and stands back when aging has to. */
@@ -222,13 +225,4 @@ function slowed(
     },
     close: async () => undefined,
   }
-}
-
-async function faultsOfSegment(
-  store: ObjectStore,
-  { key, sizeBytes }: ObjectCheck['object'],
-  signal: AbortSignal,
-): Promise<{ readonly faults: readonly { readonly offsetBytes: number; readonly sentence: string }[] }> {
-  const findings = await verifySegment(store, key, sizeBytes, signal)
-  return { faults: findings.map(({ what, offsetBytes }) => ({ offsetBytes, sentence: what })) }
 }

@@ -408,6 +408,8 @@ export interface AgingNotices {
   /** An object or a log record failed its checks; the sentence names it, where, and what it affects. */
   /** Without a VPG: nobody can say whose bytes these were. */
   damageFound: { readonly vpg: VpgId | undefined; readonly sentence: string }
+  /** What was told of this, the key of an object or a sentence, is true no more: somebody has mended it, or nothing needs it. */
+  damageMended: { readonly vpg: VpgId; readonly what: string }
   storeFailing: { readonly vpg: VpgId; readonly sentence: string }
   storeRecovered: { readonly vpg: VpgId }
   /** Since the start the store has not answered; told again when it says something else. */

@@ -38,6 +38,7 @@ import { storeUseOf } from '../timeline/store-use.ts'
 import { collectGarbage, dropFormerProcess, garbageAgesOf, moveEdge, removeDeleted } from './housekeeping.ts'
 import { keepJournalLimit, mergeHistory } from './merge-history.ts'
 import { foldWaiting, rewriteRegions } from './merging.ts'
+import { reviewDamage } from './object-checks.ts'
 import { SegmentCommit, unreadableDetail } from './sealing.ts'
 import { withSegments } from './mirror-sums.ts'
 import type { ImagePlan, MirrorSums, StopNote, VpgMirrorStatus } from './service.ts'
@@ -171,7 +172,7 @@ export class VpgAging implements Owner {
 
   /** The same for who has others to go on with; false where the store goes on failing. */
   async readHistoryBriefly(): Promise<boolean> {
-    if (!this.#isUnread || this.writer.halted !== undefined || this.writer.mergingHalted !== undefined) return true
+    if (!this.#isUnread || this.writer.halted !== undefined || this.#isDamagedForNow) return true
     try {
       await this.readHistory()
       return true
@@ -423,10 +424,10 @@ export class VpgAging implements Owner {
   async #mergeNow(): Promise<boolean> {
     if (this.isDeleted) return await this.#removeStep()
     if (this.writer.isAwake) return await this.writer.awake(() => this.#mergeAwake())
-    if (this.writer.mergingHalted !== undefined || this.#isUnread) return false
+    if (this.#isDamagedForNow || this.#isUnread) return false
     const merge = (): Promise<boolean> => this.writer.awakeBriefly(() => this.#mergeSome())
     try {
-      if (this.#hasWork()) return await this.#tools.awake.inTurn(this, merge)
+      if (this.writer.isMergingLookDue || this.#hasWork()) return await this.#tools.awake.inTurn(this, merge)
       return !this.#formerProcessDropped && (await this.#tools.awake.firstLook(this, merge)) === true
     } catch (error) {
       if (this.writer.isAwake || this.writer.mergingHalted === undefined) throw error
@@ -489,6 +490,11 @@ export class VpgAging implements Owner {
     })
   }
 
+  /** It cannot be merged, nor, asleep, be woken, and it is not time to see whether that is mended. */
+  get #isDamagedForNow(): boolean {
+    return this.writer.mergingHalted !== undefined && !this.writer.isMergingLookDue
+  }
+
   async #mergeAwake(): Promise<boolean> {
     if (!this.#formerProcessDropped) {
       await dropFormerProcess(this.#tools, this.writer, pinId => this.#images.has(pinId))
@@ -497,6 +503,10 @@ export class VpgAging implements Owner {
       await this.writer.exclusively(turn => this.#closeHoles(turn))
     }
     const { contents } = this
+    if (this.writer.isMergingLookDue) {
+      await reviewDamage(this.#tools, this.writer)
+      this.#settled = undefined
+    }
     if (contents !== this.#settled) {
       const merged =
         (await this.#merge()) || (await expireTags(this.#tools, this.writer)) || (await moveEdge(this.writer))

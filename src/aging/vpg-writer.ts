@@ -11,6 +11,7 @@ import type { Hole, SegmentSpan, VpgState } from '../timeline/state.ts'
 import type { ThinningPoint } from '../timeline/thinning.ts'
 import type { Sleeper } from './awake-vpgs.ts'
 import { CheckpointHistory, pointOf } from './checkpoint-history.ts'
+import { MergingHalt } from './merging-halt.ts'
 import type { SegmentCommit } from './sealing.ts'
 import { StorePatience, type Patience } from './store-patience.ts'
 import type { AgingTools } from './tools.ts'
@@ -76,7 +77,7 @@ export class VpgWriter {
   readonly #commits: VpgCommits
   readonly #permit = new Permits(1)
   #halted: Failure | undefined
-  #mergingHalted: Failure | undefined
+  readonly #mergingHalt: MergingHalt
   /** The newest checkpoint that is in the store. */
   #newest: Checkpoint | undefined
   /** Who needs the contents just now. */
@@ -88,6 +89,7 @@ export class VpgWriter {
     this.#tools = tools
     this.#owner = owner
     this.#commits = commits
+    this.#mergingHalt = new MergingHalt(tools.clock)
     this.history.add(folded)
     this.#newest = newest ?? folded.at(-1)
     this.#remember()
@@ -146,9 +148,35 @@ export class VpgWriter {
     return this.#halted
   }
 
-  /** Why nothing is merged any more, or undefined. What comes in goes to the store all the same. */
+  /** Why nothing is merged, or undefined. What comes in goes to the store all the same. */
   get mergingHalted(): Failure | undefined {
-    return this.#mergingHalted
+    return this.#mergingHalt.failure
+  }
+
+  /** True where nothing is merged, and it is time to see whether that is mended. */
+  get isMergingLookDue(): boolean {
+    return this.#mergingHalt.isLookDue
+  }
+
+  /** What keeps it from being merged: sentences that name the objects. */
+  get damageMet(): readonly string[] {
+    return this.#mergingHalt.told
+  }
+
+  /** Somebody has read this object of the VPG, and it is whole. */
+  foundWhole(key: string): void {
+    this.#mergingHalt.foundWhole(key)
+  }
+
+  /** A look has found what keeps it from being merged damaged. */
+  stillDamaged(): void {
+    this.#mergingHalt.putOff()
+  }
+
+  /** What kept it from being merged is whole again, or nothing refers to it any more. */
+  mergingGoesOn(): void {
+    for (const what of this.damageMet) this.#tools.notify('damageMended', { vpg: this.vpg, what })
+    this.#mergingHalt.end()
   }
 
   get lastCheckMillis(): number {
@@ -200,7 +228,7 @@ export class VpgWriter {
     }
   }
 
-  /** What is damaged is believed when it is there again. It ends the merging, and whatever asked for the contents, not the sealing. */
+  /** What is damaged is believed when it is there again. It halts the merging, and ends whatever asked for the contents, not the sealing. */
   async #wake(patience: Patience): Promise<void> {
     if (this.isAwake) return
     const { awake, signal } = this.#tools
@@ -214,13 +242,13 @@ export class VpgWriter {
       })
     const folded = await twice().catch((error: unknown) => {
       if (!(error instanceof Failure) || error.reaction !== 'quarantine') throw error
-      if (this.#mergingHalted === undefined) {
-        this.#mergingHalted = error
+      if (this.#mergingHalt.meet(error, { keepsAsleep: true })) {
         const listed = this.#owner.isUnread ? ' or, but for the newest, listed' : ''
         this.#tellDamage(error, `is not merged any further, and none of its checkpoints can be recovered${listed},`)
       }
       throw new Failure('BUSY', error.message, error.details, { cause: error })
     })
+    this.#mergingHalt.woken()
     this.history.add(folded)
     this.#owner.woken(folded)
   }
@@ -236,7 +264,7 @@ export class VpgWriter {
   }
 
   /**
-   * Runs a merge, and again where it met damage: bytes may be damaged on their way. Undefined where it met it again. That ends the merging of
+   * Runs a merge, and again where it met damage: bytes may be damaged on their way. Undefined where it met it again. That halts the merging of
    * this VPG and no more: a VPG that were not sealed for it would keep the log's files until no VPG could write. `undo` takes back what a
    * merge has created that met damage: no commit refers to it.
    */
@@ -248,8 +276,7 @@ export class VpgWriter {
         if (!(error instanceof Failure) || error.reaction !== 'quarantine' || this.#halted !== undefined) throw error
         await undo()
         if (look < looksMax) continue
-        this.#mergingHalted = error
-        this.#tellDamage(error, 'is not merged any further')
+        if (this.#mergingHalt.meet(error, { keepsAsleep: false })) this.#tellDamage(error, 'is not merged any further')
         return undefined
       }
     }

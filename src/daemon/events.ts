@@ -145,6 +145,10 @@ type TellingListeners = DamageListeners & Pick<AgingListeners, 'storeOpened'> & 
 function tellingHandlers(listeners: TellingListeners): AgingHandlers {
   return {
     damageFound: ({ vpg, sentence }) => tellDamage(listeners, vpg, sentence),
+    damageMended: ({ vpg, what }) => {
+      const entry = listeners.table.get(vpg)
+      if (entry?.removeDamage(what) === true) listeners.log.info({ vpg: entry.definition.name, what }, 'damageMended')
+    },
     storeAway: away => tellAway(listeners, away),
     storeOpened: ({ vpgs }) => listeners.storeOpened(vpgs),
     vpgWaits: ({ vpg, sentence, isRefused }) => {

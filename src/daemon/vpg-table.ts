@@ -69,6 +69,12 @@ export class VpgEntry {
     return addTo(this.damage, sentence)
   }
 
+  /** Of what names this. False where nothing does. */
+  removeDamage(what: string): boolean {
+    const left = this.damage.filter(sentence => !sentence.includes(what))
+    return this.damage.splice(0, this.damage.length, ...left).length > left.length
+  }
+
   tagsOf(ordinal: Ordinal): string[] {
     return this.tags.filter(tag => tag.ordinal === ordinal).map(tag => tag.name)
   }

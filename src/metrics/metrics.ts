@@ -172,6 +172,7 @@ export class Metrics {
       recordsForgotten: () => undefined,
       garbageRemoved: ({ vpg, objectCount }) => void (this.#countsOf(vpg).garbage += objectCount),
       damageFound: ({ vpg }) => void (vpg === undefined ? this.#totals : this.#countsOf(vpg)).damage++,
+      damageMended: () => undefined,
       storeFailing: ({ vpg }) => void this.#countsOf(vpg).storeFailures++,
       storeRecovered: () => undefined,
       storeAway: () => undefined,
