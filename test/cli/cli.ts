@@ -3,7 +3,7 @@ import * as path from 'node:path'
 import t from 'tap'
 import { Failure } from '../../src/base/failure.ts'
 import { GiB, TiB } from '../../src/base/units.ts'
-import { runCli, type Ended } from '../support/cli-run.ts'
+import { runCli, startCli, type Ended } from '../support/cli-run.ts'
 import { nowMicros } from '../support/control-fake.ts'
 import { openControl } from '../support/control-open.ts'
 
@@ -290,6 +290,33 @@ t.test('the exit status says how it went', async t => {
     ['status', '--jsn'],
   ])
     t.equal((await vraCommand(...argv)).status, 2, argv.join(' '))
+})
+
+t.test('a mount is served until Ctrl-C, or until the VRA serves it no more', async t => {
+  const { vra, url } = await openControl(t)
+  for (const isEndedElsewhere of [false, true]) {
+    const stillServed = new Promise<undefined>(resolve => {
+      let askedCount = 0
+      vra.mounts = async () => {
+        if (++askedCount === 2) resolve(undefined)
+        return [...vra.mountsUnderWay.values()]
+      }
+    })
+    const mount = startCli(['mount', 'web', '--volume', 'root'], { VRA_CONTROL_URL: url })
+    const early = await Promise.race([mount.ended, stillServed])
+    t.equal(early, undefined, 'nothing but that keeps the command alive')
+    if (isEndedElsewhere) vra.mountsUnderWay.clear()
+    else mount.interrupt()
+    const { status, stdout, stderr } = await mount.ended
+    t.match(stdout, /^root\t.*\tnbd:\/\/127.0.0.1:10810\/m-1\/web\/root$/m)
+    t.match(
+      stderr,
+      /touch (\S+) .*\n +nbdfuse --readonly \1 'nbd:/,
+      'nbdfuse would cover the directory of a file that is not there',
+    )
+    t.equal(status, isEndedElsewhere ? 3 : 0, stderr)
+    t.equal(vra.mountsUnderWay.size, 0)
+  }
 })
 
 const refusedAgent = {
