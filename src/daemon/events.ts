@@ -2,6 +2,7 @@ import type { AgingHandlers } from '../aging/aging.ts'
 import type { AgingNotices } from '../aging/service.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import type { CatalogEvents } from '../catalog/events.ts'
+import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import { formatCheckpointId, type VpgId } from '../base/ids.ts'
 import type { IngestEvents } from '../ingest/events.ts'
@@ -49,15 +50,28 @@ export function journalEvents(metrics: Metrics, log: Log): JournalEvents {
   })
 }
 
+/** What is tried again several times a second is told of once a minute. */
+const failingAgainMillis = 60_000
+
 /** An index that had to be begun anew while in use is filled by a start of the daemon, so that is what is asked for. */
-export function catalogEvents(log: Log, endDaemon: (error: Error) => void): CatalogEvents {
+export function catalogEvents(
+  log: Log,
+  clock: Pick<Clock, 'monotonicMillis'>,
+  endDaemon: (error: Error) => void,
+): CatalogEvents {
+  let told = { sentence: '', atMillis: 0 }
   return {
     catalogBegunAnew: reason => {
       log.error({ reason }, 'indexLost')
       endDaemon(new Failure('RECORD_CORRUPT', `the journal index was damaged and is rebuilt by a restart: ${reason}`))
     },
     tailRowsDropped: count => log.warn({ count }, 'indexRowsDropped'),
-    catalogFailing: sentence => log.warn({ sentence }, 'indexFailing'),
+    catalogFailing: sentence => {
+      const atMillis = clock.monotonicMillis()
+      if (sentence === told.sentence && atMillis - told.atMillis < failingAgainMillis) return
+      told = { sentence, atMillis }
+      log.warn({ sentence }, 'indexFailing')
+    },
   }
 }
 

@@ -107,7 +107,7 @@ export async function openVra(given: VraConfig, log: Log, onReady: () => void, s
     })
     const handlers: { later: AgingHandlers } = { later: early }
     const indexLost = untilLost()
-    const indexOpening = Catalog.open({ file: data.indexFile, events: catalogEvents(log, indexLost.reject) })
+    const indexOpening = Catalog.open({ file: data.indexFile, events: catalogEvents(log, clock, indexLost.reject) })
     const opening = parts.ownAll<[Aging, Journal, Catalog]>([
       Aging.open(
         { ...agingConfig(config, data), paceFlag },

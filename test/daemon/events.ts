@@ -1,7 +1,8 @@
 import t from 'tap'
 import { systemClock } from '../../src/base/clock.ts'
 import { vpgId } from '../../src/base/ids.ts'
-import { agingHandlers, both, type AgingListeners } from '../../src/daemon/events.ts'
+import { agingHandlers, both, catalogEvents, type AgingListeners } from '../../src/daemon/events.ts'
+import type { Log } from '../../src/daemon/log.ts'
 import { VpgEntry, VpgTable } from '../../src/daemon/vpg-table.ts'
 import { openedVpg } from '../support/opened-vpg.ts'
 
@@ -20,6 +21,18 @@ t.test('an event is counted, then listened to; what has no listener is counted a
   events.began('a')
   events.ended('a', 5)
   t.same(told, ['counted a', 'counted a 5', 'heard a 5'])
+  t.end()
+})
+
+t.test('an index that fails several times a second is told of once a minute', t => {
+  const told: unknown[] = []
+  let nowMillis = 0
+  const log = { warn: (facts: unknown) => void told.push(facts) } as unknown as Log
+  const { catalogFailing } = catalogEvents(log, { monotonicMillis: () => nowMillis }, t.fail)
+  for (; nowMillis <= 60_000; nowMillis += 200) catalogFailing('the disk is full')
+  catalogFailing('the disk fails')
+  const full = { sentence: 'the disk is full' }
+  t.strictSame(told, [full, full, { sentence: 'the disk fails' }])
   t.end()
 })
 
