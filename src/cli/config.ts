@@ -25,7 +25,9 @@ function exampleCommand(): Command {
 
 function checkCommand(): Command {
   return new Command('check')
-    .description('say everything that is wrong with a file, or nothing; the environment counts, too')
+    .description(
+      'say everything that is wrong with a file, or nothing; the environment counts, too; the files that it names are not looked at',
+    )
     .argument('<file>')
     .addOption(
       new Option('--role <role>', 'whose file it is')

@@ -281,7 +281,7 @@ class Watch {
   tell(now: RecoveryFacts): void {
     if (now.trouble !== undefined && now.trouble !== this.#trouble) {
       this.#clear()
-      say(`It does not get on, and is tried again: ${now.trouble}`)
+      say(`${now.state === 'draining' ? 'It waits' : 'It does not get on, and is tried again'}: ${now.trouble}`)
     }
     this.#trouble = now.trouble
     if (process.stderr.isTTY === true) {

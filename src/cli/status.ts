@@ -1,6 +1,13 @@
 import type { Command } from 'commander'
 import type { VraStatus } from '../control/service.ts'
-import { countInWords, durationInWords, provenInWords, sizeInWords, throttlingInWords } from '../control/words.ts'
+import {
+  countInWords,
+  durationInWords,
+  provenInWords,
+  recoveryInWords,
+  sizeInWords,
+  throttlingInWords,
+} from '../control/words.ts'
 import { clientCommand, clientOf, type ClientOptions } from './client.ts'
 import { printExportTable } from './export.ts'
 import { printFacts, printJson, printLine } from './output.ts'
@@ -45,6 +52,9 @@ async function printStatus(status: VraStatus): Promise<void> {
       const proven = provenInWords(drills, status.nowMicros)
       return proven === undefined ? [] : [['proven', `${name}: ${proven}`] as const]
     }),
+    ...status.vpgs.flatMap(({ name, recoveries }) =>
+      recoveries.map(recovery => ['recovery', `${name}: ${recoveryInWords(recovery, status.nowMicros)}`] as const),
+    ),
     ...status.alerts.map(
       alert => [alert.severity, alert.vpg === undefined ? alert.sentence : `${alert.vpg} ${alert.sentence}`] as const,
     ),

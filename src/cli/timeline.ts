@@ -158,7 +158,7 @@ function storeOf({ forms, garbageCount }: VpgTimeline): string[] {
   const garbage =
     garbageCount === 0
       ? []
-      : [`  and ${countInWords(garbageCount)} objects that are deleted when their grace period is over`]
+      : [`  and ${countInWords(garbageCount)} that nothing needs, deleted when their grace period is over`]
   return [
     '',
     `  ${'in the store'.padEnd(labelWidth)} ${'objects'.padStart(11)}${'bytes'.padStart(12)}${'of it index'.padStart(12)}`,

@@ -43,7 +43,9 @@ function growVolumeCommand(): Command {
     .action(async (vpg: string, volume: string, sizeBytes: number, options: ClientOptions) => {
       print(await clientOf(options).growVolume(vpg, volume, { sizeBytes }), volume, options)
       if (!options.json)
-        say(`No new checkpoints of ${vpg} until the disk has that size: enlarge it, and restart its agent.`)
+        say(
+          `No new checkpoints of ${vpg} until the disk has that size: enlarge it, and have its agent look (systemctl reload vra-agent, a SIGHUP, or a restart).`,
+        )
     })
 }
 

@@ -142,15 +142,30 @@ function createCommand(): Command {
       if (options.json) printJson(created)
       else {
         printVpg(created, created.createdAtMicros)
-        say(`\nNow start ${agent.length === 1 ? 'its agent' : 'each of its agents'}:`)
-        for (const each of agent) say(`  vra protect --vpg ${name} --agent ${each} ${disksOf(created, each)}`)
+        say(nextInWords(created, agent))
       }
     })
 }
 
+/** Several agents have to be told where they reach each other, and only a configuration says that. */
+function nextInWords(vpg: VpgStatus, agents: readonly string[]): string {
+  const [only] = agents
+  if (only !== undefined && agents.length === 1)
+    return `\nNow start its agent:\n  vra protect --vpg ${vpg.name} --agent ${only} ${disksOf(vpg, only)}`
+  return [
+    '\nNow write each of its agents a configuration (vra config example agent), with its volumes and an address for the others, peers.listen; and start it:',
+    ...agents.map(each => `  vra protect --config FILE   # ${each}: ${volumesOf(vpg, each).join(', ')}`),
+  ].join('\n')
+}
+
 function disksOf(vpg: VpgStatus, agent: string): string {
-  const own = vpg.volumes.filter(volume => volume.agent === agent)
-  return own.map(volume => `--disk ${volume.name}=PATH`).join(' ')
+  return volumesOf(vpg, agent)
+    .map(name => `--disk ${name}=PATH`)
+    .join(' ')
+}
+
+function volumesOf(vpg: VpgStatus, agent: string): string[] {
+  return vpg.volumes.filter(volume => volume.agent === agent).map(volume => volume.name)
 }
 
 function durationOption(flags: string, description: string, defaultMillis: number, inWords: string): Option {

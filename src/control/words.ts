@@ -141,7 +141,8 @@ export function recoveryInWords(recovery: RecoveryFacts, nowMicros: number): str
   const { id, target, checkpoint, trouble, drill } = recovery
   const kind = drill === undefined ? recovery.kind : 'drill'
   const at = checkpoint === undefined ? '' : ` at ${checkpoint}`
-  const why = trouble === undefined ? '' : `; it does not get on, and is tried again: ${trouble}`
+  const waits = recovery.state === 'draining' ? 'it waits' : 'it does not get on, and is tried again'
+  const why = trouble === undefined ? '' : `; ${waits}: ${trouble}`
   return `${kind} ${id} to ${target}${at}, ${recoveryStateInWords(recovery, nowMicros)}${why}`
 }
 

@@ -192,7 +192,8 @@ export class Drills {
     const other = this.#parts.engine.list(id).find(({ record }) => !hasEnded(record) && record.drill === undefined)
     if (other === undefined) return undefined
     const { record } = other
-    return `recovery ${record.id}, a ${record.kind} of ${name}, is ${record.state}: drills wait until it has ended`
+    const end = record.kind === 'failover' || record.kind === 'move' ? 'commit or rollback' : 'stop'
+    return `recovery ${record.id}, a ${record.kind} of ${name}, is ${record.state}: drills wait until it has ended (vra recover ${end})`
   }
 
   #check(name: string): ConfiguredCheck {

@@ -93,7 +93,8 @@ export class DaemonControl implements api.VraControl {
     const entry = table.named(name)
     const vpg = entry.definition.id
     if (exports.isReading(vpg)) throw new Failure('BUSY', `an export reads ${name}: cancel it first, or wait for it`)
-    if (mounts.isReading(vpg)) throw new Failure('BUSY', `a mount reads ${name}: end it first`)
+    if (mounts.isReading(vpg))
+      throw new Failure('BUSY', `a mount reads ${name}: end it first, with Ctrl-C where \`vra mount\` runs`)
     recoveries.requireNoneUnderWay(vpg, { isForced }) // before the standby copies are touched, which take long to make again
     let isEnding = !isForced
     try {

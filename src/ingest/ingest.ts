@@ -303,7 +303,7 @@ function createCertifiedServer(tls: NonNullable<IngestOptions['tls']>, patience 
   } catch (error) {
     throw new Failure(
       'CONFIG_INVALID',
-      `the certificate or its key is of no use: ${String(error)}`,
+      `the certificate or its key (listen.tls) is of no use: ${String(error)}`,
       {},
       { cause: error },
     )

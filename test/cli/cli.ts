@@ -111,7 +111,7 @@ t.test('the volumes of several agents; pause, rate and synchronisations', async 
   const both = ['--agent', 'web1', '--agent', 'db1', '--volume', 'web1:root=40GiB', '--volume', 'db1:data=1TiB']
   const created = await vraCommand('vpg', 'create', 'shop', ...both)
   t.equal(created.status, 0, created.stderr)
-  t.match(created.stderr, /--agent web1 --disk root=PATH\n.*--agent db1 --disk data=PATH/)
+  t.match(created.stderr, /peers\.listen.*\n.*--config FILE +# web1: root\n.*--config FILE +# db1: data$/m)
   t.match((await vra.showVpg('shop')).volumes, [{ agent: 'web1' }, { name: 'data', agent: 'db1', sizeBytes: TiB }])
   t.equal((await vraCommand('vpg', 'add-volume', 'shop', 'db1:log=8GiB')).status, 0)
   t.equal((await vraCommand('vpg', 'grow-volume', 'shop', 'log', '16GiB')).status, 0)
@@ -333,8 +333,12 @@ const refusedAgent = {
 t.test('status says what a person should know; --json is the API’s own answer', async t => {
   const { vra, vraCommand } = await openControl(t)
   vra.refusals = [refusedAgent]
+  const [vpg] = vra.vpgs.values()
+  await vraCommand('recover', 'test', vpg!.status.name, '--target', 'raw', '--to', '/srv/look', '--yes', '--no-wait')
+  vpg!.status = { ...vpg!.status, recoveries: [...vra.recoveryJobs.values()] }
   const text = (await vraCommand('status')).stdout
   t.match(text, /^refused\thost9 for payroll at 10.0.0.9:5000, 12 s ago, 3 in all, UNKNOWN_VPG: there is no VPG/m)
+  t.match(text, new RegExp(`^recovery\t${vpg!.status.name}: test r-1 to raw at 3\\.\\d+, preparing`, 'm'))
   t.match(text, /^critical\terp-database has had no new checkpoint/m)
   t.match(text, /^journal\t2.90 GiB of 8 GiB, 141 GiB free on its disk$/m)
   t.strictSame(

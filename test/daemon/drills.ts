@@ -139,7 +139,10 @@ t.test('none is begun beside a recovery, and one that is under way gives way; it
   const first = await site.person()
   await site.pass(2 * hourMillis)
   t.strictSame(site.outcomes, [])
-  t.match(drills.ofVpg(entry).waitsBecause, new RegExp(`recovery ${first}, a failover of .*, is ready`))
+  t.match(
+    drills.ofVpg(entry).waitsBecause,
+    new RegExp(`recovery ${first}, a failover of .*, is ready: .*\\(vra recover commit or rollback\\)`),
+  )
   await t.rejects(drills.start({ ...request, check: { configured: 'fsck' } }, entry), { code: 'BUSY' })
   await engine.decide(first, 'rollback')
   t.ok(await site.ended(1))
