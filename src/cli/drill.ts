@@ -62,7 +62,7 @@ VRA_NBD_<volume>, VRA_FILE_<volume>, VRA_EC2_INSTANCE_<machine>, VRA_EBS_VOLUME_
 VRA_RECOVERY, VRA_TARGET, and all places as JSON in VRA_THINGS. It may write to what was recovered.
 
 Examples:
-  vra drill web --target raw --to /srv/drills --check 'e2fsck -fn "$VRA_FILE_root"'
+  vra drill web --target raw --to /srv/drills --check 'e2fsck -p "$VRA_FILE_root"; e2fsck -fn "$VRA_FILE_root"'
   vra drill web --check 'nbdcopy "$VRA_NBD_root" - | sha256sum' --checkpoint "1h ago"
   vra drill schedule web --check fsck --at 03:30 --target raw --to /srv/drills
   vra drill list web`,

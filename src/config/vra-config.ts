@@ -365,7 +365,7 @@ export const vraSchema = z.strictObject({
           command: described(
             z.string().min(1, 'must be a command').max(4096, 'must have at most 4096 characters'),
             "For /bin/sh, as the daemon's user. Where things are is in its environment: VRA_FILE_root, VRA_NBD_root, VRA_EC2_INSTANCE_app1.",
-            '\'e2fsck -fn "$VRA_FILE_root"\'',
+            '\'e2fsck -p "$VRA_FILE_root"; e2fsck -fn "$VRA_FILE_root"\'',
           ),
           timeoutMillis: described(
             millis({ min: 1, max: drillCheckMillisMax }),

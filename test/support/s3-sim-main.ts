@@ -4,7 +4,8 @@ import { S3Simulator } from './s3-sim.ts'
 
 // The simulator as a process of its own, for measurements:
 //   node dist/test/support/s3-sim-main.js --port 0 --directory DIR|memory [--latency MILLIS] [--unchecked] [--until-stdin-ends]
-// prints its port on the first line and serves until SIGTERM, or with --until-stdin-ends until its parent is gone.
+// prints its port on the first line and serves until SIGTERM, or with --until-stdin-ends until its parent is gone. The bucket is "bucket", in any region; the
+// access key is "test", with any secret. What is in it is forgotten when the process ends.
 
 const { values } = parseArgs({
   options: {
