@@ -104,7 +104,7 @@ export class Preparer {
     await this.#sleep(zeroAheadDelayMillis)
     while (!this.#closing.signal.aborted) {
       const startMillis = clock.monotonicMillis()
-      const more = !this.#running && this.#hasRoomAhead() && this.#tryZeroAhead()
+      const more = !this.#running && this.#tryZeroAhead()
       const tookMillis = clock.monotonicMillis() - startMillis
       await this.#sleep(more ? tookMillis * (1 / zeroAheadShare - 1) : retryMillis)
     }
@@ -118,7 +118,7 @@ export class Preparer {
   /** A disk that refuses is met, and told of, by the commit thread. */
   #tryZeroAhead(): boolean {
     try {
-      return this.#pool.zeroAhead(Math.min(logPoolFileCount, sparesOf(this.#options)))
+      return this.#hasRoomAhead() && this.#pool.zeroAhead(Math.min(logPoolFileCount, sparesOf(this.#options)))
     } catch {
       return false
     }

@@ -12,9 +12,11 @@ const options = { directory: '/var/lib/vra', fileSizeBytes, logSizeBytesMax: 102
 class RoomyDisk extends FaultyDisk {
   /** How often somebody has looked whether there is room to zero ahead. */
   lookCount = 0
+  isGone = false
 
   override freeBytes(): number {
     this.lookCount++
+    if (this.isGone) throw new Error('ENOENT: no such file or directory, statfs')
     return 2 ** 40
   }
 }
@@ -62,5 +64,16 @@ t.test('what a burst has used up is zeroed again', async t => {
   t.equal(disk.contents(logFilePath('/var/lib/vra', 1)).length, fileSizeBytes)
   await clock.advance(600_000)
   t.equal(zeroed(), full)
+  preparer.close()
+})
+
+t.test('a directory that is gone for a while ends nothing', async t => {
+  const { disk, clock, preparer } = site()
+  disk.isGone = true
+  await clock.advance(60_000)
+  t.ok(disk.lookCount > 1)
+  disk.isGone = false
+  await clock.advance(600_000)
+  t.ok(disk.list('/var/lib/vra/log').some(name => name.endsWith('.zeroed')))
   preparer.close()
 })
