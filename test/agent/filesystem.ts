@@ -43,7 +43,7 @@ t.test('a real ext4 on an agent’s disk is whole, there and at the VRA', { skip
   const fuse = spawn('nbdfuse', [fuseFile, nbdUri(address, 'a')], { stdio: 'ignore' })
   const fuseEnded = new Promise(resolve => fuse.once('exit', resolve))
   const isMounted = (at: string): boolean => fs.readFileSync('/proc/mounts', 'utf8').includes(` ${at} `)
-  const run = (...command: string[]): ReturnType<typeof runTool> => runTool('timeout', '-k', '1', '20', ...command)
+  const run = (...command: string[]): ReturnType<typeof runTool> => runTool('timeout', '-k', '1', '110', ...command)
   let loop: string | undefined
   let mountedHere = false
   try {

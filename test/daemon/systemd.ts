@@ -48,7 +48,7 @@ class Receiver {
   }
 
   async until(reached: (lines: readonly string[]) => boolean): Promise<void> {
-    const bound = AbortSignal.timeout(20_000)
+    const bound = AbortSignal.timeout(60_000)
     while (!reached(this.lines)) {
       bound.throwIfAborted()
       await new Promise<void>((resolve, reject) => {

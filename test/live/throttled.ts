@@ -60,7 +60,7 @@ t.test('a guest waits while the store puts its reads off, and then has them all'
   )
   reading.catch(() => undefined)
   const throttled = (): number => other.loadFacts?.throttledCounts.read ?? 0
-  const endMillis = performance.now() + 30_000
+  const endMillis = performance.now() + 120_000
   // More than the tries that others have.
   let waitingMax = 0
   while (throttled() <= triesOfOthers && performance.now() < endMillis) {

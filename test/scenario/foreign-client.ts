@@ -28,7 +28,7 @@ const missing = !works('protoc', '--version')
 
 /** The client's facts, put together; `onWaiting` is called when it waits for a request of the VRA. */
 async function converse(argv: readonly string[], onWaiting: () => void): Promise<Record<string, unknown>> {
-  const client = spawn(python ?? 'python3', argv, { stdio: ['ignore', 'pipe', 'pipe'], timeout: 120_000 })
+  const client = spawn(python ?? 'python3', argv, { stdio: ['ignore', 'pipe', 'pipe'], timeout: 300_000 })
   let said = ''
   client.stderr.on('data', (chunk: Buffer) => (said += chunk.toString()))
   const ended = new Promise<number | null>(resolve => client.once('close', resolve))

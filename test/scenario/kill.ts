@@ -45,8 +45,7 @@ t.test(`the VRA is killed again and again under load (seed ${seed})`, async t =>
 
   t.same(guest.failures, [], 'no request of the guest failed')
   t.ok(agent.process?.isRunning, 'the agent is the one that was started')
-  const [status] = await scenario.control.listVpgs()
-  t.equal(status?.state, 'protected')
+  await scenario.untilProtected('web')
   for (const [tag, reference] of references)
     t.equal(await scenario.differenceAt('web', 'root', tag, reference), undefined, `"${tag}" is equal to the last byte`)
   t.equal(await scenario.differenceAt('web', 'root', 'end', agent.disk('root')), undefined, 'the disk itself as well')

@@ -16,7 +16,7 @@ const readme = path.resolve(import.meta.dirname, '../../../README.md')
 /** What `promtool check metrics` has against the text; nothing where all is well. */
 function faultsOf(text: string): Promise<string> {
   return new Promise(resolve => {
-    const promtool = execFile('promtool', ['check', 'metrics'], { timeout: 30_000 }, (error, stdout, stderr) =>
+    const promtool = execFile('promtool', ['check', 'metrics'], { timeout: 120_000 }, (error, stdout, stderr) =>
       resolve(error === null ? stdout + stderr : `${error.message}${stdout}${stderr}`),
     )
     promtool.stdin?.end(text)

@@ -56,7 +56,7 @@ t.test('paused and resumed on the command line: what was written meanwhile is se
   await guest.rest()
   await checked.tag('after')
   await checked.compareAll(t, 'after the pause')
-  t.equal((await scenario.vpg('web')).state, 'protected')
+  await scenario.untilProtected('web')
 })
 
 t.test('both sides are killed at once, again and again', async t => {
@@ -73,7 +73,7 @@ t.test('both sides are killed at once, again and again', async t => {
     await checked.tag(`killed-${round}`)
     await checked.compareAll(t, `after kill ${round}`)
   }
-  t.equal((await scenario.vpg('web')).state, 'protected')
+  await scenario.untilProtected('web')
 })
 
 t.test('either side is killed inside a synchronisation, which then goes on', async t => {
@@ -124,5 +124,5 @@ t.test('a link that is dead and does not say so is found by both, and another is
   )
   await checked.tag('after')
   await checked.compareAll(t, 'after the silence')
-  await scenario.untilVpg('web', 'it is protected', ({ state }) => state === 'protected')
+  await scenario.untilProtected('web')
 })

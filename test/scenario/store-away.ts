@@ -57,8 +57,7 @@ t.test('a VRA whose bucket is out of reach starts, takes writes, makes checkpoin
   t.same(guest.failures, [])
   const meanwhile = agent.reference('root')
   await until('checkpoints are made', async () => (await newestOrdinal(scenario)) !== newestBefore)
-  const made = await scenario.vpg('web')
-  t.equal(made.state, 'protected')
+  const made = await scenario.untilProtected('web')
   const kept = await scenario.control.findCheckpoint('web', 'before')
   t.ok(kept.tags.includes('before'), 'what people decided is remembered')
 
@@ -92,7 +91,7 @@ t.test('a VRA whose bucket is out of reach starts, takes writes, makes checkpoin
   await scenario.startVra()
   t.equal(await scenario.differenceAt('web', 'root', 'after', after), undefined)
   t.equal(await scenario.differenceAt('web', 'root', newestMeanwhile, meanwhile), undefined, 'after a restart')
-  t.equal((await scenario.vpg('web')).state, 'protected')
+  await scenario.untilProtected('web')
 })
 
 t.test('a bucket that takes requests and never answers them keeps nothing from starting', async t => {

@@ -53,7 +53,7 @@ t.test('a disk that was changed while its agent was stopped: the blocks that dif
   t.ok((end?.sentBytes ?? Infinity) <= mostBytes, `${end?.sentBytes} bytes were sent of a disk of ${sizeBytes}`)
   await checked.tag('after')
   await checked.compareAll(t, 'after the delta synchronisation')
-  t.equal((await scenario.vpg('web')).state, 'protected')
+  await scenario.untilProtected('web')
 })
 
 t.test('`vra sync`: --delta finds what was changed behind a running agent, --full sends all', async t => {

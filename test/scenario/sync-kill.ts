@@ -48,7 +48,7 @@ t.test('an agent is killed under writes: the regions that are marked are sent', 
     await checked.tag(`killed-${round}`)
     await checked.compareAll(t, `after kill ${round}`)
   }
-  t.equal((await scenario.vpg('web')).state, 'protected')
+  await scenario.untilProtected('web')
 })
 
 t.test('a VRA is killed under writes: nothing is sent again, and nothing is synchronised', async t => {

@@ -53,7 +53,7 @@ t.test('a disk with data: sent once while the guest writes, paced, and gone on w
   await again.runFor(200)
   await checked.tag('later')
   await checked.compareAll(t, 'after the initial synchronisation')
-  t.equal((await scenario.vpg('web')).state, 'protected')
+  await scenario.untilProtected('web')
 })
 
 t.test('the link is away until the queue is lost: guests go on, then what is marked is sent', async t => {
@@ -107,5 +107,5 @@ t.test('the link is away until the queue is lost: guests go on, then what is mar
   await guest.runFor(200)
   await checked.tag('end')
   await checked.compareAll(t, 'after the outage')
-  t.equal((await scenario.vpg('web')).state, 'protected')
+  await scenario.untilProtected('web')
 })

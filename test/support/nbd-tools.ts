@@ -23,10 +23,10 @@ export interface ToolResult {
   readonly output: string
 }
 
-/** Runs a program to its end, at most 60 s; never throws for its exit status. */
+/** Runs a program to its end, at most two minutes; never throws for its exit status. */
 export function runTool(program: string, ...args: readonly string[]): Promise<ToolResult> {
   return new Promise(resolve =>
-    execFile(program, args, { timeout: 60_000, maxBuffer: 64 * 1024 * 1024 }, (error, stdout, stderr) =>
+    execFile(program, args, { timeout: 120_000, maxBuffer: 64 * 1024 * 1024 }, (error, stdout, stderr) =>
       resolve({
         status: error === null ? 0 : typeof error.code === 'number' ? error.code : 1,
         output: stdout + stderr,

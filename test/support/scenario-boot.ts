@@ -46,7 +46,7 @@ export function boot(uri: string): Promise<Booted> {
   const devices = ['-nic', 'none', '-drive', drive, '-device', 'isa-debug-exit,iobase=0xf4,iosize=0x04']
   const emulator = spawn('qemu-system-x86_64', [...machine, ...devices], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    timeout: 60_000,
+    timeout: 180_000,
     killSignal: 'SIGKILL',
   })
   let output = ''

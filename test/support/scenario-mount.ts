@@ -13,7 +13,7 @@ export function cannotMount(...programs: readonly string[]): string | false {
 
 /** A program with a time limit: what waits for a disk that went away waits for ever. */
 export function run(...command: readonly string[]): Promise<ToolResult> {
-  return runTool('timeout', '-k', '1', '50', ...command)
+  return runTool('timeout', '-k', '1', '110', ...command)
 }
 
 export async function mustRun(...command: readonly string[]): Promise<string> {

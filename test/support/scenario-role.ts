@@ -5,10 +5,10 @@ import { createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
 
 const program = fileURLToPath(new URL('../../src/cli/vra.js', import.meta.url))
-const waitMillisMax = 60_000
+const waitMillisMax = 120_000
 const pollMillis = 20
 
-/** Looks again and again until the condition gives something; fails after a minute, saying what never happened. */
+/** Looks again and again until the condition gives something; fails after two minutes, saying what never happened. */
 export async function until<T>(
   what: string,
   look: () => T | undefined | false | Promise<T | undefined | false>,

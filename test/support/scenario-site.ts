@@ -183,6 +183,11 @@ export class Scenario {
     })
   }
 
+  /** Loaded hosts lose a connection now and then, and find it again. */
+  untilProtected(vpg: string): Promise<VpgStatus> {
+    return this.untilVpg(vpg, 'it is protected', ({ state }) => state === 'protected')
+  }
+
   untilConnected(vpg: string): Promise<VpgStatus> {
     return this.untilVpg(vpg, 'its agents are connected', ({ agents }) => agents.every(a => a.state === 'connected'))
   }

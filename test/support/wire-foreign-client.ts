@@ -28,7 +28,7 @@ def frame(message):
 
 class Session:
     def __init__(self, port, number, resumable_from, last_numbered, vpg="orders", agent="orders-host", size=1048576, tls=None):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         hello = vra.Hello(protocol_version_min=1, protocol_version_max=1, vpg=vpg, agent=agent,

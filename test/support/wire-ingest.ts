@@ -151,9 +151,9 @@ const noHashes: IngestOptions['hashes'] = {
   }),
 }
 
-/** Waits until the condition holds; a condition that never does fails after 10 s. */
+/** Waits until the condition holds; a condition that never does fails after a minute. */
 export async function until(what: string, condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 10_000
+  const deadline = performance.now() + 60_000
   while (!condition()) {
     if (performance.now() > deadline) throw new Error(`in vain: ${what}`)
     await new Promise(resolve => setTimeout(resolve, 1))
