@@ -36,6 +36,7 @@ function writeBatch(sender: Sender): void {
 
 async function fillUntil(sender: Sender, isFull: () => Promise<boolean>): Promise<void> {
   await until('the journal is full', async () => {
+    if (!sender.isConnected) await sender.connect()
     for (let count = 0; count < 32; count++) {
       if (sender.unackedCount >= unackedCountMax) break
       writeBatch(sender)
@@ -141,25 +142,27 @@ t.test(`the store is down until the log is at its limit, and comes back (seed ${
   await scenario.tag('web', 'end')
   t.same(guest.failures, [])
   t.same([...sender.faults, ...sender.errors], [])
-  const after = await Scrape.of(scenario.controlUrl)
+  const after = await until('what the store refused is done', async () => {
+    const scrape = await Scrape.of(scenario.controlUrl)
+    return scrape.value('vra_store_failing', 'raw') === 0 && scrape
+  })
   t.equal(after.value('vra_journal_full'), 0)
-  t.equal(after.value('vra_store_failing', 'raw'), 0)
   t.equal(after.value('vra_vpg_protected', 'web'), 1)
   await compareAll(t, scenario, sender)
   t.equal(await scenario.differenceAt('web', 'root', 'end', agent.disk('root')), undefined, 'the guest’s disk as well')
 })
 
-/** Takes all the room that there is, and gives some of it back. */
-function fillDisk(ballast: string, freeBytes: number): void {
-  const file = fs.openSync(ballast, 'w')
+/** Takes all the room that there is, and gives some of it back; whoever is connected goes on saying so meanwhile. */
+async function fillDisk(ballast: string, freeBytes: number): Promise<void> {
+  const file = await fs.promises.open(ballast, 'w')
   const piece = Buffer.alloc(1 * MiB)
   try {
-    for (;;) fs.writeSync(file, piece)
+    for (;;) await file.write(piece)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error
-    fs.ftruncateSync(file, Math.max(0, fs.fstatSync(file).size - freeBytes))
+    await file.truncate(Math.max(0, (await file.stat()).size - freeBytes))
   } finally {
-    fs.closeSync(file)
+    await file.close()
   }
 }
 
@@ -179,7 +182,7 @@ t.test('the disk of the data directory is full', { skip: cannotMount() }, async 
     const { scenario, sender } = await makeScenario(t, { dataDirectory: path.join(mountPoint, 'data') })
     scenarios.push(scenario)
     const ballast = path.join(mountPoint, 'ballast')
-    fillDisk(ballast, 320 * MiB)
+    await fillDisk(ballast, 320 * MiB)
     await fillUntil(sender, isFull(scenario))
     const full = await scenario.control.status()
     t.match(full.journal.full, /disk of the log is full.*free space/)
@@ -193,7 +196,7 @@ t.test('the disk of the data directory is full', { skip: cannotMount() }, async 
     await until('it is full no longer', async () => !(await isFull(scenario)()))
     t.same([...sender.faults, ...sender.errors], [], 'it goes on by itself')
 
-    fillDisk(ballast, 24 * MiB)
+    await fillDisk(ballast, 24 * MiB)
     await fillUntil(sender, isFull(scenario))
     await scenario.vra?.kill()
     const limping = scenario.spawnVra()
