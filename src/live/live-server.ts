@@ -3,6 +3,7 @@ import type { ImagePlan } from '../aging/service.ts'
 import { assert } from '../base/assert.ts'
 import { Failure } from '../base/failure.ts'
 import { liveImagesMax } from '../base/limits.ts'
+import { serveRpc } from '../base/rpc.ts'
 import {
   changedExtents,
   ImageSources,
@@ -221,4 +222,28 @@ export class LiveServer implements LiveService {
       if (this.#turns.get(id) === over) this.#turns.delete(id)
     })
   }
+}
+
+/** A LiveServer at the other end of the port. `onClosed` is called when it has closed, before that is answered. */
+export function serveLive(
+  port: Parameters<typeof serveRpc>[0],
+  { surroundings, onClosed }: { readonly surroundings?: LiveSurroundings; readonly onClosed?: () => void } = {},
+): void {
+  const server = new LiveServer((name, value) => notify(name, value), surroundings)
+  const notify = serveRpc<LiveService>(port, {
+    open: config => server.open(config),
+    listen: () => server.listen(),
+    attach: argument => server.attach(argument),
+    replan: argument => server.replan(argument),
+    detach: argument => server.detach(argument),
+    keep: argument => server.keep(argument),
+    cancelKeep: argument => server.cancelKeep(argument),
+    discard: argument => server.discard(argument),
+    status: () => server.status(),
+    changedExtents: argument => server.changedExtents(argument),
+    close: async () => {
+      await server.close()
+      onClosed?.()
+    },
+  })
 }

@@ -2,13 +2,11 @@ import { EventEmitter } from 'node:events'
 import type { Worker } from 'node:worker_threads'
 import type { Clock } from '../../../src/base/clock.ts'
 import { Failure } from '../../../src/base/failure.ts'
-import { serveRpc } from '../../../src/base/rpc.ts'
 import { KiB, MiB } from '../../../src/base/units.ts'
 import { newSpoolRoom } from '../../../src/image/service.ts'
 import { Live } from '../../../src/live/live.ts'
-import { LiveServer } from '../../../src/live/live-server.ts'
+import { serveLive, type LiveSurroundings } from '../../../src/live/live-server.ts'
 import type { LiveMachine } from '../../../src/live/machine.ts'
-import type { LiveService } from '../../../src/live/service.ts'
 import type { NbdExport } from '../../../src/nbd/nbd.ts'
 import type { ObjectStore } from '../../../src/store/object-store.ts'
 import type { SimulatedDisk } from './disk.ts'
@@ -138,7 +136,7 @@ class LiveThread {
     const [near, far] = [new End(life), new End(own)]
     ;[near.other, far.other] = [far, near]
     this.#near = near
-    const server = new LiveServer((name, value) => notify(name, value), {
+    const surroundings: LiveSurroundings = {
       machine: machineOf(own, disk),
       openSources: () => {
         const tools = imageTools(store, disk.of(own), directory)
@@ -148,20 +146,8 @@ class LiveThread {
         })
       },
       openServer: () => Promise.resolve(exports),
-    })
-    const notify = serveRpc<LiveService>(far as never, {
-      open: config => server.open(config),
-      listen: () => server.listen(),
-      attach: argument => server.attach(argument),
-      replan: argument => server.replan(argument),
-      detach: argument => server.detach(argument),
-      keep: argument => server.keep(argument),
-      cancelKeep: argument => server.cancelKeep(argument),
-      discard: argument => server.discard(argument),
-      status: () => server.status(),
-      changedExtents: argument => server.changedExtents(argument),
-      close: () => server.close(),
-    })
+    }
+    serveLive(far as never, { surroundings })
     this.worker = Object.assign(near, { terminate: () => Promise.resolve(this.kill()) }) as unknown as Worker
   }
 
