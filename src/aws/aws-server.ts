@@ -26,6 +26,7 @@ import { EbsCalls } from './ebs-calls.ts'
 import { Ec2Calls } from './ec2-calls.ts'
 import { Pace, PutPaces } from './pace.ts'
 import { putInThreads, type Putters } from './putters.ts'
+import { PutQuota } from './put-quota.ts'
 import { QuotaCalls } from './quota-calls.ts'
 import { AwsRecoveries } from './recovery.ts'
 import type { AwsAsks, AwsNotices, AwsService, StandbyWork } from './service.ts'
@@ -65,6 +66,7 @@ export class AwsServer implements AwsService {
     const attempts = new Attempts(aws.requestTimeoutMillis, clock)
     const clients = [newEbsClient(aws, aws.putsAtOnceMax), newEc2Client(aws)] as const
     const quotaClient = newQuotaClient(aws)
+    const quotas = new QuotaCalls(quotaClient, attempts)
     const newPace = (): Pace => new Pace(aws.putsPerSecondMax, clock)
     const paces = new PutPaces(aws.putsPerSecondMax, clock)
     const open = (plan: ImagePlan, signal: AbortSignal): Promise<SpoolableImage> =>
@@ -86,8 +88,8 @@ export class AwsServer implements AwsService {
       newPace,
       ebs: new EbsCalls(clients[0], attempts),
       ec2: new Ec2Calls(clients[1], attempts),
-      quotas: new QuotaCalls(quotaClient, attempts),
-      followPutQuota: (perSecond: number) => paces.followQuota(perSecond),
+      quotas,
+      putQuota: new PutQuota(quotas, paces, clock),
       openImage: open,
     }
     const chains = new Chains({

@@ -19,6 +19,7 @@ import {
 } from './chain-memory.ts'
 import { errorNameOf } from './failures.ts'
 import { Remembering, tokenOf } from './memory.ts'
+import type { PutQuota } from './put-quota.ts'
 import { removeTagged } from './removal.ts'
 import type { AwsConfig, KnownStandby } from './service.ts'
 import { deleteSnapshot, isThere, makeSnapshot, type Parent, type SnapshotTools } from './snapshots.ts'
@@ -38,6 +39,7 @@ import { ownKeys, tagTable, type TagTable } from './tags.ts'
 
 export interface ChainTools extends SnapshotTools {
   readonly config: AwsConfig
+  readonly putQuota: PutQuota
   readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<SpoolableImage>
   /** As changedExtents: what may differ of the volume between the two, whichever is the older; ascending, apart. */
   readonly changedRanges: (
@@ -148,10 +150,12 @@ export class Chains {
     await this.#forgetRemoved({ context, checkpoint, held, signal: context.signal })
     let putBlockCount = 0
     const volumes = definition.volumes.filter(({ number }) => includes(checkpoint, number))
-    await sideBySide(volumes, snapshotsWrittenAtOnceMax, context.signal, async ({ number }, signal) => {
-      const count = await this.#advanceVolume({ context, checkpoint, held, signal }, number)
-      putBlockCount += count // not in one: what others have added meanwhile would be lost
-    })
+    const advanceAll = (): Promise<void> =>
+      sideBySide(volumes, snapshotsWrittenAtOnceMax, context.signal, async ({ number }, signal) => {
+        const count = await this.#advanceVolume({ context, checkpoint, held, signal }, number)
+        putBlockCount += count // not in one: what others have added meanwhile would be lost
+      })
+    await this.#tools.putQuota.learnDuring(context.signal, advanceAll)
     return { putSizeBytes: putBlockCount * ebsBlockSizeBytes }
   }
 

@@ -6,6 +6,7 @@ import { snapshotKeyOf, type VpgDefinition } from '../timeline/definition.ts'
 import type { Ec2Calls, Image, Subnet } from './ec2-calls.ts'
 import type { ChainOutlook } from './chains.ts'
 import { errorNameOf } from './failures.ts'
+import type { PutQuota } from './put-quota.ts'
 import type { QuotaCalls } from './quota-calls.ts'
 import { checkQuotas } from './quotas.ts'
 import type { AwsConfig } from './service.ts'
@@ -34,13 +35,12 @@ interface PlanTools {
   readonly config: AwsConfig
   readonly ec2: Ec2Calls
   readonly quotas: QuotaCalls
-  /** Told what the account may put a second, wherever that was read. */
-  readonly followPutQuota: (putsPerSecondMax: number) => void
+  readonly putQuota: Pick<PutQuota, 'follow'>
 }
 
 export async function planRecovery(
   request: TargetRequest,
-  { config, ec2, quotas, followPutQuota }: PlanTools,
+  { config, ec2, quotas, putQuota }: PlanTools,
   lookAtChain: LookAtChain,
   signal: AbortSignal,
 ): Promise<TargetPlan> {
@@ -83,7 +83,7 @@ export async function planRecovery(
           ec2,
           signal,
         )
-  if (taken?.putsPerSecondMax !== undefined) followPutQuota(taken.putsPerSecondMax)
+  if (taken?.putsPerSecondMax !== undefined) putQuota.follow(taken.putsPerSecondMax)
   faults.push(...(taken?.faults ?? []))
   if (taken === undefined || faults.length > 0)
     throw new Failure('REQUEST_INVALID', `AWS cannot do this: ${faults.join('; ')}`, { faultCount: faults.length })

@@ -1,11 +1,11 @@
 import { GiB } from '../base/units.ts'
 import type { Ec2Calls } from './ec2-calls.ts'
 import type { Quota, QuotaCalls } from './quota-calls.ts'
+import { putsPerSecondQuota } from './put-quota.ts'
 import type { VolumeType } from './settings.ts'
 
 // Whether the account's quotas leave room for a recovery: what it takes, against what the account has already, against the quota. By codes, which AWS keeps; names change.
 
-const putsPerSecondQuota: Quota = { service: 'ebs', code: 'L-AFAE1BE8' }
 const pendingSnapshotsQuota: Quota = { service: 'ebs', code: 'L-94D7AB7D' }
 const snapshotsQuota: Quota = { service: 'ebs', code: 'L-309BACF6' }
 /** In TiB. */

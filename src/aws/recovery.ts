@@ -11,6 +11,7 @@ import type { Ec2Calls } from './ec2-calls.ts'
 import { known, makeMachine } from './machines.ts'
 import { Memory, tokenOf } from './memory.ts'
 import { planRecovery } from './preflight.ts'
+import type { PutQuota } from './put-quota.ts'
 import type { QuotaCalls } from './quota-calls.ts'
 import { removeTagged, tagsOfRecovery, tracesOf } from './removal.ts'
 import type { AwsConfig } from './service.ts'
@@ -25,8 +26,7 @@ export interface RecoveryTools extends SnapshotTools {
   readonly config: AwsConfig
   readonly ec2: Ec2Calls
   readonly quotas: QuotaCalls
-  /** The paces of this process keep to what the account may put a second, as far as the configuration allows it. */
-  readonly followPutQuota: (putsPerSecondMax: number) => void
+  readonly putQuota: PutQuota
   readonly clock: Clock
   readonly chains: Chains
   readonly openImage: (plan: ImagePlan, signal: AbortSignal) => Promise<SpoolableImage>
@@ -55,10 +55,10 @@ export class AwsRecoveries {
 
   async prepare(context: TargetContext): Promise<void> {
     const { record, definition } = context
-    const { config, ec2, clock } = this.#tools
+    const { config, ec2, clock, putQuota } = this.#tools
     const settings = parseSettings(record.target.settings, record.vms, definition)
     const memory = new Memory(record.memory, json => context.remember(json), clock)
-    const snapshots = await this.#makeSnapshots(context, settings, memory)
+    const snapshots = await putQuota.learnDuring(context.signal, () => this.#makeSnapshots(context, settings, memory))
     const sizesBytes = new Map((record.checkpoint?.volumes ?? []).map(({ number, sizeBytes }) => [number, sizeBytes]))
     const work = { config, record, memory, ec2, clock, answerSignal: context.signal, snapshots, sizesBytes }
     await sideBySide(settings.machines, machinesMadeAtOnceMax, context.signal, async (machine, signal) => {

@@ -38,6 +38,7 @@ async function newPlanner(t: Test, withoutEndpoints: readonly (keyof AwsConfig['
   }
   return {
     world,
+    tools,
     paces: tools.paces,
     config: tools.config,
     plan,
@@ -88,6 +89,30 @@ t.test('the pace of puts, and how many snapshots may be pending, are those of th
   t.equal(paces.account.rate, 1, 'and puts go by it from then on')
   t.match(await remarks(), 'an account may have 1 snapshots pending, and has 0 at this moment')
   t.ok((await plan()).expectedMillis > asIs)
+})
+
+t.test('what was planned by a process before, and a standby chain, keep to the quota without a plan', async t => {
+  for (const work of ['recovery', 'chain'] as const) {
+    const { world, tools, paces, recover } = await newPlanner(t)
+    world.sim.quotas.applied.set('L-AFAE1BE8', 40)
+    if (work === 'recovery') await recover('r-000000000001')
+    else {
+      const { kill } = world.standbys(tools)
+      await world.until(() => world.advances.length > 0)
+      await kill()
+    }
+    t.equal(paces.account.rate, 40, work)
+    t.equal(world.sim.callCount('GetServiceQuota'), 1, work)
+    await recover('r-000000000002')
+    t.equal(world.sim.callCount('GetServiceQuota'), 1, 'it is not asked for at every turn')
+  }
+})
+
+t.test('a quota that nobody answers for keeps no recovery waiting', async t => {
+  const { world, recover } = await newPlanner(t)
+  world.sim.faults.next('GetServiceQuota', { kind: 'hang' })
+  await recover('r-000000000001')
+  t.equal(world.sim.account.instances.size, 1)
 })
 
 t.test('who may not ask, gets no answer, or asks of what nobody knows, plans all the same, and is told so', async t => {

@@ -13,6 +13,7 @@ import type { TargetContext } from '../../src/recovery/target.ts'
 import type { AwsConfig } from '../../src/aws/service.ts'
 import { ownerKeys, ownKeys } from '../../src/aws/tags.ts'
 import { memoryOf } from '../../src/aws/memory.ts'
+import { PutQuota } from '../../src/aws/put-quota.ts'
 import { QuotaCalls } from '../../src/aws/quota-calls.ts'
 import { Windows } from '../../src/aws/windows.ts'
 import { onAbort } from '../../src/base/abort.ts'
@@ -273,6 +274,7 @@ export class AwsWorld {
     const quotaClient = newQuotaClient({ ...config, requestTimeoutMillis: 60_000 })
     const windows = new Windows()
     const putters = putHere(config, windows.memory, clock)
+    const quotas = new QuotaCalls(quotaClient, attempts)
     const paces = new PutPaces(config.putsPerSecondMax, clock)
     const openImage = (plan: ImagePlan): Promise<SpoolableImage> => Promise.resolve(model.image(plan.checkpoint))
     const snapshotTools = {
@@ -284,11 +286,11 @@ export class AwsWorld {
       spoolPermit: new Permits(1),
       accountPace: paces.account,
       paces,
-      followPutQuota: (perSecond: number) => paces.followQuota(perSecond),
       newPace: () => new Pace(config.putsPerSecondMax, clock),
       ebs: new EbsCalls(ebsClient, attempts),
       ec2: new Ec2Calls(ec2Client, attempts),
-      quotas: new QuotaCalls(quotaClient, attempts),
+      quotas,
+      putQuota: new PutQuota(quotas, paces, clock),
     }
     const chains = new Chains({
       ...snapshotTools,
