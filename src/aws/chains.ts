@@ -20,7 +20,7 @@ import {
 import { errorNameOf } from './failures.ts'
 import { Remembering, tokenOf } from './memory.ts'
 import type { PutQuota } from './put-quota.ts'
-import { removeTagged } from './removal.ts'
+import { removeTagged, Sightings } from './removal.ts'
 import type { AwsConfig, KnownStandby } from './service.ts'
 import { deleteSnapshot, isThere, makeSnapshot, type Parent, type SnapshotTools } from './snapshots.ts'
 import { sideBySide } from './side-by-side.ts'
@@ -65,6 +65,8 @@ interface Advancing {
 
 export class Chains {
   readonly #tools: ChainTools
+  /** Of removals that have not ended. */
+  readonly #sightings = new Map<VpgId, Sightings>()
 
   constructor(tools: ChainTools) {
     this.#tools = tools
@@ -282,14 +284,18 @@ export class Chains {
   /** Nothing of the VPG's chains is left on return. */
   async removeAll({ record, definition, signal }: StandbyContext): Promise<void> {
     const { ec2, clock } = this.#tools
+    const sightings = this.#sightings.get(definition.id) ?? new Sightings()
+    this.#sightings.set(definition.id, sightings)
     await removeTagged(
       { [ownKeys.standby]: definition.id },
       tracesOfChains(record.memory, clock),
+      sightings,
       { what: `all standby snapshots of ${definition.name} are gone` },
       ec2,
       clock,
       signal,
     )
+    this.#sightings.delete(definition.id)
   }
 
   #tagsOf(vpg: VpgId, volume: number, checkpoint: Checkpoint, sizeBytes: number, name: string): TagTable {

@@ -13,7 +13,7 @@ import { Memory, tokenOf } from './memory.ts'
 import { planRecovery } from './preflight.ts'
 import type { PutQuota } from './put-quota.ts'
 import type { QuotaCalls } from './quota-calls.ts'
-import { removeTagged, tagsOfRecovery, tracesOf } from './removal.ts'
+import { removeTagged, Sightings, tagsOfRecovery, tracesOf } from './removal.ts'
 import type { AwsConfig } from './service.ts'
 import { parseSettings, type AwsSettings, type MachineSettings } from './settings.ts'
 import { sideBySide } from './side-by-side.ts'
@@ -41,6 +41,8 @@ interface VolumeOfMachine {
 
 export class AwsRecoveries {
   readonly #tools: RecoveryTools
+  /** Of removals that have not ended, by recovery. */
+  readonly #sightings = new Map<string, Sightings>()
 
   constructor(tools: RecoveryTools) {
     this.#tools = tools
@@ -178,6 +180,9 @@ export class AwsRecoveries {
   async remove({ record, signal }: TargetContext): Promise<void> {
     const { ec2, clock } = this.#tools
     const what = `all of recovery ${record.id} is gone`
-    await removeTagged(tagsOfRecovery(record), tracesOf(record, clock), { what }, ec2, clock, signal)
+    const sightings = this.#sightings.get(record.id) ?? new Sightings()
+    this.#sightings.set(record.id, sightings)
+    await removeTagged(tagsOfRecovery(record), tracesOf(record, clock), sightings, { what }, ec2, clock, signal)
+    this.#sightings.delete(record.id)
   }
 }

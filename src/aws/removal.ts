@@ -22,30 +22,38 @@ interface Found {
   readonly snapshots: readonly Snapshot[]
 }
 
-/** Nothing that bears these tags or is among the traces is left on return. */
+/** What AWS has shown of a thing that is being removed; kept from one call to the next, for what is gone is never shown again. */
+export class Sightings {
+  readonly ids = new Set<string>()
+  /** Of instances that were shown with all that they brought along. */
+  readonly volumesOf = new Map<string, readonly string[]>()
+}
+
+/** Nothing that bears these tags or is among the traces is left on return. Fails as the calls do: called again it goes on. */
 export async function removeTagged(
   tags: TagTable,
   traces: Traces,
+  sightings: Sightings,
   { what }: { readonly what: string },
   ec2: Ec2Calls,
   clock: Clock,
   signal: AbortSignal,
 ): Promise<void> {
   const listedAtMillis = clock.monotonicMillis() + traces.unlistedMillis
-  const seen = new Set<string>()
-  const lacking = new Set(traces.volumesBrought.keys())
+  const { ids: seen, volumesOf: brought } = sightings
   const remembered = [...traces.snapshots, ...traces.volumes, ...traces.images, ...traces.instances]
   const isGone = async (): Promise<true | undefined> => {
     const isAllListed = clock.monotonicMillis() >= listedAtMillis // before the look: it is of then
     const found = await lookFor(tags, traces, seen, ec2, signal)
     if (countOf(found) === 0) {
-      const isKnown = !traces.isSomethingUnnoted && lacking.size === 0 && remembered.every(id => seen.has(id))
+      const isKnown =
+        !traces.isSomethingUnnoted &&
+        [...traces.volumesBrought.keys()].every(instance => brought.has(instance)) &&
+        [...remembered, ...[...brought.values()].flat()].every(id => seen.has(id))
       return isKnown || isAllListed ? true : undefined
     }
-    for (const [instance, volumes] of volumesOf(found)) {
-      if (volumes.length < (traces.volumesBrought.get(instance) ?? 0)) continue
-      if (lacking.delete(instance)) remembered.push(...volumes)
-    }
+    for (const [instance, volumes] of volumesOf(found))
+      if (volumes.length >= (traces.volumesBrought.get(instance) ?? Infinity)) brought.set(instance, volumes)
     await removeFound(found, ec2, signal)
     return undefined
   }

@@ -268,6 +268,24 @@ t.test('a machine that AWS puts off lets the others come up', async t => {
   await world.close()
 })
 
+t.test('a removal that AWS interrupts knows, called again, what it has seen, and does not wait for that', async t => {
+  const model = bootableModel()
+  const world = await AwsWorld.start(model)
+  const held = { record: world.record(model.checkpoint(), settings) }
+  const tools = world.tools()
+  const recoveries = world.recoveries(tools)
+  await recoveries.prepare(world.context(held, signal))
+  const begunMillis = tools.clock.monotonicMillis()
+  world.sim.faults.next('DeleteSnapshot', { kind: 'refuse', status: 503, code: 'Unavailable' }, 8)
+  await t.rejects(recoveries.remove(world.context(held, signal)), { code: 'CLOUD_UNAVAILABLE' })
+  t.equal(world.sim.account.images.size, 0, 'some of it is gone')
+  await recoveries.remove(world.context(held, signal))
+  t.strictSame(world.sim.account.tagged(ownKeys.recovery, held.record.id), [])
+  t.ok(tools.clock.monotonicMillis() - begunMillis < 200_000, 'it does not wait until all would be listed')
+  await tools.close()
+  await world.close()
+})
+
 t.test('what AWS has shown, and does not know at the next call, is asked for again', async t => {
   const cases = [
     { start: 'nothing', calls: { CreateVolume: 'InvalidSnapshot.NotFound' } },
