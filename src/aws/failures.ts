@@ -57,7 +57,8 @@ export function failureOfCall(error: unknown, call: string): Failure {
   const { code, name, message } = error as NodeJS.ErrnoException
   const details = { call, errorCode: code ?? name }
   if (name === 'CredentialsProviderError') {
-    const hint = 'give the instance a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY'
+    const hint =
+      'give the instance a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment of the VRA (/etc/vra/vra.env) and start it again'
     return new Failure('CLOUD_UNAVAILABLE', `no credentials for AWS: ${hint}`, details, { cause: error })
   }
   return new Failure('CLOUD_UNAVAILABLE', `AWS does not answer ${call}: ${message}`, details, { cause: error })

@@ -100,7 +100,7 @@ export async function planRecovery(
       )
     if (sizeBytes % GiB !== 0)
       remarks.push(
-        `${name}: ${sizeBytes} bytes become ${Math.ceil(sizeBytes / GiB)} GiB; the original size stands in its tags`,
+        `${name}: ${sizeBytes} bytes become a volume of ${Math.ceil(sizeBytes / GiB)} GiB, for EBS has whole GiB only; the original size stands in its tags`,
       )
   }
   const blocks = copySizeBytes / ebsBlockSizeBytes
@@ -108,8 +108,8 @@ export async function planRecovery(
   const putsPerSecond = Math.min(putsPerSecondMax, (config.putsAtOnceMax * 1000) / millisPerPut)
   const putMillis = (blocks / putsPerSecond) * 1000
   remarks.push(
-    `about ${Math.ceil(blocks)} blocks are put (of a volume without a standby snapshot more, where its data lies thinly spread; zeros are left out), at ${Math.floor(putsPerSecond)} a second${taken.putsPerSecondMax === undefined ? " or what the account's quota allows" : `; the account's quota is ${taken.putsPerSecondMax}`}`,
-    `puts cost about ${usd(blocks * putPriceUsdPerBlock)}, storing the snapshots about ${usd((copySizeBytes / GiB) * storagePriceUsdPerGiBMonth)} a month; volumes and instances cost as everywhere (prices of us-east-1)`,
+    `about ${Math.ceil(blocks)} blocks of 512 KiB are put, at most ${Math.floor(putsPerSecond)} of them a second${taken.putsPerSecondMax === undefined ? ", or what the account's quota allows" : ` (the account's quota is ${taken.putsPerSecondMax} a second)`}; zeros are left out, and thinly spread data of a volume without a standby snapshot takes more blocks`,
+    `the puts cost ${usd(blocks * putPriceUsdPerBlock)}, the snapshots ${usd((copySizeBytes / GiB) * storagePriceUsdPerGiBMonth)} a month while they are kept (prices of us-east-1); volumes and instances cost what they cost anywhere`,
   )
   for (const key of new Set(sizes.flatMap(({ kmsKey }) => kmsKey ?? [])))
     remarks.push(`whether the key ${key} exists, and may be used by the VRA, shows when the first snapshot begins`)
@@ -314,5 +314,5 @@ function mebibytes(sizeBytes: number): string {
 }
 
 function usd(amount: number): string {
-  return `${amount.toFixed(2)} USD`
+  return amount < 0.01 ? 'less than 0.01 USD' : `about ${amount.toFixed(2)} USD`
 }

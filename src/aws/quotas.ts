@@ -100,9 +100,13 @@ export async function checkQuotas(
     }
     const used = await need.used(signal)
     const total = used.count + need.taken
-    const has = `${used.isWhole ? '' : 'at least '}${amount(used.count, need.unit)}`
+    const inUse = need.unit === 'TiB' ? amount(used.count, need.unit) : String(used.count)
+    const has = `${used.isWhole ? '' : 'at least '}${inUse}`
     const sentence = `${takes} (${has} of ${amount(limit, need.unit)} in use)`
-    if (total > limit) faults.push(`the quota ${need.quota.code} has no room for ${sentence}: have it raised`)
+    if (total > limit)
+      faults.push(
+        `the quota ${need.quota.code} has no room for ${sentence}: have it raised (Service Quotas in the console of AWS), or recover less at once`,
+      )
     else if (!used.isWhole) unknown.push(`${sentence}, and not all was counted`)
     else if (total > closeShare * limit) close.push(`${sentence}, ${need.quota.code}`)
     else roomy.push(sentence)

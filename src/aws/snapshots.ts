@@ -169,6 +169,7 @@ async function attemptSnapshot(
       if (isStale(error)) return await next(isAbout(error, parent?.snapshot) ? 'other' : 'same')
       throw error
     }
+    job.onProgress(job.sizeBytes) // zeros at its end, too
     await job.remember({ ...memory, snapshot, written })
   }
 

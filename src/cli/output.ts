@@ -3,6 +3,9 @@
 
 export const onTerminal = (): boolean => process.stdout.isTTY === true
 
+/** As no-color.org has it. */
+const isPlain = (): boolean => (process.env['NO_COLOR'] ?? '') !== ''
+
 export function printLine(line = ''): void {
   process.stdout.write(`${line}\n`)
 }
@@ -30,7 +33,7 @@ export async function printTable(head: readonly string[], rows: readonly (readon
     const { default: Table } = await import('cli-table3') // only where somebody looks
     const table = new Table({
       head: [...head],
-      style: { head: ['bold'], border: ['gray'] },
+      style: isPlain() ? { head: [], border: [] } : { head: ['bold'], border: ['gray'] },
       chars: { mid: '', 'left-mid': '', 'mid-mid': '', 'right-mid': '' },
     })
     for (const row of cells) table.push(row)

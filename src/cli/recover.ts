@@ -305,13 +305,18 @@ class Watch {
   }
 }
 
-function linesOf({ vms }: RecoveryFacts): string[] {
+/** Of what is copied. What was is told no more while it is removed. */
+function linesOf({ state, target, vms }: RecoveryFacts): string[] {
+  if (state !== 'preparing' && state !== 'committing') return []
   return vms.flatMap(({ name: vm, volumes }) =>
-    volumes.map(({ name, doneBytes, totalBytes, etaMillis }) => {
-      if (doneBytes === undefined || totalBytes === undefined) return `  ${vm} ${name}: waits`
+    volumes.flatMap(({ name, doneBytes, totalBytes, etaMillis }) => {
+      if (doneBytes === undefined || totalBytes === undefined)
+        return state === 'preparing' ? [`  ${vm} ${name}: waits for its turn`] : []
       const percent = totalBytes === 0 ? 100 : Math.floor((100 * doneBytes) / totalBytes)
       const eta = etaMillis === undefined || doneBytes >= totalBytes ? '' : `, ${durationInWords(etaMillis)} left`
-      return `  ${vm} ${name}: ${percent} % of ${sizeInWords(totalBytes)}${eta}`
+      const isPut = target === 'aws' && state === 'preparing' && doneBytes >= totalBytes
+      const last = isPut ? ': all is put, AWS does the rest' : ''
+      return [`  ${vm} ${name}: ${percent} % of ${sizeInWords(totalBytes)}${eta}${last}`]
     }),
   )
 }
@@ -340,22 +345,26 @@ function decisionCommand(decision: RecoveryDecision, description: string): Comma
 
 export function recoveriesCommand(): Command {
   return clientCommand('recoveries', 'recoveries that are under way, and the last that have ended; the newest first')
-    .usage('[options]\n       vra recoveries show <id>')
+    .usage('[options] [id]\n       vra recoveries show <id>')
+    .argument('[id]', 'everything about this one, as `show` has it')
     .enablePositionalOptions()
     .addCommand(
       clientCommand('show', 'everything about one, and where what it recovered can be had')
         .argument('<id>')
-        .action(async (id: string, options: ClientOptions) => {
-          const recovery = await clientOf(options).recovery(id)
-          if (options.json) printJson(recovery)
-          else await printRecovery(recovery)
-        }),
+        .action(showRecovery),
     )
-    .action(async (options: ClientOptions) => {
+    .action(async (id: string | undefined, options: ClientOptions) => {
+      if (id !== undefined) return await showRecovery(id, options)
       const recoveries = await clientOf(options).recoveries()
       if (options.json) printJson(recoveries)
       else await printRecoveryTable(recoveries)
     })
+}
+
+async function showRecovery(id: string, options: ClientOptions): Promise<void> {
+  const recovery = await clientOf(options).recovery(id)
+  if (options.json) printJson(recovery)
+  else await printRecovery(recovery)
 }
 
 async function printRecoveryTable(recoveries: readonly RecoveryFacts[]): Promise<void> {

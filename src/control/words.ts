@@ -173,12 +173,12 @@ const outcomeWords: Readonly<Record<DrillOutcome, string>> = {
   interrupted: 'ended with the daemon',
 }
 
-/** "fsck: failed with 4 after 12 s", "fsck: could not be recovered: the file system is full" */
+/** "fsck: failed with exit status 4 after 12 s", "fsck: could not be recovered: the file system is full" */
 export function drillInWords({ drill, failure }: Pick<RecoveryFacts, 'drill' | 'failure'>): string {
   if (drill === undefined) return ''
   const { check, outcome, exitStatus, checkMillis } = drill
   if (outcome === undefined) return `${check}: under way`
-  const status = outcome === 'failed' && exitStatus !== undefined ? ` with ${exitStatus}` : ''
+  const status = outcome === 'failed' && exitStatus !== undefined ? ` with exit status ${exitStatus}` : ''
   const after = checkMillis === undefined ? '' : ` after ${durationInWords(checkMillis)}`
   const why = failure === undefined ? '' : `: ${failure.sentence}`
   return `${check}: ${outcomeWords[outcome]}${status}${after}${why}`

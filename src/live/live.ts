@@ -141,10 +141,10 @@ export class Live implements RecoveryTarget {
         `a commit needs up to ${inMiB(dataSizeBytes)} in ${place}, which has room for ${inMiB(freeSizeBytes)}`,
       )
     const isBounded = settings.scratchSizeBytesMax < diskSizeBytes
-    const bound = `may take ${inMiB(settings.scratchSizeBytesMax)}; past that writes fail for want of space.`
+    const bound = `may take ${inMiB(settings.scratchSizeBytesMax)}; past that writes fail for want of space`
     const remarks = [
-      'The disks are served by this appliance, from its store: they are lost with it until they are committed.',
-      `What machines write to them lies in ${place} and ${isBounded ? bound : `takes ${inMiB(diskSizeBytes)} at most.`}`,
+      'the disks are served by this appliance, from its store: they are lost with it until they are committed',
+      `what machines write to them lies in ${place} and ${isBounded ? bound : `takes ${inMiB(diskSizeBytes)} at most`}`,
     ]
     if (freeSizeBytes < Math.min(diskSizeBytes, settings.scratchSizeBytesMax))
       remarks.push(`${place} has room for only ${inMiB(freeSizeBytes)} at this moment.`)

@@ -40,8 +40,10 @@ export function requireDecidable(record: RecoveryRecord, decision: Decision, und
     refuse(`recovery ${id} was committed${at}, and is served no more: what it recovered is kept where it is`)
   }
   if (state === 'committed')
-    refuse(`recovery ${id} was committed${at}: what it recovered is kept, and there is nothing left to ${decision}`)
-  if (state === 'removed') refuse(`recovery ${id} was removed${at}: there is nothing left to ${decision}`)
+    refuse(
+      `recovery ${id} was committed${at}: what it recovered is kept, and there is nothing left to ${asVerb(decision)}`,
+    )
+  if (state === 'removed') refuse(`recovery ${id} was removed${at}: there is nothing left to ${asVerb(decision)}`)
   if (kind === 'test' && decision !== 'stop')
     refuse(
       `recovery ${id} is a failover test: all that it takes is \`vra recover stop ${id}\`. To keep what it shows, fail over`,
@@ -58,6 +60,10 @@ export function requireDecidable(record: RecoveryRecord, decision: Decision, und
     busy(`recovery ${id} is being committed, and has got too far to be undone: agents of before may be refused already`)
   if (state === 'committing' && trouble === undefined)
     busy(`recovery ${id} is being committed at this moment; what is committed stays`)
+}
+
+function asVerb(decision: Decision): string {
+  return decision === 'rollback' ? 'roll back' : decision
 }
 
 /** Fails REQUEST_INVALID where a recovery of this kind cannot have the policy. */

@@ -295,7 +295,7 @@ export class Recoveries {
     if (other !== undefined)
       throw new Failure(
         'BUSY',
-        `recovery ${other.id}, a ${other.kind} of ${name}, is ${other.state}: commit it or roll it back first. A failover test can run beside it`,
+        `recovery ${other.id}, a ${other.kind} of ${name}, is ${other.state}: commit it or roll it back first (\`vra recover commit ${other.id}\`, \`vra recover rollback ${other.id}\`). A failover test can run beside it`,
         { recovery: other.id },
       )
     if (held.changing > 0)

@@ -323,6 +323,21 @@ t.test('what AWS has shown, and does not know at the next call, is asked for aga
   }
 })
 
+t.test('of a volume that is put all is done, though it ends with zeros', async t => {
+  const model = new Model({ 1: 4 * 2 ** 20 })
+  model.write(1, 0, bootSector())
+  const world = await AwsWorld.start(model)
+  const held = { record: world.record(model.checkpoint(), settings) }
+  const tools = world.tools()
+  const told: number[] = []
+  const context = world.context(held, signal)
+  context.progress = (_, doneBytes) => void told.push(doneBytes)
+  await world.recoveries(tools).prepare(context)
+  t.equal(told.at(-1), 4 * 2 ** 20)
+  await tools.close()
+  await world.close()
+})
+
 t.test('a volume that is being made keeps none of its machine waiting', async t => {
   const model = bootableModel()
   const world = await AwsWorld.start(model)

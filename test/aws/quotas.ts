@@ -53,29 +53,25 @@ t.test('what has no room is found before anything is created, each quota with it
   await recover('r-000000000001')
   await recover('r-000000000002')
   const before = world.sim.calls.length
-  const of4 =
-    'quotas have room for 2 GiB of gp3 (4 GiB of 50 TiB in use); 2 snapshots of the region (4 snapshots of 100000'
+  const of4 = 'quotas have room for 2 GiB of gp3 (4 GiB of 50 TiB in use); 2 snapshots of the region (4 of 100000'
   t.match(await remarks(), of4, 'defaults, where nothing was ever raised')
-  t.match(await remarks(), '2 vCPUs of running On-Demand instances (Standard) (4 vCPUs of 64 vCPUs in use)')
+  t.match(await remarks(), '2 vCPUs of running On-Demand instances (Standard) (4 of 64 vCPUs in use)')
   const refused = (words: string) => t.rejects(plan(), { code: 'REQUEST_INVALID', message: words })
   applied.set(gp3Tib, 5 / 1024)
   await refused('the quota L-7A658B76 has no room for 2 GiB of gp3 (4 GiB of 5 GiB in use): have it raised')
   applied.set(snapshotsPerRegion, 5)
-  await refused('the quota L-309BACF6 has no room for 2 snapshots of the region (4 snapshots of 5 snapshots in use)')
+  await refused('the quota L-309BACF6 has no room for 2 snapshots of the region (4 of 5 snapshots in use)')
   applied.clear()
   applied.set(standardVcpus, 5)
-  await refused('the quota L-1216C47A has no room for 2 vCPUs of running On-Demand instances (Standard) (4 vCPUs of 5')
+  await refused('the quota L-1216C47A has no room for 2 vCPUs of running On-Demand instances (Standard) (4 of 5')
   t.ok((await plan({ machine: { ...machine, start: 'nothing' } })).copySizeBytes, 'no machine, no vCPUs')
   applied.set(standardVcpus, 4)
   const [stopped] = world.sim.account.instances.values()
   stopped!.heading = 'stopped'
-  t.match(
-    await remarks(),
-    'quotas that it nearly fills: 2 vCPUs of running On-Demand instances (Standard) (2 vCPUs of 4',
-  )
+  t.match(await remarks(), 'quotas that it nearly fills: 2 vCPUs of running On-Demand instances (Standard) (2 of 4')
   applied.set('L-B3A130E6', 150)
   await t.rejects(plan({ machine, volumes: { type: 'io1', iops: 100 } }), {
-    message: 'the quota L-B3A130E6 has no room for 200 IOPS of io1 (0 IOPS of 150 IOPS in use)',
+    message: 'the quota L-B3A130E6 has no room for 200 IOPS of io1 (0 of 150 IOPS in use)',
   })
   const asked = new Set(world.sim.calls.slice(before).map(call => call.replace(/^Describe.*/, 'Describe')))
   t.strictSame(asked, new Set(['Describe', ...ofQuotas]))
@@ -85,7 +81,7 @@ t.test('the pace of puts, and how many snapshots may be pending, are those of th
   const { world, paces, plan, remarks } = await newPlanner(t)
   const asIs = (await plan()).expectedMillis
   world.sim.quotas.applied.set('L-AFAE1BE8', 1).set('L-94D7AB7D', 1)
-  t.match(await remarks(), "at 1 a second; the account's quota is 1")
+  t.match(await remarks(), "at most 1 of them a second (the account's quota is 1 a second)")
   t.equal(paces.account.rate, 1, 'and puts go by it from then on')
   t.match(await remarks(), 'an account may have 1 snapshots pending, and has 0 at this moment')
   t.ok((await plan()).expectedMillis > asIs)

@@ -183,7 +183,7 @@ t.test('what does not exist, or does not fit, is found before anything is create
   const open = { ...stock, completesAtMillis: undefined, lastWriteMillis: Infinity }
   for (let count = 1; count <= 99; count++) account.snapshots.set(`snap-${count}`, { ...open, id: `snap-${count}` })
   t.match((await plan({ machine })).remarks.join('\n'), /100 snapshots pending, and has 99 at this moment/)
-  t.match(planned.remarks.join('\n'), /1049088 bytes become 1 GiB/)
+  t.match(planned.remarks.join('\n'), /1049088 bytes become a volume of 1 GiB/)
   t.strictSame((await plan(planned.settings)).settings, planned.settings, 'a plan of what was planned is the same')
   await tools.close()
   await world.close()

@@ -48,6 +48,7 @@ t.test('a failover is begun, watched until it is ready, and committed; what to d
   t.equal(again.status, 2)
   t.match(again.stderr, /r-1 was committed/)
   t.equal((await vraCommand('recoveries', 'show', 'r-9')).status, 3)
+  t.match((await vraCommand('recoveries', 'r-1')).stdout, /^state\tcommitted$/m, 'without "show", too')
 })
 
 t.test('one that is undone says why, with the status of its reason', async t => {
@@ -91,7 +92,7 @@ t.test('a drill is checked here, and its status says whether it has passed', asy
   t.match(failed.stderr, /^no file system$/m)
   t.match(JSON.parse(failed.stdout), { drill: { outcome: 'failed', exitStatus: 8, output: 'no file system\n' } })
   const listed = await vraCommand('drill', 'list', vpg)
-  t.match(listed.stdout, /^r-2\t3\.\d+\t.*\tfailed\techo no file system; exit 8: failed with 8/m)
+  t.match(listed.stdout, /^r-2\t3\.\d+\t.*\tfailed\techo no file system; exit 8: failed with exit status 8/m)
   t.match(await vraCommand('drill', vpg), { status: 2, stderr: /--check COMMAND/ })
   t.match(await vraCommand('drill', vpg, '--named', 'other'), { status: 3 })
   t.match(await vraCommand('drill', vpg, '--named', 'fsck', '--check', 'true'), { status: 2 })
