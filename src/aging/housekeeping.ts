@@ -108,7 +108,8 @@ export async function dropFormerProcess(
   })
 }
 
-function knownKeys(writer: VpgWriter, { state }: VpgContents): ReadonlySet<string> {
+/** What the newest manifest names. */
+export function knownKeys(writer: VpgWriter, { state }: VpgContents): ReadonlySet<string> {
   return new Set([...objectKeys(state), ...state.garbage.map(({ key }) => key), ...writer.commits.manifestKeys()])
 }
 

@@ -28,6 +28,7 @@ import { LogTail } from './log-tail.ts'
 import { beginPreseed, endPreseed, noteCompared, preseedRegion } from './preseed.ts'
 import { Locks, lockingStore } from './locks.ts'
 import { Scrub } from './scrub.ts'
+import { tellingStore } from './made-objects.ts'
 import { SegmentMemory } from './segment-memory.ts'
 import type {
   AgingConfig,
@@ -186,7 +187,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   #newTools(disk: Disk, config: AgingConfig, store: ObjectStore, memos: VpgMemos | undefined): AgingTools {
     const requests = new StoreRequests(this.#clock)
     const answers = new StoreAnswers(this.#clock)
-    const counted = requests.counting(answers.watching(lockingStore(store, this.#vpgs)))
+    const counted = requests.counting(answers.watching(tellingStore(lockingStore(store, this.#vpgs), this.#vpgs)))
     const { applianceId } = config
     const shared = { store: counted, clock: this.#clock, disk, notify: this.#notify }
     const tenure = new Tenure({ ...shared, applianceId, config: config.tenure })

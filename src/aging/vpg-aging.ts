@@ -35,7 +35,7 @@ import { isGoneAt } from '../timeline/removed-volumes.ts'
 import { isPinOfRecord, withStandby, type StandbyRecord } from '../timeline/standby.ts'
 import type { Hole, StreamRange } from '../timeline/state.ts'
 import { storeUseOf } from '../timeline/store-use.ts'
-import { collectGarbage, dropFormerProcess, garbageAgesOf, moveEdge, removeDeleted } from './housekeeping.ts'
+import { collectGarbage, dropFormerProcess, garbageAgesOf, knownKeys, moveEdge, removeDeleted } from './housekeeping.ts'
 import { keepJournalLimit, mergeHistory } from './merge-history.ts'
 import { foldWaiting, rewriteRegions } from './merging.ts'
 import { reviewDamage } from './object-checks.ts'
@@ -135,8 +135,12 @@ export class VpgAging implements Owner {
   }
 
   /** Asleep, until it is its turn to be looked at. */
-  static resting(tools: AgingTools, commits: VpgCommits, { newest, sums, ...note }: VpgNote): VpgAging {
-    const vpg = new VpgAging(tools, commits, { folded: [], newest })
+  static resting(
+    tools: AgingTools,
+    commits: VpgCommits,
+    { newest, sums, allCommitted, ...note }: VpgNote & { readonly allCommitted: boolean },
+  ): VpgAging {
+    const vpg = new VpgAging(tools, commits, { folded: [], newest, allCommitted })
     const terms = note.terms === undefined ? undefined : termsOf(note.terms, tools.clock.monotonicMillis())
     vpg.#resting = { terms, sums, newestHistoryMillis: newest?.historyMillis ?? 0 }
     return vpg
@@ -428,7 +432,9 @@ export class VpgAging implements Owner {
     const merge = (): Promise<boolean> => this.writer.awakeBriefly(() => this.#mergeSome())
     try {
       if (this.writer.isMergingLookDue || this.#hasWork()) return await this.#tools.awake.inTurn(this, merge)
-      return !this.#formerProcessDropped && (await this.#tools.awake.firstLook(this, merge)) === true
+      // Where a former process has left nothing, it is looked through when something is due.
+      const isToBeLooked = !this.#formerProcessDropped && !this.writer.made.isAllCommitted
+      return isToBeLooked && (await this.#tools.awake.firstLook(this, merge)) === true
     } catch (error) {
       if (this.writer.isAwake || this.writer.mergingHalted === undefined) throw error
       return false // that has been told
@@ -512,6 +518,7 @@ export class VpgAging implements Owner {
         (await this.#merge()) || (await expireTags(this.#tools, this.writer)) || (await moveEdge(this.writer))
       if (merged) return true
       this.#settled = contents
+      this.writer.made.review(() => knownKeys(this.writer, contents))
       this.#reviewRoomForSync()
     }
     return await collectGarbage(this.#tools, this.writer, key => this.#isRead(key))

@@ -30,6 +30,8 @@ interface MemoFile {
   }
   /** The newest that was in the store. */
   readonly newest?: Checkpoint
+  /** True where of the VPG nothing was in the store then but what that commit names: see made-objects.ts. */
+  readonly allCommitted?: boolean
   /** Why this appliance does not own the VPG any more, a sentence. */
   readonly fenced?: string
 }
@@ -78,12 +80,16 @@ export class VpgMemos {
   }
 
   /** Remembers the VPG as its newest commit says. A disk that does not take it keeps the memory as it was: older, and true then. */
-  keep({ state, pendingMarkers, segmentsFrom: foldedThrough }: VpgBrief, newest: Checkpoint | undefined): void {
+  keep(
+    { state, pendingMarkers, segmentsFrom: foldedThrough }: VpgBrief,
+    { newest, allCommitted }: { readonly newest: Checkpoint | undefined; readonly allCommitted: boolean },
+  ): void {
     const { definition, epoch, offloaded, historyEdge, tags, recoveries, holes, commitNumber } = state
     this.#write(definition.id, {
       commitNumber,
       opened: { definition, epoch, offloaded, historyEdge, tags, recoveries, holes, pendingMarkers, foldedThrough },
       ...(newest === undefined ? {} : { newest }),
+      ...(allCommitted ? { allCommitted } : {}),
     })
   }
 
@@ -107,7 +113,8 @@ export class VpgMemos {
   #write(vpg: VpgId, memo: VpgMemo): void {
     const before = this.#held.get(vpg)
     this.#held.set(vpg, memo)
-    if (before?.commitNumber === memo.commitNumber && before.fenced === memo.fenced) return
+    const isAsBefore = before?.fenced === memo.fenced && before?.allCommitted === memo.allCommitted
+    if (before?.commitNumber === memo.commitNumber && isAsBefore) return
     try {
       replaceFile(this.#disk, this.file(vpg), encode({ formatVersion, applianceId: this.#applianceId, ...memo }))
     } catch (error) {

@@ -16,6 +16,7 @@ import {
 } from '../manifest/manifest.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
+import { isPinOfRecord } from '../timeline/standby.ts'
 import type { OpenedVpg, PackedVpg, StopNote } from './service.ts'
 import { decodeNote, type VpgNote } from './stop-notes.ts'
 import { mayPass } from './store-patience.ts'
@@ -273,7 +274,7 @@ export class VpgOpening {
     const checkpointPage = encodeCheckpoints([...newest, ...resumed.checkpoints].sort(byOrdinal))
     const indexedThrough = note.newest?.ordinal ?? (0 as Ordinal)
     return {
-      aging: VpgAging.resting(this.#tools, commits, note),
+      aging: VpgAging.resting(this.#tools, commits, { ...note, allCommitted: leftNothing(memo, note, commits.brief) }),
       vpg: { ...openedOf({ segments, ...commits.brief }), checkpointPage, indexedThrough },
     }
   }
@@ -376,6 +377,16 @@ function takenSince(vpg: VpgId, owner: string, applianceId: string): Failure {
     `VPG ${vpg} was taken by the appliance ${owner} after this one was started with --adopt, and stays its own: to take it ` +
     'back, start this one with --adopt again.'
   return new Failure('IDENTITY_REFUSED', sentence, { vpg, owner, applianceId })
+}
+
+/**
+ * Whether the process that left the note has left no more in the store than its newest commit names, nor a reader's pin. A memory that is behind the store
+ * is of an older state, and so is one that is on a disk which was put back.
+ */
+function leftNothing({ commitNumber, allCommitted }: VpgMemo, { terms }: VpgNote, { state }: VpgBrief): boolean {
+  const isOfNewest = allCommitted === true && commitNumber === state.commitNumber
+  // Without terms nothing but the look would ever wake it.
+  return isOfNewest && terms !== undefined && state.pins.every(pin => isPinOfRecord(state, pin))
 }
 
 function isNotBehind(memo: VpgMemo, { commits }: VpgNote): boolean {

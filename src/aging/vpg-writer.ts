@@ -11,6 +11,7 @@ import type { Hole, SegmentSpan, VpgState } from '../timeline/state.ts'
 import type { ThinningPoint } from '../timeline/thinning.ts'
 import type { Sleeper } from './awake-vpgs.ts'
 import { CheckpointHistory, pointOf } from './checkpoint-history.ts'
+import { MadeObjects } from './made-objects.ts'
 import { MergingHalt } from './merging-halt.ts'
 import type { SegmentCommit } from './sealing.ts'
 import { StorePatience, type Patience } from './store-patience.ts'
@@ -61,6 +62,8 @@ export interface OpenedHistory {
   readonly folded: readonly Checkpoint[]
   /** Where it is none of them. */
   readonly newest?: Checkpoint | undefined
+  /** See MadeObjects.believe. */
+  readonly allCommitted?: boolean
 }
 
 /**
@@ -70,6 +73,7 @@ export interface OpenedHistory {
  */
 export class VpgWriter {
   readonly history = new CheckpointHistory()
+  readonly made = new MadeObjects(() => this.#rememberOwned())
   readonly patience: StorePatience
   /** Held by whatever creates objects before the commit that names them: no other takes them for left behind. */
   readonly making = new Permits(1)
@@ -85,7 +89,9 @@ export class VpgWriter {
   readonly #owner: Owner
   #ownershipCheckedMillis: number
 
-  constructor(tools: AgingTools, commits: VpgCommits, { folded, newest }: OpenedHistory, owner: Owner) {
+  constructor(tools: AgingTools, commits: VpgCommits, opened: OpenedHistory, owner: Owner) {
+    const { folded, newest, allCommitted = false } = opened
+    if (allCommitted) this.made.believe()
     this.#tools = tools
     this.#owner = owner
     this.#commits = commits
@@ -420,7 +426,13 @@ export class VpgWriter {
     const { brief } = this
     this.#newest = brief.recent.at(-1) ?? this.#newest
     if (brief.deletedAtMicros !== undefined) memos?.forget(this.vpg)
-    else if (brief.state.commitNumber > 0) memos?.keep(brief, this.#newest)
+    else if (brief.state.commitNumber > 0)
+      memos?.keep(brief, { newest: this.#newest, allCommitted: this.made.isAllCommitted })
+  }
+
+  /** Another appliance's VPG is not said to be ours again. */
+  #rememberOwned(): void {
+    if (this.#halted?.reaction !== 'stand-down') this.#remember()
   }
 
   #haltFor(failure: Failure): void {
