@@ -121,6 +121,8 @@ export class MirrorWorker implements RpcMethods<AgingService> {
   #locks: Locks | undefined
   /** VPGs that the store does not give, of which nothing is taken while the log is under pressure. */
   readonly #intakeStopped = new Set<VpgId>()
+  /** VPGs whose segments the store does not take, of which nothing is taken since the log was under pressure. */
+  readonly #heldUp = new Set<VpgId>()
   /** How far the log was said to be durable last. */
   #durable: LogMark | undefined
   readonly #logs: TailedLog[] = []
@@ -632,6 +634,7 @@ export class MirrorWorker implements RpcMethods<AgingService> {
 
   /** What nobody can seal is not to fill the log that all share. */
   #reviewIntake(): void {
+    this.#reviewHeldUp()
     const waiting = this.#vpgOpening?.waiting
     if (waiting === undefined || waiting.size === 0 || !this.#isLogUnderPressure()) return
     for (const [vpg, { message }] of waiting) {
@@ -640,6 +643,24 @@ export class MirrorWorker implements RpcMethods<AgingService> {
       const sentence = `the store has not given the VPG since the start, and the log is filling: ${message}`
       this.#notify('sealingStopped', { vpg, sentence })
     }
+  }
+
+  /** The same of those whose segments the store refuses while it takes others'; they go on when it takes one. */
+  #reviewHeldUp(): void {
+    for (const vpg of this.#heldUp) if (this.#vpgs.get(vpg)?.writer.isSealingHeldUp !== true) this.#letGoOn(vpg)
+    if (!this.#isLogUnderPressure()) return
+    for (const [vpg, { writer, isSealingStopped }] of this.#vpgs) {
+      if (this.#heldUp.has(vpg) || isSealingStopped || !writer.isSealingHeldUp) continue
+      this.#heldUp.add(vpg)
+      const why = writer.patience.failing?.sentence ?? ''
+      const sentence = `the store does not take its segments, though it takes others', and the log is filling: ${why}`
+      this.#notify('sealingStopped', { vpg, sentence })
+    }
+  }
+
+  #letGoOn(vpg: VpgId): void {
+    this.#heldUp.delete(vpg)
+    if (this.#vpgs.get(vpg)?.isSealingStopped !== true) this.#notify('sealingStopped', { vpg, sentence: undefined })
   }
 
   #takeIntakeBack(vpg: VpgId): void {
@@ -767,7 +788,9 @@ export class MirrorWorker implements RpcMethods<AgingService> {
     if (!isMemoryFull && !this.#isLogUnderPressure()) return undefined
     // Of those that a seal can free: a file may be held by an image or a VPG that cannot be sealed.
     const oldest = [...this.#vpgs.values()]
-      .filter(({ isSealingStopped, unsealed }) => !isSealingStopped && unsealed.count > 0)
+      .filter(
+        ({ vpg, isSealingStopped, unsealed }) => !isSealingStopped && !this.#heldUp.has(vpg) && unsealed.count > 0,
+      )
       .map(({ unsealed }) => unsealed.at(0).place.fileIdentity)
     return oldest.length === 0 ? undefined : Math.min(...oldest)
   }

@@ -19,6 +19,8 @@ import type { AgingTools } from './tools.ts'
 
 /** So often something damaged is read before it is believed. */
 const looksMax = 2
+/** So long a segment's commit fails, where the store answers others, before that counts as its VPG's alone. */
+const heldUpMillis = 30_000
 
 /** Contents that are to be committed, and the keys of the objects that leave with them. */
 export interface Change {
@@ -88,6 +90,7 @@ export class VpgWriter {
   #userCount = 0
   readonly #owner: Owner
   #ownershipCheckedMillis: number
+  #sealingSinceMillis: number | undefined
 
   constructor(tools: AgingTools, commits: VpgCommits, opened: OpenedHistory, owner: Owner) {
     const { folded, newest, allCommitted = false } = opened
@@ -183,6 +186,14 @@ export class VpgWriter {
   mergingGoesOn(): void {
     for (const what of this.damageMet) this.#tools.notify('damageMended', { vpg: this.vpg, what })
     this.#mergingHalt.end()
+  }
+
+  /** True where the store goes on failing for a segment of this VPG, and answers others. */
+  get isSealingHeldUp(): boolean {
+    const sinceMillis = this.#sealingSinceMillis
+    if (sinceMillis === undefined || this.patience.failing === undefined) return false
+    const isLong = this.#tools.clock.monotonicMillis() - sinceMillis >= heldUpMillis
+    return isLong && this.#tools.answers.answersOthers(this.vpg, sinceMillis)
   }
 
   get lastCheckMillis(): number {
@@ -413,7 +424,8 @@ export class VpgWriter {
     const { segmentPermit, signal } = this.#tools
     const attempt = (each: AbortSignal): Promise<SegmentSpan> =>
       segmentPermit.with(() => this.#commits.commitSegment(segment, each))
-    const span = await this.patience.attempt(attempt, signal)
+    this.#sealingSinceMillis = this.#tools.clock.monotonicMillis()
+    const span = await this.patience.attempt(attempt, signal).finally(() => (this.#sealingSinceMillis = undefined))
     this.#tools.requests.addRaw(this.vpg, span.rawSizeBytes)
     this.#remember()
     this.#ownershipCheckedMillis = this.#tools.clock.monotonicMillis()

@@ -89,3 +89,47 @@ for (const fate of ['refused', 'fails-before'] as const) {
     }
   }
 }
+
+t.test(
+  'of a VPG whose segments alone are refused nothing more is taken while the log is filling, and others go on',
+  async t => {
+    const directory = t.testdir()
+    const model = new AgingModel(randomFrom(21), directory, 60_000, first)
+    const { objects } = model.memory
+    let isRefusing = false
+    const isNewCommit = (key: string): boolean =>
+      key.startsWith(`${first}/commit/`) && /\d$/.test(key) && !objects.has(key)
+    await model.restart((_, key) => (isRefusing && isNewCommit(key) ? 'refused' : 'works'), {
+      ...model.config,
+      logSizeBytesPressure: 1,
+    })
+    const other = new AgingModel(randomFrom(22), directory, 60_000, healthy, model)
+    for (const { definition, vpg } of [model, other])
+      await model.worker.createVpg({ ...definition, name: vpg.slice(0, 2) })
+    await model.worker.start({ durable: model.log.mark })
+    isRefusing = true
+    const told = (): (string | undefined)[] =>
+      model.notices
+        .filter(({ name }) => name === 'sealingStopped')
+        .map(({ notice }) => notice as AgingNotices['sealingStopped'])
+        .flatMap(({ vpg, sentence }) => (vpg === first ? [sentence] : ['of another']))
+    fill(model, model)
+    t.ok(
+      await until(() => {
+        other.write(1, 1)
+        model.worker.durable(model.log.mark)
+        return told().length > 0
+      }),
+    )
+    t.match(told(), [/the store does not take its segments, though it takes others', .*refuses us/])
+    const sealed = count(model, 'segmentCommitted', healthy)
+    fill(other, model)
+    t.ok(await until(() => count(model, 'segmentCommitted', healthy) > sealed))
+    isRefusing = false
+    t.ok(await until(() => told().length > 1))
+    t.equal(told()[1], undefined)
+    t.equal(told().length, 2)
+    t.ok(count(model, 'segmentCommitted', first) > 0)
+    await model.worker.close()
+  },
+)
