@@ -6,7 +6,6 @@ import { registryKey } from '../manifest/manifest.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import { objectKeys } from '../timeline/reach.ts'
 import type { LockFacts } from './service.ts'
-import { mayPass } from './store-patience.ts'
 import { vpgOfKey } from './store-requests.ts'
 import type { AgingTools } from './tools.ts'
 import type { VpgAging } from './vpg-aging.ts'
@@ -122,8 +121,8 @@ export class Locks {
       else await this.#renewSome(vpg, known)
       known.failure = undefined
     } catch (error) {
-      const isOfVpg = failedWith(error, 'BUSY') || failedWith(error, 'EPOCH_SUPERSEDED') // it cannot be woken: that is told where it happened
-      if (!(error instanceof Failure) || signal.aborted || !(isOfVpg || mayPass(error))) throw error
+      // Of the store, or of a VPG that cannot be woken, for it is damaged or another's: the others go on.
+      if (!(error instanceof Failure) || signal.aborted) throw error
       known.failure = error.message
       known.afterMillis = clock.monotonicMillis() + (error.reaction === 'retry' ? awayMillis : refusedMillis)
     }

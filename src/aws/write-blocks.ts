@@ -63,6 +63,7 @@ const unansweredMillisMax = 300_000
 const denseShare = 1 / 8
 const readsAtOnce = 8
 const spoolTurnMillis = 200
+const spoolWaitMillisMax = 120_000
 /** A block whose checksum did not fit was damaged on the way, once; twice is no accident. */
 const damagedAttemptsMax = 3
 
@@ -129,7 +130,9 @@ class BlockWriter {
     const { clock, spool, spoolPermit } = this.#tools
     const { signal } = this.#failing
     return await spoolPermit.with(async () => {
-      while (spool.room.isBusy) await clock.sleep(spoolTurnMillis, signal) // with those of disks that are served
+      // With those of disks that are served. Who waits in vain goes on without one.
+      const endMillis = clock.monotonicMillis() + spoolWaitMillisMax
+      while (spool.room.isBusy && clock.monotonicMillis() < endMillis) await clock.sleep(spoolTurnMillis, signal)
       return await spoolImage(image, new Set([volume]), spool, signal)
     })
   }

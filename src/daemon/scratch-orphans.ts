@@ -56,7 +56,7 @@ export class ScratchOrphans {
       this.note(orphan)
       this.#lookLater(0)
     }
-    this.#looking = Promise.all([this.#looking, noted()]).then(() => undefined)
+    this.#looking = this.#looking.then(noted) // one call at a time: one that hangs holds a thread that all file calls share
   }
 
   /** A look that is under way has ended. */
@@ -77,7 +77,10 @@ export class ScratchOrphans {
     this.#takeBack?.()
     if (this.#isClosed || this.#orphans.length === 0) return
     this.#takeBack = this.#parts.clock.after(delayMillis, () => {
-      this.#looking = this.#look().then(() => this.#lookLater(lookMillis))
+      this.#looking = this.#looking.then(async () => {
+        await this.#look()
+        this.#lookLater(lookMillis)
+      })
     })
   }
 

@@ -24,6 +24,8 @@ export class LogFilePool {
   readonly #spareCountMax: number
   readonly #timestampMicros: () => number
   readonly #spares: number[]
+  /** Freed, and their old names may come back with a power cut. */
+  readonly #unsynced: number[] = []
   /** Names of files of zeros; the last may be in the making. They are numbers of their own, no identities. */
   readonly #zeroed: number[]
 
@@ -124,8 +126,9 @@ export class LogFilePool {
   free(fileIdentity: number): void {
     if (!this.#disk.exists(this.#path(fileIdentity, 'log'))) return
     this.#disk.rename(this.#path(fileIdentity, 'log'), this.#path(fileIdentity, 'free'))
+    this.#unsynced.push(fileIdentity)
     this.#disk.syncDirectory(logDirectory(this.#directory))
-    this.#spares.push(fileIdentity)
+    this.#spares.push(...this.#unsynced.splice(0))
     while (this.#spares.length > this.#spareCountMax) {
       const surplus = this.#spares.shift()
       if (surplus !== undefined) this.#disk.remove(this.#path(surplus, 'free'))

@@ -140,6 +140,14 @@ t.test('a role that may not lock any more is told of, and an object that is miss
   t.match(locks?.failure, /AccessDenied/)
   t.equal(await renew(model), 0, 'it is not tried again at once')
   model.clock.advance(300_000)
+  store.extendFailures.push(new Failure('OBJECT_CORRUPT', 'a page of the manifest is damaged'))
+  await renew(model)
+  t.match(
+    (await model.worker.status({ vpg: model.vpg })).locks?.failure,
+    /page/,
+    'nor is damage of one VPG the others’ end',
+  )
+  model.clock.advance(300_000)
   const base = bucket.keysAfter(`${model.vpg}/commit/`, '', Infinity).at(-1) ?? ''
   await bucket.remove(base)
   await renew(model)

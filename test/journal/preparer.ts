@@ -1,6 +1,7 @@
 import t from 'tap'
 import { KiB } from '../../src/base/units.ts'
 import type { FromPreparer } from '../../src/journal/commit-messages.ts'
+import { LogFilePool } from '../../src/journal/file-pool.ts'
 import { logFilePath } from '../../src/journal/log-file.ts'
 import { Preparer } from '../../src/journal/preparer.ts'
 import { FaultyDisk } from '../support/faulty-disk.ts'
@@ -76,4 +77,26 @@ t.test('a directory that is gone for a while ends nothing', async t => {
   await clock.advance(600_000)
   t.ok(disk.list('/var/lib/vra/log').some(name => name.endsWith('.zeroed')))
   preparer.close()
+})
+
+t.test('a freed file whose directory cannot be synced is used again when that can be', t => {
+  let isFailing = false
+  class FailingDisk extends FaultyDisk {
+    override syncDirectory(directory: string): void {
+      if (isFailing) throw new Error('EIO')
+      super.syncDirectory(directory)
+    }
+  }
+  const disk = new FailingDisk()
+  const pool = new LogFilePool(disk, { ...options, spareCountMax: 3, timestampMicros: () => 1 })
+  for (const fileIdentity of [1, 2]) pool.prepare(fileIdentity)
+  isFailing = true
+  t.throws(() => pool.free(1), { message: 'EIO' })
+  t.equal(pool.spareCount(), 0, 'its old name may come back')
+  isFailing = false
+  pool.free(2)
+  t.equal(pool.spareCount(), 2)
+  t.equal(pool.prepare(3), 'recycled')
+  t.equal(pool.prepare(4), 'recycled')
+  t.end()
 })
