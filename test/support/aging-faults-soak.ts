@@ -9,12 +9,13 @@ const { values } = parseArgs({
     kind: { type: 'string' },
     from: { type: 'string', default: '0' },
     step: { type: 'string', default: '1' },
-    'timeout-millis': { type: 'string', default: '600' },
+    'timeout-millis': { type: 'string' },
   },
 })
 const seed = Number(values.seed)
 const startMillis = performance.now()
-const requestTimeoutMillis = Number(values['timeout-millis'])
+/** Undefined: as the kind of fault wants. */
+const requestTimeoutMillis = values['timeout-millis'] === undefined ? undefined : Number(values['timeout-millis'])
 const calm = await runWithFault(seed, undefined, requestTimeoutMillis)
 console.log(`seed ${seed}: ${calm.operations.length} requests, ${JSON.stringify(calm.told)}`)
 for (const fault of calm.faults) console.log(`without any fault: ${fault}`)

@@ -53,19 +53,26 @@ export interface FaultyRun {
 }
 
 const credentials = { accessKeyId: 'test', secretAccessKey: 'secret' }
-/** Of a machine that has nothing else to do. */
-const requestTimeoutMillisDefault = 600
+/** Kinds whose requests end by our patience alone: it is short enough to wait for, and long enough for a machine that has much else to do. */
+const hanging: ReadonlySet<string> = new Set(['hang', 'stalled-body'])
+const hangingTimeoutMillis = 2_500
+const timeoutMillis = 30_000
 const startsMax = 20
 
 function hasBody(operation: Operation): boolean {
   return operation === 'GetObject' || operation === 'ListObjectsV2'
 }
 
-/** What hangs is given up after `requestTimeoutMillis`: on a machine with much to do, what does not hang may take as long. */
+function timeoutMillisOf(injection: Injection | undefined): number {
+  const mayHang = injection !== undefined && ('storm' in injection || hanging.has(injection.kind))
+  return mayHang ? hangingTimeoutMillis : timeoutMillis
+}
+
+/** A request is given up after `requestTimeoutMillis`. */
 export async function runWithFault(
   seed: number,
   injection?: Injection,
-  requestTimeoutMillis = requestTimeoutMillisDefault,
+  requestTimeoutMillis = timeoutMillisOf(injection),
 ): Promise<FaultyRun> {
   const scratch = await fs.mkdtemp(path.join(os.tmpdir(), 'vra-faults-'))
   const simulator = await S3Simulator.start()
