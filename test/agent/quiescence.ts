@@ -5,8 +5,8 @@ import type { AgentEvents } from '../../src/agent/events.ts'
 import type { ProtectedVolume } from '../../src/agent/protected-volume.ts'
 import { Quiescence } from '../../src/agent/quiescence.ts'
 import type { StateDirectory } from '../../src/agent/state-directory.ts'
-import { openVolumeFile } from '../../src/disk/disk.ts'
 import { Site, seededRandom } from '../support/agent-site.ts'
+import { volumeFilesAsking } from '../support/volume-file-calls.ts'
 
 // The end of the writing for a move: what the agent says must hold of every write that a guest was answered, and over every restart.
 
@@ -104,20 +104,11 @@ t.test('it is not said while a write that was taken is under way', async t => {
   const site = await Site.create(t.testdir(), ['a'], 1 * MiB)
   let release: (() => void) | undefined
   let isHeld = false
-  const agent = await site.start(
-    {},
-    {
-      openVolumeFile: file => {
-        const opened = openVolumeFile(file)
-        const write = opened.write.bind(opened)
-        opened.write = async (data, offsetBytes) => {
-          if (isHeld && file.endsWith('.raw')) await new Promise<void>(resolve => (release = resolve))
-          await write(data, offsetBytes)
-        }
-        return opened
-      },
-    },
-  )
+  const openFile = volumeFilesAsking(({ name, path }) => {
+    const isHere = isHeld && name === 'write' && path.endsWith('.raw')
+    return isHere ? new Promise<void>(resolve => (release = resolve)) : undefined
+  })
+  const agent = await site.start({}, { openVolumeFile: openFile })
   await site.untilExact(agent)
   const client = await site.client(agent, 'a')
   isHeld = true

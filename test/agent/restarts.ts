@@ -5,24 +5,15 @@ import * as path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import type { Agent } from '../../src/agent/agent.ts'
-import { openVolumeFile, type OpenVolumeFile } from '../../src/disk/disk.ts'
 import { flag, nbd, NbdClient } from '../support/nbd-client.ts'
 import { eventually } from '../support/nbd-tools.ts'
 import { Site, seededRandom } from '../support/agent-site.ts'
+import { failingVolumeFiles } from '../support/volume-file-calls.ts'
 
 // Sessions that break, agents that stop and agents that are killed: what continues exactly does, and what does not says so.
 
 const KiB = 1024
 const MiB = 1024 * KiB
-
-async function writeSome(site: Site, agent: Agent, name: string, count: number): Promise<void> {
-  const client = await site.client(agent, name)
-  const random = seededRandom()
-  for (let index = 0; index < count; index++) {
-    await client.write(random.below(site.sizeBytes / 512 - 16) * 512, randomBytes(512 * (1 + random.below(16))))
-  }
-  await client.close()
-}
 
 t.test('under random load the VRA dies and comes back, and nothing is lost or stored twice', async t => {
   const random = seededRandom()
@@ -74,12 +65,12 @@ t.test('after a clean stop the stream goes on at its position', async t => {
   const site = await Site.create(t.testdir(), ['a', 'b'], 1 * MiB)
   let agent = await site.start()
   await site.untilExact(agent)
-  await writeSome(site, agent, 'a', 20)
+  await site.writeSome(agent, 'a', 20)
   await agent.close()
   const { durable } = site.vra
   site.told.length = 0
   agent = await site.start()
-  await writeSome(site, agent, 'b', 20)
+  await site.writeSome(agent, 'b', 20)
   await agent.close()
   await site.vra.kill()
   t.equal(site.vra.hellos.at(-1)!.lastNumbered.sequence, durable)
@@ -92,13 +83,13 @@ t.test('what could not be drained at a clean stop is kept and sent after the sta
   const site = await Site.create(t.testdir(), ['a', 'b'], 1 * MiB)
   let agent = await site.start()
   await site.untilExact(agent)
-  await writeSome(site, agent, 'a', 10)
+  await site.writeSome(agent, 'a', 10)
   await eventually('the queue is empty', () => agent.status().queuedRecords === 0)
   await site.vra.kill()
-  await writeSome(site, agent, 'b', 30)
+  await site.writeSome(agent, 'b', 30)
   await agent.close()
   agent = await site.start()
-  await writeSome(site, agent, 'a', 10)
+  await site.writeSome(agent, 'a', 10)
   await site.vra.listen()
   await eventually('everything is there', () => agent.status().queuedRecords === 0)
   t.equal(site.vra.generation, 1, 'the stream went on')
@@ -116,7 +107,7 @@ t.test('a damaged queue file is noticed, and what it held is sent from the dirty
   let agent = await site.start()
   await site.untilExact(agent)
   await site.vra.kill()
-  await writeSome(site, agent, 'a', 30)
+  await site.writeSome(agent, 'a', 30)
   await agent.close()
   const file = path.join(site.directory, 'state', 'queue.frames')
   const bytes = fs.readFileSync(file)
@@ -226,7 +217,7 @@ t.test(
     await site.vra.kill()
     site.vra.receivedZeroBytes = 0
     const agent = await site.start()
-    await writeSome(site, agent, 'a', 10) // marked before the VRA has said where to go on
+    await site.writeSome(agent, 'a', 10) // marked before the VRA has said where to go on
     await site.vra.listen()
     await site.untilExact(agent)
     await eventually('everything is there', () => agent.status().queuedRecords < 3 && site.differences().length === 0)
@@ -239,20 +230,7 @@ t.test(
 t.test('a failed write of the local disk gets no number, and the guest hears it', async t => {
   const site = await Site.create(t.testdir(), ['a', 'b'], 1 * MiB)
   let broken = false
-  const faulty: OpenVolumeFile = file => {
-    const real = openVolumeFile(file)
-    const write = async (data: Uint8Array, offsetBytes: number): Promise<void> => {
-      if (broken && file.endsWith('a.raw')) throw Object.assign(new Error('EIO: i/o error'), { code: 'EIO' })
-      await real.write(data, offsetBytes)
-    }
-    return new Proxy(real, {
-      get: (target, key) => {
-        if (key === 'write') return write
-        const value: unknown = Reflect.get(target, key, target)
-        return typeof value === 'function' ? (value as () => unknown).bind(target) : value
-      },
-    })
-  }
+  const faulty = failingVolumeFiles(({ name, path }) => broken && name === 'write' && path.endsWith('a.raw'))
   const agent = await site.start({}, { openVolumeFile: faulty })
   await site.untilExact(agent)
   const client = await site.client(agent, 'a')

@@ -3,33 +3,24 @@ import { randomBytes } from 'node:crypto'
 import * as fs from 'node:fs'
 import * as path from 'node:path'
 import t from 'tap'
-import type { Agent } from '../../src/agent/agent.ts'
 import { systemClock, type Clock } from '../../src/base/clock.ts'
 import { vpgId } from '../../src/base/ids.ts'
-import { openVolumeFile, realDisk, type Disk, type OpenVolumeFile, type VolumeFile } from '../../src/disk/disk.ts'
+import { realDisk, type Disk } from '../../src/disk/disk.ts'
 import { flag, nbd } from '../support/nbd-client.ts'
 import { eventually } from '../support/nbd-tools.ts'
-import { Site, seededRandom } from '../support/agent-site.ts'
+import { Site } from '../support/agent-site.ts'
+import { failingVolumeFiles } from '../support/volume-file-calls.ts'
 
 // What the two sides do where they cannot go on exactly: what is sent, how much of it, and that the VRA's model is the disk afterwards.
 
 const KiB = 1024
 const MiB = 1024 * KiB
 
-async function writeSome(site: Site, agent: Agent, name: string, count: number): Promise<void> {
-  const client = await site.client(agent, name)
-  const random = seededRandom()
-  for (let index = 0; index < count; index++) {
-    await client.write(random.below(site.sizeBytes / 512 - 16) * 512, randomBytes(512 * (1 + random.below(16))))
-  }
-  await client.close()
-}
-
 t.test('a disk that was changed while the agent did not run is compared by hashes', async t => {
   const site = await Site.create(t.testdir(), ['a', 'b'], 8 * MiB)
   let agent = await site.start()
   await site.untilExact(agent)
-  await writeSome(site, agent, 'b', 40)
+  await site.writeSome(agent, 'b', 40)
   await agent.close()
   fs.writeFileSync(site.pathOf('b'), randomBytes(3 * 64 * KiB), { flag: 'r+' })
   site.vra.receivedDataBytes = 0
@@ -56,7 +47,7 @@ t.test('a block device that was written to while the agent did not run is compar
     fs.writeFileSync(device, randomBytes(MiB), { flag: 'r+', flush: true }) // a disk whose writes are counted
     let agent = await site.start({ volumes })
     await site.untilExact(agent)
-    await writeSome(site, agent, 'a', 20)
+    await site.writeSome(agent, 'a', 20)
     await site.untilExact(agent)
     const { generation } = agent.status()
     await agent.close()
@@ -101,9 +92,9 @@ t.test('a disk that holds data is sent while its guest writes', async t => {
   site.vra.syncRateBytesPerSecond = 64 * MiB
   const agent = await site.start({ queueSizeBytesMax: 4 * MiB })
   t.match(agent.status().volumes[0], { sync: 'initial' })
-  await writeSome(site, agent, 'a', 200)
+  await site.writeSome(agent, 'a', 200)
   await site.untilExact(agent)
-  await writeSome(site, agent, 'a', 20)
+  await site.writeSome(agent, 'a', 20)
   await agent.close()
   await site.vra.kill()
   t.same(site.differences(), [])
@@ -118,7 +109,7 @@ t.test('an agent that has lost its state compares the disk with what the VRA has
   const site = await Site.create(t.testdir(), ['a'], 8 * MiB)
   let agent = await site.start()
   await site.untilExact(agent)
-  await writeSome(site, agent, 'a', 40)
+  await site.writeSome(agent, 'a', 40)
   await agent.close()
   fs.rmSync(path.join(site.directory, 'state'), { recursive: true })
   site.vra.receivedDataBytes = 0
@@ -137,7 +128,7 @@ t.test('a disk that became smaller is refused in words, one that grew is compare
   const site = await Site.create(t.testdir(), ['a'], 4 * MiB)
   let agent = await site.start()
   await site.untilExact(agent)
-  await writeSome(site, agent, 'a', 10)
+  await site.writeSome(agent, 'a', 10)
   await agent.close()
   fs.truncateSync(site.pathOf('a'), 2 * MiB)
   await t.rejects(site.start(), {
@@ -160,7 +151,7 @@ t.test('a dirty map that is damaged costs a wider synchronisation, and is named'
   const site = await Site.create(t.testdir(), ['a'], 4 * MiB)
   let agent = await site.start()
   await site.untilExact(agent)
-  await writeSome(site, agent, 'a', 20)
+  await site.writeSome(agent, 'a', 20)
   await agent.close()
   const file = path.join(site.directory, 'state', 'a.map')
   const flip = (offsetBytes: number): void => {
@@ -187,7 +178,7 @@ t.test('a VRA that is behind what it acknowledged gets what the map has, or all 
   const site = await Site.create(t.testdir(), ['a'], 8 * MiB)
   const agent = await site.start({ markRotationMillisMin: 0 })
   await site.untilExact(agent)
-  await writeSome(site, agent, 'a', 40)
+  await site.writeSome(agent, 'a', 40)
   site.vra.offloading = false
   const client = await site.client(agent, 'a')
   await client.write(5 * MiB, randomBytes(64 * KiB))
@@ -221,7 +212,7 @@ t.test('a synchronisation that the VRA asks for compares, or sends everything', 
   const site = await Site.create(t.testdir(), ['a', 'b'], 2 * MiB)
   const agent = await site.start()
   await site.untilExact(agent)
-  await writeSome(site, agent, 'a', 20)
+  await site.writeSome(agent, 'a', 20)
   await eventually('it is acknowledged', () => agent.status().queuedRecords === 0)
   site.vra.models.get('a')!.fill(9, 1 * MiB)
   site.vra.send({ type: 'sync-request', kind: 'delta', volumes: [1] })
@@ -245,13 +236,13 @@ t.test('a paused VPG sends nothing, and goes on with what was written meanwhile'
   await site.untilExact(agent)
   site.vra.direct({ paused: true })
   await eventually('it is paused', () => agent.status().paused)
-  await writeSome(site, agent, 'a', 20)
+  await site.writeSome(agent, 'a', 20)
   t.match(agent.status(), { stream: 'detached', noCheckpointsBecause: /paused/, queuedBytes: 0 })
   await agent.close()
   agent = await site.start()
   await eventually('the session', () => agent.status().link === 'connected')
   t.equal(agent.status().stream, 'detached', 'also after a restart')
-  await writeSome(site, agent, 'a', 5)
+  await site.writeSome(agent, 'a', 5)
   site.vra.direct({ paused: false })
   await site.untilExact(agent)
   await agent.close()
@@ -275,11 +266,11 @@ t.test('a stop in order is written down when the maps say what is pending, not b
   let agent = await site.start({}, { disk })
   await site.untilExact(agent)
   site.vra.offloading = false
-  await writeSome(site, agent, 'a', 30)
+  await site.writeSome(agent, 'a', 30)
   await eventually('the queue is empty', () => agent.status().queuedRecords === 0)
   site.vra.direct({ syncRateBytesPerSecond: 1, paused: true }) // what has a mark becomes pending
   await eventually('it is paused', () => agent.status().paused)
-  await writeSome(site, agent, 'a', 10)
+  await site.writeSome(agent, 'a', 10)
   site.vra.direct({ syncRateBytesPerSecond: 1, paused: false })
   await site.untilGeneration(agent, 2)
   t.equal(agent.status().volumes[0]?.sync, 'bitmap')
@@ -298,10 +289,7 @@ t.test('a stop in order is written down when the maps say what is pending, not b
 t.test('a damaged page of the map does not hide that a flush of the disk had failed', async t => {
   const site = await Site.create(t.testdir(), ['a'], 16 * MiB)
   let isFailing = false
-  const openFile: OpenVolumeFile = file => {
-    const opened = openVolumeFile(file)
-    return file.endsWith('.raw') ? failing(opened, 'sync', () => isFailing) : opened
-  }
+  const openFile = failingVolumeFiles(({ name, path }) => isFailing && name === 'sync' && path.endsWith('.raw'))
   let agent = await site.start({}, { openVolumeFile: openFile })
   await site.untilExact(agent)
   site.vra.offloading = false
@@ -373,7 +361,7 @@ t.test('another VPG of the same name is sent everything', async t => {
   const site = await Site.create(t.testdir(), ['a'], 2 * MiB)
   let agent = await site.start()
   await site.untilExact(agent)
-  await writeSome(site, agent, 'a', 20)
+  await site.writeSome(agent, 'a', 20)
   await agent.close()
   site.vra.loseEverything()
   site.vra.vpg = vpgId('fedcba9876543210fedcba9876543210')
@@ -399,8 +387,8 @@ t.test('a volume that is added after a restart is sent while the others have che
   site.vra.direct({ syncRateBytesPerSecond: 1 })
   agent = await site.start()
   await eventually('the session', () => agent.status().link === 'connected')
-  await writeSome(site, agent, 'a', 3)
-  await writeSome(site, agent, 'b', 3)
+  await site.writeSome(agent, 'a', 3)
+  await site.writeSome(agent, 'b', 3)
   site.vra.requestCheckpoint(77)
   await eventually('a checkpoint', () => site.vra.checkpoints.some(each => each.marker.requestId === 77))
   const { marker } = site.vra.checkpoints.at(-1)!
@@ -422,7 +410,7 @@ t.test('a checkpoint that is asked for while there can be none is made as soon a
   const agent = await site.start()
   await eventually('the session', () => agent.status().link === 'connected')
   site.vra.requestCheckpoint(78)
-  await writeSome(site, agent, 'a', 3)
+  await site.writeSome(agent, 'a', 3)
   t.same(site.vra.checkpoints, [], 'nothing would be in it')
   site.vra.direct({ syncRateBytesPerSecond: 0 })
   await eventually('the checkpoint', () => site.vra.checkpoints.some(each => each.marker.requestId === 78))
@@ -446,7 +434,7 @@ t.test(
       syncSentBytes: 0,
     })
     t.ok(site.vra.checkpoints.length >= 0, 'the other volume waits for nothing')
-    await writeSome(site, agent, 'a', 5)
+    await site.writeSome(agent, 'a', 5)
     await eventually('the VRA has them', () => agent.status().queuedRecords === 0)
     site.vra.models.set('a', fs.readFileSync(site.pathOf('a')))
     fs.writeFileSync(site.pathOf('a'), randomBytes(2 * 64 * KiB), { flag: 'r+' })
@@ -465,7 +453,7 @@ t.test('a VRA that cannot tell hashes now is asked again before anything is sent
   const site = await Site.create(t.testdir(), ['a'], 4 * MiB)
   let agent = await site.start()
   await site.untilExact(agent)
-  await writeSome(site, agent, 'a', 20)
+  await site.writeSome(agent, 'a', 20)
   await agent.close()
   fs.writeFileSync(site.pathOf('a'), randomBytes(64 * KiB), { flag: 'r+' })
   site.vra.hashFailure = 'the log is not read up to there yet'
@@ -487,7 +475,7 @@ t.test('a volume that the VRA does not take costs itself only; when it is taken 
   site.vra.checkpointIntervalMillis = 1_000
   let agent = await site.start()
   await site.untilExact(agent)
-  await writeSome(site, agent, 'b', 20)
+  await site.writeSome(agent, 'b', 20)
   await agent.close()
   const [a, b] = site.vra.volumes
   site.vra.volumes.length = 1
@@ -495,8 +483,8 @@ t.test('a volume that the VRA does not take costs itself only; when it is taken 
   await eventually('one is refused', () => agent.status().volumes[1]?.refusal !== '')
   t.match(agent.status().volumes[1], { name: 'b', refusal: /does not know the volume "b".*add-volume/ })
   t.match(agent.status(), { link: 'connected', stream: 'exact', noCheckpointsBecause: '' })
-  await writeSome(site, agent, 'a', 20)
-  await writeSome(site, agent, 'b', 20)
+  await site.writeSome(agent, 'a', 20)
+  await site.writeSome(agent, 'b', 20)
   const counter = site.vra.checkpoints.length
   await eventually('there are checkpoints without it', () => site.vra.checkpoints.length > counter)
   await eventually('the other is there', () => site.disk('a').equals(site.vra.models.get('a')!))
@@ -505,7 +493,7 @@ t.test('a volume that the VRA does not take costs itself only; when it is taken 
   await eventually('its size is another', () =>
     /4194304 bytes here and 8388608/.test(agent.status().volumes[1]?.refusal ?? ''),
   )
-  await writeSome(site, agent, 'b', 5)
+  await site.writeSome(agent, 'b', 5)
   site.vra.volumes.splice(0, 2, a!, b!)
   site.vra.cut()
   await site.untilExact(agent)
@@ -520,10 +508,7 @@ t.test('a disk whose sync fails once keeps the marks of then; what is written la
   const site = await Site.create(t.testdir(), ['a'], 16 * MiB)
   site.vra.checkpointIntervalMillis = 30 // each acknowledgement is an occasion
   let isFailing = false
-  const openFile: OpenVolumeFile = path => {
-    const file = openVolumeFile(path)
-    return path.endsWith('.raw') ? failing(file, 'sync', () => isFailing) : file
-  }
+  const openFile = failingVolumeFiles(({ name, path }) => isFailing && name === 'sync' && path.endsWith('.raw'))
   const agent = await site.start({ markRotationMillisMin: 1 }, { openVolumeFile: openFile })
   await site.untilExact(agent)
   const client = await site.client(agent, 'a')
@@ -548,14 +533,10 @@ t.test('a place that the disk does not give is named, nothing is sent for it, an
   const site = await Site.create(t.testdir(), ['a'], 8 * MiB)
   fs.writeFileSync(site.pathOf('a'), randomBytes(8 * MiB))
   let isBad = true
-  const openFile: OpenVolumeFile = path => {
-    const file = openVolumeFile(path)
-    const bad = (target: unknown, offsetBytes: unknown): boolean => {
-      const [length, at] = [(target as Uint8Array).length, Number(offsetBytes)]
-      return isBad && path.endsWith('.raw') && at < 3 * MiB + 4096 && at + length > 3 * MiB
-    }
-    return failing(file, 'read', bad)
-  }
+  const openFile = failingVolumeFiles(({ name, path, startBytes, endBytes }) => {
+    const isThere = startBytes < 3 * MiB + 4096 && endBytes > 3 * MiB
+    return isBad && name === 'read' && path.endsWith('.raw') && isThere
+  })
   const agent = await site.start({}, { openVolumeFile: openFile, clock: hurried(4) })
   await eventually('all else is sent', () => {
     const [volume] = agent.status().volumes
@@ -587,13 +568,12 @@ t.test(
   async t => {
     const site = await Site.create(t.testdir(), ['a'], 8 * MiB)
     let isFull = false
-    const openFile: OpenVolumeFile = path =>
-      failing(openVolumeFile(path), 'write', () => isFull && path.endsWith('.map'))
+    const openFile = failingVolumeFiles(({ name, path }) => isFull && name === 'write' && path.endsWith('.map'))
     let agent = await site.start({}, { openVolumeFile: openFile })
     await site.untilExact(agent)
-    await writeSome(site, agent, 'a', 10)
+    await site.writeSome(agent, 'a', 10)
     isFull = true
-    await writeSome(site, agent, 'a', 40)
+    await site.writeSome(agent, 'a', 40)
     await site.untilExact(agent)
     t.same(site.differences(), [], 'what was written was numbered and sent as ever')
     await agent.close().catch(() => undefined) // its map cannot be closed in order either
@@ -617,20 +597,4 @@ function hurried(times: number): Clock {
     sleep: (delayMillis, signal) => systemClock.sleep(delayMillis / times, signal),
     after: (delayMillis, call) => systemClock.after(delayMillis / times, call),
   }
-}
-
-/** A file of which calls of this name fail where the test says so. */
-function failing(
-  file: VolumeFile,
-  call: 'read' | 'write' | 'sync',
-  isBad: (...given: unknown[]) => boolean,
-): VolumeFile {
-  return new Proxy(file, {
-    get(target, name) {
-      const value: unknown = Reflect.get(target, name, target)
-      if (typeof value !== 'function') return value
-      return (...given: unknown[]) =>
-        name === call && isBad(...given) ? Promise.reject(new Error('EIO')) : (value.apply(target, given) as unknown)
-    },
-  })
 }

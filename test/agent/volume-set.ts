@@ -3,9 +3,10 @@ import * as fs from 'node:fs'
 import t from 'tap'
 import { connectSocket, type Connect } from '../../src/agent/connect.ts'
 import { MiB } from '../../src/base/units.ts'
-import { openVolumeFile, realDisk, type Disk, type OpenVolumeFile } from '../../src/disk/disk.ts'
+import { realDisk, type Disk } from '../../src/disk/disk.ts'
 import { eventually } from '../support/nbd-tools.ts'
 import { Site } from '../support/agent-site.ts'
+import { volumeFilesAsking } from '../support/volume-file-calls.ts'
 
 // An agent that runs is given other volumes: what is left alone does not feel it, and the VRA's model is the disk afterwards.
 
@@ -220,11 +221,7 @@ t.test(
   async t => {
     const site = await Site.create(t.testdir(), ['a', 'b'], sizeBytes)
     let opened: Promise<unknown> = Promise.resolve()
-    const openSlowly: OpenVolumeFile = file => {
-      const real = openVolumeFile(file)
-      const claim = real.claim.bind(real)
-      return Object.assign(real, { claim: () => opened.then(claim) })
-    }
+    const openSlowly = volumeFilesAsking(({ name }) => (name === 'claim' ? opened : undefined))
     const agent = await site.start({}, { openVolumeFile: openSlowly })
     await site.untilExact(agent)
     site.vra.volumes[1] = { name: 'b', sizeBytes: 2 * sizeBytes }

@@ -1,4 +1,4 @@
-import { randomInt } from 'node:crypto'
+import { randomBytes, randomInt } from 'node:crypto'
 import * as fs from 'node:fs'
 import * as path from 'node:path'
 import { Agent, silentAgentEvents, type AgentConfig, type AgentDeps, type AgentEvents } from '../../src/agent/agent.ts'
@@ -77,6 +77,15 @@ export class Site {
 
   client(agent: Agent, name: string): Promise<NbdClient> {
     return NbdClient.open(agent.status().nbd, name)
+  }
+
+  /** So many small writes to places of the volume, at random. */
+  async writeSome(agent: Agent, name: string, count: number): Promise<void> {
+    const client = await this.client(agent, name)
+    const random = seededRandom()
+    for (let index = 0; index < count; index++)
+      await client.write(random.below(this.sizeBytes / 512 - 16) * 512, randomBytes(512 * (1 + random.below(16))))
+    await client.close()
   }
 
   pathOf(name: string): string {
