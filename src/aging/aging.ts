@@ -3,6 +3,7 @@ import { assert } from '../base/assert.ts'
 import { Failure, failedWith } from '../base/failure.ts'
 import { agingHeapSizeMiBMax, durableNoticeIntervalMillis, threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
+import { endThread } from '../base/threads.ts'
 import { decodeCheckpoints } from '../timeline/checkpoint-page.ts'
 import type {
   AgingConfig,
@@ -90,7 +91,7 @@ export class Aging {
       aging = new Aging(worker, client, await client.call('open', { ...config, notes: await notes }), ended)
       return aging
     } catch (error) {
-      await worker.terminate()
+      await endThread(worker)
       throw error
     }
   }
@@ -195,7 +196,7 @@ export class Aging {
       if (!failedWith(error, 'PEER_LOST')) throw error
       return []
     } finally {
-      await this.#worker.terminate()
+      await endThread(this.#worker)
     }
   }
 }

@@ -5,6 +5,7 @@ import { Failure } from '../base/failure.ts'
 import type { VpgId } from '../base/ids.ts'
 import { threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient, serveRpc } from '../base/rpc.ts'
+import { endThread } from '../base/threads.ts'
 import type { ImageConfig } from '../image/service.ts'
 import type {
   RecoveredThing,
@@ -134,7 +135,7 @@ export class AwsTarget implements RecoveryTarget, StandbyTarget {
   async close(): Promise<void> {
     const thread = await this.#thread?.catch(() => undefined)
     await thread?.client.call('close', undefined).catch(() => undefined)
-    await thread?.worker.terminate()
+    await endThread(thread?.worker)
   }
 
   async #carryOut(step: Step, context: TargetContext): Promise<void> {
@@ -193,7 +194,7 @@ export class AwsTarget implements RecoveryTarget, StandbyTarget {
       await client.call('open', { aws: config, image, spoolRoom })
     } catch (error) {
       this.#thread = undefined
-      await worker.terminate()
+      await endThread(worker)
       throw error
     }
     return { worker, client }

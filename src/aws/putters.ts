@@ -4,6 +4,7 @@ import { Failure } from '../base/failure.ts'
 import { threadYoungSizeMiBMax } from '../base/limits.ts'
 import { Permits } from '../base/permits.ts'
 import { RpcClient } from '../base/rpc.ts'
+import { endThread } from '../base/threads.ts'
 import { PutServer } from './put-server.ts'
 import type { PutService } from './put-service.ts'
 import type { AwsConfig } from './service.ts'
@@ -117,7 +118,7 @@ class PutThread {
   async close(): Promise<void> {
     this.#isClosing = true
     await this.#client.call('close', undefined).catch(() => undefined) // it has ended
-    await this.#worker.terminate()
+    await endThread(this.#worker)
   }
 
   #begin(): [Worker, RpcClient<PutService>, Promise<void>] {

@@ -5,6 +5,7 @@ import { threadYoungSizeMiBMax } from '../base/limits.ts'
 import type { VpgId } from '../base/ids.ts'
 import { RpcClient, type RpcMethods } from '../base/rpc.ts'
 import type { Closable } from '../base/shutdown.ts'
+import { endThread } from '../base/threads.ts'
 import type { Checkpoint } from '../timeline/checkpoint.ts'
 import type { CatalogEvents } from './events.ts'
 import type { CatalogNote, CatalogNotices, CatalogService, TailRow } from './service.ts'
@@ -70,7 +71,7 @@ export class Catalog implements RpcMethods<Direct>, Closable {
       const opened = await client.call('open', { file })
       return new Catalog(worker, client, events, clock, opened)
     } catch (error) {
-      await worker.terminate()
+      await endThread(worker)
       throw error
     }
   }
@@ -149,7 +150,7 @@ export class Catalog implements RpcMethods<Direct>, Closable {
     try {
       await this.#client.call('close', undefined)
     } finally {
-      await this.#worker.terminate()
+      await endThread(this.#worker)
     }
   }
 

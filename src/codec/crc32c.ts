@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module'
 import { crc32c as crc32cOfNodeRs } from '@node-rs/crc32'
+import { loadedNatively } from '../base/threads.ts'
 
 // Every byte is summed several times on its way, so this is the largest single piece of work of the hot path. @node-rs/crc32 is everywhere
 // and makes a call of every 8 bytes: 3 to 5 GB/s. The AWS Common Runtime folds 256 at once where the processor can: 13 to 17 GB/s
@@ -15,8 +16,8 @@ let crc32cOfMany: Crc32c | undefined
 /** CRC-32C (Castagnoli) of the bytes, continuing `before` where given: crc32c(b, crc32c(a)) is that of a then b. */
 export function crc32c(bytes: Uint8Array, before = 0): number {
   if (bytes.length < longSizeBytesMin) return crc32cOfFew(bytes, before)
-  crc32cOfMany ??= crc32cOfAwsCrt('glibc') ?? crc32cOfAwsCrt('musl') ?? crc32cOfFew
-  return crc32cOfMany(bytes, before)
+  crc32cOfMany ??= loadedNatively(() => crc32cOfAwsCrt('glibc') ?? crc32cOfAwsCrt('musl') ?? crc32cOfFew)
+  return (crc32cOfMany ?? crc32cOfFew)(bytes, before)
 }
 
 /** Has the first long checksum wait for nothing: for the start of who will need one soon. */

@@ -9,6 +9,7 @@ import { Failure, failureToRecord } from '../base/failure.ts'
 import { formatCheckpointId, type VpgId } from '../base/ids.ts'
 import { threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
+import { endThread } from '../base/threads.ts'
 import type { ExportJob, ExportRequest } from '../control/service.ts'
 import type { ExportArgument, ExportResult, ImageConfig, ImageNotices, ImageService } from '../image/service.ts'
 import type { CacheFacts } from '../store/object-store.ts'
@@ -169,7 +170,7 @@ export class Exports {
     for (const id of [...this.#running.keys()]) await this.cancel(id).catch(() => undefined)
     const thread = await this.#thread?.catch(() => undefined)
     await thread?.client.call('close', undefined).catch(() => undefined)
-    await thread?.worker.terminate()
+    await endThread(thread?.worker)
   }
 
   /** Of the cache on the local disk; undefined where there is none, or no thread has opened it yet. */
@@ -196,7 +197,7 @@ export class Exports {
       await client.call('open', this.#config)
     } catch (error) {
       this.#thread = undefined
-      await worker.terminate()
+      await endThread(worker)
       throw error
     }
     return thread

@@ -3,6 +3,7 @@ import { Worker } from 'node:worker_threads'
 import type { Clock } from '../base/clock.ts'
 import { Failure, failureToRecord } from '../base/failure.ts'
 import { RpcClient } from '../base/rpc.ts'
+import { endThread } from '../base/threads.ts'
 import type { Finding, VerifyJob } from '../control/service.ts'
 import type { VerifyNotices, VerifyService } from './verify-service.ts'
 
@@ -75,7 +76,7 @@ export class VerifyJobs {
     if (running !== undefined) {
       const job = this.#jobs.get(id)
       if (job !== undefined) job.state = 'cancelled'
-      await running.worker.terminate()
+      await endThread(running.worker)
       await running.done
     }
     return this.get(id)
@@ -97,7 +98,7 @@ export class VerifyJobs {
     } finally {
       job.endedAtMicros = this.#clock.timestampMicros()
       this.#running.delete(job.id)
-      await worker.terminate()
+      await endThread(worker)
     }
   }
 }
@@ -108,7 +109,7 @@ export async function askThread<T>(call: Call<T>): Promise<T> {
   try {
     return await call(new RpcClient<VerifyService>(worker))
   } finally {
-    await worker.terminate()
+    await endThread(worker)
   }
 }
 

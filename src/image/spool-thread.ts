@@ -4,6 +4,7 @@ import type { ImagePlan } from '../aging/service.ts'
 import { onAbort } from '../base/abort.ts'
 import { failureFromRecord, type FailureRecord } from '../base/failure.ts'
 import { threadYoungSizeMiBMax } from '../base/limits.ts'
+import { endThread } from '../base/threads.ts'
 import type { StoreConfig } from '../store/object-store.ts'
 import { spoolFilledBy, type FilledSpool, type Spooled, type SpoolOptions, type SpoolTarget } from './spool-image.ts'
 import type { SharePlace } from './spool-room.ts'
@@ -59,7 +60,7 @@ async function fill(workerData: SpoolWorkerData, signal: AbortSignal): Promise<F
   let endTimer: NodeJS.Timeout | undefined
   const forget = onAbort(signal, () => {
     worker.postMessage('end')
-    endTimer = setTimeout(() => void worker.terminate(), endMillisMax)
+    endTimer = setTimeout(() => void endThread(worker), endMillisMax)
   })
   try {
     const gone = ended.then((): SpoolEnd => ({ filled: undefined }))
@@ -73,7 +74,7 @@ async function fill(workerData: SpoolWorkerData, signal: AbortSignal): Promise<F
   } finally {
     forget()
     clearTimeout(endTimer)
-    await worker.terminate()
+    await endThread(worker)
     await ended
   }
 }

@@ -6,6 +6,7 @@ import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
 import { liveImagesMax, livePlanHeldMillis, liveTailHeldMillis, threadYoungSizeMiBMax } from '../base/limits.ts'
 import { RpcClient } from '../base/rpc.ts'
+import { endThread } from '../base/threads.ts'
 import { MiB } from '../base/units.ts'
 import type { ChangedExtents } from '../image/image.ts'
 import { nbdUri, type NbdListen } from '../nbd/nbd.ts'
@@ -281,7 +282,7 @@ export class Live implements RecoveryTarget {
     await Promise.all([...this.#wanted.keys()].map(id => this.#unwant(id)))
     const thread = await this.#thread?.catch(() => undefined)
     await thread?.client.call('close', undefined).catch(() => undefined)
-    await thread?.worker.terminate()
+    await endThread(thread?.worker)
     for (const id of [...this.#plans.keys()]) await this.#release(id)
   }
 
@@ -392,7 +393,7 @@ export class Live implements RecoveryTarget {
       await client.call('open', { store, dataDirectory, listen, cacheSizeBytes, cache, spoolRoom })
     } catch (error) {
       this.#thread = undefined
-      await worker.terminate()
+      await endThread(worker)
       throw error
     }
     return { worker, client }

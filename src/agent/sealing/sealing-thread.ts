@@ -7,6 +7,7 @@ import {
   threadYoungSizeMiBMax,
   waitingForSealerSizeBytesMax,
 } from '../../base/limits.ts'
+import { endThread } from '../../base/threads.ts'
 import { toMessage, type BatchMessage } from './batch-message.ts'
 import { SharedPieces } from './pieces.ts'
 import type { RecordBatch, Sealer } from './sealer.ts'
@@ -34,6 +35,8 @@ export class SealingThread implements Sealer {
   readonly #jobs = new Map<number, Done>()
   #lastJob = 0
   #worker: Worker | undefined
+  /** Of the newest thread: it runs, or has ended before it did. */
+  #birth: Promise<unknown> = Promise.resolve()
   #isBorn = false
   #mayStartMillis = -Infinity
   #isClosed = false
@@ -71,7 +74,9 @@ export class SealingThread implements Sealer {
 
   async close(): Promise<void> {
     this.#isClosed = true
-    await this.#worker?.terminate()
+    this.#worker?.ref()
+    await this.#birth // a library that is being loaded may not bear its thread's end
+    await endThread(this.#worker)
   }
 
   #start(): void {
@@ -84,6 +89,10 @@ export class SealingThread implements Sealer {
       why = error instanceof Error ? error.message : String(error)
     })
     worker.on('exit', () => this.#died(why))
+    this.#birth = new Promise<void>(resolve => {
+      worker.once('message', () => resolve())
+      worker.once('exit', () => resolve())
+    })
     worker.unref() // a process waits for it only while it has batches
   }
 
