@@ -71,7 +71,7 @@ async function seedAwake(tools: AgingTools, vpg: VpgAging, at: PreseedPlace): Pr
   const { writer } = vpg
   const { preseed } = underWay(writer.contents, at.volume)
   const image = tools.openImageFile(preseed.file)
-  const keys: string[] = []
+  const unnamed = new Set<string>()
   try {
     const { sizeBytes } = underWay(writer.contents, at.volume)
     requireSame(image, preseed, volumeOf(writer.contents, at.volume))
@@ -81,7 +81,7 @@ async function seedAwake(tools: AgingTools, vpg: VpgAging, at: PreseedPlace): Pr
         store: patientStore(tools.store, writer.patience.brief),
         newKey: () => {
           const key = writer.commits.newKey('base')
-          keys.push(key)
+          unnamed.add(key)
           return key
         },
         workspace: tools.workspace,
@@ -96,16 +96,15 @@ async function seedAwake(tools: AgingTools, vpg: VpgAging, at: PreseedPlace): Pr
     // A rewrite that was planned without the region is void, as commitVersions() sees, and none may take its pack for an orphan.
     const version = await writer.making.with(async () => {
       const seeded = await tools.mergePermit.with(() => tools.workspace.use(seed))
-      await commitRegion(vpg, at, seeded, preseed)
+      await commitRegion(vpg, { at, version: seeded, preseed, begin: () => unnamed.clear() })
       return seeded
     })
     return { dataBytes: version.pack?.rawSizeBytes ?? 0, definition: writer.contents.state.definition }
   } finally {
     await image.close()
-    // What was not committed is nobody's; whether a commit that failed counted, the next start sees.
-    const known = new Set(writer.contents.state.regions.map(({ pack }) => pack?.object.key))
+    // What no commit was begun for is nobody's. One that failed may count all the same: the next start sees whether it does, and removes what it does not name.
     if (writer.halted === undefined)
-      for (const key of keys) if (!known.has(key)) await tools.store.remove(key, tools.signal).catch(() => undefined)
+      for (const key of unnamed) await tools.store.remove(key, tools.signal).catch(() => undefined)
   }
 }
 
@@ -135,12 +134,16 @@ export async function noteCompared(vpg: VpgAging, { volume }: { readonly volume:
   return isNews
 }
 
-async function commitRegion(
-  { writer }: VpgAging,
-  at: PreseedPlace,
-  version: RegionVersion,
-  preseed: Preseed,
-): Promise<void> {
+/** What is committed of a region. */
+interface RegionCommit {
+  readonly at: PreseedPlace
+  readonly version: RegionVersion
+  readonly preseed: Preseed
+  /** Called before the store is asked for the commit that names the version's pack. */
+  begin(): void
+}
+
+async function commitRegion({ writer }: VpgAging, { at, version, preseed, begin }: RegionCommit): Promise<void> {
   await writer.exclusively(async turn => {
     const { contents } = turn
     const { definition, regions } = contents.state
@@ -158,6 +161,7 @@ async function commitRegion(
     const next = withVolume(contents, { ...defined, preseed: { ...defined.preseed, doneRegionCount } })
     assert(next.state.definition.id === definition.id, 'a definition of the same VPG')
     const kept = regions.filter(each => !former.includes(each))
+    begin()
     await turn.commitManifest({
       contents: { ...next, state: { ...next.state, regions: version.pack === undefined ? kept : [...kept, version] } },
       leftKeys: former.flatMap(({ pack }) => (pack === undefined ? [] : [pack.object.key])),

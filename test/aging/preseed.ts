@@ -2,7 +2,7 @@ import * as fs from 'node:fs'
 import * as path from 'node:path'
 import t, { type Test } from 'tap'
 import { MiB } from '../../src/base/units.ts'
-import { failedWith } from '../../src/base/failure.ts'
+import { Failure, failedWith } from '../../src/base/failure.ts'
 import { AgingModel, volumeSizeBytes } from '../support/aging-model.ts'
 import { randomFrom } from '../support/segment-records.ts'
 
@@ -122,6 +122,34 @@ t.test('the pack of a region is no orphan of a former process while it is being 
     live.filter(key => garbage.has(key)),
     [],
   )
+})
+
+t.test('what a commit may name that was not seen to count stays in the store', async t => {
+  const { model, file } = await running(t, 77)
+  const { vpg } = model
+  model.writeImage(file, 1, 300)
+  await model.worker.beginPreseed({ vpg, volume: 1, file })
+  const { store, worker } = model
+  let isRegionCommitted = false
+  const create = store.create.bind(store)
+  const list = store.list.bind(store)
+  store.create = async (key, body) => {
+    await create(key, body)
+    isRegionCommitted = key.includes('/commit/')
+  }
+  // Taken; what would show that it counts is answered by something that is no store.
+  store.list = (prefix, after) => {
+    if (isRegionCommitted) throw new Failure('NOT_FOUND', 'there is no such page')
+    return list(prefix, after)
+  }
+  await t.rejects(worker.preseedRegion({ vpg, volume: 1, region: 0 }), { code: 'NOT_FOUND' })
+  t.ok(isRegionCommitted)
+  await model.restart()
+  const resumed = await model.worker.beginPreseed({ vpg, volume: 1, file })
+  t.equal(resumed.volumes[0]?.preseed?.doneRegionCount, 1, 'it did count')
+  await preseedFrom(model, 1)
+  const { plan, sectors } = await model.openNewest()
+  t.equal(await model.difference(plan, sectors), undefined)
 })
 
 t.test('another image takes the place of one that was begun, region by region', async t => {
