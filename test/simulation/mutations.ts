@@ -17,14 +17,17 @@ const broken: Readonly<Record<string, Mutations>> = {
   'a preseed of which nothing is in the mirror': { preseedsNothing: true },
 }
 
+const seedCountMax = 600
+
 /** From where on it is found soon. */
 const firstSeeds: Readonly<Record<string, number>> = {
-  'a recovery that does not hold its checkpoint': 240, // few histories let one go that somebody holds
+  'an index that is not told what leaves the history': 100,
+  'a recovery that does not hold its checkpoint': 480, // few histories let one go that somebody holds
 }
 
 for (const [what, mutations] of Object.entries(broken))
   t.test(`the checks find ${what}`, async t => {
-    const [seeds] = sharesOf({ first: firstSeeds[what] ?? 1, count: 200 }, 200)
+    const [seeds] = sharesOf({ first: firstSeeds[what] ?? 1, count: seedCountMax }, seedCountMax)
     t.match(
       await firstBroken(seeds!, mutations),
       /called durable|is not what the disks were|is lost|damage is told of|cannot be read|is torn|without damage|no checkpoint of what|the index of a start|an index that was kept|was thinned away|after its preseed from/,

@@ -94,6 +94,8 @@ const readCountMax = 3
 const recoveredShare = 0.35
 /** Those in which images are handed over, by the seed alone: the others go as they would without. */
 const preseededShare = 0.3
+/** Of short histories. */
+const askingShare = 0.2
 /** Agents start up to so long after somebody may hand images over. */
 const lateMillisMax = 5_000
 
@@ -112,7 +114,8 @@ class History {
   constructor(world: World, options: HistoryOptions) {
     this.#world = world
     this.#options = options
-    this.#isPreseeded = new Random(~options.seed).chance(preseededShare)
+    const own = new Random(~options.seed)
+    this.#isPreseeded = own.chance(preseededShare)
     this.#mutations = options.mutations ?? {}
     this.#pace = paceOf(world)
     const [network, peers] = [new Network(world), new SimulatedPeers(world)]
@@ -121,7 +124,7 @@ class History {
     this.#vra = new SimulatedVra(
       world,
       network,
-      vraSettings(world, sites, this.#pace),
+      { ...vraSettings(world, sites, this.#pace), asksBehindPowerCuts: this.#pace.isLong || own.chance(askingShare) },
       this.#mutations,
       (volumes, ordinal) => this.#checkImage(volumes, ordinal),
       volume => this.#agents.flatMap(({ everyVolume }) => everyVolume).find(({ number }) => number === volume),

@@ -82,7 +82,11 @@ function siteSetting(
   }
 }
 
-export function vraSettings(world: World, sites: readonly AgentSettings[], { isLong }: Pace): VraSettings {
+export function vraSettings(
+  world: World,
+  sites: readonly AgentSettings[],
+  { isLong }: Pace,
+): Omit<VraSettings, 'asksBehindPowerCuts'> {
   const { random } = world
   const volumes = sites.flatMap(({ firstVolume, stream, volumeSizesBytes }) =>
     volumeSizesBytes.map((sizeBytes, index) => {

@@ -62,6 +62,8 @@ export interface VraSettings {
   readonly poolSizeBytes: number
   readonly syncDelayMillisMax: number
   readonly storeDelayMillisMax: number
+  /** Behind a power cut it asks whether another appliance of its id runs, and ages nothing for 20 s, which is most of a short history. Else it takes the boot for the same. */
+  readonly asksBehindPowerCuts: boolean
   readonly definition: Pick<
     VpgDefinition,
     'volumes' | 'streams' | 'checkpointIntervalMillis' | 'historyMillis' | 'retention' | 'journalLimitSizeBytes'
@@ -653,7 +655,11 @@ export class SimulatedVra {
       memoDirectory: `${directory}/vpgs`,
       applianceId: this.#applianceId,
       adopt: this.#isAdopting,
-      tenure: { file: `${directory}/tenure.json`, place: `${this.disk.cutCount}`, host: this.host.name },
+      tenure: {
+        file: `${directory}/tenure.json`,
+        place: `${this.#settings.asksBehindPowerCuts ? this.disk.cutCount : 0}`,
+        host: this.host.name,
+      },
       segmentSizeBytesTarget: 64 * KiB,
       deltaShareMax: 0.45,
       ...this.#settings.aging,
