@@ -117,7 +117,7 @@ export class Attempts {
   }
 
   /** One request, body and all. A peer that goes silent at any point of it is given up when the time is over. */
-  async #once<T>({ key, sizeBytes }: Request, signal: AbortSignal, send: Send<T>): Promise<T> {
+  async #once<T>({ operation, key, sizeBytes }: Request, signal: AbortSignal, send: Send<T>): Promise<T> {
     signal.throwIfAborted()
     this.#checkOpen()
     const timeoutMillis = this.#requestTimeoutMillis + sizeBytes / transferBytesPerMilliMin
@@ -133,7 +133,8 @@ export class Attempts {
       this.#checkOpen()
       if (error instanceof AssertionFailed) throw error
       if (ending.signal.aborted) throw timedOut(key, timeoutMillis, error)
-      throw failureOfAttempt(error, key)
+      const failure = failureOfAttempt(error, key)
+      throw isNonsense(operation, failure) ? nonsense(operation, failure) : failure
     } finally {
       clearTimeout(timer)
       forget()
@@ -144,6 +145,16 @@ export class Attempts {
   #checkOpen(): void {
     if (this.#closed) throw new Failure('CLOSING', 'the object store is closed')
   }
+}
+
+/** What is listed or created need not be there: only something between us and the store says that it is not. (That the bucket is missing has a name.) */
+function isNonsense(operation: StoreOperation, failure: Failure): boolean {
+  return failure.code === 'NOT_FOUND' && (operation === 'list' || operation === 'create')
+}
+
+function nonsense(operation: StoreOperation, { details, cause }: Failure): Failure {
+  const sentence = `the object store's answer makes no sense (404 to a ${operation})`
+  return new Failure('STORE_UNAVAILABLE', sentence, details, { cause })
 }
 
 function timedOut(key: string, timeoutMillis: number, cause: unknown): Failure {

@@ -212,6 +212,16 @@ t.test('reads, listings and removals are tried again until they succeed', async 
   }
 })
 
+t.test('a 404 to what need not be there is no answer: it is asked again, or in doubt', async t => {
+  const { store, simulator } = await start(t)
+  await store.create('k/1', Buffer.from('a'), signal)
+  const fault: Fault = { kind: 'refuse', status: 404, code: 'NotFound' }
+  simulator.failNext('ListObjectsV2', fault)
+  t.strictSame(await keysOf(store.list('k/', undefined, signal)), ['k/1'])
+  simulator.failNext('PutObject', fault)
+  await failsWith(t, 'STORE_UNAVAILABLE', store.create('k/2', Buffer.from('b'), signal), 'a create')
+})
+
 t.test('what goes on failing is STORE_UNAVAILABLE, never wrong data', async t => {
   const { store, simulator } = await start(t, { requestTimeoutMillis: 200 })
   await store.create('k', randomBytes(1000), signal)
