@@ -84,7 +84,8 @@ function withBadSector(inner: FaultyDisk, place: RecordPlace, ...others: readonl
   })
 }
 
-t.test('a sector that cannot be read costs the record that it is in; the end of the log is not cut for it', async t => {
+/** A log of some files, what a reader finds in it, and of that a record in the middle. */
+function writtenLog() {
   const disk = new FaultyDisk()
   const scenario = new Scenario(5)
   scenario.open(disk)
@@ -95,6 +96,11 @@ t.test('a sector that cannot be read costs the record that it is in; the end of 
   const limit = scenario.log!.durable()
   const places = readAll(new LogReader({ disk, directory }), limit)
   const middle = places[Math.floor(places.length / 2)]!
+  return { disk, limit, places, middle }
+}
+
+t.test('a sector that cannot be read costs the record that it is in; the end of the log is not cut for it', async t => {
+  const { disk, limit, places, middle } = writtenLog()
   const badBytes = badPageOf(middle)
   const isHit = ({ fileIdentity, offsetBytes, sizeBytes }: RecordPlace): boolean =>
     fileIdentity === middle.fileIdentity && offsetBytes < badBytes + pageSizeBytes && offsetBytes + sizeBytes > badBytes
@@ -119,16 +125,7 @@ t.test('a sector that cannot be read costs the record that it is in; the end of 
 })
 
 t.test('so does one that the header of its file is in: that alone stops neither a start nor who reads on', async t => {
-  const disk = new FaultyDisk()
-  const scenario = new Scenario(5)
-  scenario.open(disk)
-  for (let step = 0; step < 60; step++) {
-    scenario.append()
-    scenario.work()
-  }
-  const limit = scenario.log!.durable()
-  const places = readAll(new LogReader({ disk, directory }), limit)
-  const middle = places[Math.floor(places.length / 2)]!
+  const { disk, limit, places, middle } = writtenLog()
   const headerPage = 0
   const scan = scanLog(withBadSector(disk, middle, headerPage), directory)
   t.ok(scan.recovered.damage.some(({ offsetBytes }) => offsetBytes === headerPage))
